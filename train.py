@@ -1,0 +1,25 @@
+"""One training run.
+
+    python train.py [key=value ...]           for example  data=gtsrb model=vit_tiny seed=1
+    python train.py --help                    every key and every option
+
+The configuration is composed from conf/train.yaml; what happens in a run is vitexp/run.py.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from vitexp.errors import plain_errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> None:
+    from vitexp.run import run  # imports torch: only once the configuration stands
+
+    with plain_errors():
+        run(config)
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()

@@ -1,0 +1,1 @@
+"""Experiment framework for Vision Transformers trained from scratch on small images."""

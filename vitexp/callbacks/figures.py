@@ -1,0 +1,236 @@
+"""Figures of a run: drawn from validation images while it trains, from test images at its end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitexp.data.datamodule import ImageDataModule
+from vitexp.data.prepare import Prepared
+from vitexp.explain import figures
+from vitexp.explain.attention import cls_attention
+from vitexp.explain.position import position_norm, position_similarity
+from vitexp.loggers import log_figure
+from vitexp.models import ViT
+from vitexp.training.module import Classifier
+
+
+class FigureCallback(Callback):
+    """Draws one figure into `figures/<key>.png` of the run folder and hands it to the loggers under `<key>`.
+
+    every_n_epochs: how often it is drawn during training, after validation; 0 is only at the end. The file is replaced
+    each time, so that it ends with the figure of the test.
+    """
+
+    key: str
+
+    def __init__(self, *, every_n_epochs: int = 0) -> None:
+        self.every_n_epochs = every_n_epochs
+
+    @abstractmethod
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
+        """The figure, or None where it does not apply. `images` are those that `module.predictions` stand for."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        in_training = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if in_training and self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module, _data(trainer).val)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, _data(trainer).test)
+
+    def _draw(self, trainer: Trainer, module: LightningModule, images: Prepared) -> None:
+        if not trainer.is_global_zero:
+            return
+        figure = self.draw(trainer, cast(Classifier, module), images)
+        if figure is not None:
+            path = Path(trainer.default_root_dir) / "figures" / f"{self.key}.png"
+            path.parent.mkdir(exist_ok=True)
+            figure.savefig(path)
+            log_figure(trainer.loggers, key=self.key, path=path, step=trainer.global_step)
+
+
+class ConfusionMatrix(FigureCallback):
+    """Which classes are taken for which; on the test also interactive in W&B."""
+
+    key = "confusion_matrix"
+
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
+        classes = _data(trainer).classes
+        predicted, truth, _ = _predicted(module)
+        counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+        np.add.at(counts, (truth, predicted), 1)
+        return figures.confusion_matrix(counts=counts, class_names=classes)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_test_end(trainer, pl_module)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                import wandb
+
+                predicted, truth, _ = _predicted(cast(Classifier, pl_module))
+                plot = wandb.plot.confusion_matrix(
+                    y_true=truth.tolist(), preds=predicted.tolist(), class_names=_data(trainer).classes
+                )
+                logger.experiment.log({"confusion_matrix_interactive": plot})
+
+
+class AttentionMaps(FigureCallback):
+    """Where a ViT's last layer looks, on images drawn at random (always the same ones)."""
+
+    key = "attention"
+
+    def __init__(self, *, every_n_epochs: int = 0, images: int = 10) -> None:
+        super().__init__(every_n_epochs=every_n_epochs)
+        self.images = images
+
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
+        if not isinstance(module.net, ViT):
+            return None
+        chosen = np.random.default_rng(0).permutation(len(images.labels))[: self.images]
+        maps = self._maps(module, module.net, images.images[chosen])
+        predicted, truth, _ = _predicted(module)
+        classes = _data(trainer).classes
+        return figures.attention_maps(
+            images=images.images[chosen],
+            maps=maps,
+            truth=[classes[label] for label in truth[chosen]],
+            predicted=[classes[label] for label in predicted[chosen]],
+        )
+
+    @staticmethod
+    def _maps(module: Classifier, net: ViT, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        training = net.training
+        net.eval()
+        with torch.inference_mode():
+            _, weights = net.forward_with_attention(module.prepared(torch.from_numpy(images).to(module.device)))
+        net.train(training)
+        return cls_attention(
+            weights, prefix_tokens=net.prefix_tokens, has_cls=net.has_cls, grid_size=net.grid_size
+        )
+
+
+class SamplePredictions(FigureCallback):
+    """Images drawn at random with truth, prediction and confidence: some that are right, and some that are wrong."""
+
+    key = "samples"
+
+    def __init__(self, *, every_n_epochs: int = 0, right: int = 10, wrong: int = 10) -> None:
+        super().__init__(every_n_epochs=every_n_epochs)
+        self.right, self.wrong = right, wrong
+
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
+        predicted, truth, confidence = _predicted(module)
+        order = np.random.default_rng(0).permutation(len(truth))
+        hits = (predicted == truth)[order]
+        chosen = np.concatenate([order[hits][: self.right], order[~hits][: self.wrong]])
+        classes = _data(trainer).classes
+        return figures.sample_predictions(
+            images=images.images[chosen],
+            truth=[classes[label] for label in truth[chosen]],
+            predicted=[classes[label] for label in predicted[chosen]],
+            confidence=confidence[chosen].tolist(),
+        )
+
+
+class PositionEmbedding(FigureCallback):
+    """What a ViT has learned about where its patches lie."""
+
+    key = "position_embedding"
+
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
+        net = module.net
+        if not isinstance(net, ViT) or net.pos_embed is None:
+            return None
+        where = {"prefix_tokens": net.pos_embed.shape[1] - net.grid_size**2, "grid_size": net.grid_size}
+        return figures.position_embedding(
+            similarity=position_similarity(net.pos_embed, **where), norm=position_norm(net.pos_embed, **where)
+        )
+
+
+class AugmentedBatch(FigureCallback):
+    """The first training batch as the net sees it: augmented and mixed. Drawn once, when training begins."""
+
+    key = "augmented_batch"
+
+    def __init__(self, *, images: int = 20) -> None:
+        super().__init__()
+        self.images = images
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: tuple[Tensor, Tensor], batch_idx: int
+    ) -> None:
+        if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
+            # its draws must not change those of the training
+            with torch.random.fork_rng():
+                self.batch = cast(Classifier, pl_module).training_batch(batch)
+            self._draw(trainer, pl_module, _data(trainer).train)
+            del self.batch
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: test images are not augmented."""
+
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
+        seen, targets = (part[: self.images].float().cpu() for part in self.batch)
+        unit = seen * module.std.cpu() + module.mean.cpu()
+        return figures.augmented_batch(
+            images=unit.clamp(0, 1).permute(0, 2, 3, 1).numpy(),
+            labels=[_in_words(target, _data(trainer).classes) for target in targets],
+        )
+
+
+class LearningCurves(FigureCallback):
+    """Loss, accuracy and learning rate after every epoch; drawn as often as asked for, and at the end."""
+
+    key = "curves"
+
+    def __init__(self, *, every_n_epochs: int = 0) -> None:
+        super().__init__(every_n_epochs=every_n_epochs)
+        self.history: dict[str, tuple[list[float], list[float]]] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logged = trainer.callback_metrics
+        now: dict[str, Any] = {name: logged[name] for name in ("val/loss", "val/accuracy", "train/accuracy") if name in logged}
+        if "train/loss_epoch" in logged:
+            now["train/loss"] = logged["train/loss_epoch"]
+        now["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        for name, value in now.items():
+            epochs, values = self.history.setdefault(name, ([], []))
+            epochs.append(trainer.current_epoch + 1)
+            values.append(float(value))
+
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
+        return figures.learning_curves(history=self.history) if self.history else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+
+
+def _data(trainer: Trainer) -> ImageDataModule:
+    return cast(ImageDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def _predicted(module: Classifier) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Predicted and true labels, int64 [N], and the confidence in the prediction, float32 [N]."""
+    probabilities, labels = module.predictions
+    confidence, predicted = probabilities.max(dim=1)
+    return predicted.cpu().numpy(), labels.cpu().numpy(), confidence.cpu().numpy()
+
+
+def _in_words(target: Tensor, classes: list[str]) -> str:
+    """The name of the class, or the two of a mixed target with their shares."""
+    shares, labels = target.topk(min(2, len(target)))
+    names = [(classes[label], share) for label, share in zip(labels.tolist(), shares.tolist(), strict=True) if share > 0.005]
+    return names[0][0] if len(names) == 1 else " / ".join(f"{name} {share:.1f}" for name, share in names)

@@ -1,0 +1,98 @@
+"""What a person sees in the terminal while a run trains: a bar within the epoch, and one line for each epoch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+
+
+class EpochProgress(ProgressBar):
+    """A rich bar with images per second, where there is a terminal; a line an epoch in any case, also in train.log.
+
+    Afterwards `time_to_first_step_s`, and `images_per_s` over all training steps, without validation and figures.
+    """
+
+    def __init__(self, *, console: Console, started: float) -> None:
+        super().__init__()
+        self.console, self.started = console, started
+        self.time_to_first_step_s: float | None = None
+        self.images, self.seconds = 0, 0.0
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+
+    def disable(self) -> None:
+        self.console = Console(quiet=True)
+
+    @property
+    def images_per_s(self) -> float | None:
+        return self.images / self.seconds if self.seconds else None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epoch_images, self.epoch_seconds = 0, 0.0
+        if self.console.is_terminal and trainer.is_global_zero:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[speed]}"),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
+            self.task = self.bar.add_task(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", total=int(trainer.num_training_batches), speed=""
+            )
+            self.bar.start()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if self.time_to_first_step_s is None:
+            self.time_to_first_step_s = time.time() - self.started
+        # images of all processes; from the end of one step to the end of the next, so that loading counts
+        since = self.last_end if batch_idx > 0 else self.batch_start
+        self.last_end = now
+        self.epoch_images += len(batch[1]) * trainer.world_size
+        self.epoch_seconds += now - since
+        if self.bar is not None and self.task is not None:
+            speed = f"{self.epoch_images / self.epoch_seconds:,.0f} images/s"
+            self.bar.update(self.task, completed=batch_idx + 1, speed=speed)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+        self.images += self.epoch_images
+        self.seconds += self.epoch_seconds
+        logged = trainer.callback_metrics
+        parts = [f"epoch {trainer.current_epoch + 1:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
+        for name, key, style in (
+            ("train loss", "train/loss_epoch", ".3f"),
+            ("val loss", "val/loss", ".3f"),
+            ("val accuracy", "val/accuracy", ".2%"),
+        ):
+            if key in logged:
+                parts.append(f"{name} {float(logged[key]):{style}}")
+        if self.epoch_seconds:
+            parts.append(f"{self.epoch_images / self.epoch_seconds:,.0f} images/s")
+        log.info("  ".join(parts))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

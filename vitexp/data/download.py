@@ -1,0 +1,171 @@
+"""Fetch an archive once, prove that it is the published one, and unpack it whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import os
+import shutil
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from vitexp.data.source import DataError
+
+_CHUNK = 1 << 20  # bytes
+_TIMEOUT = 30.0  # seconds without a byte
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Make `folder`, and let one process after the other in: the trials of a sweep start together."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".download.lock", "w")  # noqa: SIM115 (closed below, after the body)
+    except OSError as error:
+        raise DataError(f"cannot write into {folder}: {error.strerror}.") from error
+    with lock:
+        if sys.platform != "win32":
+            import fcntl
+
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def fetch(url: str, path: Path, *, md5: str) -> None:
+    """Download `url` to `path`, unless the file is there, and check it against its published md5 sum.
+
+    An interrupted download stays as `<path>.part` and is continued. Raises DataError, which names the folder where
+    the file may be put by hand.
+    """
+    by_hand = f"the file may be put into {path.parent} by hand"
+    part = path.with_name(f"{path.name}.part")
+    try:
+        if path.exists():
+            if _md5(path) != md5:
+                raise DataError(
+                    f"{path} is not the published file (its md5 sum is not {md5}): delete it and try again."
+                )
+            return
+        if missing := _receive(url, part):
+            raise DataError(
+                f"the download of {url} broke off {missing:,} bytes before its end; the same command continues it, "
+                f"or {by_hand}."
+            )
+        if _md5(part) != md5:
+            part.unlink()
+            raise DataError(f"{url} is not the published file (its md5 sum is not {md5}): try again, or {by_hand}.")
+        part.replace(path)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DataError(f"cannot download {url}: {_reason(error)}; {by_hand}.") from error
+
+
+def _receive(url: str, part: Path) -> int:
+    """Append to `part` what it lacks of `url`; return how many bytes the server announced and did not send."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return 0  # nothing was lacking; the checksum decides
+        raise
+    with response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:  # the server sends the whole file again
+            have = 0
+        length = response.headers.get("Content-Length")
+        size = have + int(length) if length else None
+        _require_space(part.parent, (size or 0) - have)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with (
+            open(part, "ab" if have else "wb") as out,
+            Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
+        ):
+            task = progress.add_task(part.stem, total=size, completed=have)
+            while chunk := response.read(_CHUNK):
+                out.write(chunk)
+                have += len(chunk)
+                progress.advance(task, len(chunk))
+    return size - have if size is not None else 0
+
+
+def unpack(archive: Path, member: str, target: Path) -> None:
+    """Put the file or folder `member` of a zip or tar archive at target/member.
+
+    It is unpacked beside its place and renamed, so that a crash leaves nothing half. Raises DataError: for a damaged
+    archive, for a member that points out of the folder, or when the disk is full.
+    """
+    scratch = target / f".{archive.name}.unpacking"
+    final = target / member
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir()
+        if zipfile.is_zipfile(archive):
+            _unzip(archive, member, scratch)
+        else:
+            _untar(archive, member, scratch)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        (scratch / member).replace(final)
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"cannot unpack {archive} to {final}: {_reason(error)}.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _unzip(archive: Path, member: str, scratch: Path) -> None:
+    with zipfile.ZipFile(archive) as bundle:
+        infos = [info for info in bundle.infolist() if _belongs(info.filename, member, archive)]
+        _require_space(scratch, sum(info.file_size for info in infos))
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            for info in progress.track(infos, description=f"unpacking {archive.name}"):
+                bundle.extract(info, scratch)
+
+
+def _untar(archive: Path, member: str, scratch: Path) -> None:
+    with tarfile.open(archive) as bundle:
+        for info in bundle:
+            if _belongs(info.name, member, archive):
+                bundle.extract(info, scratch, filter="data")  # refuses links and devices that lead out
+
+
+def _belongs(name: str, member: str, archive: Path) -> bool:
+    """Whether `name` is `member` or lies in it. Raises DataError for a path that leaves the folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1]):
+        raise DataError(f"{archive} is refused: its member {name!r} points out of the folder that it is unpacked to.")
+    return path.is_relative_to(member)
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free", os.fspath(folder))
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return _reason(error.reason) if isinstance(error.reason, BaseException) else error.reason
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,112 @@
+"""Any images of your own: one folder a class."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
+
+from vitexp.data.imagefile import ImageFile, list_images, split_of_files
+from vitexp.data.source import DataError, Source, Split, SplitName
+
+
+class Folder(Source):
+    """Images in class folders: root/train/<class>/* and root/test/<class>/*.
+
+    Where there is no test folder (or no train folder either: root/<class>/*), the share `test_fraction` of every class
+    becomes the test set. The choice depends on `seed` and the names of the files alone, so adding images moves few
+    others. Other folders, such as val, are not read where there is a train folder: validation is cut from train.
+    """
+
+    def __init__(self, *, root: str, test_fraction: float = 0.2, seed: int = 0) -> None:
+        if not 0 < test_fraction < 1:
+            raise DataError(f"data.test_fraction lies between 0 and 1, not at {test_fraction}.")
+        self.root = Path(root).expanduser()
+        self.test_fraction = test_fraction
+        self.seed = seed
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self._train_tree)
+
+    def split(self, name: SplitName) -> Split:
+        images = self._parts[name]
+        classes = self.classes
+        files = [file for label in classes for file in images.get(label, [])]
+        labels = [number for number, label in enumerate(classes) for _ in images.get(label, [])]
+        return split_of_files(self.root, files, labels)
+
+    def describe(self) -> str:
+        counts = {part: sum(map(len, tree.values())) for part, tree in self._parts.items()}
+        found = f"{len(self.classes)} classes, {counts['train']:,} training and {counts['test']:,} test images"
+        if not self._has_test:
+            found += f", the test images being {self.test_fraction:.0%} of every class (seed {self.seed})"
+        if _is_tree(self.root / "train") and (self.root / "val").is_dir():
+            found += "; val is not read"
+        return found
+
+    @property
+    def _has_test(self) -> bool:
+        return _is_tree(self.root / "train") and (self.root / "test").is_dir()
+
+    @cached_property
+    def _train_tree(self) -> dict[str, list[ImageFile]]:
+        if not self.root.is_dir():
+            raise DataError(f"there is no folder {self.root}; data.root names the folder of the images.")
+        tree = _read_tree(self.root, "train/" if _is_tree(self.root / "train") else "")
+        if len(tree) < 2:
+            found = f"the single class folder {next(iter(tree))}" if tree else "no class folder"
+            raise DataError(f"{self.root} holds {found}; at least two are needed, as <class>/* or train/<class>/*.")
+        return tree
+
+    @cached_property
+    def _parts(self) -> dict[SplitName, dict[str, list[ImageFile]]]:
+        tree = self._train_tree
+        if not self._has_test:
+            halves = {label: self._divide(files) for label, files in tree.items()}
+            return {
+                "train": {label: train for label, (train, _) in halves.items()},
+                "test": {label: test for label, (_, test) in halves.items()},
+            }
+        test = _read_tree(self.root, "test/")
+        if unknown := [label for label in test if label not in tree]:
+            raise DataError(f"{self.root / 'test' / unknown[0]} is a class that {self.root / 'train'} does not have.")
+        if not test:
+            raise DataError(f"{self.root / 'test'} holds no class folder.")
+        return {"train": tree, "test": test}
+
+    def _divide(self, files: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
+        """Train and test images of one class; a class of several images is in both, a single image is trained on."""
+        count = min(max(round(len(files) * self.test_fraction), 1), len(files) - 1)
+        by_chance = sorted(files, key=lambda file: _rank(self.seed, file))
+        return sorted(by_chance[count:]), sorted(by_chance[:count])
+
+
+def _rank(seed: int, file: ImageFile) -> bytes:
+    return hashlib.sha256(f"{seed} {file.path}".encode(errors="surrogateescape")).digest()
+
+
+def _is_tree(folder: Path) -> bool:
+    """Whether a folder holds class folders: a class of railway pictures may be called train."""
+    return folder.is_dir() and bool(_subfolders(folder))
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted((p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=_natural)
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """Sorts class2 before class10."""
+    pieces = re.split(r"(\d+)", name.casefold())  # text and digits in turn
+    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
+
+
+def _read_tree(root: Path, prefix: str) -> dict[str, list[ImageFile]]:
+    """The images of every class folder in root/prefix; classes in natural order."""
+    tree = {}
+    for label in _subfolders(root / prefix):
+        tree[label] = list_images(root, prefix + label)
+        if not tree[label]:
+            raise DataError(f"the class folder {root / prefix / label} holds no png, jpg, ppm, bmp or webp image.")
+    return tree

@@ -1,0 +1,191 @@
+"""GTSRB: photographs of German traffic signs, 43 classes.
+
+Stallkamp et al., Man vs. computer: benchmarking machine learning algorithms for traffic sign recognition, 2012.
+The full training set has 39,209 images of 1,307 tracks, nearly all of 30 frames; the test set has 12,630 images. The
+smaller training set of the online competition, 26,640 images, is the one that torchvision downloads.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from vitexp.data.download import fetch, one_at_a_time, unpack
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES
+from vitexp.data.imagefile import ImageFile, list_images, split_of_files
+from vitexp.data.source import DataError, Source, Split, SplitName
+
+BASE_URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive: what of it is unpacked, and where that may lie below a GTSRB folder."""
+
+    file: str
+    md5: str
+    holds: str
+    member: str
+    places: tuple[str, ...]
+
+
+_LABELS = "GT-final_test.csv"
+# md5 sums as torchvision states them; the one of the full training images as several independent projects do.
+ARCHIVES = {
+    "full": Archive(
+        file="GTSRB_Final_Training_Images.zip",
+        md5="f33fd80ac59bff73c82d25ab499e03a3",
+        holds="training images (full set)",
+        member="GTSRB/Final_Training",
+        places=("Final_Training/Images",),
+    ),
+    "online": Archive(
+        file="GTSRB-Training_fixed.zip",
+        md5="513f3c79a4c5141765e10e952eaa2478",
+        holds="training images (online competition)",
+        member="GTSRB/Training",
+        places=("Training",),
+    ),
+    "test": Archive(
+        file="GTSRB_Final_Test_Images.zip",
+        md5="c7e4e6327067d32654124b0fe9e82185",
+        holds="test images",
+        member="GTSRB/Final_Test",
+        places=("Final_Test/Images",),
+    ),
+    "labels": Archive(
+        file="GTSRB_Final_Test_GT.zip",
+        md5="fe31e9c9270bbcd7b84b7f21a9d9d9e5",
+        holds="labels of the test images",
+        member=_LABELS,
+        places=(_LABELS, f"../{_LABELS}", f"Final_Test/{_LABELS}", f"Final_Test/Images/{_LABELS}"),
+    ),
+}
+_LEVELS = (".", "GTSRB", "gtsrb/GTSRB", "GTSRB/GTSRB")  # where the GTSRB folder may be, seen from root
+_SIZES = {"full": 39_209, "online": 26_640}
+_SETS = {"full": "full training set", "online": "online training set, torchvision's"}
+
+
+class GTSRB(Source):
+    """GTSRB from its official archives, unpacked by hand, by torchvision, or here.
+
+    root: folder that holds, or shall hold, the archives or the folder GTSRB.
+    download: fetch what is missing. An archive that lies in root is unpacked even without it.
+    train_set: full, online, or auto: the full one if there, else the online one, else (when downloading) the full one.
+    base_url: address under which the archives lie.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        download: bool = False,
+        train_set: Literal["auto", "full", "online"] = "auto",
+        base_url: str = BASE_URL,
+    ) -> None:
+        if train_set not in ("auto", "full", "online"):
+            raise DataError(f"data.train_set is auto, full or online, not {train_set!r}.")
+        self.root = Path(root).expanduser()
+        self.download = download
+        self.train_set = train_set
+        self.base_url = base_url.rstrip("/")
+
+    @property
+    def classes(self) -> list[str]:
+        return list(GTSRB_CLASSES)
+
+    def split(self, name: SplitName) -> Split:
+        return self._train[1] if name == "train" else self._test()
+
+    def describe(self) -> str:
+        """Which training set was found, and how many images it has. Raises DataError where there is none."""
+        which, split = self._train
+        expected = _SIZES[which]
+        count = f"{len(split):,} images" + ("" if len(split) == expected else f" instead of {expected:,}")
+        return f"{_SETS[which]}, {count}"
+
+    @cached_property
+    def _train(self) -> tuple[str, Split]:
+        which: str = self.train_set
+        if which == "auto":
+            which = "online" if not self._find(ARCHIVES["full"]) and self._find(ARCHIVES["online"]) else "full"
+        folder = self._obtain(ARCHIVES[which])
+        files: list[ImageFile] = []
+        labels: list[int] = []
+        for label in range(len(GTSRB_CLASSES)):
+            name = f"{label:05d}"
+            found = list_images(folder, name, (".ppm",)) if (folder / name).is_dir() else []
+            if not found:
+                raise DataError(f"the GTSRB training set is incomplete: {folder / name} is missing or holds no images.")
+            files += found
+            labels += [label] * len(found)
+        return which, split_of_files(folder, files, labels, _tracks(folder, files))
+
+    def _test(self) -> Split:
+        folder = self._obtain(ARCHIVES["test"])
+        labels = _read_labels(self._obtain(ARCHIVES["labels"]))
+        files = list_images(folder, "", (".ppm",))
+        images = {file.path for file in files}
+        if without := sorted(labels.keys() ^ images):
+            what = "image" if without[0] in labels else "label"
+            raise DataError(
+                f"the GTSRB test set is incomplete: {len(images):,} images in {folder} and {len(labels):,} labels, "
+                f"and no {what} for {without[0]}."
+            )
+        return split_of_files(folder, files, [labels[file.path] for file in files])
+
+    def _find(self, archive: Archive) -> Path | None:
+        places = (self.root / level / place for level in _LEVELS for place in archive.places)
+        return next((place for place in places if place.exists()), None)
+
+    def _obtain(self, archive: Archive) -> Path:
+        """Where the contents of an archive lie, after fetching and unpacking it if need be."""
+        if found := self._find(archive):
+            return found
+        packed = self.root / archive.file
+        if not self.download and not packed.exists():
+            raise DataError(
+                f"the GTSRB {archive.holds} are missing: there is no {archive.places[0]} in {self.root} or in a folder "
+                f"GTSRB below it; data.download=true fetches them, or put {archive.file} from "
+                f"{self.base_url} into {self.root} by hand."
+            )
+        with one_at_a_time(self.root):
+            if found := self._find(archive):  # another process was faster
+                return found
+            fetch(f"{self.base_url}/{archive.file}", packed, md5=archive.md5)
+            unpack(packed, archive.member, self.root)
+        if found := self._find(archive):
+            return found
+        raise DataError(f"{packed} does not hold {archive.places[0]}.")
+
+
+def _tracks(folder: Path, files: list[ImageFile]) -> list[int]:
+    """One integer a physical sign, from <class>/<track>_<frame>.ppm; tracks are numbered anew in every class."""
+    numbers: dict[str, int] = {}
+    tracks = []
+    for file in files:
+        match = re.fullmatch(r"(\d+/\d+)_\d+\.ppm", file.path)
+        if match is None:
+            raise DataError(f"{folder / file.path} is not named <track>_<frame>.ppm, so its physical sign is unknown.")
+        tracks.append(numbers.setdefault(match[1], len(numbers)))
+    return tracks
+
+
+def _read_labels(path: Path) -> dict[str, int]:
+    """File name to class, from the table of the test images. Raises DataError."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as lines:
+            rows = list(csv.DictReader(lines, delimiter=";"))
+        labels = {row["Filename"]: int(row["ClassId"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not the table of test labels with the columns Filename and ClassId, separated by semicolons; "
+            f"it comes in {ARCHIVES['labels'].file}."
+        ) from error
+    if wrong := [name for name, label in labels.items() if not 0 <= label < len(GTSRB_CLASSES)]:
+        raise DataError(f"{path} gives {wrong[0]} the class {labels[wrong[0]]}; classes are 0 to 42.")
+    return labels

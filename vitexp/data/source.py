@@ -1,0 +1,66 @@
+"""What every data source hands over: the images of a split, lazily, with labels and groups."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitexp.errors import UserError
+
+SplitName = Literal["train", "test"]
+
+
+class DataError(UserError):
+    """The data cannot be used as they are."""
+
+
+class BrokenImage(DataError):
+    """One file cannot be decoded; the message names it."""
+
+
+class ReadImage(Protocol):
+    """Reads one image by its index. Picklable, so that worker processes can read side by side."""
+
+    def __call__(self, index: int, /) -> NDArray[np.uint8]:
+        """RGB image `index`: uint8 [H, W, 3], any H and W. Raises BrokenImage."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The images of one split, not yet read.
+
+    labels: int64 [N], values in [0, classes).
+    groups: int64 [N]; images that share a group are never divided between train and validation.
+    read: reads image i.
+    fingerprint: changes whenever the images may have changed; keys the cache of prepared arrays.
+    """
+
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    read: ReadImage
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Source(ABC):
+    """A data set on disk, on the network or in code. Constructing it reads nothing; `split` does."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> list[str]:
+        """Class names in words, in the order of the labels. Raises DataError where the data are missing."""
+
+    @abstractmethod
+    def split(self, name: SplitName) -> Split:
+        """The official train or test split; validation is cut from train elsewhere. Raises DataError."""
+
+    def describe(self) -> str:
+        """Half a sentence about what was found, for the opening lines of a run; may be empty."""
+        return ""

@@ -1,0 +1,75 @@
+"""What the machine can do, and what a net costs on it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitexp.errors import ConfigError
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The kind of device that Lightning takes for `accelerator`. Raises ConfigError where it is not there."""
+    there = {"gpu": torch.cuda.is_available(), "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if accelerator == "auto":
+        accelerator = next((kind for kind in ("cuda", "mps") if there[kind]), "cpu")
+    if not there.get(accelerator, True):
+        raise ConfigError(f"trainer.accelerator={accelerator}, but torch finds none here; trainer=cpu trains on the CPU.")
+    return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Lightning's name for `precision`; "auto" is bf16-mixed where `device` computes in bf16, else 32-true."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and _cpu_computes_bf16()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _cpu_computes_bf16() -> bool:
+    """Whether the processor multiplies in bf16 (AMX, AVX512-BF16); torch has no public question for it yet."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return " amx_bf16" in flags or " avx512_bf16" in flags
+
+
+def resolve_compile(choice: Literal["auto", "on", "off"] | bool, device: torch.device) -> bool:
+    """Whether to compile; "auto" is on CUDA only: on a CPU it gains little and costs a minute."""
+    return device.type == "cuda" if choice == "auto" else choice in ("on", True)
+
+
+def describe_device(device: torch.device) -> str:
+    """The name of the device, as people know it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    return device.type
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "CPU"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+
+
+def flops_per_image(net: nn.Module, image_size: int) -> int:
+    """Floating-point operations of one forward pass, a multiply-add counted as two."""
+    training = net.training
+    net.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, image_size, image_size))
+    net.train(training)
+    return int(counter.get_total_flops())

@@ -1,0 +1,40 @@
+"""Who hears what: people the lines of vitexp, train.log everything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+# Their chatter belongs in the file, not in the terminal; "py.warnings" is Python's own warnings.
+LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
+
+
+@contextmanager
+def logging_to(path: Path, console: Console) -> Iterator[None]:
+    """Inside, vitexp's messages go to `console` and `path`, and those of the libraries to `path` alone."""
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    people = RichHandler(
+        logging.INFO, console=console, show_time=False, show_level=False, show_path=False, highlighter=None, markup=False
+    )
+    ours = logging.getLogger("vitexp")
+    loggers = [ours, *map(logging.getLogger, LIBRARIES)]
+    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    logging.captureWarnings(True)
+    try:
+        for logger in loggers:
+            logger.handlers = [file, people] if logger is ours else [file]
+            logger.setLevel(logging.DEBUG if logger is ours else logging.INFO)
+            logger.propagate = False
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, handlers, level, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        file.close()

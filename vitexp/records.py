@@ -1,0 +1,144 @@
+"""The run folder and result.json: what a run leaves for people and tables. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+import socket
+import subprocess
+import tempfile
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+SCHEMA = 1
+
+# Where a run is kept and how it is shown does not change what it computes.
+NOT_HASHED = ("name", "log_dir", "logger", "callbacks", "hydra")
+
+
+class RunRecord:
+    """A run folder, `<log_dir>/<name>/<run id>/`, and its result.json, which is replaced as a whole at every change."""
+
+    def __init__(self, folder: Path, result: dict[str, Any]) -> None:
+        self.folder, self.result = folder, result
+
+    @property
+    def run_id(self) -> str:
+        return str(self.result["run_id"])
+
+    @classmethod
+    def start(cls, config: DictConfig, *, overrides: list[str]) -> RunRecord:
+        """Make the folder with config.yaml and result.json, status "running"."""
+        run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        folder = Path(config.log_dir).expanduser().resolve() / config.name / run_id
+        folder.mkdir(parents=True)
+        record = cls(
+            folder,
+            {
+                "schema": SCHEMA,
+                "run_id": run_id,
+                "status": "running",
+                "error": None,
+                "name": config.name,
+                "overrides": overrides,
+                "config_hash": config_hash(config),
+                "seed": config.seed,
+                "environment": environment(),
+                "started_at": _now(),
+                "finished_at": None,
+            },
+        )
+        write_atomically(folder / "config.yaml", _repeatable(config))
+        record.update()
+        return record
+
+    @classmethod
+    def of_first_process(cls, folder: Path) -> RunRecord:
+        """The record that another process of the same run keeps: read here, never written."""
+        return _ReadOnlyRecord(folder, json.loads((folder / "result.json").read_text()))
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to result.json."""
+        self.result.update(facts)
+        write_atomically(self.folder / "result.json", json.dumps(self.result, indent=2, allow_nan=False) + "\n")
+
+    def finish(self, status: str, *, error: str | None = None) -> None:
+        """status: completed | failed | interrupted."""
+        self.update(status=status, error=error, finished_at=_now())
+
+
+class _ReadOnlyRecord(RunRecord):
+    def update(self, **facts: Any) -> None:
+        """Keep the facts to oneself."""
+        self.result.update(facts)
+
+
+def config_hash(config: DictConfig) -> str:
+    """12 hexadecimal digits over everything in the configuration that can change a result."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    kept = {key: value for key, value in plain.items() if key not in NOT_HASHED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def environment() -> dict[str, Any]:
+    """Code, libraries and machine; the devices are added once torch has found them."""
+    commit, dirty = _git()
+    return {
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "lightning": version("lightning"),
+        "device": None,
+        "device_count": None,
+        "hostname": socket.gethostname(),
+    }
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this file belongs to, and whether it has uncommitted changes; None without git."""
+    try:
+        answers = [
+            subprocess.run(
+                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return answers[0], bool(answers[1])
+
+
+def _repeatable(config: DictConfig) -> str:
+    """The resolved configuration as YAML that train.py takes as it is."""
+    hydra = {"run": {"dir": "."}, "output_subdir": None}
+    plain = {**OmegaConf.to_container(config, resolve=True), "hydra": hydra}  # type: ignore[dict-item]
+    head = "# Repeats the run: python train.py --config-dir <this folder> --config-name config\n"
+    return head + OmegaConf.to_yaml(plain)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write under a temporary name beside `path`, sync and rename: the file is the old one or the new one, never half."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,293 @@
+"""One run: seed, data, net, training, test, record."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from vitexp.build import build, build_datamodule, build_module
+from vitexp.callbacks.finite import StopOnNonFiniteLoss
+from vitexp.callbacks.progress import EpochProgress
+from vitexp.checks import check
+from vitexp.data.datamodule import ImageDataModule
+from vitexp.errors import UserError
+from vitexp.hardware import choose_device, describe_device, flops_per_image, resolve_compile, resolve_precision
+from vitexp.loggers import describe_wandb, finish_wandb
+from vitexp.logs import logging_to
+from vitexp.records import RunRecord
+from vitexp.report import write_report
+from vitexp.training.module import Classifier
+
+log = logging.getLogger("vitexp")
+
+RUN_FOLDER = "VITEXP_RUN_FOLDER"  # tells the other processes of a distributed run where the first one records
+
+
+class FullDisk(UserError):
+    """There is no room for what the run wants to write."""
+
+    exit_code = 1
+
+
+def run(config: DictConfig) -> None:
+    """Train, test and record the run that `config` describes.
+
+    Raises UserError for what a person can mend; result.json then says "failed", with the same sentence. Ctrl-C ends the
+    process with code 130, and result.json says "interrupted".
+    """
+    started = time.time()
+    check(config)
+    if RUN_FOLDER in os.environ:  # Lightning starts the other processes of a distributed run with the same command
+        _Run(config, RunRecord.of_first_process(Path(os.environ[RUN_FOLDER])), Console(quiet=True), started).go()
+        return
+    console = Console()
+    record = RunRecord.start(config, overrides=_overrides())
+    os.environ[RUN_FOLDER] = str(record.folder)
+    try:
+        with logging_to(record.folder / "train.log", console):
+            _record_outcome(record, _Run(config, record, console, started).go)
+    finally:
+        del os.environ[RUN_FOLDER]
+
+
+def _record_outcome(record: RunRecord, go: Callable[[], None]) -> None:
+    try:
+        go()
+        record.finish("completed")
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        record.finish("interrupted", error="stopped from the keyboard")
+        sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            record.finish("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        sentence = f"the disk of {record.folder} is full; make room, or set log_dir to another disk."
+        log.error(sentence)
+        record.finish("failed", error=sentence)
+        raise FullDisk(sentence) from error
+    except BaseException as error:
+        sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        log.debug("failed", exc_info=error)
+        record.finish("failed", error=sentence)
+        raise
+    finally:
+        report = write_report(record.folder)
+        log.info(f"run folder  {_short(record.folder)}\nfigures     {_short(record.folder)}/figures\nreport      {_short(report)}")
+
+
+class _Run:
+    """The parts of one run, from the configuration to the record."""
+
+    def __init__(self, config: DictConfig, record: RunRecord, console: Console, started: float) -> None:
+        self.config, self.record, self.console, self.started = config, record, console, started
+
+    def go(self) -> None:
+        config, folder = self.config, self.record.folder
+        seed_everything(config.seed, workers=True, verbose=False)
+        device = choose_device(config.trainer.accelerator)
+        precision = resolve_precision(config.trainer.precision, device)
+        compiled = resolve_compile(config.trainer.compile, device)
+        datamodule, augment = build_datamodule(config)
+        datamodule.setup()
+        module = build_module(config, datamodule, augment)
+        flops = flops_per_image(module.net, config.data.image_size)
+        if compiled:
+            module.net.compile()
+        self.progress = EpochProgress(console=self.console, started=self.started)
+        self.checkpoints = ModelCheckpoint(
+            dirpath=folder / "checkpoints",
+            filename="best",
+            monitor=config.checkpoint.monitor,
+            mode=config.checkpoint.mode,
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+        loggers: list[Logger] = [
+            build(logger, folder=folder, run_id=self.record.run_id, name=config.name) for logger in config.logger.values()
+        ]
+        failed = True
+        try:
+            arguments = {key: value for key, value in config.trainer.items() if key not in ("compile", "precision")}
+            trainer: Trainer = build(
+                OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
+                precision=precision,
+                logger=loggers,
+                callbacks=self._callbacks(has_logger=bool(loggers)),
+                default_root_dir=str(folder),
+            )
+            parameters = sum(parameter.numel() for parameter in module.net.parameters())
+            self.record.update(
+                data={
+                    "name": config.data.name,
+                    "train": len(datamodule.train.labels),
+                    "val": len(datamodule.val.labels),
+                    "test": len(datamodule.test.labels),
+                    "classes": len(datamodule.classes),
+                },
+                model={"name": config.model.name, "parameters": parameters, "flops_per_image": flops},
+                environment={
+                    **self.record.result["environment"],
+                    "device": describe_device(device),
+                    "device_count": trainer.num_devices * trainer.num_nodes,
+                },
+            )
+            self._open(datamodule, trainer, precision, compiled, loggers)
+            for logger in loggers:
+                if not isinstance(logger, CSVLogger):
+                    logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+            self._fit(trainer, module, datamodule)
+            self._measure(trainer, module, datamodule)
+            failed = False
+        finally:
+            finish_wandb(loggers, failed=failed)
+        self._close()
+
+    def _callbacks(self, *, has_logger: bool) -> list[Callback]:
+        """Those that the run needs, those that training asks for, and those of config.callbacks."""
+        config = self.config
+        callbacks: list[Callback] = [StopOnNonFiniteLoss()]
+        if config.trainer.enable_progress_bar:
+            callbacks.append(self.progress)
+        if has_logger:
+            callbacks.append(LearningRateMonitor(logging_interval="step"))
+        if config.training.ema_decay > 0:
+            callbacks.append(EMAWeightAveraging(decay=config.training.ema_decay))
+        if config.training.patience is not None:
+            callbacks.append(
+                EarlyStopping(
+                    config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience
+                )
+            )
+        callbacks.extend(build(callback) for callback in config.callbacks.values())
+        return [*callbacks, self.checkpoints]
+
+    def _open(
+        self, datamodule: ImageDataModule, trainer: Trainer, precision: str, compiled: bool, loggers: list[Logger]
+    ) -> None:
+        """The opening lines: what the run found."""
+        config, result = self.config, self.record.result
+        data, model, environment = result["data"], result["model"], result["environment"]
+        found = datamodule.source.describe()
+        devices = trainer.num_devices * trainer.num_nodes
+        shares = devices * trainer.accumulate_grad_batches
+        lines = {
+            "run": _short(self.record.folder),
+            "device": f"{f'{devices} x ' if devices > 1 else ''}{environment['device']}, {precision}"
+            + (", compiled" if compiled else ", not compiled"),
+            "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, {data['val']:,} validation, "
+            f"{data['test']:,} test images, {data['classes']} classes, {config.data.image_size} pixels",
+            "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
+            f"{model['flops_per_image'] / 1e6:,.0f} MFLOPs an image",
+            "training": f"{trainer.max_epochs} epochs, batch {config.data.batch_size}"
+            + (f" ({config.data.batch_size // shares} at a time)" if shares > 1 else "")
+            + f", peak learning rate {config.optim.lr:g}, seed {config.seed}",
+        }
+        if wandb := describe_wandb(loggers):
+            lines["wandb"] = wandb
+        log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
+
+    def _fit(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
+        begun = time.time()
+        trainer.fit(module, datamodule=datamodule, weights_only=True)
+        speed = self.progress.images_per_s
+        self.record.update(
+            epochs=trainer.current_epoch,
+            steps=trainer.global_step,
+            images_seen=trainer.global_step * datamodule.batch_size,
+            timing={
+                "fit_s": round(time.time() - begun, 3),
+                "train_images_per_s": None if speed is None else round(speed, 1),
+                "time_to_first_step_s": self.progress.time_to_first_step_s,
+            },
+        )
+
+    def _measure(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
+        """Load the best checkpoint, measure it on validation and test, and keep its weights."""
+        # would put the last average in place of the best one
+        trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, EMAWeightAveraging)]  # type: ignore[attr-defined]
+        best = self.checkpoints.best_model_path
+        if best:
+            checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+            module.load_state_dict(checkpoint["state_dict"])
+        [val] = trainer.validate(module, datamodule=datamodule, verbose=False)
+        [test] = trainer.test(module, datamodule=datamodule, verbose=False)
+        tested = len(module.predictions[1])
+        self.record.update(
+            data={**self.record.result["data"], "test": tested},
+            metrics={"test": _plain(test), "val": _plain(val)},
+            timing={"total_s": round(time.time() - self.started, 3), **self.record.result["timing"]},
+        )
+        if trainer.is_global_zero:
+            self._save_weights(module, datamodule)
+
+    def _save_weights(self, module: Classifier, datamodule: ImageDataModule) -> None:
+        header = {
+            "model": OmegaConf.to_container(self.config.model, resolve=True),
+            "image_size": datamodule.image_size,
+            "classes": datamodule.classes,
+            "mean": datamodule.mean.tolist(),
+            "std": datamodule.std.tolist(),
+        }
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
+        metadata = {"format": "pt", "vitexp": json.dumps(header)}
+        save_file(weights, self.record.folder / "model.safetensors", metadata=metadata)
+
+    def _close(self) -> None:
+        """The closing table."""
+        result = self.record.result
+        table = Table(title=f"{result['name']}, seed {result['seed']}", title_justify="left")
+        table.add_column("metric")
+        table.add_column(f"test ({result['data']['test']:,} images)", justify="right")
+        table.add_column(f"validation ({result['data']['val']:,})", justify="right")
+        for name, value in result["metrics"]["test"].items():
+            table.add_row(name, *(_shown(name, each) for each in (value, result["metrics"]["val"].get(name))))
+        self.console.print(table)
+        log.debug("metrics %s", result["metrics"])
+        timing = result["timing"]
+        speed = timing["train_images_per_s"]
+        log.info(
+            f"trained {result['epochs']} epochs in {timing['fit_s']:,.0f} s"
+            + (f" at {speed:,.0f} images/s" if speed else "")
+            + f"; {timing['total_s']:,.0f} s in all"
+        )
+
+
+def _plain(logged: Any) -> dict[str, float | None]:
+    """{"test/accuracy": x} as {"accuracy": x}; what is no number becomes None, for JSON has no NaN."""
+    return {
+        key.partition("/")[2]: float(value) if math.isfinite(value) else None for key, value in logged.items()
+    }
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if name in ("loss", "ece") else f"{value:.2%}"
+
+
+def _overrides() -> list[str]:
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _short(path: Path) -> str:
+    """`path` as one would type it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

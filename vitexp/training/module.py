@@ -1,0 +1,143 @@
+"""The training step: what happens to a batch on the device, from uint8 images to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from vitexp.training.metrics import classification_metrics
+from vitexp.training.mixing import Mixing
+from vitexp.training.parameter_groups import parameter_groups
+from vitexp.training.schedule import Schedule
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(LightningModule):
+    """Trains and measures a net that turns images, float [B, 3, S, S], into logits, [B, num_classes].
+
+    augment: on the training device, float [B, 3, S, S] in [0, 1] to the same. mean, std: [3], of values in [0, 1].
+    optimizer: takes parameter groups (a partial torch optimizer). Metrics are accumulated on the device and read once an
+    epoch. After a validation or test epoch `predictions` holds its probabilities, float [N, C], and labels, int64 [N].
+    """
+
+    def __init__(
+        self,
+        *,
+        net: nn.Module,
+        num_classes: int,
+        augment: nn.Module,
+        mixing: Mixing,
+        optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
+        schedule: Schedule,
+        label_smoothing: float,
+        mean: ArrayLike,
+        std: ArrayLike,
+    ) -> None:
+        super().__init__()
+        self.net, self.augment, self.mixing = net, augment, mixing
+        self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
+        self.register_buffer("mean", torch.as_tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.as_tensor(std).view(3, 1, 1), persistent=False)
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.metrics = nn.ModuleDict({name: classification_metrics(num_classes) for name in ("val", "test")})
+        self.losses = nn.ModuleDict({name: MeanMetric() for name in ("val", "test")})
+        self._outputs: list[Batch] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, [B, num_classes], of uint8 images, [B, S, S, 3]."""
+        return cast(Tensor, self.net(self.prepared(images)))
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """uint8 [B, S, S, 3] as the net takes it without augmentation: float [B, 3, S, S], normalized."""
+        return self.normalize(to_unit_range(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """float [B, 3, S, S] in [0, 1] to mean 0 and deviation 1 a channel."""
+        return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+
+    def training_batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The batch as the net sees it: images float [B, 3, S, S], augmented, normalized and mixed; targets [B, C]."""
+        images, labels = batch
+        images = self.normalize(self.augment(to_unit_range(images)))
+        return self.mixing(images, labels, progress=self.global_step / self.trainer.estimated_stepping_batches)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        images, targets = self.training_batch(batch)
+        logits = self.net(images)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+        self.train_accuracy.update(logits.detach(), targets.argmax(dim=1))
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(targets))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/accuracy", self.train_accuracy.compute(), sync_dist=False)
+        self.train_accuracy.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        self._outputs = []
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._measure(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_measured("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._outputs = []
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        self._measure(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_measured("test")
+
+    def _measure(self, batch: Batch, part: str) -> None:
+        images, labels = batch
+        logits = self(images).float()
+        probabilities = logits.softmax(dim=1)
+        self.losses[part].update(F.cross_entropy(logits, labels, reduction="none"))
+        self.metrics[part].update(probabilities, labels)
+        self._outputs.append((probabilities, labels))
+
+    def _log_measured(self, part: str) -> None:
+        metrics, loss = cast(MetricCollection, self.metrics[part]), cast(MeanMetric, self.losses[part])
+        self.log_dict({f"{part}/{key}": value for key, value in {**metrics.compute(), "loss": loss.compute()}.items()})
+        metrics.reset()
+        loss.reset()
+
+    @property
+    def predictions(self) -> Batch:
+        """Probabilities, float [N, C], and labels, int64 [N], of the last validation or test epoch, in the set's order."""
+        probabilities, labels = zip(*self._outputs, strict=True)
+        return torch.cat(probabilities), torch.cat(labels)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(parameter_groups(self.net))
+        # A fused optimizer would unscale fp16 gradients itself, and Lightning could not clip them before.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        peak_lr = float(optimizer.defaults["lr"])
+
+        def factor(step: int) -> float:
+            lr = self.schedule(step, total_steps=total_steps, steps_per_epoch=steps_per_epoch, peak_lr=peak_lr)
+            return lr / peak_lr
+
+        scheduler = LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] to float [B, 3, H, W] in [0, 1]."""
+    return images.permute(0, 3, 1, 2).float().div_(255.0)

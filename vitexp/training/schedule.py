@@ -1,0 +1,65 @@
+"""Learning-rate schedules, as functions of the step.
+
+Each is called with a step in [0, total_steps) and returns the learning rate of that step. All begin with a linear warmup
+(Goyal et al. 2017): step s of w warmup steps runs at peak * (s + 1) / w, so that the peak is reached on the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+
+class Schedule(ABC):
+    """Linear warmup, then what a subclass says. warmup_epochs: may be a fraction; 0 is none."""
+
+    def __init__(self, *, warmup_epochs: float) -> None:
+        self.warmup_epochs = warmup_epochs
+
+    def __call__(self, step: int, *, total_steps: int, steps_per_epoch: float, peak_lr: float) -> float:
+        """Learning rate of `step`."""
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        if step < warmup:
+            return peak_lr * (step + 1) / warmup
+        return self.after_warmup(step - warmup, max(total_steps - warmup, 1), steps_per_epoch, peak_lr)
+
+    @abstractmethod
+    def after_warmup(self, step: int, steps: int, steps_per_epoch: float, peak_lr: float) -> float:
+        """Learning rate of the step-th of `steps` steps that follow the warmup."""
+
+
+class CosineWarmup(Schedule):
+    """One half cosine from the peak to min_lr (SGDR without restarts, Loshchilov and Hutter 2017)."""
+
+    def __init__(self, *, warmup_epochs: float, min_lr: float) -> None:
+        super().__init__(warmup_epochs=warmup_epochs)
+        self.min_lr = min_lr
+
+    def after_warmup(self, step: int, steps: int, steps_per_epoch: float, peak_lr: float) -> float:
+        return _half_cosine(min(step / steps, 1.0), peak_lr, self.min_lr)
+
+
+class CosineRestarts(Schedule):
+    """Half cosines, each `period_factor` times as long as the one before (SGDR, Loshchilov and Hutter 2017)."""
+
+    def __init__(self, *, warmup_epochs: float, min_lr: float, period_epochs: float, period_factor: float) -> None:
+        super().__init__(warmup_epochs=warmup_epochs)
+        self.min_lr, self.period_epochs, self.period_factor = min_lr, period_epochs, period_factor
+
+    def after_warmup(self, step: int, steps: int, steps_per_epoch: float, peak_lr: float) -> float:
+        period = self.period_epochs * steps_per_epoch
+        while step >= period:
+            step -= math.ceil(period)
+            period *= self.period_factor
+        return _half_cosine(max(step, 0) / period, peak_lr, self.min_lr)
+
+
+class Constant(Schedule):
+    """The peak to the end."""
+
+    def after_warmup(self, step: int, steps: int, steps_per_epoch: float, peak_lr: float) -> float:
+        return peak_lr
+
+
+def _half_cosine(done: float, start: float, end: float) -> float:
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
