@@ -63,7 +63,9 @@ def _model(config: dict[str, Any]) -> Iterator[str]:
         )
     if "num_heads" in model and model["dim"] % model["num_heads"]:
         fitting = [heads for heads in range(1, min(model["dim"], 16) + 1) if model["dim"] % heads == 0]
-        yield f"model.num_heads={model['num_heads']} does not divide model.dim={model['dim']}; {_listed(fitting)} would."
+        yield (
+            f"model.num_heads={model['num_heads']} does not divide model.dim={model['dim']}; {_listed(fitting)} would."
+        )
 
 
 def _training(config: dict[str, Any]) -> Iterator[str]:
@@ -80,8 +82,10 @@ def _training(config: dict[str, Any]) -> Iterator[str]:
     for key in ("lr", "weight_decay"):
         value = config["optim"][key]
         if not _is_number(value) or value < 0 or (key == "lr" and value == 0):
-            yield f"optim.{key}={value} must be a number above 0." if key == "lr" else (
-                f"optim.{key}={value} must be 0 or more."
+            yield (
+                f"optim.{key}={value} must be a number above 0."
+                if key == "lr"
+                else (f"optim.{key}={value} must be 0 or more.")
             )
     epochs = trainer["max_epochs"]
     if not _is_int(epochs) or epochs < 1:

@@ -9,9 +9,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 _ASKED = "HYDRA_FULL_ERROR"
@@ -88,14 +89,12 @@ def _known_keys() -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose("train")
-    keys: list[str] = [folder.name for folder in conf.iterdir() if folder.is_dir()]
+    groups = [folder.name for folder in conf.iterdir() if folder.is_dir()]
+    return [*groups, *_dotted(OmegaConf.to_container(config), "")]
 
-    def walk(node: DictConfig, prefix: str) -> None:
-        for key in node:
-            child = node._get_node(key)
-            keys.append(f"{prefix}{key}")
-            if isinstance(child, DictConfig) and not child._is_none():
-                walk(child, f"{prefix}{key}.")
 
-    walk(config, "")
-    return keys
+def _dotted(node: Any, prefix: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, child in node.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(child, f"{prefix}{key}.")

@@ -15,11 +15,17 @@ from vitexp.errors import ConfigError
 
 def choose_device(accelerator: str) -> torch.device:
     """The kind of device that Lightning takes for `accelerator`. Raises ConfigError where it is not there."""
-    there = {"gpu": torch.cuda.is_available(), "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {
+        "gpu": torch.cuda.is_available(),
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if accelerator == "auto":
         accelerator = next((kind for kind in ("cuda", "mps") if there[kind]), "cpu")
     if not there.get(accelerator, True):
-        raise ConfigError(f"trainer.accelerator={accelerator}, but torch finds none here; trainer=cpu trains on the CPU.")
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}, but torch finds none here; trainer=cpu trains on the CPU."
+        )
     return torch.device("cuda" if accelerator == "gpu" else accelerator)
 
 

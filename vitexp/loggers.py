@@ -40,7 +40,7 @@ def wandb_logger(
     if mode not in ("auto", "online", "offline"):
         raise ConfigError(f"logger.wandb.mode={mode} must be auto, online or offline.")
     offline = mode == "offline" or (mode == "auto" and not _logged_in())
-    return WandbLogger(
+    logger = WandbLogger(
         name=f"{name}/{run_id}",
         id=run_id,
         save_dir=str(folder),
@@ -52,6 +52,8 @@ def wandb_logger(
         mode="offline" if offline else "online",
         settings={"silent": True, "console": "off"},
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it always, and wandb warns of it always
+    return logger
 
 
 def _logged_in() -> bool:
@@ -85,7 +87,7 @@ def describe_wandb(loggers: Sequence[Logger]) -> str | None:
 
 
 def finish_wandb(loggers: Sequence[Logger], *, failed: bool) -> None:
-    """Close the W&B run of this process, as finished or failed; the next run of the process then gets one of its own."""
+    """Close the W&B run, as finished or failed; the next run in this process then gets one of its own."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:
+        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             logger.experiment.finish(exit_code=int(failed))

@@ -8,10 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 # Their chatter belongs in the file, not in the terminal; "py.warnings" is Python's own warnings.
 LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Whole lines through rich, which keeps them above a progress bar; not wrapped, so that paths can be copied."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
@@ -19,9 +29,7 @@ def logging_to(path: Path, console: Console) -> Iterator[None]:
     """Inside, vitexp's messages go to `console` and `path`, and those of the libraries to `path` alone."""
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    people = RichHandler(
-        logging.INFO, console=console, show_time=False, show_level=False, show_path=False, highlighter=None, markup=False
-    )
+    people = _ConsoleHandler(console)
     ours = logging.getLogger("vitexp")
     loggers = [ours, *map(logging.getLogger, LIBRARIES)]
     before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]

@@ -50,6 +50,13 @@ class RunRecord:
                 "overrides": overrides,
                 "config_hash": config_hash(config),
                 "seed": config.seed,
+                "data": None,
+                "model": None,
+                "metrics": None,
+                "epochs": 0,
+                "steps": 0,
+                "images_seen": 0,
+                "timing": None,
                 "environment": environment(),
                 "started_at": _now(),
                 "finished_at": None,
@@ -126,7 +133,7 @@ def _repeatable(config: DictConfig) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write under a temporary name beside `path`, sync and rename: the file is the old one or the new one, never half."""
+    """Write beside `path` under a temporary name, sync and rename: the file is the old one or the new, never half."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

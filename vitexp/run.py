@@ -90,7 +90,8 @@ def _record_outcome(record: RunRecord, go: Callable[[], None]) -> None:
         raise
     finally:
         report = write_report(record.folder)
-        log.info(f"run folder  {_short(record.folder)}\nfigures     {_short(record.folder)}/figures\nreport      {_short(report)}")
+        folder = _short(record.folder)
+        log.info(f"run folder  {folder}\nfigures     {folder}/figures\nreport      {_short(report)}")
 
 
 class _Run:
@@ -122,7 +123,8 @@ class _Run:
             enable_version_counter=False,
         )
         loggers: list[Logger] = [
-            build(logger, folder=folder, run_id=self.record.run_id, name=config.name) for logger in config.logger.values()
+            build(logger, folder=folder, run_id=self.record.run_id, name=config.name)
+            for logger in config.logger.values()
         ]
         failed = True
         try:
@@ -173,9 +175,7 @@ class _Run:
             callbacks.append(EMAWeightAveraging(decay=config.training.ema_decay))
         if config.training.patience is not None:
             callbacks.append(
-                EarlyStopping(
-                    config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience
-                )
+                EarlyStopping(config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience)
             )
         callbacks.extend(build(callback) for callback in config.callbacks.values())
         return [*callbacks, self.checkpoints]
@@ -193,8 +193,9 @@ class _Run:
             "run": _short(self.record.folder),
             "device": f"{f'{devices} x ' if devices > 1 else ''}{environment['device']}, {precision}"
             + (", compiled" if compiled else ", not compiled"),
-            "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, {data['val']:,} validation, "
-            f"{data['test']:,} test images, {data['classes']} classes, {config.data.image_size} pixels",
+            "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, "
+            f"{data['val']:,} validation, {data['test']:,} test images, "
+            f"{data['classes']} classes, {config.data.image_size} pixels",
             "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
             f"{model['flops_per_image'] / 1e6:,.0f} MFLOPs an image",
             "training": f"{trainer.max_epochs} epochs, batch {config.data.batch_size}"
@@ -222,18 +223,13 @@ class _Run:
 
     def _measure(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
         """Load the best checkpoint, measure it on validation and test, and keep its weights."""
-        # would put the last average in place of the best one
-        trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, EMAWeightAveraging)]  # type: ignore[attr-defined]
-        best = self.checkpoints.best_model_path
-        if best:
-            checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-            module.load_state_dict(checkpoint["state_dict"])
-        [val] = trainer.validate(module, datamodule=datamodule, verbose=False)
+        checkpoint = torch.load(self.checkpoints.best_model_path, map_location="cpu", weights_only=True)
+        module.load_state_dict(checkpoint["state_dict"])
         [test] = trainer.test(module, datamodule=datamodule, verbose=False)
         tested = len(module.predictions[1])
         self.record.update(
             data={**self.record.result["data"], "test": tested},
-            metrics={"test": _plain(test), "val": _plain(val)},
+            metrics={"test": _metrics(test), "val": _metrics(checkpoint["val_metrics"])},
             timing={"total_s": round(time.time() - self.started, 3), **self.record.result["timing"]},
         )
         if trainer.is_global_zero:
@@ -271,11 +267,13 @@ class _Run:
         )
 
 
-def _plain(logged: Any) -> dict[str, float | None]:
-    """{"test/accuracy": x} as {"accuracy": x}; what is no number becomes None, for JSON has no NaN."""
-    return {
-        key.partition("/")[2]: float(value) if math.isfinite(value) else None for key, value in logged.items()
-    }
+METRICS = ("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "ece", "loss")
+
+
+def _metrics(logged: Any) -> dict[str, float | None]:
+    """{"test/accuracy": x, ...} as {"accuracy": x, ...}; what is no number becomes None, for JSON has no NaN."""
+    values = {key.partition("/")[2]: float(value) for key, value in logged.items()}
+    return {name: values[name] if math.isfinite(values[name]) else None for name in METRICS}
 
 
 def _shown(name: str, value: float | None) -> str:

@@ -114,9 +114,7 @@ class AttentionMaps(FigureCallback):
         with torch.inference_mode():
             _, weights = net.forward_with_attention(module.prepared(torch.from_numpy(images).to(module.device)))
         net.train(training)
-        return cls_attention(
-            weights, prefix_tokens=net.prefix_tokens, has_cls=net.has_cls, grid_size=net.grid_size
-        )
+        return cls_attention(weights, prefix_tokens=net.prefix_tokens, has_cls=net.has_cls, grid_size=net.grid_size)
 
 
 class SamplePredictions(FigureCallback):
@@ -162,6 +160,8 @@ class AugmentedBatch(FigureCallback):
 
     key = "augmented_batch"
 
+    batch: tuple[Tensor, Tensor]
+
     def __init__(self, *, images: int = 20) -> None:
         super().__init__()
         self.images = images
@@ -199,7 +199,9 @@ class LearningCurves(FigureCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         logged = trainer.callback_metrics
-        now: dict[str, Any] = {name: logged[name] for name in ("val/loss", "val/accuracy", "train/accuracy") if name in logged}
+        now: dict[str, Any] = {
+            name: logged[name] for name in ("val/loss", "val/accuracy", "train/accuracy") if name in logged
+        }
         if "train/loss_epoch" in logged:
             now["train/loss"] = logged["train/loss_epoch"]
         now["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
@@ -232,5 +234,7 @@ def _predicted(module: Classifier) -> tuple[NDArray[np.int64], NDArray[np.int64]
 def _in_words(target: Tensor, classes: list[str]) -> str:
     """The name of the class, or the two of a mixed target with their shares."""
     shares, labels = target.topk(min(2, len(target)))
-    names = [(classes[label], share) for label, share in zip(labels.tolist(), shares.tolist(), strict=True) if share > 0.005]
+    names = [
+        (classes[label], share) for label, share in zip(labels.tolist(), shares.tolist(), strict=True) if share > 0.005
+    ]
     return names[0][0] if len(names) == 1 else " / ".join(f"{name} {share:.1f}" for name, share in names)

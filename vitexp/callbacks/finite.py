@@ -19,7 +19,7 @@ class NonFiniteLoss(UserError):
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Remembers on the device the first step with a loss of NaN or infinity; looks at it when scalars are logged anyway.
+    """Remembers on the device the first step with a loss of NaN or infinity, and looks at it when scalars are logged.
 
     Raises NonFiniteLoss then, and before each validation, so that the checkpoints keep weights from before.
     """
@@ -28,7 +28,12 @@ class StopOnNonFiniteLoss(Callback):
         self.first: Tensor | None = None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor | Mapping[str, Any] | None, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         assert isinstance(outputs, Mapping)
         loss = outputs["loss"].detach()
@@ -49,7 +54,7 @@ class StopOnNonFiniteLoss(Callback):
         if self.first is not None and (step := int(self.first.item())) >= 0:
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             raise NonFiniteLoss(
-                f"the loss is not a number any more since step {step} (learning rate {lr:.2g}); likely causes are a learning rate "
-                "too high (optim.lr), too short a warmup (schedule.warmup_epochs), no gradient clipping "
+                f"the loss is not a number since step {step} (learning rate {lr:.2g}); likely causes are too high a "
+                "learning rate (optim.lr), too short a warmup (schedule.warmup_epochs), no gradient clipping "
                 "(trainer.gradient_clip_val=1.0) or half precision (trainer.precision=32-true)."
             )

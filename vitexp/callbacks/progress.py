@@ -25,6 +25,7 @@ class EpochProgress(ProgressBar):
         self.console, self.started = console, started
         self.time_to_first_step_s: float | None = None
         self.images, self.seconds = 0, 0.0
+        self.last_end = 0.0
         self.bar: Progress | None = None
         self.task: TaskID | None = None
 
@@ -47,7 +48,9 @@ class EpochProgress(ProgressBar):
             )
             self.bar = Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
             self.task = self.bar.add_task(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", total=int(trainer.num_training_batches), speed=""
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                total=int(trainer.num_training_batches),
+                speed="",
             )
             self.bar.start()
 
@@ -59,7 +62,7 @@ class EpochProgress(ProgressBar):
     ) -> None:
         now = time.perf_counter()
         if self.time_to_first_step_s is None:
-            self.time_to_first_step_s = time.time() - self.started
+            self.time_to_first_step_s = round(time.time() - self.started, 3)
         # images of all processes; from the end of one step to the end of the next, so that loading counts
         since = self.last_end if batch_idx > 0 else self.batch_start
         self.last_end = now

@@ -28,8 +28,8 @@ class ImageDataModule(LightningDataModule):
     batch_size: images an optimizer step sees, on all devices and over all accumulated batches together.
     num_workers: processes that prepare, and that run a sample augmentation.
     sample_augment: applied image by image while loading; a batch augmentation belongs to the training step instead.
-    After `setup`: classes, train, val and test (Prepared), mean and std (float32 [3] over the training part, of values in
-    [0, 1]).
+    After `setup`: classes, train, val and test (Prepared), mean and std (float32 [3], over the training part, of values
+    in [0, 1]).
     """
 
     classes: list[str]
@@ -62,7 +62,7 @@ class ImageDataModule(LightningDataModule):
         self.ready = False
 
     def setup(self, stage: str | None = None) -> None:
-        """Read or make the arrays of both splits and cut validation off; the second call does nothing. Raises DataError."""
+        """Read or make the arrays and cut validation off; a second call does nothing. Raises DataError."""
         if self.ready:
             return
         self.classes = self.source.classes

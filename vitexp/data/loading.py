@@ -47,9 +47,11 @@ class BatchSampler(Sampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         order = torch.arange(self.length)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
+            generator = torch.Generator().manual_seed(
+                int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+            )
             order = torch.randperm(self.length, generator=generator)
-        for batch in order.split(self.batch_size)[: len(self)]:
+        for batch in torch.split(order, self.batch_size)[: len(self)]:
             yield batch[self.rank :: self.world_size]
 
 

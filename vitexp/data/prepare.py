@@ -63,8 +63,8 @@ def prepare(
     """The prepared arrays of `split`, from the cache or made now.
 
     transforms: Albumentations transforms that end in images of `image_size` pixels a side. `name` is for people: it
-    stands in the entry's folder name and in messages. Raises DataError where the transforms do not fit, BrokenImage for a
-    file that cannot be read (unless `on_broken` is "skip").
+    stands in the entry's folder name and in messages. Raises DataError where the transforms do not fit, BrokenImage for
+    a file that cannot be read (unless `on_broken` is "skip").
     """
     entry = cache_dir / f"{name}-{_key(split, transforms, image_size, on_broken)}"
     found = _load(entry)
@@ -86,7 +86,7 @@ def _key(split: Split, transforms: Sequence[Any], image_size: int, on_broken: st
 
 
 def _load(entry: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float64]] | None:
-    """Indices kept, images and moments of an entry; None where there is none, or a damaged one (removed, with a warning)."""
+    """Indices kept, images and moments of an entry; None without one. A damaged one is removed, with a warning."""
     if not entry.exists():
         return None
     try:
@@ -119,49 +119,60 @@ def _build(
     num_workers: int,
     on_broken: Literal["refuse", "skip"],
 ) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
-        shape = (len(split), image_size, image_size, 3)
-        images = np.lib.format.open_memmap(building / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        moments = np.empty((len(split), 2, 3))
-        kept: list[int] = []
-        work = partial(_prepare_chunk, split.read, list(transforms), image_size)
-        chunks = [range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK)]
-        with Progress(transient=True) as progress:
-            task = progress.add_task(f"preparing {name}", total=len(split))
-            for chunk, (done, broken) in zip(chunks, _map(work, chunks, num_workers), strict=True):
-                if broken and on_broken == "refuse":
-                    raise next(iter(broken.values()))
-                for error in broken.values():
-                    log.warning("Skipped: %s", error)
-                for index in chunk:
-                    if index not in broken:
-                        image = done[index - chunk.start]
-                        images[len(kept)] = image
-                        unit = image.reshape(-1, 3) / 255.0
-                        moments[len(kept)] = unit.mean(axis=0), (unit * unit).mean(axis=0)
-                        kept.append(index)
-                progress.advance(task, len(chunk))
-        images.flush()
-        del images
-        if len(kept) < len(split):  # a few files were skipped
-            np.save(building / "images.npy", np.load(building / "images.npy", mmap_mode="r")[: len(kept)].copy())
-        np.save(building / "moments.npy", moments[: len(kept)])
-        told: dict[str, Any] = {file: _checksum(building / file) for file in ("images.npy", "moments.npy")}
-        (building / "entry.json").write_text(json.dumps({**told, "kept": kept}))
-        try:
-            os.rename(building, entry)
-        except OSError:
-            if not entry.exists():  # else another process was faster, with the same content
-                raise
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{entry.name}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=entry.parent, ignore_cleanup_errors=True) as building:
+            _fill(Path(building), split, transforms, name, image_size, num_workers, on_broken)
+            os.chmod(building, 0o755)  # others may share the cache
+            try:
+                os.rename(building, entry)
+            except OSError:
+                if not entry.exists():  # else another process was faster, with the same content
+                    raise
     except OSError as error:
         raise DataError(
             f"cannot write the prepared images to {entry.parent}: {error.strerror or error}; "
             "make room, or set data.cache_dir to another folder."
         ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+
+
+def _fill(
+    building: Path,
+    split: Split,
+    transforms: Sequence[Any],
+    name: str,
+    image_size: int,
+    num_workers: int,
+    on_broken: Literal["refuse", "skip"],
+) -> None:
+    shape = (len(split), image_size, image_size, 3)
+    images = np.lib.format.open_memmap(building / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    moments = np.empty((len(split), 2, 3))
+    kept: list[int] = []
+    work = partial(_prepare_chunk, split.read, list(transforms), image_size)
+    chunks = [range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK)]
+    with Progress(transient=True) as progress:
+        task = progress.add_task(f"preparing {name}", total=len(split))
+        for chunk, (done, broken) in zip(chunks, _map(work, chunks, num_workers), strict=True):
+            if broken and on_broken == "refuse":
+                raise next(iter(broken.values()))
+            for error in broken.values():
+                log.warning("Skipped: %s", error)
+            for index in chunk:
+                if index not in broken:
+                    image = done[index - chunk.start]
+                    images[len(kept)] = image
+                    unit = image.reshape(-1, 3) / 255.0
+                    moments[len(kept)] = unit.mean(axis=0), (unit * unit).mean(axis=0)
+                    kept.append(index)
+            progress.advance(task, len(chunk))
+    images.flush()
+    if len(kept) < len(split):  # a few files were skipped
+        np.save(building / "images.npy", images[: len(kept)].copy())
+    np.save(building / "moments.npy", moments[: len(kept)])
+    told: dict[str, Any] = {file: _checksum(building / file) for file in ("images.npy", "moments.npy")}
+    (building / "entry.json").write_text(json.dumps({**told, "kept": kept}))
 
 
 Chunk = tuple[NDArray[np.uint8], dict[int, BrokenImage]]

@@ -54,8 +54,8 @@ def _reason(error: InstantiationException) -> str:
 def build_transforms(configs: Sequence[Mapping[str, Any] | Transform]) -> list[Transform]:
     """Transforms from configs such as {_target_: albumentations.CLAHE, p: 1}; built ones are taken as they are.
 
-    Transforms that hold others (albumentations.OneOf) work as well. Raises ValueError for an unknown class or argument, and
-    for what is no transform.
+    Transforms that hold others (albumentations.OneOf) work as well. Raises ValueError for an unknown class or argument,
+    and for what is no transform.
     """
     import albumentations
 

@@ -15,8 +15,8 @@ from torchmetrics.classification import (
 def classification_metrics(num_classes: int) -> MetricCollection:
     """The metrics of result.json but the loss, updated with (probabilities float [B, C], labels int64 [B]).
 
-    Macro means weigh classes alike and count only classes that occur; ece is the expected calibration error over 15 bins
-    (Guo et al. 2017). Top-5 means top-C where there are fewer classes.
+    Macro means weigh classes alike and leave out those that neither occur nor are predicted; ece is the expected
+    calibration error over 15 bins (Guo et al. 2017). Top-5 means top-C where there are fewer classes.
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
@@ -28,5 +28,3 @@ def classification_metrics(num_classes: int) -> MetricCollection:
         "ece": MulticlassCalibrationError(num_classes, n_bins=15),
     }
     return MetricCollection(metrics)
-
-

@@ -11,8 +11,8 @@ class Mixing:
     """Blends every image of a batch with a partner of the same batch, and the targets alike.
 
     mixup_alpha, cutmix_alpha: the share of an image that stays is drawn from Beta(alpha, alpha); 0 turns it off.
-    mix_prob: share of the batches that are mixed. mix_switch_prob: of those, the share that takes CutMix, where both are on.
-    mix_until: share of the training, in (0, 1], after which nothing is mixed.
+    mix_prob: share of the batches that are mixed. mix_switch_prob: of those, the share that takes CutMix, where both
+    are on. mix_until: share of the training, in (0, 1], after which nothing is mixed.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class Mixing:
         """Mixed images and soft targets.
 
         images: float [B, C, H, W]; labels: int64 [B]; progress: share of the training that is done, in [0, 1].
-        Returns images of the same shape and targets, float [B, num_classes], whose rows sum to 1. The draws come from torch's CPU
-        generator, so that no device is waited for.
+        Returns images of the same shape and targets, float [B, num_classes], whose rows sum to 1. The draws come from
+        torch's CPU generator, so that no device is waited for.
         """
         targets = F.one_hot(labels, self.num_classes).to(images.dtype)
         on = self.mixup_alpha > 0 or self.cutmix_alpha > 0
@@ -60,8 +60,8 @@ def mixup(images: Tensor, partner: Tensor, share: float) -> Tensor:
 def cutmix(images: Tensor, partner: Tensor, share: float) -> tuple[Tensor, float]:
     """A rectangle of about 1 - share of the area, at a random place, comes from the partner.
 
-    images: float [B, C, H, W]; partner: int64 [B]. Returns the images and the share that really stayed (the rectangle is cut
-    at the border and has whole pixels).
+    images: float [B, C, H, W]; partner: int64 [B]. Returns the images and the share that really stayed (the rectangle
+    is cut at the border and has whole pixels).
     """
     height, width = images.shape[-2:]
     side = (1.0 - share) ** 0.5

@@ -27,9 +27,13 @@ class Classifier(LightningModule):
     """Trains and measures a net that turns images, float [B, 3, S, S], into logits, [B, num_classes].
 
     augment: on the training device, float [B, 3, S, S] in [0, 1] to the same. mean, std: [3], of values in [0, 1].
-    optimizer: takes parameter groups (a partial torch optimizer). Metrics are accumulated on the device and read once an
-    epoch. After a validation or test epoch `predictions` holds its probabilities, float [N, C], and labels, int64 [N].
+    optimizer: takes parameter groups (a partial torch optimizer). Metrics are accumulated on the device and read once
+    an epoch. After a validation or test epoch `predictions` holds its probabilities, float [N, C], and labels, int64
+    [N].
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class Classifier(LightningModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         """float [B, 3, S, S] in [0, 1] to mean 0 and deviation 1 a channel."""
-        return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+        return (images - self.mean) / self.std
 
     def training_batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch as the net sees it: images float [B, 3, S, S], augmented, normalized and mixed; targets [B, C]."""
@@ -106,19 +110,28 @@ class Classifier(LightningModule):
         images, labels = batch
         logits = self(images).float()
         probabilities = logits.softmax(dim=1)
-        self.losses[part].update(F.cross_entropy(logits, labels, reduction="none"))
-        self.metrics[part].update(probabilities, labels)
+        metrics, loss = self._meters(part)
+        metrics.update(probabilities, labels)
+        loss.update(F.cross_entropy(logits, labels, reduction="none"))
         self._outputs.append((probabilities, labels))
 
     def _log_measured(self, part: str) -> None:
-        metrics, loss = cast(MetricCollection, self.metrics[part]), cast(MeanMetric, self.losses[part])
+        metrics, loss = self._meters(part)
         self.log_dict({f"{part}/{key}": value for key, value in {**metrics.compute(), "loss": loss.compute()}.items()})
         metrics.reset()
         loss.reset()
 
+    def _meters(self, part: str) -> tuple[MetricCollection, MeanMetric]:
+        return cast(MetricCollection, self.metrics[part]), cast(MeanMetric, self.losses[part])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep beside the weights what was measured of them on validation."""
+        logged = self.trainer.callback_metrics
+        checkpoint["val_metrics"] = {key: float(value) for key, value in logged.items() if key.startswith("val/")}
+
     @property
     def predictions(self) -> Batch:
-        """Probabilities, float [N, C], and labels, int64 [N], of the last validation or test epoch, in the set's order."""
+        """Probabilities, float [N, C], and labels, int64 [N], of the last validation or test epoch, in its order."""
         probabilities, labels = zip(*self._outputs, strict=True)
         return torch.cat(probabilities), torch.cat(labels)
 

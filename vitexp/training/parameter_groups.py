@@ -10,12 +10,13 @@ from torch import nn
 def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
     """Two groups for an optimizer: matrices and kernels with its weight decay; everything else with none.
 
-    Without decay are vectors (norms, biases, layer scales, temperatures) and the tokens and position embeddings, which are
-    activations rather than weights: their names end in `_token` or `_embed` (as in timm and Touvron et al. 2021).
+    Without decay are vectors (norms, biases, layer scales), and, by their names, what is no weight whatever its shape:
+    tokens and position embeddings (`_token`, `_embed`, as in timm; Touvron et al. 2021) and temperatures (`scale`).
     """
-    decayed, spared = [], []
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
-            activation = name.rpartition(".")[2].endswith(("_token", "_embed"))
-            (spared if parameter.ndim < 2 or activation else decayed).append(parameter)
+            no_weight = name.rpartition(".")[2].endswith(("_token", "_embed", "scale"))
+            (spared if parameter.ndim < 2 or no_weight else decayed).append(parameter)
     return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]

@@ -1,7 +1,7 @@
 """Learning-rate schedules, as functions of the step.
 
-Each is called with a step in [0, total_steps) and returns the learning rate of that step. All begin with a linear warmup
-(Goyal et al. 2017): step s of w warmup steps runs at peak * (s + 1) / w, so that the peak is reached on the last one.
+Each is called with a step in [0, total_steps) and returns the learning rate of that step. All begin with a linear
+warmup (Goyal et al. 2017): step s of w warmup steps runs at peak * (s + 1) / w, so that the last one reaches the peak.
 """
 
 from __future__ import annotations

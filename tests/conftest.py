@@ -1,0 +1,57 @@
+"""What all tests share: configurations composed as train.py does, and a tiny run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+os.environ.setdefault("WANDB_MODE", "offline")
+
+CONF = Path(__file__).parents[1] / "conf"
+
+# A net and a set so small that a run takes seconds.
+TINY = (
+    "data.train_per_class=4",
+    "data.test_per_class=2",
+    "data.val_fraction=0.25",
+    "data.batch_size=32",
+    "data.num_workers=0",
+    "model=vit_tiny",
+    "model.dim=16",
+    "model.depth=2",
+    "model.num_heads=2",
+    "model.patch_size=8",
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prepared images go into a folder of the session."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITEXP_CACHE", str(folder))
+        yield folder
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration of `python train.py *overrides`, without Hydra's own node."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def tiny_run(folder: Path, *overrides: str) -> Path:
+    """Run a tiny training with `overrides`; its run folder."""
+    from vitexp.run import run
+
+    before = set(folder.glob("*/*"))
+    run(composed(*TINY, "logger=csv", f"log_dir={folder}", *overrides))
+    [made] = set(folder.glob("*/*")) - before
+    return made

@@ -1,0 +1,71 @@
+"""A file server of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+
+@dataclass
+class FileServer:
+    """Serves `files` on 127.0.0.1; sends no more than `cut` bytes of a body; continues downloads if `ranges`."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    cut: int | None = None
+    ranges: bool = True
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def publish(self, name: str, body: bytes) -> str:
+        """Serve `body` as `name`; return its md5 sum."""
+        self.files[name] = body
+        return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+    def publish_zip(self, name: str, files: dict[str, bytes]) -> str:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as bundle:
+            for path, content in files.items():
+                bundle.writestr(path, content)
+        return self.publish(name, buffer.getvalue())
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    state = FileServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name, asked = self.path.lstrip("/"), self.headers.get("Range")
+            state.requests.append((name, asked))
+            if name not in state.files:
+                self.send_error(404)
+                return
+            body = state.files[name]
+            start = int(re.findall(r"\d+", asked)[0]) if asked and state.ranges else 0
+            if start and start >= len(body):
+                self.send_error(416)
+                return
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body) - start))
+            self.end_headers()
+            self.wfile.write(body[start : state.cut])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{http.server_port}"
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield state
+    http.shutdown()
+    thread.join()
+    http.server_close()

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pytest
+from torchvision import datasets
+
+from vitexp.data.cifar import CIFAR
+from vitexp.data.source import DataError
+
+if TYPE_CHECKING:
+    from tests.data.conftest import FileServer
+
+Kind = Literal["cifar10", "cifar100"]
+KINDS: list[Kind] = ["cifar10", "cifar100"]
+NAMES = {"cifar10": ["airplane", "bird"], "cifar100": ["aquarium_fish", "beaver", "bee"]}
+
+
+@pytest.fixture
+def official(monkeypatch: pytest.MonkeyPatch) -> dict[Kind, dict[str, bytes]]:
+    """Files in the official format with three images each; torchvision is told their md5 sums."""
+    rng = np.random.default_rng(0)
+    sets: dict[Kind, dict[str, bytes]] = {}
+    for kind in KINDS:
+        dataset: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[kind]
+        files = {}
+        for number, name in enumerate(name for name, _ in dataset.train_list + dataset.test_list):
+            pixels = rng.integers(0, 256, (3, 3072), dtype=np.uint8)
+            pixels[:, 0] = number  # red of the first pixel
+            labels = (
+                {"labels": [0, 1, 0]} if kind == "cifar10" else {"fine_labels": [0, 2, 1], "coarse_labels": [1, 4, 0]}
+            )
+            files[name] = pickle.dumps({"data": pixels, **labels})
+        files[dataset.meta["filename"]] = pickle.dumps({dataset.meta["key"]: NAMES[kind]})
+        for part in ("train_list", "test_list"):
+            told = [[name, _md5(files[name])] for name, _ in getattr(dataset, part)]
+            monkeypatch.setattr(dataset, part, told)
+        monkeypatch.setitem(dataset.meta, "md5", _md5(files[dataset.meta["filename"]]))
+        sets[kind] = {f"{dataset.base_folder}/{name}": content for name, content in files.items()}
+    return sets
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as bundle:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            bundle.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_cifar10(official: dict[Kind, dict[str, bytes]], tmp_path: Path) -> None:
+    source = CIFAR(root=str(write(tmp_path, official["cifar10"])), kind="cifar10")
+    train, test = source.split("train"), source.split("test")
+    assert source.classes == ["airplane", "bird"]
+    assert train.labels.tolist() == [0, 1, 0] * 5 and test.labels.tolist() == [0, 1, 0]
+    assert train.labels.dtype == np.int64 and len(set(train.groups)) == 15
+    assert [int(train.read(i)[0, 0, 0]) for i in range(15)] == [i // 3 for i in range(15)]
+    first = pickle.loads(official["cifar10"]["cifar-10-batches-py/test_batch"])["data"][0]
+    read = pickle.loads(pickle.dumps(test.read))
+    assert len(pickle.dumps(train.read)) < 3072
+    np.testing.assert_array_equal(read(0), first.reshape(3, 32, 32).transpose(1, 2, 0))
+    assert train.fingerprint != test.fingerprint
+
+
+def test_cifar100_has_fine_labels_and_their_superclasses(
+    official: dict[Kind, dict[str, bytes]], tmp_path: Path
+) -> None:
+    source = CIFAR(root=str(write(tmp_path, official["cifar100"])), kind="cifar100")
+    assert source.classes == ["aquarium fish", "beaver", "bee"]
+    assert source.split("train").labels.tolist() == [0, 2, 1]
+    assert source.coarse_of_fine().tolist() == [1, 0, 4]
+    with pytest.raises(DataError, match="only CIFAR-100"):
+        CIFAR(root=str(tmp_path), kind="cifar10").coarse_of_fine()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing(kind: Kind, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"{kind} is missing: .*data\.download=true .* by hand\.$"):
+        CIFAR(root=str(tmp_path), kind=kind).split("train")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damaged", ["data_batch_3", "batches.meta"])
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_damaged(official: dict[Kind, dict[str, bytes]], tmp_path: Path, damaged: str, how: str) -> None:
+    path = write(tmp_path, official["cifar10"]) / "cifar-10-batches-py" / damaged
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match=r"cifar-10-batches-py is incomplete or damaged"):
+        CIFAR(root=str(tmp_path), kind="cifar10").split("test")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_downloads(
+    kind: Kind,
+    official: dict[Kind, dict[str, bytes]],
+    server: FileServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[kind]
+    monkeypatch.setattr(dataset, "url", f"{server.url}/{dataset.filename}")
+    root = str(tmp_path / "new")
+    with pytest.raises(DataError, match=r"404 .* by hand\.$"):
+        CIFAR(root=root, kind=kind, download=True).split("train")
+    monkeypatch.setattr(dataset, "tgz_md5", server.publish(dataset.filename, packed(official[kind])))
+    source = CIFAR(root=root, kind=kind, download=True)
+    assert len(source.split("test")) == 3
+    assert len(source.classes) == len(NAMES[kind])
+    assert len(server.requests) == 2
+
+
+def test_reads_again_after_the_files_changed_place(official: dict[Kind, dict[str, bytes]], tmp_path: Path) -> None:
+    one, two = (CIFAR(root=str(write(tmp_path / n, official["cifar10"])), kind="cifar10") for n in ("one", "two"))
+    assert one.split("train").fingerprint == two.split("train").fingerprint
+    np.testing.assert_array_equal(one.split("train").read(4), two.split("train").read(4))

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+import tarfile
+import threading
+import time
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vitexp.data.download import fetch, one_at_a_time, unpack
+from vitexp.data.source import DataError
+
+if TYPE_CHECKING:
+    from tests.data.conftest import FileServer
+
+BODY = bytes(range(256)) * 40
+MD5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
+
+
+def test_fetches_once(server: FileServer, tmp_path: Path) -> None:
+    server.files["a.zip"] = BODY
+    for _ in range(2):
+        fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+    assert server.requests == [("a.zip", None)]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_wrong_content_is_removed(server: FileServer, tmp_path: Path) -> None:
+    server.files["a.zip"] = BODY[::-1]
+    with pytest.raises(DataError, match="md5"):
+        fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_file_put_by_hand_is_kept(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"a\.zip is not the published file"):
+        fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
+    assert (tmp_path / "a.zip").exists()
+    assert not server.requests
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_broken_off_download_is_continued(server: FileServer, tmp_path: Path, ranges: bool) -> None:
+    server.files["a.zip"] = BODY
+    server.cut, server.ranges = 3000, ranges
+    with pytest.raises(DataError, match=f"broke off {len(BODY) - 3000:,} bytes before its end"):
+        fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
+    assert not (tmp_path / "a.zip").exists()
+    server.cut = None
+    fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+    assert server.requests[1] == ("a.zip", "bytes=3000-")
+
+
+def test_complete_part_needs_no_more_bytes(server: FileServer, tmp_path: Path) -> None:
+    server.files["a.zip"] = BODY
+    (tmp_path / "a.zip.part").write_bytes(BODY)
+    fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+
+
+def test_not_found(server: FileServer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="404") as caught:
+        fetch(f"{server.url}/b.zip", tmp_path / "b.zip", md5=MD5)
+    assert f"put into {tmp_path} by hand" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_connection_refused(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
+        with pytest.raises(DataError, match="Connection refused"):
+            fetch(f"http://127.0.0.1:{unused.getsockname()[1]}/a.zip", tmp_path / "a.zip", md5="")
+
+
+def test_address_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot download nowhere"):
+        fetch("nowhere/a.zip", tmp_path / "a.zip", md5="")
+
+
+def test_full_disk(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.files["a.zip"] = BODY
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10))
+    with pytest.raises(DataError, match=r"10,240 bytes are needed and 10 are free"):
+        fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
+
+
+def test_unpacks_only_the_member(tmp_path: Path) -> None:
+    _zip(tmp_path / "a.zip", {"set/one/x.ppm": b"x", "set/two/y.ppm": b"y", "readme.txt": b"r"})
+    unpack(tmp_path / "a.zip", "set/one", tmp_path)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"a.zip", "set/one/x.ppm"}
+
+
+def test_unpacks_tar(tmp_path: Path) -> None:
+    _tar(tmp_path / "a.tar.gz", "set/x", b"content")
+    unpack(tmp_path / "a.tar.gz", "set", tmp_path)
+    assert (tmp_path / "set" / "x").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "set/../../evil", "C:/evil"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_refuses_members_that_lead_out(tmp_path: Path, name: str, kind: str) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    archive = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        _zip(archive, {"set/x": b"x", name: b"evil"})
+    else:
+        _tar(archive, name, b"evil")
+    with pytest.raises(DataError, match="points out of the folder"):
+        unpack(archive, "set", target)
+    assert list(target.iterdir()) == []
+    assert not (tmp_path / "evil").exists()
+
+
+def test_refuses_links_that_lead_out(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as bundle:
+        link = tarfile.TarInfo("set/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "../../.."
+        bundle.addfile(link)
+    with pytest.raises(DataError, match="cannot unpack"):
+        unpack(tmp_path / "a.tar", "set", tmp_path)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "other"])
+def test_damaged_archive_leaves_nothing(tmp_path: Path, damage: str) -> None:
+    _zip(tmp_path / "a.zip", {"set/x": BODY, "set/y": BODY})
+    whole = (tmp_path / "a.zip").read_bytes()
+    middle = len(BODY) + len(BODY) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    (tmp_path / "a.zip").write_bytes({"cut": whole[:middle], "flip": flipped, "other": b"no archive"}[damage])
+    with pytest.raises(DataError, match="cannot unpack"):
+        unpack(tmp_path / "a.zip", "set", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work() -> None:
+        with one_at_a_time(tmp_path):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write into"), one_at_a_time(tmp_path / "file"):
+        pass
+
+
+def _zip(path: Path, files: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name, content in files.items():
+            bundle.writestr(name, content)
+
+
+def _tar(path: Path, name: str, content: bytes) -> None:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as bundle:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        bundle.addfile(info, io.BytesIO(content))

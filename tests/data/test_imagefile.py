@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitexp.data.imagefile import list_images, read_image
+from vitexp.data.source import BrokenImage, DataError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("ending", ["png", "ppm", "bmp"])
+def test_reads_what_was_written(tmp_path: Path, ending: str) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / f"x.{ending}")
+    image = read_image(tmp_path / f"x.{ending}")
+    np.testing.assert_array_equal(image, PIXELS)
+    assert image.dtype == np.uint8 and image.flags.writeable
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_reads_lossy_formats(tmp_path: Path, ending: str) -> None:
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(tmp_path / f"x.{ending}")
+    assert np.abs(read_image(tmp_path / f"x.{ending}").astype(int) - (200, 100, 50)).max() <= 4
+
+
+def test_grey_becomes_rgb(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS[..., 0]).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), PIXELS[..., :1].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("ending", ["png", "ppm"])
+def test_sixteen_bit_grey_is_scaled(tmp_path: Path, ending: str) -> None:
+    grey = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / f"x.{ending}")
+    assert read_image(tmp_path / f"x.{ending}")[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255)]
+
+
+def test_transparent_is_white(tmp_path: Path) -> None:
+    rgba = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
+    rgba.putpixel((1, 0), (10, 20, 30, 255))
+    rgba.save(tmp_path / "rgba.png")
+    assert read_image(tmp_path / "rgba.png").tolist() == [[[255, 255, 255], [10, 20, 30]]]
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert read_image(tmp_path / "palette.png").tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    Image.fromarray(PIXELS).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), np.rot90(PIXELS, k=-1))
+
+
+def encoded(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS.repeat(20, 0).repeat(20, 1)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an image", encoded("GIF"), b"P6\n2 2\n255\nab"]
+    + [encoded(kind)[:-size] for kind in ("PNG", "JPEG", "PPM", "BMP", "WEBP") for size in (100, 500)]
+    + [encoded("PNG")[:60] + b"x" * 9 + encoded("PNG")[69:]],
+)
+def test_broken_images_are_named(tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(content)
+    with pytest.raises(BrokenImage, match=r"broken\.png"):
+        read_image(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_huge_image_is_refused_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.ppm"
+    path.write_bytes(b"P6\n12000 10000\n255\n")
+    with warnings.catch_warnings(record=True) as shown, pytest.raises(BrokenImage, match=r"12000 x 10000 pixels"):
+        read_image(path)
+    assert shown == []
+    path.write_bytes(b"P6\n120000 100000\n255\n")
+    with pytest.raises(BrokenImage, match="pixels"):
+        read_image(path)
+
+
+def test_file_that_is_gone_is_no_broken_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*gone\.png: No such file") as caught:
+        read_image(tmp_path / "gone.png")
+    assert not isinstance(caught.value, BrokenImage)
+
+
+def test_lists_images_only(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpeg", "c.Ppm", ".hidden.png", "notes.txt", "d.webp.part"):
+        (tmp_path / name).write_bytes(b"12")
+    (tmp_path / "folder.png").mkdir()
+    assert [(file.path, file.size) for file in list_images(tmp_path, "")] == [("a.jpeg", 2), ("b.PNG", 2), ("c.Ppm", 2)]
+    (tmp_path / "e.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"cannot read .*e\.png"):
+        list_images(tmp_path, "")

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from vitexp.explain.figures import (
+    attention_maps,
+    augmented_batch,
+    confusion_matrix,
+    learning_curves,
+    position_embedding,
+    sample_predictions,
+)
+
+LONG = "End of no passing by vehicles over 3.5 metric tons"
+ODD_NAMES = ("$\\frac{a_b$", "<b>&amp;", "Überholverbot", "line\nbreak", "停止", LONG, "x" * 200, "Stop")
+
+
+@pytest.fixture(autouse=True)
+def _any_font():
+    # Whether a machine has letters for every name depends on its fonts; a box in their place is no failure here.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def names(count: int) -> list[str]:
+    return [f"{index} {ODD_NAMES[index % len(ODD_NAMES)]}" for index in range(count)]
+
+
+def images(count: int, *, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def counts(classes: int) -> np.ndarray:
+    random = np.random.default_rng(classes)
+    return random.poisson(0.3, (classes, classes)) + np.diag(random.integers(20, 300, classes))
+
+
+def texts(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+
+
+def drawn_texts(figure: Figure) -> str:
+    figure.draw_without_rendering()
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+def check(figure: Figure) -> np.ndarray:
+    """Draw; no text leaves the figure, and the picture is not blank. Returns its pixels [height, width, 4]."""
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())
+    height, width = pixels.shape[:2]
+    for text in texts(figure):
+        box = text.get_window_extent()
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+        # Ticks beyond the limits of an axis keep their text but are not drawn.
+        assert inside or not drawn(text, figure), f"{text.get_text()!r} at {box} leaves {width} x {height}"
+    assert (pixels[..., :3] < 250).any(axis=2).mean() > 0.005
+    return pixels
+
+
+def drawn(text: Text, figure: Figure) -> bool:
+    return not any(
+        tick.label1 is text and not low <= tick.get_loc() <= high
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for low, high in [sorted(axis.get_view_interval())]
+        for tick in (*axis.majorTicks, *axis.minorTicks)
+    )
+
+
+def check_apart(figure: Figure, pieces: list[Text]) -> None:
+    """No two of these texts lie on each other."""
+    figure.draw_without_rendering()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in pieces if text.get_text()]
+    for index, (words, box) in enumerate(boxes):
+        for other_words, other in boxes[index + 1 :]:
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert width <= 1 or height <= 1, f"{words!r} lies on {other_words!r}"
+
+
+@pytest.mark.parametrize("classes", [2, 10, 18, 43, 100])
+def test_confusion_matrix_fits(classes: int) -> None:
+    figure = confusion_matrix(counts=counts(classes), class_names=names(classes))
+    check(figure)
+    check_apart(figure, [*figure.axes[0].get_yticklabels(), *figure.texts])
+    check_apart(figure, figure.axes[0].get_xticklabels())
+
+
+def test_confusion_matrix_says_it_in_words() -> None:
+    matrix = np.array([[8, 2, 0], [0, 4, 1], [0, 0, 5]])
+    words = drawn_texts(confusion_matrix(counts=matrix, class_names=["cat", "$dog_1$", "cow"]))
+    assert "Accuracy 85.00% on 20 images" in words
+    assert "Most frequent of the 3 confusions: true → predicted\n" in words
+    assert words.index("$dog_1$ → cow, 1 of 5") < words.index("cat → $dog_1$, 2 of 10")  # drawn from the foot up
+
+
+def test_confusion_matrix_numbers_many_classes_only_where_listed() -> None:
+    matrix = np.diag(np.full(43, 90))
+    matrix[3, 7] = 12
+    axes = confusion_matrix(counts=matrix, class_names=names(43)).axes[0]
+    assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("12", (7, 3))]
+
+
+def test_confusion_matrix_without_errors_or_images() -> None:
+    perfect = confusion_matrix(counts=np.diag([3, 4]), class_names=["a", "b"])
+    check(perfect)
+    assert "No confusions" in drawn_texts(perfect)
+    empty = confusion_matrix(counts=np.zeros((2, 2), int), class_names=["a", "b"])
+    empty.canvas.draw()
+    assert "No images" in drawn_texts(empty)
+
+
+def test_confusion_matrix_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 3\).*2 class names"):
+        confusion_matrix(counts=np.zeros((2, 3), int), class_names=["a", "b"])
+
+
+@pytest.mark.parametrize(("count", "size", "grid"), [(1, 32, 8), (7, 32, 4), (5, 224, 14)])
+def test_attention_maps_fit(count: int, size: int, grid: int) -> None:
+    maps = np.random.default_rng(0).random((count, grid, grid), dtype=np.float32)
+    truth = names(count)
+    figure = attention_maps(images=images(count, size=size), maps=maps, truth=truth, predicted=[*truth[1:], LONG])
+    check(figure)
+    check_apart(figure, [*figure.texts, *(axes.title for axes in figure.axes)])
+    assert len(figure.axes) == 3 * count
+
+
+def test_attention_shows_where_it_is_strong() -> None:
+    maps = np.zeros((1, 2, 2), dtype=np.float32)
+    maps[0, 0, 1] = 0.5
+    black = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    figure = attention_maps(images=black, maps=maps, truth=["Stop"], predicted=["Stop"])
+    pixels = check(figure)
+    box = figure.axes[2].get_window_extent()  # the overlay
+    inside = pixels[::-1][int(box.y0) : int(box.y1), int(box.x0) : int(box.x1), :3].astype(float).mean(axis=2)
+    half = inside.shape[0] // 2
+    quarters = {"upper right": inside[half:, half:], "upper left": inside[half:, :half], "lower": inside[:half]}
+    assert quarters["upper right"].mean() > 2 * max(quarters["upper left"].mean(), quarters["lower"].mean())
+
+
+def test_sample_predictions_part_right_from_wrong() -> None:
+    truth = names(8)
+    predicted = [*truth[:6], LONG, "$x_1$"]
+    figure = sample_predictions(images=images(8), truth=truth, predicted=predicted, confidence=np.linspace(0.3, 1, 8))
+    check(figure)
+    check_apart(figure, [*figure.texts, *(axes.xaxis.label for axes in figure.axes)])
+    words = [axes.get_xlabel() for axes in figure.axes]
+    assert [caption[0] for caption in words] == ["✓"] * 6 + ["✗"] * 2
+    assert words[6].startswith("✗ 90.0%\nEnd of no passing by\nvehicles over 3.5\nmetric tons\ntrue: ")
+    assert "true" not in words[0]
+    headings = [text.get_text() for text in figure.texts]
+    assert headings == ["Sample predictions", "Right", "Wrong"]
+
+
+def test_sample_predictions_with_none_wrong() -> None:
+    figure = sample_predictions(images=images(2), truth=["a", "b"], predicted=["a", "b"], confidence=[1.0, 0.5])
+    check(figure)
+    assert [text.get_text() for text in figure.texts] == ["Sample predictions", "Right"]
+
+
+def test_augmented_batch_takes_what_the_network_gets() -> None:
+    photographs = images(6)
+    for batch in (photographs, photographs / 255, ((photographs / 255 - 0.5) / 0.25).astype(np.float32)):
+        figure = augmented_batch(images=batch, labels=[*names(5), f"Stop 0.7 / {LONG} 0.3"])
+        check(figure)
+        check_apart(figure, [*figure.texts, *(axes.xaxis.label for axes in figure.axes)])
+        shown = np.asarray(figure.axes[0].images[0].get_array(), dtype=float)
+        # The values cover the whole range, so that undoing the normalisation gives the photograph back.
+        np.testing.assert_allclose(shown / shown.max(), photographs[0] / photographs[0].max(), atol=0.01)
+    assert figure.axes[5].get_xlabel().startswith("Stop 0.7\nEnd of no passing")
+
+
+@pytest.mark.parametrize("grid", [4, 8, 28])
+def test_position_embedding_fits(grid: int) -> None:
+    similarity = np.random.default_rng(0).uniform(-1, 1, (grid, grid, grid, grid)).astype(np.float32)
+    check(position_embedding(similarity=similarity, norm=np.linspace(0.1, 9, grid**2).reshape(grid, grid)))
+
+
+def test_position_embedding_lays_each_map_at_its_patch() -> None:
+    similarity = np.zeros((2, 2, 2, 2), dtype=np.float32)
+    similarity[1, 0] = [[0.1, 0.2], [0.3, 0.4]]
+    figure = position_embedding(similarity=similarity, norm=np.ones((2, 2)))
+    tiles = np.ma.filled(figure.axes[0].images[0].get_array(), np.nan)
+    assert tiles.shape == (5, 5)
+    np.testing.assert_allclose(tiles[3:, :2], similarity[1, 0])
+    assert np.isnan(tiles[2]).all()
+    with pytest.raises(ValueError, match="one square grid"):
+        position_embedding(similarity=similarity, norm=np.ones((3, 3)))
+
+
+HISTORY = {
+    "train/loss": (np.linspace(0, 3, 40), np.linspace(3, 1, 40)),
+    "val/loss": ([1, 2, 3], [2.0, 1.5, 1.6]),
+    "train/accuracy": ([1, 2, 3], [0.1, 0.3, 0.5]),
+    "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.6]),
+    "lr": (np.linspace(0, 3, 40), np.linspace(1e-3, 1e-6, 40)),
+}
+
+
+def test_learning_curves_mark_the_best_epoch() -> None:
+    figure = learning_curves(history=HISTORY)
+    check(figure)
+    assert figure.texts[0].get_text() == "Best validation accuracy 60.00% at epoch 2"
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
+    for axes in figure.axes:
+        assert list(axes.lines[-1].get_xdata()) == [2, 2]
+
+
+def test_learning_curves_without_accuracy_take_the_lowest_loss() -> None:
+    figure = learning_curves(history={"val/loss": ([1, 2, 3], [float("nan"), 1.5, 1.6])})
+    check(figure)
+    assert figure.texts[0].get_text() == "Best validation loss 1.5000 at epoch 2"
+    assert len(figure.axes) == 1
+
+
+def test_learning_curves_without_validation() -> None:
+    figure = learning_curves(history={name: HISTORY[name] for name in ("train/loss", "lr")})
+    check(figure)
+    assert figure.texts[0].get_text() == "Learning curves"
+    assert len(figure.axes) == 2
+
+
+def test_learning_curves_of_one_epoch() -> None:
+    figure = learning_curves(history={name: ([1], y[:1]) for name, (_, y) in HISTORY.items()})
+    check(figure)
+    assert [text.get_text() for text in figure.axes[-1].get_xticklabels() if drawn(text, figure)] == ["1"]
+    assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines if len(line.get_xdata()) == 1)
+
+
+@pytest.mark.parametrize(
+    "history", [{}, {"lr": ([], [])}, {"train/loss": ([1], [float("inf")])}, {"other": ([1], [1])}]
+)
+def test_learning_curves_of_nothing(history) -> None:
+    with pytest.raises(ValueError, match="no curve"):
+        learning_curves(history=history)
+
+
+def test_lengths_must_agree() -> None:
+    with pytest.raises(ValueError, match=r"\[2, 1\]"):
+        augmented_batch(images=images(2), labels=["one"])
+    with pytest.raises(ValueError, match=r"\[0, 0\]"):
+        augmented_batch(images=images(0), labels=[])
+
+
+def test_pngs_stay_small(tmp_path: Path) -> None:
+    # Noise is the worst that a PNG can hold; real images take less.
+    truth = names(20)
+    figure = sample_predictions(images=images(20), truth=truth, predicted=truth, confidence=[0.5] * 20)
+    figure.savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size < 400_000
+
+
+def test_no_pyplot_and_no_torch() -> None:
+    probe = "import sys, vitexp.explain.figures; sys.exit(bool({'matplotlib.pyplot', 'torch'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0

@@ -1,0 +1,72 @@
+"""Drawn traffic signs as a data source: nothing to download, the same images everywhere, any number of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES
+from vitexp.data.signs.render import photograph
+from vitexp.data.source import DataError, Source, Split, SplitName
+
+VERSION = 1  # of the drawing; raise it with every change to what an image looks like
+_SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSign:
+    """Draws image `index` of a split; the label goes round the classes, index by index."""
+
+    split: SplitName
+    size: int
+    seed: int
+
+    def __call__(self, index: int, /) -> NDArray[np.uint8]:
+        """RGB uint8 [size, size, 3], a function of seed, split and index alone."""
+        entropy = np.random.SeedSequence((self.seed, _SPLITS.index(self.split), index))
+        rng = np.random.Generator(np.random.PCG64(entropy))
+        return photograph(index % len(GTSRB_CLASSES), rng, size=self.size)
+
+
+class Signs(Source):
+    """The 43 German signs of GTSRB, drawn at random poses and in random light."""
+
+    def __init__(
+        self, *, train_per_class: int = 150, test_per_class: int = 50, draw_size: int = 48, seed: int = 0
+    ) -> None:
+        """train_per_class, test_per_class: images of each class. draw_size: edge of an image in pixels.
+
+        Raises ValueError for a value out of range.
+        """
+        if train_per_class < 1 or test_per_class < 1:
+            raise ValueError(
+                f"Each class needs one image or more to train and to test, not {train_per_class} and {test_per_class}."
+            )
+        if not 16 <= draw_size <= 512:
+            raise ValueError(f"A sign can be drawn at 16 to 512 pixels, not at draw_size={draw_size}.")
+        if seed < 0:
+            raise ValueError(f"The seed of the drawn signs must be 0 or greater, not {seed}.")
+        self._per_class: dict[SplitName, int] = {"train": train_per_class, "test": test_per_class}
+        self._draw_size = draw_size
+        self._seed = seed
+
+    @property
+    def classes(self) -> list[str]:
+        return list(GTSRB_CLASSES)
+
+    def split(self, name: SplitName) -> Split:
+        """Balanced classes; every image is a group of its own. Raises DataError for another name."""
+        if name not in self._per_class:
+            raise DataError(f"The drawn signs have the splits train and test, not {name!r}.")
+        index = np.arange(self._per_class[name] * len(GTSRB_CLASSES))
+        return Split(
+            labels=index % len(GTSRB_CLASSES),
+            groups=index,
+            read=DrawSign(split=name, size=self._draw_size, seed=self._seed),
+            fingerprint=f"signs-v{VERSION}-{name}-{len(index)}x{self._draw_size}-seed{self._seed}",
+        )
+
+    def describe(self) -> str:
+        return f"drawn by vitexp, {self._draw_size} pixels"

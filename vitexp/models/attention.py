@@ -1,0 +1,80 @@
+"""Multi-head self-attention (Vaswani et al. 2017), with the locality variant of Lee et al. 2021."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6  # of every LayerNorm in the ViT, as in Dosovitskiy et al. 2021; torch's default is 1e-5
+
+
+class Attention(nn.Module):
+    """Softmax attention of every token to every token.
+
+    `qk_norm` normalises queries and keys over the head's channels (Dehghani et al. 2023, section 2.1). `lsa` is the
+    locality self-attention of Lee et al. 2021 (section 3.2): a learned temperature, here one a head, and no token
+    attends to itself. `attention_dropout` acts on the attention weights, `dropout` on the output.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        qk_norm: bool = False,
+        lsa: bool = False,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; the heads share the channels equally.")
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.q_norm = nn.LayerNorm(self.head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(self.head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
+        self.lsa = lsa
+        # The inverse of the temperature: it starts at the usual 1 / sqrt(head_dim).
+        self.scale = nn.Parameter(torch.full((num_heads, 1, 1), self.head_dim**-0.5)) if lsa else self.head_dim**-0.5
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, dim) -> (B, T, dim)."""
+        q, k, v = self._heads(x)
+        # In bfloat16 on a CPU the fused kernel's backward pass is several times slower than the explicit products.
+        if self.lsa or (v.device.type == "cpu" and v.dtype == torch.bfloat16):
+            return self._merge(self._explicit(q, k, v)[0])
+        dropout = self.attention_dropout if self.training else 0.0
+        return self._merge(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout))
+
+    def forward_with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, dim) -> (B, T, dim) and the attention weights (B, num_heads, T, T).
+
+        The weights are those after the softmax and before dropout. The output depends on them in the autograd graph.
+        """
+        heads, weights = self._explicit(*self._heads(x))
+        return self._merge(heads), weights
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, dim) -> queries, keys and values, each (B, num_heads, T, head_dim)."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def _explicit(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The attention's output (B, num_heads, T, head_dim) and its weights (B, num_heads, T, T)."""
+        scores = (q * self.scale) @ k.transpose(-2, -1)  # (B, num_heads, T, T)
+        if self.lsa:
+            itself = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+            scores = scores.masked_fill(itself, float("-inf"))
+        weights = scores.softmax(dim=-1)  # the kernels sum in float32, whatever the dtype
+        return F.dropout(weights, self.attention_dropout, self.training) @ v, weights
+
+    def _merge(self, heads: Tensor) -> Tensor:
+        """(B, num_heads, T, head_dim) -> (B, T, dim)."""
+        return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]

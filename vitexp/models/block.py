@@ -1,0 +1,77 @@
+"""One encoder block of the Vision Transformer: pre-norm attention and MLP, each on a residual branch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitexp.models.attention import NORM_EPS, Attention
+from vitexp.models.drop_path import DropPath
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear: (B, T, dim) -> (B, T, dim)."""
+
+    def __init__(self, *, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))  # type: ignore[no-any-return]
+
+
+class LayerScale(nn.Module):
+    """A learned factor a channel on the residual branch (Touvron et al. 2021, CaiT, section 2)."""
+
+    def __init__(self, *, dim: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): (B, T, dim) -> (B, T, dim)."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.0,
+        qk_norm: bool = False,
+        layer_scale: float | None = None,
+        lsa: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(
+            dim=dim,
+            num_heads=num_heads,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            qk_norm=qk_norm,
+            lsa=lsa,
+        )
+        self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim=dim, initial=layer_scale)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim=dim, hidden_dim=int(dim * mlp_ratio), dropout=dropout)
+        self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim=dim, initial=layer_scale)
+        self.drop_path = DropPath(rate=drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))  # type: ignore[no-any-return]
+
+    def forward_with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The block's output (B, T, dim) and its attention weights (B, num_heads, T, T)."""
+        branch, weights = self.attn.forward_with_weights(self.norm1(x))
+        x = x + self.drop_path(self.ls1(branch))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x)))), weights

@@ -1,0 +1,279 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021) for images of any size, with the options that small data asks for.
+
+With the plain options (stem "patch", pool "cls" or "gap", learned positions, linear head, no lsa) the names in the
+state dict and the function computed are those of timm's VisionTransformer; "gap" is its global_pool="avg" without
+class token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitexp.models.attention import NORM_EPS, Attention
+from vitexp.models.block import Block
+from vitexp.models.drop_path import drop_path_rates
+from vitexp.models.initialisation import initialise_layer, initialise_mimetic
+from vitexp.models.pooling import SequencePool
+from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
+from vitexp.models.stems import ConvStem, PatchStem, ShiftedStem
+
+Stem = Literal["patch", "conv", "shifted"]
+Pool = Literal["cls", "gap", "seqpool"]
+PositionEmbedding = Literal["learned", "sincos", "none"]
+Head = Literal["linear", "mlp"]
+Init = Literal["default", "mimetic"]
+
+STEMS: dict[Stem, type[PatchStem] | type[ConvStem] | type[ShiftedStem]] = {
+    "patch": PatchStem,
+    "conv": ConvStem,
+    "shifted": ShiftedStem,
+}
+
+
+class ViT(nn.Module):
+    """Images (B, in_channels, image_size, image_size), float, to logits (B, num_classes).
+
+    Sizes: `image_size` and `patch_size` in pixels, `dim` channels, `depth` blocks of `num_heads` heads, MLPs of
+    `mlp_ratio * dim` hidden channels.
+    Regularisation: `dropout` after the position embedding and after every linear layer but qkv (Dosovitskiy et al.
+    2021, appendix B.1); `attention_dropout` on the attention weights; `drop_path` rises linearly from 0 at the first
+    block to its value at the last.
+    Tokens: `stem` makes them (stems.py), `position_embedding` is added, `registers` learned tokens go in front
+    (Darcet et al. 2024), and `pool` reads them out: the class token, the mean of the patches, or their learned
+    weighted mean (pooling.py).
+    Attention: `qk_norm` and `lsa` (attention.py); `layer_scale` is the initial factor on each branch, None for none.
+    `head`: "linear", or "mlp" with one hidden layer and tanh, the pre-training head of Dosovitskiy et al. 2021.
+    `init`: "default" or "mimetic" (initialisation.py); with "mimetic" learned positions start as the sine-cosine
+    ones, as in that paper. `gradient_checkpointing` computes every block again in the backward pass, to save memory.
+
+    Raises ValueError, in one sentence, for values that do not fit together.
+    """
+
+    pos_embed: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_classes: int,
+        in_channels: int = 3,
+        patch_size: int = 4,
+        dim: int = 192,
+        depth: int = 6,
+        num_heads: int = 3,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.0,
+        stem: Stem = "patch",
+        pool: Pool = "cls",
+        position_embedding: PositionEmbedding = "learned",
+        registers: int = 0,
+        qk_norm: bool = False,
+        layer_scale: float | None = None,
+        lsa: bool = False,
+        head: Head = "linear",
+        init: Init = "default",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_positive(
+            image_size=image_size,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            patch_size=patch_size,
+            dim=dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+        )
+        _check_rates(dropout=dropout, attention_dropout=attention_dropout, drop_path=drop_path)
+        _check_option("stem", stem, Stem)
+        _check_option("pool", pool, Pool)
+        _check_option("position_embedding", position_embedding, PositionEmbedding)
+        _check_option("head", head, Head)
+        _check_option("init", init, Init)
+        if registers < 0:
+            raise ValueError(f"registers={registers} is negative; use 0 for none.")
+        if image_size % patch_size:
+            raise ValueError(
+                f"patch_size={patch_size} does not divide image_size={image_size}; use one of {_divisors(image_size)}."
+            )
+        if dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; use one of {_divisors(dim)}.")
+
+        self.image_size = image_size
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.patch_size = patch_size
+        self.dim = dim
+        self.depth = depth
+        self.num_heads = num_heads
+        self.pool = pool
+        self.registers = registers
+        self.gradient_checkpointing = gradient_checkpointing
+
+        self.patch_embed = STEMS[stem](in_channels=in_channels, patch_size=patch_size, dim=dim)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if pool == "cls" else None
+        self.reg_token = nn.Parameter(torch.empty(1, registers, dim)) if registers else None
+        if position_embedding == "learned":
+            self.pos_embed = nn.Parameter(torch.empty(1, self.prefix_tokens + self.grid_size**2, dim))
+        elif position_embedding == "sincos":
+            fixed = sincos_position_embedding(grid=self.grid_size, dim=dim, prefix_tokens=self.prefix_tokens)
+            self.register_buffer("pos_embed", fixed, persistent=False)
+        else:
+            self.pos_embed = None
+        self.pos_drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(
+                dim=dim,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                drop_path=rate,
+                qk_norm=qk_norm,
+                layer_scale=layer_scale,
+                lsa=lsa,
+            )
+            for rate in drop_path_rates(maximum=drop_path, depth=depth)
+        )
+        # A mean is normalised after it is taken, all else before: so does timm.
+        self.norm = nn.Identity() if pool == "gap" else nn.LayerNorm(dim, eps=NORM_EPS)
+        self.fc_norm = nn.LayerNorm(dim, eps=NORM_EPS) if pool == "gap" else nn.Identity()
+        if pool == "seqpool":
+            self.seq_pool = SequencePool(dim=dim)
+        classifier = nn.Linear(dim, num_classes)
+        self.head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), classifier) if head == "mlp" else classifier
+
+        self._initialise(init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm: class token, registers, patches by rows.
+
+        With pool "gap" the norm comes after the mean, and the tokens are those of the last block.
+        """
+        x = self._embed(x)
+        for block in self.blocks:
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """The tokens of `forward_features` (B, T, dim) -> logits (B, num_classes)."""
+        if self.pool == "cls":
+            pooled = tokens[:, 0]
+        elif self.pool == "gap":
+            pooled = tokens[:, self.prefix_tokens :].mean(dim=1)
+        else:
+            pooled = self.seq_pool(tokens[:, self.prefix_tokens :])
+        return self.head(self.fc_norm(pooled))  # type: ignore[no-any-return]
+
+    def forward_with_attention(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Images (B, C, H, W) -> logits (B, num_classes) and each block's attention weights (B, num_heads, T, T).
+
+        The weights are those after the softmax and before dropout; row i says where token i looks, and sums to 1.
+        The logits depend on them in the autograd graph, so that `torch.autograd.grad(logit, weights)` works.
+        """
+        x = self._embed(x)
+        attention = []
+        for block in self.blocks:
+            x, weights = block.forward_with_weights(x)  # type: ignore[operator]
+            attention.append(weights)
+        return self.forward_head(self.norm(x)), attention
+
+    def load_resized(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load the weights of the same model trained at another image size: its position embedding is interpolated.
+
+        Raises RuntimeError, as `load_state_dict` does, where anything else differs.
+        """
+        state_dict = dict(state_dict)
+        if isinstance(self.pos_embed, nn.Parameter) and "pos_embed" in state_dict:
+            positions = state_dict["pos_embed"].shape[1] - self.prefix_tokens
+            state_dict["pos_embed"] = interpolate_position_embedding(
+                state_dict["pos_embed"],
+                old_grid=math.isqrt(max(positions, 0)),
+                new_grid=self.grid_size,
+                prefix_tokens=self.prefix_tokens,
+            )
+        self.load_state_dict(state_dict)
+
+    @property
+    def grid_size(self) -> int:
+        """Patches a side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether the first token is a class token."""
+        return self.cls_token is not None
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens come before the patches: the class token and the registers."""
+        return int(self.has_cls) + self.registers
+
+    def _embed(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> what enters the first block (B, T, dim)."""
+        expected = (self.in_channels, self.image_size, self.image_size)
+        if x.shape[1:] != expected:
+            raise ValueError(
+                f"The images are {tuple(x.shape[1:])}; this model takes (channels, height, width) {expected}."
+            )
+        x = self.patch_embed(x)  # (B, N, dim)
+        prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        if prefix:
+            x = torch.cat([*prefix, x], dim=1)  # (B, T, dim)
+        if self.pos_embed is not None:
+            x = x + self.pos_embed
+        return self.pos_drop(x)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _initialise(self, init: Init) -> None:
+        self.apply(initialise_layer)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=0.02)
+        if init == "mimetic":
+            for module in self.modules():
+                if isinstance(module, Attention):
+                    initialise_mimetic(module)
+        if isinstance(self.pos_embed, nn.Parameter):
+            if init == "mimetic":
+                start = sincos_position_embedding(grid=self.grid_size, dim=self.dim, prefix_tokens=self.prefix_tokens)
+                self.pos_embed.copy_(start)
+            else:
+                nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name}={value} is not a positive number; use a larger one.")
+
+
+def _check_rates(**values: float) -> None:
+    for name, value in values.items():
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"{name}={value} is no rate; use a number from 0 up to, but not including, 1.")
+
+
+def _check_option(name: str, value: str, options: Any) -> None:
+    if value not in get_args(options):
+        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(get_args(options))}.")
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
