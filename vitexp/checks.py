@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,15 +18,17 @@ def check(config: DictConfig) -> None:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    for complaint in (*_general(plain), *_data(plain["data"]), *_model(plain), *_training(plain)):
+    # lazily: a check may rely on those before it
+    for complaint in chain(_general(plain), _data(plain["data"]), _model(plain), _training(plain)):
         raise ConfigError(complaint)
 
 
 def _general(config: dict[str, Any]) -> Iterator[str]:
     if not _is_int(config["seed"]) or config["seed"] < 0:
         yield f"seed={config['seed']} must be an integer of 0 or more."
-    if not config["name"] or not isinstance(config["name"], str) or config["name"].startswith(("/", ".")):
-        yield f"name={config['name']} must be the name of a folder under log_dir={config['log_dir']}."
+    name = config["name"]
+    if not isinstance(name, str) or not name or name.startswith(("/", ".")):
+        yield f"name={name} must be the name of a folder under log_dir={config['log_dir']}."
 
 
 def _data(data: dict[str, Any]) -> Iterator[str]:
@@ -43,7 +46,7 @@ def _data(data: dict[str, Any]) -> Iterator[str]:
         yield f"data.on_broken={data['on_broken']} must be refuse or skip."
     if data.get("source") is None or data.get("name") is None:
         yield "no data set is chosen; say data=signs, for example."
-    if "root" in data and data["root"] is None and "${data.root}" in str(data["source"]):
+    if "root" in data["source"] and data["root"] is None:
         yield f"data={data['name']} needs data.root, the folder of the images."
 
 
@@ -95,6 +98,14 @@ def _training(config: dict[str, Any]) -> Iterator[str]:
         yield (
             f"schedule.warmup_epochs={schedule['warmup_epochs']} must lie between 0 and trainer.max_epochs={epochs}."
         )
+    patience = training["patience"]
+    if patience is not None and (not _is_int(patience) or patience < 1):
+        yield f"training.patience={patience} must be null (never stop early) or an integer of 1 or more."
+    monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+    if not str(monitor).startswith("val/"):
+        yield f"checkpoint.monitor={monitor} must be a validation scalar, such as val/accuracy or val/loss."
+    if mode not in ("max", "min"):
+        yield f"checkpoint.mode={mode} must be max or min."
     if "min_lr" in schedule and not 0 <= schedule["min_lr"] <= config["optim"]["lr"]:
         yield f"schedule.min_lr={schedule['min_lr']} must lie between 0 and optim.lr={config['optim']['lr']}."
     if trainer["compile"] not in ("auto", "on", "off", True, False):

@@ -31,10 +31,10 @@ def _leaves(rng: Generator, image: Floats) -> None:
 
 def _twigs(rng: Generator, image: Floats) -> None:
     size = len(image)
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(1, 4))):
         line = (rng.uniform(-0.2, 1.2, (3, 2)) * size).astype(np.int32)
         shade = rng.uniform(0.06, 0.3)
-        width = max(1, round(size * rng.uniform(0.015, 0.04)))
+        width = max(1, round(size * rng.uniform(0.012, 0.035)))
         cv2.polylines(image, [line], False, [shade, shade * 0.9, shade * 0.75], width, cv2.LINE_AA)
 
 

@@ -1,0 +1,66 @@
+"""What a person sees who mistypes: one sentence, exit code 2, and nothing read or written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def train(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), f"log_dir={folder}/logs", *overrides],
+        cwd=folder,
+        env={**os.environ, "VITEXP_CACHE": str(folder / "cache"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.batchsize=8", "data.batch_size"),
+        ("modle=vit_tiny", "model"),
+        ("model=vit_tinny", "vit_tiny"),
+        ("optim=adam", "adamw"),
+        ("modell.dim=8", "model.dim"),
+        ("trainer.max_epoch=3", "trainer.max_epochs"),
+        ("model.patch_size=5", "does not divide"),
+        ("data.root='unclosed", "key=value"),
+        ("data=folder", "data.root"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, override: str, told: str) -> None:
+    ended = train(tmp_path, override)
+    assert ended.returncode == 2, ended.stderr
+    assert told in ended.stderr
+    assert ended.stderr.startswith("vitexp: ")
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_traceback_for_those_who_ask(tmp_path: Path) -> None:
+    ended = train(tmp_path, "data.batchsize=8", HYDRA_FULL_ERROR="1")
+    assert ended.returncode != 0
+    assert "Traceback" in ended.stderr
+
+
+def test_configuration_errors_and_help_do_not_wait_for_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', {argument!r}]\n"
+        "try: runpy.run_path({script!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    for argument in ("--help", "data.batchsize=8"):
+        script = code.format(argument=argument, script=str(ROOT / "train.py"))
+        ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0, ended.stderr

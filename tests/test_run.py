@@ -1,0 +1,277 @@
+"""A run, whole: what it leaves, that it repeats, and how it fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from tests.conftest import CONF, TINY, tiny_run
+from vitexp.callbacks.finite import NonFiniteLoss
+from vitexp.data.source import DataError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with mixing, EMA and every figure, logged to offline W&B, TensorBoard and CSV."""
+    return tiny_run(
+        tmp_path_factory.mktemp("logs"),
+        "logger=default",
+        "+logger.tensorboard={_target_: vitexp.loggers.tensorboard_logger}",
+        "model.registers=1",
+        "training.mixup_alpha=0.4",
+        "training.cutmix_alpha=1.0",
+        "training.ema_decay=0.9",
+        "trainer.max_epochs=2",
+        "trainer.log_every_n_steps=1",
+        "callbacks.confusion_matrix.every_n_epochs=1",
+    )
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "result.json").read_text()))
+
+
+FIGURES = {"attention", "augmented_batch", "confusion_matrix", "curves", "position_embedding", "samples"}
+
+
+def test_the_folder_holds_everything(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} >= {
+        "config.yaml",
+        "result.json",
+        "metrics.csv",
+        "checkpoints",
+        "model.safetensors",
+        "figures",
+        "report.html",
+        "train.log",
+    }
+    assert {path.stem for path in (finished / "figures").glob("*.png")} == FIGURES
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_result_has_the_whole_schema(finished: Path) -> None:
+    told = result(finished)
+    assert list(told) == [
+        *("schema", "run_id", "status", "error", "name", "overrides", "config_hash", "seed", "data", "model", "metrics"),
+        *("epochs", "steps", "images_seen", "timing", "environment", "started_at", "finished_at"),
+    ]
+    assert told["schema"] == 1
+    assert told["run_id"] == finished.name
+    assert told["status"] == "completed"
+    assert told["error"] is None
+    assert told["name"] == finished.parent.name == "signs-vit_tiny"
+    assert told["data"] == {"name": "signs", "train": 129, "val": 43, "test": 86, "classes": 43}
+    assert (told["epochs"], told["steps"], told["images_seen"]) == (2, 8, 256)
+    assert told["model"]["parameters"] > 0
+    assert told["model"]["flops_per_image"] > 0
+    for part in ("test", "val"):
+        metrics = told["metrics"][part]
+        assert list(metrics) == [
+            *("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "ece", "loss")
+        ]
+        assert all(0 <= value <= 1 for name, value in metrics.items() if name != "loss")
+        assert metrics["accuracy"] <= metrics["accuracy_top5"]
+    assert set(told["timing"]) == {"total_s", "fit_s", "train_images_per_s", "time_to_first_step_s"}
+    assert set(told["environment"]) == {
+        *("git_commit", "git_dirty", "python", "torch", "lightning", "device", "device_count", "hostname")
+    }
+
+
+def test_test_accuracy_is_exact(finished: Path) -> None:
+    """The number in result.json is a count over 86 images: the one that the saved weights give, computed by hand."""
+    from omegaconf import OmegaConf
+
+    from vitexp.build import build_datamodule, build_net
+
+    config = OmegaConf.load(finished / "config.yaml")
+    datamodule, _ = build_datamodule(config)  # type: ignore[arg-type]
+    datamodule.setup()
+    net = build_net(config, num_classes=43)  # type: ignore[arg-type]
+    with safe_open(finished / "model.safetensors", "pt") as file:
+        net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+        header = json.loads(file.metadata()["vitexp"])
+    images = torch.from_numpy(datamodule.test.images).permute(0, 3, 1, 2) / 255.0
+    mean, std = (torch.tensor(header[name]).view(3, 1, 1) for name in ("mean", "std"))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_autocast(finished)):
+        right = net.eval()((images - mean) / std).argmax(dim=1) == torch.from_numpy(datamodule.test.labels)
+    assert result(finished)["metrics"]["test"]["accuracy"] == pytest.approx(right.float().mean().item(), abs=1e-6)
+    assert header["classes"] == datamodule.classes
+    assert header["model"]["name"] == "vit_tiny"
+
+
+def _autocast(folder: Path) -> bool:
+    return "bf16-mixed" in (folder / "train.log").read_text()
+
+
+def test_checkpoints_hold_plain_data_only(finished: Path) -> None:
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(finished / "checkpoints" / name, weights_only=True)
+        assert "net.cls_token" in checkpoint["state_dict"]
+        # the raw weights stay beside the averaged ones
+        assert "current_model_state" in checkpoint
+
+
+def test_metrics_csv_has_every_scalar(finished: Path) -> None:
+    with (finished / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = {name for row in rows for name, value in row.items() if value}
+    assert logged >= {"train/loss_step", "train/loss_epoch", "train/accuracy", "val/accuracy", "val/loss", "test/f1_macro"}
+    assert any(name.startswith("lr") for name in logged)
+    assert sum(bool(row["train/loss_step"]) for row in rows) == 8
+
+
+def test_wandb_file_holds_scalars_images_matrix_config_and_summary(finished: Path) -> None:
+    [folder] = (finished / "wandb").glob("offline-run-*")
+    assert folder.name.endswith(finished.name)  # the ids are one
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(folder)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    records = [json.loads(line) for line in listed.splitlines()]
+    text = json.dumps([record for record in records if record["type"] in ("history", "summary")])
+    for name in ("train/loss_step", "val/accuracy", "test/accuracy", "confusion_matrix_interactive", *FIGURES):
+        assert f'"{name}' in text, name
+    run = next(record["run"] for record in records if record["type"] == "run")
+    assert run["run_id"] == finished.name
+    assert "weight_decay" in listed
+    [ended] = [record for record in records if record["type"] == "exit"]
+    assert ended["exit"].get("exit_code", 0) == 0
+    pictures = {path.name.split("_")[0] for path in (folder / "files" / "media" / "images").iterdir()}
+    assert pictures == {name.split("_")[0] for name in FIGURES}
+
+
+def test_tensorboard_gets_scalars_and_images(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "tensorboard"))
+    events.Reload()
+    assert {"train/loss_step", "val/accuracy", "test/accuracy"} <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == FIGURES
+
+
+def test_the_same_again_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    mixing = ("training.mixup_alpha=0.4", "model.drop_path=0.2", "callbacks=none")
+    weights = [
+        (tiny_run(tmp_path, *mixing, f"seed={seed}") / "model.safetensors").read_bytes() for seed in (0, 0, 1)
+    ]
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_pictures_do_not_change_the_training(tmp_path: Path) -> None:
+    plain = tiny_run(tmp_path, "callbacks=none")
+    drawn = tiny_run(tmp_path, "callbacks=default")
+    assert (plain / "model.safetensors").read_bytes() == (drawn / "model.safetensors").read_bytes()
+
+
+def test_gradient_accumulation_sees_the_same_batches(tmp_path: Path) -> None:
+    told = [
+        result(tiny_run(tmp_path, f"trainer.accumulate_grad_batches={parts}", "callbacks=none")) for parts in (1, 2)
+    ]
+    assert told[0]["steps"] == told[1]["steps"] == 4
+    assert told[0]["images_seen"] == told[1]["images_seen"]
+
+
+@pytest.mark.parametrize("model", ["simple_cnn", "resnet18"])
+def test_baselines_train_under_the_same_code(tmp_path: Path, model: str) -> None:
+    overrides = [each for each in TINY if not each.startswith("model")]
+    from tests.conftest import composed
+    from vitexp.run import run
+
+    run(composed(*overrides, f"model={model}", "trainer=debug", "logger=none", f"log_dir={tmp_path}"))
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["status"] == "completed"
+    assert not (folder / "figures" / "attention.png").exists()
+
+
+def test_sample_augmentation_trains(tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "augment=albumentations", "data.num_workers=1", "callbacks=none")
+    assert result(folder)["status"] == "completed"
+
+
+def test_divergence_names_step_and_causes_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitexp.training.module import Classifier
+
+    step = Classifier.training_step
+
+    def diverges(self: Classifier, *arguments: Any) -> torch.Tensor:
+        loss = step(self, *arguments)
+        return loss * math.nan if self.global_step == 5 else loss
+
+    monkeypatch.setattr(Classifier, "training_step", diverges)
+    with pytest.raises(NonFiniteLoss, match=r"step 5.*optim\.lr"):
+        tiny_run(tmp_path, "trainer.max_epochs=2")
+    [folder] = tmp_path.glob("*/*")
+    told = result(folder)
+    assert told["status"] == "failed"
+    assert "step 5" in told["error"]
+    assert (folder / "report.html").exists()
+    good = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert good["global_step"] == 4
+    assert all(torch.isfinite(value).all() for value in good["state_dict"].values())
+
+
+def test_a_batch_larger_than_the_set_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="130 is larger than the training part of 129 images"):
+        tiny_run(tmp_path, "data.batch_size=130")
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["status"] == "failed"
+
+
+def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    import vitexp.run
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(vitexp.run, "save_file", full)
+    with pytest.raises(vitexp.run.FullDisk, match="is full; make room"):
+        tiny_run(tmp_path, "callbacks=none")
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_config_yaml_repeats_the_run(finished: Path, tmp_path: Path) -> None:
+    """As a person would: the command that stands in config.yaml, from another folder."""
+    script = CONF.parent / "train.py"
+    command = [sys.executable, str(script), "--config-dir", str(finished), "--config-name", "config"]
+    ended = subprocess.run(
+        [*command, f"log_dir={tmp_path}/again"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    [again] = (tmp_path / "again").glob("*/*")
+    assert (again / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+    assert result(again)["config_hash"] == result(finished)["config_hash"]
+    assert "report" in ended.stdout
+    assert str(again / "report.html") in ended.stdout
+
+
+@pytest.mark.slow
+def test_wandb_run_of_a_failed_run_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitexp.training.module import Classifier
+
+    def breaks(*_: Any) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(Classifier, "test_step", breaks)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        tiny_run(tmp_path, "logger=wandb", "callbacks=none")
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["error"] == "RuntimeError: broken on purpose"
+    [run] = (folder / "wandb").glob("offline-run-*")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    [ended] = [json.loads(line) for line in listed.splitlines() if json.loads(line)["type"] == "exit"]
+    assert ended["exit"]["exit_code"] == 1
