@@ -36,6 +36,7 @@ def train(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
         ("model.patch_size=5", "does not divide"),
         ("data.root='unclosed", "key=value"),
         ("data=folder", "data.root"),
+        ("experiment=unheard", "experiment"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, override: str, told: str) -> None:
@@ -45,6 +46,31 @@ def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, overri
     assert ended.stderr.startswith("vitexp: ")
     assert len(ended.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["model=vit_tiny", "model.stem=conf"], "conv"),
+        (["augment.rotation=left"], "rotation"),
+        (["trainer=gpu"], "trainer=cpu"),
+        (["trainer.precision=half"], "precision"),
+        (["trainer.strategy=magic"], "strategy"),
+        (["data=gtsrb", "data.root=nowhere"], "data.download=true"),
+        (["data=folder", "data.root=nowhere"], "nowhere"),
+    ],
+)
+def test_what_only_shows_while_building_is_one_sentence_too(tmp_path: Path, overrides: list[str], told: str) -> None:
+    """The run folder then records the failure; nothing was prepared."""
+    if "trainer=gpu" in overrides:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+    ended = train(tmp_path, "logger=csv", "callbacks=none", *overrides)
+    assert ended.returncode == 2, ended.stderr
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_traceback_for_those_who_ask(tmp_path: Path) -> None:
@@ -62,5 +88,7 @@ def test_configuration_errors_and_help_do_not_wait_for_torch(tmp_path: Path) -> 
     )
     for argument in ("--help", "data.batchsize=8"):
         script = code.format(argument=argument, script=str(ROOT / "train.py"))
-        ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
         assert ended.returncode == 0, ended.stderr

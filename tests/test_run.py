@@ -61,7 +61,19 @@ def test_the_folder_holds_everything(finished: Path) -> None:
 def test_result_has_the_whole_schema(finished: Path) -> None:
     told = result(finished)
     assert list(told) == [
-        *("schema", "run_id", "status", "error", "name", "overrides", "config_hash", "seed", "data", "model", "metrics"),
+        *(
+            "schema",
+            "run_id",
+            "status",
+            "error",
+            "name",
+            "overrides",
+            "config_hash",
+            "seed",
+            "data",
+            "model",
+            "metrics",
+        ),
         *("epochs", "steps", "images_seen", "timing", "environment", "started_at", "finished_at"),
     ]
     assert told["schema"] == 1
@@ -124,9 +136,30 @@ def test_metrics_csv_has_every_scalar(finished: Path) -> None:
     with (finished / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     logged = {name for row in rows for name, value in row.items() if value}
-    assert logged >= {"train/loss_step", "train/loss_epoch", "train/accuracy", "val/accuracy", "val/loss", "test/f1_macro"}
+    assert logged >= {
+        "train/loss_step",
+        "train/loss_epoch",
+        "train/accuracy",
+        "val/accuracy",
+        "val/loss",
+        "test/f1_macro",
+    }
     assert any(name.startswith("lr") for name in logged)
     assert sum(bool(row["train/loss_step"]) for row in rows) == 8
+
+
+def test_learning_curves_have_every_epoch(finished: Path) -> None:
+    """Each scalar of an epoch stands at that epoch, also those that are only known when it is over."""
+    checkpoint = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    history = checkpoint["callbacks"]["LearningCurves"]["history"]
+    assert set(history) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"}
+    with (finished / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/accuracy"]]
+    for epochs, values in history.values():
+        assert epochs == [1, 2][: len(epochs)]
+        assert len(values) == len(epochs)
+    logged = [float(row["train/accuracy"]) for row in rows]
+    assert history["train/accuracy"][1] == pytest.approx(logged[: len(history["train/accuracy"][1])])
 
 
 def test_wandb_file_holds_scalars_images_matrix_config_and_summary(finished: Path) -> None:
@@ -158,9 +191,7 @@ def test_tensorboard_gets_scalars_and_images(finished: Path) -> None:
 
 def test_the_same_again_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     mixing = ("training.mixup_alpha=0.4", "model.drop_path=0.2", "callbacks=none")
-    weights = [
-        (tiny_run(tmp_path, *mixing, f"seed={seed}") / "model.safetensors").read_bytes() for seed in (0, 0, 1)
-    ]
+    weights = [(tiny_run(tmp_path, *mixing, f"seed={seed}") / "model.safetensors").read_bytes() for seed in (0, 0, 1)]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
 
@@ -177,6 +208,14 @@ def test_gradient_accumulation_sees_the_same_batches(tmp_path: Path) -> None:
     ]
     assert told[0]["steps"] == told[1]["steps"] == 4
     assert told[0]["images_seen"] == told[1]["images_seen"]
+
+
+@pytest.mark.parametrize("off", ["trainer.enable_checkpointing=false", "trainer.limit_val_batches=0"])
+def test_without_checkpoints_or_validation_the_last_weights_are_tested(tmp_path: Path, off: str) -> None:
+    told = result(tiny_run(tmp_path, off, "callbacks=none"))
+    assert told["status"] == "completed"
+    assert told["metrics"]["test"]["accuracy"] is not None
+    assert (told["metrics"]["val"]["accuracy"] is None) == ("limit_val" in off)
 
 
 @pytest.mark.parametrize("model", ["simple_cnn", "resnet18"])
@@ -275,3 +314,40 @@ def test_wandb_run_of_a_failed_run_has_failed(tmp_path: Path, monkeypatch: pytes
     listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     [ended] = [json.loads(line) for line in listed.splitlines() if json.loads(line)["type"] == "exit"]
     assert ended["exit"]["exit_code"] == 1
+
+
+def _command(folder: Path, *overrides: str) -> list[str]:
+    return [sys.executable, str(CONF.parent / "train.py"), *TINY, "logger=csv", f"log_dir={folder}", *overrides]
+
+
+@pytest.mark.slow
+def test_two_processes_count_every_test_image_once(tmp_path: Path) -> None:
+    """43 test images cannot be shared out evenly among two processes: padding would count one of them twice."""
+    command = _command(tmp_path, "trainer.devices=2", "trainer.strategy=ddp", "data.test_per_class=1")
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    [folder] = tmp_path.glob("*/*")
+    told = result(folder)
+    assert told["status"] == "completed"
+    assert told["data"]["test"] == 43
+    assert told["environment"]["device_count"] == 2
+    right = told["metrics"]["test"]["accuracy"] * 43
+    assert right == pytest.approx(round(right), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_recorded_as_interrupted(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    process = subprocess.Popen(_command(tmp_path, "trainer.max_epochs=1000"), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["status"] == "interrupted"
+    assert (folder / "checkpoints" / "last.ckpt").exists()

@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
@@ -26,8 +27,10 @@ def build(node: DictConfig | Any, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error
-        if isinstance(cause, ValueError | TypeError | ModuleNotFoundError):
-            raise ConfigError(f"{node.get('_target_', 'the configuration')}: {cause}") from error
+        if isinstance(cause, ValueError | TypeError | ModuleNotFoundError | MisconfigurationException):
+            words = ", ".join(f"{key!s}={value}" for key, value in node.items() if isinstance(value, str))
+            given = f" (given {words})" if isinstance(cause, TypeError) else ""
+            raise ConfigError(f"{node.get('_target_', 'the configuration')}: {cause}{given}") from error
         raise
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.errors import ConfigError
+from vitexp.records import METRICS
 
 
 def check(config: DictConfig) -> None:
@@ -102,8 +103,8 @@ def _training(config: dict[str, Any]) -> Iterator[str]:
     if patience is not None and (not _is_int(patience) or patience < 1):
         yield f"training.patience={patience} must be null (never stop early) or an integer of 1 or more."
     monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
-    if not str(monitor).startswith("val/"):
-        yield f"checkpoint.monitor={monitor} must be a validation scalar, such as val/accuracy or val/loss."
+    if monitor not in (scalars := [f"val/{name}" for name in METRICS]):
+        yield f"checkpoint.monitor={monitor} must be a validation scalar: {', '.join(scalars)}."
     if mode not in ("max", "min"):
         yield f"checkpoint.mode={mode} must be max or min."
     if "min_lr" in schedule and not 0 <= schedule["min_lr"] <= config["optim"]["lr"]:

@@ -19,6 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 SCHEMA = 1
 
+# What result.json tells of the test and of validation, in this order.
+METRICS = ("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "ece", "loss")
+
 # Where a run is kept and how it is shown does not change what it computes.
 NOT_HASHED = ("name", "log_dir", "logger", "callbacks", "hydra")
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from vitexp.build import build, build_datamodule, build_module
+from vitexp.build import build, build_datamodule, build_module, build_net
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.checks import check
@@ -32,7 +32,7 @@ from vitexp.errors import UserError
 from vitexp.hardware import choose_device, describe_device, flops_per_image, resolve_compile, resolve_precision
 from vitexp.loggers import describe_wandb, finish_wandb
 from vitexp.logs import logging_to
-from vitexp.records import RunRecord
+from vitexp.records import METRICS, RunRecord
 from vitexp.report import write_report
 from vitexp.training.module import Classifier
 
@@ -90,8 +90,8 @@ def _record_outcome(record: RunRecord, go: Callable[[], None]) -> None:
         raise
     finally:
         report = write_report(record.folder)
-        folder = _short(record.folder)
-        log.info(f"run folder  {folder}\nfigures     {folder}/figures\nreport      {_short(report)}")
+        made = {"run folder": record.folder, "figures": record.folder / "figures", "report": report}
+        log.info("\n".join(f"{name:<11} {_short(path)}" for name, path in made.items() if path.exists()))
 
 
 class _Run:
@@ -101,17 +101,33 @@ class _Run:
         self.config, self.record, self.console, self.started = config, record, console, started
 
     def go(self) -> None:
-        config, folder = self.config, self.record.folder
-        seed_everything(config.seed, workers=True, verbose=False)
+        config = self.config
         device = choose_device(config.trainer.accelerator)
-        precision = resolve_precision(config.trainer.precision, device)
-        compiled = resolve_compile(config.trainer.compile, device)
-        datamodule, augment = build_datamodule(config)
-        datamodule.setup()
-        module = build_module(config, datamodule, augment)
-        flops = flops_per_image(module.net, config.data.image_size)
-        if compiled:
-            module.net.compile()
+        self.loggers: list[Logger] = [
+            build(logger, folder=self.record.folder, run_id=self.record.run_id, name=config.name)
+            for logger in config.logger.values()
+        ]
+        failed = True
+        try:
+            # All that may refuse its configuration comes before the data are read.
+            trainer = self._trainer(device)
+            build_net(config, num_classes=2)
+            datamodule, augment = build_datamodule(config)
+            datamodule.setup()
+            seed_everything(config.seed, workers=True, verbose=False)
+            module = build_module(config, datamodule, augment)
+            self._describe(trainer, module, datamodule, device)
+            if resolve_compile(config.trainer.compile, device):
+                module.net.compile()
+            self._fit(trainer, module, datamodule)
+            self._measure(trainer, module, datamodule)
+            failed = False
+        finally:
+            finish_wandb(self.loggers, failed=failed)
+        self._close()
+
+    def _trainer(self, device: torch.device) -> Trainer:
+        config, folder = self.config, self.record.folder
         self.progress = EpochProgress(console=self.console, started=self.started)
         self.checkpoints = ModelCheckpoint(
             dirpath=folder / "checkpoints",
@@ -122,54 +138,23 @@ class _Run:
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        loggers: list[Logger] = [
-            build(logger, folder=folder, run_id=self.record.run_id, name=config.name)
-            for logger in config.logger.values()
-        ]
-        failed = True
-        try:
-            arguments = {key: value for key, value in config.trainer.items() if key not in ("compile", "precision")}
-            trainer: Trainer = build(
-                OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
-                precision=precision,
-                logger=loggers,
-                callbacks=self._callbacks(has_logger=bool(loggers)),
-                default_root_dir=str(folder),
-            )
-            parameters = sum(parameter.numel() for parameter in module.net.parameters())
-            self.record.update(
-                data={
-                    "name": config.data.name,
-                    "train": len(datamodule.train.labels),
-                    "val": len(datamodule.val.labels),
-                    "test": len(datamodule.test.labels),
-                    "classes": len(datamodule.classes),
-                },
-                model={"name": config.model.name, "parameters": parameters, "flops_per_image": flops},
-                environment={
-                    **self.record.result["environment"],
-                    "device": describe_device(device),
-                    "device_count": trainer.num_devices * trainer.num_nodes,
-                },
-            )
-            self._open(datamodule, trainer, precision, compiled, loggers)
-            for logger in loggers:
-                if not isinstance(logger, CSVLogger):
-                    logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-            self._fit(trainer, module, datamodule)
-            self._measure(trainer, module, datamodule)
-            failed = False
-        finally:
-            finish_wandb(loggers, failed=failed)
-        self._close()
+        arguments = {key: value for key, value in config.trainer.items() if key not in ("compile", "precision")}
+        trainer: Trainer = build(
+            OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
+            precision=resolve_precision(config.trainer.precision, device),
+            logger=self.loggers,
+            callbacks=self._callbacks(),
+            default_root_dir=str(folder),
+        )
+        return trainer
 
-    def _callbacks(self, *, has_logger: bool) -> list[Callback]:
+    def _callbacks(self) -> list[Callback]:
         """Those that the run needs, those that training asks for, and those of config.callbacks."""
         config = self.config
         callbacks: list[Callback] = [StopOnNonFiniteLoss()]
         if config.trainer.enable_progress_bar:
             callbacks.append(self.progress)
-        if has_logger:
+        if self.loggers:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         if config.training.ema_decay > 0:
             callbacks.append(EMAWeightAveraging(decay=config.training.ema_decay))
@@ -177,34 +162,53 @@ class _Run:
             callbacks.append(
                 EarlyStopping(config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience)
             )
-        callbacks.extend(build(callback) for callback in config.callbacks.values())
-        return [*callbacks, self.checkpoints]
+        if config.trainer.enable_checkpointing:
+            callbacks.append(self.checkpoints)
+        return [*callbacks, *(build(callback) for callback in config.callbacks.values())]
 
-    def _open(
-        self, datamodule: ImageDataModule, trainer: Trainer, precision: str, compiled: bool, loggers: list[Logger]
+    def _describe(
+        self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule, device: torch.device
     ) -> None:
-        """The opening lines: what the run found."""
-        config, result = self.config, self.record.result
-        data, model, environment = result["data"], result["model"], result["environment"]
-        found = datamodule.source.describe()
+        """What the run found, into the record and in the opening lines."""
+        config, folder = self.config, self.record.folder
+        data = {
+            "name": config.data.name,
+            "train": len(datamodule.train.labels),
+            "val": len(datamodule.val.labels),
+            "test": len(datamodule.test.labels),
+            "classes": len(datamodule.classes),
+        }
+        model = {
+            "name": config.model.name,
+            "parameters": sum(parameter.numel() for parameter in module.net.parameters()),
+            "flops_per_image": flops_per_image(module.net, config.data.image_size),
+        }
         devices = trainer.num_devices * trainer.num_nodes
+        environment = {"device": describe_device(device), "device_count": devices}
+        self.record.update(data=data, model=model, environment={**self.record.result["environment"], **environment})
+
+        found = datamodule.source.describe()
+        compiled = "compiled" if resolve_compile(config.trainer.compile, device) else "not compiled"
         shares = devices * trainer.accumulate_grad_batches
         lines = {
-            "run": _short(self.record.folder),
-            "device": f"{f'{devices} x ' if devices > 1 else ''}{environment['device']}, {precision}"
-            + (", compiled" if compiled else ", not compiled"),
+            "run": _short(folder),
+            "device": (f"{devices} x " if devices > 1 else "")
+            + f"{environment['device']}, {trainer.precision}, {compiled}",
             "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, "
-            f"{data['val']:,} validation, {data['test']:,} test images, "
-            f"{data['classes']} classes, {config.data.image_size} pixels",
+            f"{data['val']:,} validation, {data['test']:,} test images, {data['classes']} classes, "
+            f"{datamodule.image_size} pixels",
             "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
             f"{model['flops_per_image'] / 1e6:,.0f} MFLOPs an image",
-            "training": f"{trainer.max_epochs} epochs, batch {config.data.batch_size}"
-            + (f" ({config.data.batch_size // shares} at a time)" if shares > 1 else "")
+            "training": f"{trainer.max_epochs} epochs, batch {datamodule.batch_size}"
+            + (f" ({datamodule.batch_size // shares} at a time)" if shares > 1 else "")
             + f", peak learning rate {config.optim.lr:g}, seed {config.seed}",
         }
-        if wandb := describe_wandb(loggers):
+        if wandb := describe_wandb(self.loggers):
             lines["wandb"] = wandb
         log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
+        for logger in self.loggers:
+            if not isinstance(logger, CSVLogger):
+                logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
     def _fit(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
         begun = time.time()
@@ -223,13 +227,16 @@ class _Run:
 
     def _measure(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
         """Load the best checkpoint, measure it on validation and test, and keep its weights."""
-        checkpoint = torch.load(self.checkpoints.best_model_path, map_location="cpu", weights_only=True)
-        module.load_state_dict(checkpoint["state_dict"])
+        val = module.val_metrics()
+        if best := self.checkpoints.best_model_path:  # none where checkpoints or validation are off
+            checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+            module.load_state_dict(checkpoint["state_dict"])
+            val = checkpoint["val_metrics"]
         [test] = trainer.test(module, datamodule=datamodule, verbose=False)
         tested = len(module.predictions[1])
         self.record.update(
             data={**self.record.result["data"], "test": tested},
-            metrics={"test": _metrics(test), "val": _metrics(checkpoint["val_metrics"])},
+            metrics={"test": _metrics(test), "val": _metrics(val)},
             timing={"total_s": round(time.time() - self.started, 3), **self.record.result["timing"]},
         )
         if trainer.is_global_zero:
@@ -267,13 +274,10 @@ class _Run:
         )
 
 
-METRICS = ("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "ece", "loss")
-
-
 def _metrics(logged: Any) -> dict[str, float | None]:
-    """{"test/accuracy": x, ...} as {"accuracy": x, ...}; what is no number becomes None, for JSON has no NaN."""
+    """{"test/accuracy": x, ...} as {"accuracy": x, ...}; None for what is not there or no number (no NaN in JSON)."""
     values = {key.partition("/")[2]: float(value) for key, value in logged.items()}
-    return {name: values[name] if math.isfinite(values[name]) else None for name in METRICS}
+    return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in METRICS}
 
 
 def _shown(name: str, value: float | None) -> str:

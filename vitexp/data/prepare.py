@@ -69,7 +69,7 @@ def prepare(
     entry = cache_dir / f"{name}-{_key(split, transforms, image_size, on_broken)}"
     found = _load(entry)
     if found is None:
-        _build(entry, split, transforms, name, image_size, num_workers, on_broken)
+        _build(entry, partial(_fill, split, transforms, name, image_size, num_workers, on_broken))
         found = _load(entry)
         if found is None:
             raise DataError(f"the cache entry {entry} cannot be read back right after it was written; check the disk.")
@@ -110,20 +110,13 @@ def _checksum(path: Path) -> str:
     return checksum.hexdigest()
 
 
-def _build(
-    entry: Path,
-    split: Split,
-    transforms: Sequence[Any],
-    name: str,
-    image_size: int,
-    num_workers: int,
-    on_broken: Literal["refuse", "skip"],
-) -> None:
+def _build(entry: Path, fill: Callable[[Path], None]) -> None:
+    """Have a folder filled and rename it to `entry`: the entry is whole, or not there."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{entry.name}-"
         with tempfile.TemporaryDirectory(prefix=prefix, dir=entry.parent, ignore_cleanup_errors=True) as building:
-            _fill(Path(building), split, transforms, name, image_size, num_workers, on_broken)
+            fill(Path(building))
             os.chmod(building, 0o755)  # others may share the cache
             try:
                 os.rename(building, entry)
@@ -138,16 +131,16 @@ def _build(
 
 
 def _fill(
-    building: Path,
     split: Split,
     transforms: Sequence[Any],
     name: str,
     image_size: int,
     num_workers: int,
     on_broken: Literal["refuse", "skip"],
+    folder: Path,
 ) -> None:
     shape = (len(split), image_size, image_size, 3)
-    images = np.lib.format.open_memmap(building / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
     moments = np.empty((len(split), 2, 3))
     kept: list[int] = []
     work = partial(_prepare_chunk, split.read, list(transforms), image_size)
@@ -169,10 +162,10 @@ def _fill(
             progress.advance(task, len(chunk))
     images.flush()
     if len(kept) < len(split):  # a few files were skipped
-        np.save(building / "images.npy", images[: len(kept)].copy())
-    np.save(building / "moments.npy", moments[: len(kept)])
-    told: dict[str, Any] = {file: _checksum(building / file) for file in ("images.npy", "moments.npy")}
-    (building / "entry.json").write_text(json.dumps({**told, "kept": kept}))
+        np.save(folder / "images.npy", images[: len(kept)].copy())
+    np.save(folder / "moments.npy", moments[: len(kept)])
+    told: dict[str, Any] = {file: _checksum(folder / file) for file in ("images.npy", "moments.npy")}
+    (folder / "entry.json").write_text(json.dumps({**told, "kept": kept}))
 
 
 Chunk = tuple[NDArray[np.uint8], dict[int, BrokenImage]]

@@ -82,11 +82,8 @@ class Classifier(LightningModule):
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
         self.train_accuracy.update(logits.detach(), targets.argmax(dim=1))
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(targets))
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(targets))
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        self.log("train/accuracy", self.train_accuracy.compute(), sync_dist=False)
-        self.train_accuracy.reset()
 
     def on_validation_epoch_start(self) -> None:
         self._outputs = []
@@ -126,8 +123,12 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep beside the weights what was measured of them on validation."""
+        checkpoint["val_metrics"] = self.val_metrics()
+
+    def val_metrics(self) -> dict[str, float]:
+        """What the last validation logged, such as "val/accuracy"."""
         logged = self.trainer.callback_metrics
-        checkpoint["val_metrics"] = {key: float(value) for key, value in logged.items() if key.startswith("val/")}
+        return {key: float(value) for key, value in logged.items() if key.startswith("val/")}
 
     @property
     def predictions(self) -> Batch:

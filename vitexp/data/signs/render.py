@@ -30,7 +30,7 @@ def photograph(label: int, rng: Generator, *, size: int) -> NDArray[np.uint8]:
     alpha = rgba[..., 3:]
     sign = _weather(rng, rgba[..., :3], alpha)
 
-    exposure = float(np.clip(np.exp(rng.normal(-0.55, 0.68)), 0.1, 1.7))
+    exposure = float(np.clip(np.exp(rng.normal(-0.75, 0.68)), 0.1, 1.7))
     if rng.random() < 0.35:  # backlit, or lit by another sun than the sign: its brightness is its own
         surroundings = float(rng.uniform(0.1, 1.9)) / exposure
     else:
