@@ -9,14 +9,16 @@ The configuration is composed from conf/train.yaml; what happens in a run is vit
 import hydra
 from omegaconf import DictConfig
 
+from vitexp.checks import check
 from vitexp.errors import plain_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
-    from vitexp.run import run  # imports torch: only once the configuration stands
-
     with plain_errors():
+        check(config)
+        from vitexp.run import run  # imports torch: only once the configuration stands
+
         run(config)
 
 

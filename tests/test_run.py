@@ -210,6 +210,11 @@ def test_gradient_accumulation_sees_the_same_batches(tmp_path: Path) -> None:
     assert told[0]["images_seen"] == told[1]["images_seen"]
 
 
+def test_patience_stops_early(tmp_path: Path) -> None:
+    slow = ("optim.lr=1e-12", "schedule.min_lr=0", "trainer.max_epochs=6", "training.patience=2", "callbacks=none")
+    assert result(tiny_run(tmp_path, *slow))["epochs"] == 3  # nothing gets better after the first
+
+
 @pytest.mark.parametrize("off", ["trainer.enable_checkpointing=false", "trainer.limit_val_batches=0"])
 def test_without_checkpoints_or_validation_the_last_weights_are_tested(tmp_path: Path, off: str) -> None:
     told = result(tiny_run(tmp_path, off, "callbacks=none"))
@@ -247,12 +252,12 @@ def test_divergence_names_step_and_causes_and_keeps_the_last_good_checkpoint(
         return loss * math.nan if self.global_step == 5 else loss
 
     monkeypatch.setattr(Classifier, "training_step", diverges)
-    with pytest.raises(NonFiniteLoss, match=r"step 5.*optim\.lr"):
+    with pytest.raises(NonFiniteLoss, match=r"step 6.*optim\.lr"):
         tiny_run(tmp_path, "trainer.max_epochs=2")
     [folder] = tmp_path.glob("*/*")
     told = result(folder)
     assert told["status"] == "failed"
-    assert "step 5" in told["error"]
+    assert "step 6" in told["error"]  # counted from one
     assert (folder / "report.html").exists()
     good = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert good["global_step"] == 4

@@ -59,6 +59,8 @@ def wandb_logger(
 def _logged_in() -> bool:
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return False
+    if os.environ.get("WANDB_API_KEY"):
+        return True
     import wandb
 
     return bool(wandb.login(prompt=False))

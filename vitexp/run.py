@@ -26,7 +26,6 @@ from safetensors.torch import save_file
 from vitexp.build import build, build_datamodule, build_module, build_net
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.progress import EpochProgress
-from vitexp.checks import check
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import UserError
 from vitexp.hardware import choose_device, describe_device, flops_per_image, resolve_compile, resolve_precision
@@ -48,13 +47,12 @@ class FullDisk(UserError):
 
 
 def run(config: DictConfig) -> None:
-    """Train, test and record the run that `config` describes.
+    """Train, test and record the run that `config`, which vitexp.checks has passed, describes.
 
     Raises UserError for what a person can mend; result.json then says "failed", with the same sentence. Ctrl-C ends the
     process with code 130, and result.json says "interrupted".
     """
     started = time.time()
-    check(config)
     if RUN_FOLDER in os.environ:  # Lightning starts the other processes of a distributed run with the same command
         _Run(config, RunRecord.of_first_process(Path(os.environ[RUN_FOLDER])), Console(quiet=True), started).go()
         return
@@ -198,7 +196,7 @@ class _Run:
             f"{data['val']:,} validation, {data['test']:,} test images, {data['classes']} classes, "
             f"{datamodule.image_size} pixels",
             "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
-            f"{model['flops_per_image'] / 1e6:,.0f} MFLOPs an image",
+            f"{model['flops_per_image'] / 1e6:,.1f} MFLOPs an image",
             "training": f"{trainer.max_epochs} epochs, batch {datamodule.batch_size}"
             + (f" ({datamodule.batch_size // shares} at a time)" if shares > 1 else "")
             + f", peak learning rate {config.optim.lr:g}, seed {config.seed}",
