@@ -50,13 +50,14 @@ def test_the_header_counts_the_parameters(name: str) -> None:
     assert parameters == int(said[1].replace(",", ""))
 
 
-def test_vit_tiny_lists_every_key_with_the_default_of_the_code() -> None:
+def test_vit_tiny_lists_every_key_and_departs_from_the_code_where_it_says_so() -> None:
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(ViT).parameters.items()
         if name not in ("image_size", "num_classes", "in_channels")
     }
-    assert read("vit_tiny") == {"_target_": "vitexp.models.ViT", **defaults}
+    chosen = {"init": "mimetic"}  # measured to learn faster; the class starts as others do
+    assert read("vit_tiny") == {"_target_": "vitexp.models.ViT", **defaults, **chosen}
 
 
 @pytest.mark.parametrize(
