@@ -34,7 +34,7 @@ class Signs(Source):
     """The 43 German signs of GTSRB, drawn at random poses and in random light."""
 
     def __init__(
-        self, *, train_per_class: int = 150, test_per_class: int = 50, draw_size: int = 48, seed: int = 0
+        self, *, train_per_class: int = 200, test_per_class: int = 50, draw_size: int = 48, seed: int = 0
     ) -> None:
         """train_per_class, test_per_class: images of each class. draw_size: edge of an image in pixels.
 
