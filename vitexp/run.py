@@ -126,7 +126,9 @@ class _Run:
 
     def _trainer(self, device: torch.device) -> Trainer:
         config, folder = self.config, self.record.folder
-        self.progress = EpochProgress(console=self.console, started=self.started)
+        self.progress = EpochProgress(
+            console=self.console, show_bar=config.trainer.enable_progress_bar, started=self.started
+        )
         self.checkpoints = ModelCheckpoint(
             dirpath=folder / "checkpoints",
             filename="best",
@@ -142,6 +144,7 @@ class _Run:
             precision=resolve_precision(config.trainer.precision, device),
             logger=self.loggers,
             callbacks=self._callbacks(),
+            enable_progress_bar=False,  # ours is among the callbacks
             default_root_dir=str(folder),
         )
         return trainer
@@ -149,9 +152,7 @@ class _Run:
     def _callbacks(self) -> list[Callback]:
         """Those that the run needs, those that training asks for, and those of config.callbacks."""
         config = self.config
-        callbacks: list[Callback] = [StopOnNonFiniteLoss()]
-        if config.trainer.enable_progress_bar:
-            callbacks.append(self.progress)
+        callbacks: list[Callback] = [StopOnNonFiniteLoss(), self.progress]
         if self.loggers:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         if config.training.ema_decay > 0:

@@ -6,31 +6,27 @@ import logging
 import time
 from typing import Any
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 log = logging.getLogger(__name__)
 
 
-class EpochProgress(ProgressBar):
+class EpochProgress(Callback):
     """A rich bar with images per second, where there is a terminal; a line an epoch in any case, also in train.log.
 
+    show_bar: false leaves the bar away. started: seconds since the epoch at which the run began.
     Afterwards `time_to_first_step_s`, and `images_per_s` over all training steps, without validation and figures.
     """
 
-    def __init__(self, *, console: Console, started: float) -> None:
-        super().__init__()
-        self.console, self.started = console, started
+    def __init__(self, *, console: Console, show_bar: bool, started: float) -> None:
+        self.console, self.show_bar, self.started = console, show_bar and console.is_terminal, started
         self.time_to_first_step_s: float | None = None
         self.images, self.seconds = 0, 0.0
         self.last_end = 0.0
         self.bar: Progress | None = None
         self.task: TaskID | None = None
-
-    def disable(self) -> None:
-        self.console = Console(quiet=True)
 
     @property
     def images_per_s(self) -> float | None:
@@ -38,7 +34,7 @@ class EpochProgress(ProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_images, self.epoch_seconds = 0, 0.0
-        if self.console.is_terminal and trainer.is_global_zero:
+        if self.show_bar and trainer.is_global_zero:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vitexp.training.metrics import classification_metrics
 from vitexp.training.mixing import Mixing
@@ -34,6 +35,7 @@ class Classifier(LightningModule):
 
     mean: Tensor
     std: Tensor
+    predictions: Batch
 
     def __init__(
         self,
@@ -85,17 +87,11 @@ class Classifier(LightningModule):
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(targets))
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        self._outputs = []
-
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._measure(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
         self._log_measured("val")
-
-    def on_test_epoch_start(self) -> None:
-        self._outputs = []
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         self._measure(batch, "test")
@@ -117,6 +113,20 @@ class Classifier(LightningModule):
         self.log_dict({f"{part}/{key}": value for key, value in {**metrics.compute(), "loss": loss.compute()}.items()})
         metrics.reset()
         loss.reset()
+        probabilities, labels = zip(*self._outputs, strict=True)
+        self.predictions = self._of_all_processes(torch.cat(probabilities)), self._of_all_processes(torch.cat(labels))
+        self._outputs = []
+
+    def _of_all_processes(self, mine: Tensor) -> Tensor:
+        """The rows of all processes, [N, ...], in the order of the set: BatchSampler deals them out one by one."""
+        processes = self.trainer.world_size
+        if processes == 1:
+            return mine
+        parts = gather_all_tensors(mine)
+        rows = mine.new_empty((sum(map(len, parts)), *mine.shape[1:]))
+        for rank, part in enumerate(parts):
+            rows[rank::processes] = part
+        return rows
 
     def _meters(self, part: str) -> tuple[MetricCollection, MeanMetric]:
         return cast(MetricCollection, self.metrics[part]), cast(MeanMetric, self.losses[part])
@@ -129,12 +139,6 @@ class Classifier(LightningModule):
         """What the last validation logged, such as "val/accuracy"."""
         logged = self.trainer.callback_metrics
         return {key: float(value) for key, value in logged.items() if key.startswith("val/")}
-
-    @property
-    def predictions(self) -> Batch:
-        """Probabilities, float [N, C], and labels, int64 [N], of the last validation or test epoch, in its order."""
-        probabilities, labels = zip(*self._outputs, strict=True)
-        return torch.cat(probabilities), torch.cat(labels)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(parameter_groups(self.net))
