@@ -17,6 +17,7 @@ from safetensors import safe_open
 from tests.conftest import CONF, TINY, tiny_run
 from vitexp.callbacks.finite import NonFiniteLoss
 from vitexp.data.source import DataError
+from vitexp.outcome import FullDisk
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +281,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(vitexp.run, "save_file", full)
-    with pytest.raises(vitexp.run.FullDisk, match="is full; make room"):
+    with pytest.raises(FullDisk, match="is full; make room"):
         tiny_run(tmp_path, "callbacks=none")
     [folder] = tmp_path.glob("*/*")
     assert result(folder)["status"] == "failed"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from vitexp.errors import ConfigError
 
@@ -89,7 +88,9 @@ def describe_wandb(loggers: Sequence[Logger]) -> str | None:
 
 
 def finish_wandb(loggers: Sequence[Logger], *, failed: bool) -> None:
-    """Close the W&B run, as finished or failed; the next run in this process then gets one of its own."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            logger.experiment.finish(exit_code=int(failed))
+    """Close the W&B run, if one began, as finished or failed; the next run in this process gets one of its own."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        if wandb.run is not None:
+            wandb.finish(exit_code=int(failed))

@@ -150,5 +150,10 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def typed(path: Path) -> str:
+    """`path` as one would type it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

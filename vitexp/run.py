@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +24,16 @@ from vitexp.build import build, build_datamodule, build_module, build_net
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.errors import UserError
 from vitexp.hardware import choose_device, describe_device, flops_per_image, resolve_compile, resolve_precision
 from vitexp.loggers import describe_wandb, finish_wandb
 from vitexp.logs import logging_to
-from vitexp.records import METRICS, RunRecord
-from vitexp.report import write_report
+from vitexp.outcome import record_outcome
+from vitexp.records import METRICS, RunRecord, typed
 from vitexp.training.module import Classifier
 
 log = logging.getLogger("vitexp")
 
 RUN_FOLDER = "VITEXP_RUN_FOLDER"  # tells the other processes of a distributed run where the first one records
-
-
-class FullDisk(UserError):
-    """There is no room for what the run wants to write."""
-
-    exit_code = 1
 
 
 def run(config: DictConfig) -> None:
@@ -61,35 +51,9 @@ def run(config: DictConfig) -> None:
     os.environ[RUN_FOLDER] = str(record.folder)
     try:
         with logging_to(record.folder / "train.log", console):
-            _record_outcome(record, _Run(config, record, console, started).go)
+            record_outcome(record, _Run(config, record, console, started).go)
     finally:
         del os.environ[RUN_FOLDER]
-
-
-def _record_outcome(record: RunRecord, go: Callable[[], None]) -> None:
-    try:
-        go()
-        record.finish("completed")
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        record.finish("interrupted", error="stopped from the keyboard")
-        sys.exit(130)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            record.finish("failed", error=f"{type(error).__name__}: {error}")
-            raise
-        sentence = f"the disk of {record.folder} is full; make room, or set log_dir to another disk."
-        log.error(sentence)
-        record.finish("failed", error=sentence)
-        raise FullDisk(sentence) from error
-    except BaseException as error:
-        sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        log.debug("failed", exc_info=error)
-        record.finish("failed", error=sentence)
-        raise
-    finally:
-        report = write_report(record.folder)
-        made = {"run folder": record.folder, "figures": record.folder / "figures", "report": report}
-        log.info("\n".join(f"{name:<11} {_short(path)}" for name, path in made.items() if path.exists()))
 
 
 class _Run:
@@ -190,7 +154,7 @@ class _Run:
         compiled = "compiled" if resolve_compile(config.trainer.compile, device) else "not compiled"
         shares = devices * trainer.accumulate_grad_batches
         lines = {
-            "run": _short(folder),
+            "run": typed(folder),
             "device": (f"{devices} x " if devices > 1 else "")
             + f"{environment['device']}, {trainer.precision}, {compiled}",
             "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, "
@@ -250,8 +214,8 @@ class _Run:
             "std": datamodule.std.tolist(),
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
-        metadata = {"format": "pt", "vitexp": json.dumps(header)}
-        save_file(weights, self.record.folder / "model.safetensors", metadata=metadata)
+        # one entry only: safetensors writes several in random order, and equal runs would differ in their bytes
+        save_file(weights, self.record.folder / "model.safetensors", metadata={"vitexp": json.dumps(header)})
 
     def _close(self) -> None:
         """The closing table."""
@@ -287,8 +251,3 @@ def _shown(name: str, value: float | None) -> str:
 
 def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def _short(path: Path) -> str:
-    """`path` as one would type it from here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
