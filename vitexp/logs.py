@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -24,10 +24,21 @@ class _ConsoleHandler(logging.Handler):
         self.console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
+class _LogFile(logging.FileHandler):
+    """A full disk costs the lines that do not fit; it must not drown the one sentence that says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logging_to(path: Path, console: Console) -> Iterator[None]:
     """Inside, vitexp's messages go to `console` and `path`, and those of the libraries to `path` alone."""
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     people = _ConsoleHandler(console)
     ours = logging.getLogger("vitexp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -77,7 +78,13 @@ class RunRecord:
     def update(self, **facts: Any) -> None:
         """Add facts to result.json."""
         self.result.update(facts)
-        write_atomically(self.folder / "result.json", json.dumps(self.result, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(self.result, indent=2, allow_nan=False) + "\n"
+        try:
+            write_atomically(self.folder / "result.json", text)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            (self.folder / "result.json").write_text(text)  # no room for two, but for this one in its own place
 
     def finish(self, status: str, *, error: str | None = None) -> None:
         """status: completed | failed | interrupted."""
