@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 os.environ.setdefault("WANDB_MODE", "offline")
+# Read when torch is imported. The nets are tiny: threads that wait for each other cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -55,3 +60,14 @@ def tiny_run(folder: Path, *overrides: str) -> Path:
     run(composed(*TINY, "logger=csv", f"log_dir={folder}", *overrides))
     [made] = set(folder.glob("*/*")) - before
     return made
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    """The same as a command, for a process of its own."""
+    script = str(CONF.parent / "train.py")
+    return [sys.executable, script, *TINY, "logger=csv", f"log_dir={folder}", *overrides]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """result.json of a run folder."""
+    return dict(json.loads((folder / "result.json").read_text()))

@@ -1,0 +1,100 @@
+"""How runs end: diverged, refused, out of disk, broken, interrupted; and what their records say."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import command, result, tiny_run
+from vitexp.callbacks.finite import NonFiniteLoss
+from vitexp.data.source import DataError
+from vitexp.outcome import FullDisk
+
+
+def test_divergence_names_step_and_causes_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitexp.training.module import Classifier
+
+    step = Classifier.training_step
+
+    def diverges(self: Classifier, *arguments: Any) -> torch.Tensor:
+        loss = step(self, *arguments)
+        return loss * math.nan if self.global_step == 5 else loss
+
+    monkeypatch.setattr(Classifier, "training_step", diverges)
+    with pytest.raises(NonFiniteLoss, match=r"step 6.*optim\.lr"):
+        tiny_run(tmp_path, "trainer.max_epochs=2")
+    [folder] = tmp_path.glob("*/*")
+    told = result(folder)
+    assert told["status"] == "failed"
+    assert "step 6" in told["error"]  # counted from one
+    assert (folder / "report.html").exists()
+    good = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert good["global_step"] == 4
+    assert all(torch.isfinite(value).all() for value in good["state_dict"].values())
+
+
+def test_a_batch_larger_than_the_set_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="130 is larger than the training part of 129 images"):
+        tiny_run(tmp_path, "data.batch_size=130")
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["status"] == "failed"
+
+
+def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    import vitexp.run
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(vitexp.run, "save_file", full)
+    with pytest.raises(FullDisk, match="is full; make room"):
+        tiny_run(tmp_path, "callbacks=none")
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_wandb_run_of_a_failed_run_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitexp.training.module import Classifier
+
+    def breaks(*_: Any) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(Classifier, "test_step", breaks)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        tiny_run(tmp_path, "logger=wandb", "callbacks=none")
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["error"] == "RuntimeError: broken on purpose"
+    [run] = (folder / "wandb").glob("offline-run-*")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    [ended] = [json.loads(line) for line in listed.splitlines() if json.loads(line)["type"] == "exit"]
+    assert ended["exit"]["exit_code"] == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_recorded_as_interrupted(tmp_path: Path) -> None:
+    process = subprocess.Popen(command(tmp_path, "trainer.max_epochs=1000"), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    [folder] = tmp_path.glob("*/*")
+    assert result(folder)["status"] == "interrupted"
+    assert (folder / "checkpoints" / "last.ckpt").exists()
