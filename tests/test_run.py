@@ -215,8 +215,9 @@ def test_without_checkpoints_or_validation_the_last_weights_are_tested(tmp_path:
     assert (told["metrics"]["val"]["accuracy"] is None) == ("limit_val" in off)
 
 
-@pytest.mark.parametrize("model", ["simple_cnn", "resnet18"])
-def test_baselines_train_under_the_same_code(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("model", ["vit_tiny", "simple_cnn", "resnet18"])
+def test_a_debug_run_of_every_kind_of_model(tmp_path: Path, model: str) -> None:
+    """The same code trains them all, and figures stand for the few images that were tested."""
     overrides = [each for each in TINY if not each.startswith("model")]
     from tests.conftest import composed
     from vitexp.run import run
@@ -224,7 +225,8 @@ def test_baselines_train_under_the_same_code(tmp_path: Path, model: str) -> None
     run(composed(*overrides, f"model={model}", "trainer=debug", "logger=none", f"log_dir={tmp_path}"))
     [folder] = tmp_path.glob("*/*")
     assert result(folder)["status"] == "completed"
-    assert not (folder / "figures" / "attention.png").exists()
+    assert result(folder)["data"]["test"] == 64  # two batches
+    assert (folder / "figures" / "attention.png").exists() == (model == "vit_tiny")
 
 
 def test_sample_augmentation_trains(tmp_path: Path) -> None:

@@ -96,9 +96,9 @@ class AttentionMaps(FigureCallback):
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
         if not isinstance(module.net, ViT):
             return None
-        chosen = np.random.default_rng(0).permutation(len(images.labels))[: self.images]
+        predicted, truth, _ = _predicted(module)  # of the first images only, where trainer.limit_..._batches says so
+        chosen = np.random.default_rng(0).permutation(len(truth))[: self.images]
         maps = self._maps(module, module.net, images.images[chosen])
-        predicted, truth, _ = _predicted(module)
         classes = _data(trainer).classes
         return figures.attention_maps(
             images=images.images[chosen],
