@@ -253,7 +253,7 @@ def test_config_yaml_repeats_the_run(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_count_every_test_image_once(tmp_path: Path) -> None:
     """43 test images cannot be shared out evenly among two processes: padding would count one of them twice."""
-    typed = command(tmp_path, "trainer.devices=2", "trainer.strategy=ddp", "data.test_per_class=1")
+    typed = command(tmp_path, "logger=default", "trainer.devices=2", "trainer.strategy=ddp", "data.test_per_class=1")
     ended = subprocess.run(typed, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     [folder] = tmp_path.glob("*/*")

@@ -166,7 +166,7 @@ class _Run:
             + (f" ({datamodule.batch_size // shares} at a time)" if shares > 1 else "")
             + f", peak learning rate {config.optim.lr:g}, seed {config.seed}",
         }
-        if wandb := describe_wandb(self.loggers):
+        if trainer.is_global_zero and (wandb := describe_wandb(self.loggers)):
             lines["wandb"] = wandb
         log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
         for logger in self.loggers:

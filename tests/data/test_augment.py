@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from tests.data.pictures import pictures, to_uint8
 from vitexp.data.augment import AlbumentationsAugment, BatchAugment, NaturalAugment, SignsAugment
 from vitexp.data.augment.geometry import RandomCropFlip, inverse_affine, warp
 from vitexp.data.augment.photometry import RandomBlur, RandomColor, RandomErasing
@@ -40,19 +41,6 @@ every_augment = pytest.mark.parametrize("make", AUGMENTS.values(), ids=AUGMENTS.
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
-
-
-def pictures(count: int = 6, height: int = 32, width: int = 32) -> Tensor:
-    """Smooth pictures of 256 levels, with edges and black and white in them: float32 [count, 3, height, width]."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, 3, 5, 5, generator=generator) * 1.6 - 0.3
-    smooth = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True).clamp(0, 1)
-    smooth[:, 0, 8:14, 5:9] = 1.0
-    return (smooth * 255).round() / 255
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    return (images * 255).round().to(torch.uint8)
 
 
 @every_augment

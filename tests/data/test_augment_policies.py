@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from tests.data.pictures import pictures, to_uint8
 from vitexp.data.augment.operations import Operation, apply_operations
 from vitexp.data.augment.policies import CIFAR10_SUBPOLICIES, AutoAugment, RandAugment, TrivialAugmentWide
 
@@ -20,19 +20,6 @@ from vitexp.data.augment.policies import CIFAR10_SUBPOLICIES, AutoAugment, RandA
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
-
-
-def pictures(count: int = 6, height: int = 32, width: int = 32) -> Tensor:
-    """Smooth pictures of 256 levels, with edges and black and white in them: float32 [count, 3, height, width]."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, 3, 5, 5, generator=generator) * 1.6 - 0.3
-    smooth = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True).clamp(0, 1)
-    smooth[:, 0, 8:14, 5:9] = 1.0
-    return (smooth * 255).round() / 255
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    return (images * 255).round().to(torch.uint8)
 
 
 TORCHVISION: dict[Operation, tuple[float, Callable[[Tensor], Tensor]]] = {
