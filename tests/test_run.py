@@ -103,7 +103,7 @@ def test_test_accuracy_is_exact(finished: Path) -> None:
     with safe_open(finished / "model.safetensors", "pt") as file:
         net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
         header = json.loads(file.metadata()["vitexp"])
-    images = torch.from_numpy(datamodule.test.images).permute(0, 3, 1, 2) / 255.0
+    images = torch.from_numpy(datamodule.test.stored).permute(0, 3, 1, 2) / 255.0
     mean, std = (torch.tensor(header[name]).view(3, 1, 1) for name in ("mean", "std"))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_autocast(finished)):
         right = net.eval()((images - mean) / std).argmax(dim=1) == torch.from_numpy(datamodule.test.labels)

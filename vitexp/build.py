@@ -8,11 +8,12 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule, available_workers
+from vitexp.data.prepare import ever_prepared
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import ConfigError, UserError
 from vitexp.training.mixing import Mixing
@@ -37,28 +38,34 @@ def build(node: DictConfig | Any, **arguments: Any) -> Any:
 def build_datamodule(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
     """The data, and the augmentation that runs on the training device (an identity where it runs while loading)."""
     data, augment = config.data, build(config.augment)
+    cache_dir = Path(data.cache_dir).expanduser()
+    transforms: Any = OmegaConf.to_container(data.prepare, resolve=True)
+    if not ever_prepared(transforms, cache_dir=cache_dir):  # else known to be right, and Albumentations is not imported
+        try:
+            build_transforms(transforms)
+        except ValueError as error:
+            raise ConfigError(f"data.prepare: {error}") from error
     sample = augment if isinstance(augment, AlbumentationsAugment) else None
+    if sample is not None and data.resident == "device":
+        raise ConfigError(
+            "data.resident=device needs an augmentation of whole batches; augment=albumentations changes image by image "
+            "in memory, so take data.resident=auto or another augment."
+        )
     datamodule = ImageDataModule(
         name=data.name,
         source=build(data.source),
-        prepare=_transforms(data.prepare),
+        prepare=transforms,
         image_size=data.image_size,
         batch_size=data.batch_size,
         val_fraction=data.val_fraction,
         num_workers=available_workers(data.num_workers),
-        cache_dir=Path(data.cache_dir).expanduser(),
+        resident=data.resident,
+        cache_dir=cache_dir,
         on_broken=data.on_broken,
         seed=config.seed,
         sample_augment=sample,
     )
     return datamodule, nn.Identity() if sample is not None else augment
-
-
-def _transforms(configs: ListConfig) -> list[Any]:
-    try:
-        return build_transforms(OmegaConf.to_container(configs, resolve=True))  # type: ignore[arg-type]
-    except ValueError as error:
-        raise ConfigError(f"data.prepare: {error}") from error
 
 
 def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:

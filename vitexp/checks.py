@@ -43,6 +43,8 @@ def _data(data: dict[str, Any]) -> Iterator[str]:
     workers = data["num_workers"]
     if workers != "auto" and (not _is_int(workers) or workers < 0):
         yield f"data.num_workers={workers} must be auto or an integer of 0 or more."
+    if data["resident"] not in ("auto", "device", "memory"):
+        yield f"data.resident={data['resident']} must be auto, device or memory."
     if data["on_broken"] not in ("refuse", "skip"):
         yield f"data.on_broken={data['on_broken']} must be refuse or skip."
     if data.get("source") is None or data.get("name") is None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from vitexp.data.loading import ArrayDataset, BatchSampler
+from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches
+from vitexp.data.prepare import Prepared
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -46,11 +50,43 @@ def test_drop_last_gives_full_batches_only() -> None:
     assert len(sampler) == 2
 
 
+def noise(length: int) -> Prepared:
+    """Images of noise, every second one of those stored."""
+    stored = np.random.default_rng(0).integers(0, 256, (2 * length, 4, 4, 3), dtype=np.uint8)
+    numbers = np.arange(length)
+    moments = np.zeros((length, 2, 3))
+    return Prepared(stored=stored, rows=2 * numbers, labels=numbers, groups=numbers, moments=moments)
+
+
 def test_dataset_fetches_a_batch_and_transforms_each_image() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
-    plain = ArrayDataset(images=images, labels=np.arange(5))
-    inverted = ArrayDataset(images=images, labels=np.arange(5), transform=lambda image: 255 - image)
+    images = noise(5)
     indices = torch.tensor([3, 0])
-    assert torch.equal(plain[indices][0], torch.from_numpy(images[[3, 0]]))
-    assert torch.equal(inverted[indices][0], 255 - plain[indices][0])
-    assert inverted[indices][1].tolist() == [3, 0]
+    expected = torch.from_numpy(images.stored[[6, 0]])
+    assert torch.equal(ArrayDataset(images)[indices][0], expected)
+    inverted = ArrayDataset(images, transform=lambda image: 255 - image)[indices]
+    assert torch.equal(inverted[0], 255 - expected)
+    assert inverted[1].tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_resident_batches_are_those_of_the_data_loader(rank: int) -> None:
+    images = noise(21)
+    epochs = []
+    for resident in (True, False):
+        sampler = BatchSampler(length=21, batch_size=8, shuffle=True, seed=3, rank=rank, world_size=2)
+        loader: Any = DataLoader(ArrayDataset(images), sampler=sampler, batch_size=None)
+        if resident:
+            stored, rows, labels = map(torch.from_numpy, (images.stored, images.rows, images.labels))
+            loader = ResidentBatches(stored=stored, rows=rows, labels=labels, sampler=sampler)
+        for epoch in (0, 1):
+            sampler.set_epoch(epoch)
+            epochs.append(list(loader))
+            assert len(loader) == len(epochs[-1])
+    torch.testing.assert_close(epochs[:2], epochs[2:], rtol=0, atol=0)
+    assert not torch.equal(epochs[0][0][0], epochs[1][0][0])
+
+
+def test_a_process_without_batches_of_its_own_gets_none() -> None:
+    sampler = BatchSampler(length=1, batch_size=8, rank=1, world_size=2)
+    empty = torch.empty(0, dtype=torch.int64)
+    assert list(ResidentBatches(stored=empty, rows=empty, labels=empty, sampler=sampler)) == []

@@ -112,6 +112,22 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert not torch.equal(ViT(**SMALL).head.weight, build().head.weight)
 
 
+@pytest.mark.parametrize("options", [{}, {"registers": 2, "qk_norm": True}, {"lsa": True}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_last_block_may_compute_the_class_token_alone(options: dict[str, Any], dtype: torch.dtype) -> None:
+    model = build(**options).to(dtype)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = images(model).to(dtype)
+    results = []
+    for logits in (model(x), model.forward_head(model.forward_features(x))):
+        model.zero_grad()
+        logits.square().sum().backward()
+        results.append([logits, *(parameter.grad.clone() for parameter in model.parameters())])
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 0.1, "atol": 1.0}
+    torch.testing.assert_close(results[0], results[1], **tolerance)
+
+
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients() -> None:
     results = []
     for checkpointing in (False, True):

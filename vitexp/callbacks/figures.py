@@ -98,10 +98,10 @@ class AttentionMaps(FigureCallback):
             return None
         predicted, truth, _ = _predicted(module)  # of the first images only, where trainer.limit_..._batches says so
         chosen = np.random.default_rng(0).permutation(len(truth))[: self.images]
-        maps = self._maps(module, module.net, images.images[chosen])
+        maps = self._maps(module, module.net, images.images(chosen))
         classes = _data(trainer).classes
         return figures.attention_maps(
-            images=images.images[chosen],
+            images=images.images(chosen),
             maps=maps,
             truth=[classes[label] for label in truth[chosen]],
             predicted=[classes[label] for label in predicted[chosen]],
@@ -133,7 +133,7 @@ class SamplePredictions(FigureCallback):
         chosen = np.concatenate([order[hits][: self.right], order[~hits][: self.wrong]])
         classes = _data(trainer).classes
         return figures.sample_predictions(
-            images=images.images[chosen],
+            images=images.images(chosen),
             truth=[classes[label] for label in truth[chosen]],
             predicted=[classes[label] for label in predicted[chosen]],
             confidence=confidence[chosen].tolist(),

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitexp.data.augment import AlbumentationsAugment
-from vitexp.data.loading import ArrayDataset, BatchSampler
+from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches
 from vitexp.data.prepare import Prepared, prepare
 from vitexp.data.source import DataError, Source
 from vitexp.data.split import train_val_split
 
 Batch = tuple[Tensor, Tensor]
+Batches = DataLoader[Batch] | ResidentBatches
+Resident = Literal["auto", "device", "memory"]
 
 
 class ImageDataModule(LightningDataModule):
-    """Images in memory as uint8, served as batches (images uint8 [B, S, S, 3], labels int64 [B]).
+    """Images as uint8, served as batches (images uint8 [B, S, S, 3], labels int64 [B]).
 
+    prepare: configs of Albumentations transforms (prepare.py).
     batch_size: images an optimizer step sees, on all devices and over all accumulated batches together.
     num_workers: processes that prepare, and that run a sample augmentation.
+    resident: whether all images lie on the training device ("device") or batches are copied to it ("memory"); "auto"
+    is the device where they take at most half of its free memory.
     sample_augment: applied image by image while loading; a batch augmentation belongs to the training step instead.
     After `setup`: classes, train, val and test (Prepared), mean and std (float32 [3], over the training part, of values
     in [0, 1]).
@@ -44,11 +50,12 @@ class ImageDataModule(LightningDataModule):
         *,
         name: str,
         source: Source,
-        prepare: Sequence[Any],
+        prepare: Sequence[Mapping[str, Any]],
         image_size: int,
         batch_size: int,
         val_fraction: float,
         num_workers: int,
+        resident: Resident,
         cache_dir: Path,
         on_broken: Literal["refuse", "skip"],
         seed: int,
@@ -58,7 +65,8 @@ class ImageDataModule(LightningDataModule):
         self.name, self.source, self.transforms = name, source, prepare
         self.image_size, self.batch_size, self.val_fraction = image_size, batch_size, val_fraction
         self.num_workers, self.cache_dir, self.on_broken, self.seed = num_workers, cache_dir, on_broken, seed
-        self.sample_augment = sample_augment
+        self.resident, self.sample_augment = resident, sample_augment
+        self._on_device: dict[int, Tensor] = {}
         self.ready = False
 
     def setup(self, stage: str | None = None) -> None:
@@ -71,7 +79,7 @@ class ImageDataModule(LightningDataModule):
         train, val = train_val_split(
             everything.labels, everything.groups, val_fraction=self.val_fraction, seed=self.seed
         )
-        self.train, self.val = _part(everything, train), _part(everything, val)
+        self.train, self.val = everything.part(train), everything.part(val)
         if self.batch_size > len(train):
             raise DataError(
                 f"data.batch_size={self.batch_size} is larger than the training part of {len(train):,} images; "
@@ -104,15 +112,14 @@ class ImageDataModule(LightningDataModule):
         if not len(self.test.labels):
             raise DataError(f"{self.name} has no test images.")
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        sampler = self._sampler(self.train, shuffle=True, drop_last=True)
-        return self._loader(self.train, sampler, self.sample_augment)
+    def train_dataloader(self) -> Batches:
+        return self._batches(self.train, self._sampler(self.train, shuffle=True, drop_last=True), self.sample_augment)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.val, self._sampler(self.val))
+    def val_dataloader(self) -> Batches:
+        return self._batches(self.val, self._sampler(self.val))
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.test, self._sampler(self.test))
+    def test_dataloader(self) -> Batches:
+        return self._batches(self.test, self._sampler(self.test))
 
     def _sampler(self, part: Prepared, *, shuffle: bool = False, drop_last: bool = False) -> BatchSampler:
         trainer = self.trainer
@@ -129,28 +136,48 @@ class ImageDataModule(LightningDataModule):
             world_size=world_size,
         )
 
-    def _loader(
+    def _batches(
         self, part: Prepared, sampler: BatchSampler, augment: AlbumentationsAugment | None = None
-    ) -> DataLoader[Batch]:
-        dataset = ArrayDataset(images=part.images, labels=part.labels, transform=augment)
+    ) -> Batches:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if augment is None and self._is_resident(device):
+            return ResidentBatches(
+                stored=self._stored(part, device),
+                rows=torch.from_numpy(part.rows).to(device),
+                labels=torch.from_numpy(part.labels).to(device),
+                sampler=sampler,
+            )
         workers = self.num_workers if augment is not None else 0  # an index select needs no worker
         return DataLoader(
-            dataset,
+            ArrayDataset(part, transform=augment),
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
             worker_init_fn=augment.worker_init_fn if augment is not None else None,
         )
 
+    def _is_resident(self, device: torch.device) -> bool:
+        size = self.train.stored.nbytes + self.test.stored.nbytes
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        held = sum(stored.nbytes for stored in self._on_device.values())
+        if self.resident == "device" and free is not None and size - held > free:
+            raise DataError(
+                f"data.resident=device needs {size / 1e9:.1f} GB on the device, of which {free / 1e9:.1f} GB are free; "
+                "data.resident=memory copies batch by batch."
+            )
+        if self.resident != "auto":
+            return self.resident == "device"
+        # on the CPU the memory map is all there is to hold
+        return device.type == "cpu" or (free is not None and size - held <= free / 2)
 
-def _part(everything: Prepared, indices: NDArray[np.int64]) -> Prepared:
-    return Prepared(
-        images=everything.images[indices],
-        labels=everything.labels[indices],
-        groups=everything.groups[indices],
-        moments=everything.moments[indices],
-    )
+    def _stored(self, part: Prepared, device: torch.device) -> Tensor:
+        """The stored images of `part` on `device`; training and validation have the same."""
+        key = id(part.stored)
+        if key not in self._on_device:
+            self._on_device[key] = torch.from_numpy(part.stored).to(device)
+        return self._on_device[key]
 
 
 def available_workers(wanted: int | Literal["auto"]) -> int:

@@ -1,4 +1,4 @@
-"""Batches by index: which images make up which batch, and the dataset that fetches a batch at once."""
+"""Batches by index: which images make up which batch, and the two ways to fetch a batch at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+
+from vitexp.data.prepare import Prepared
 
 
 class BatchSampler(Sampler[Tensor]):
@@ -55,27 +57,47 @@ class BatchSampler(Sampler[Tensor]):
             yield batch[self.rank :: self.world_size]
 
 
-class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
-    """A prepared array; one access fetches a whole batch.
+class ResidentBatches:
+    """Batches selected on the device that holds all the images: no copy from the host, and nothing waits for it.
 
-    images: uint8 [N, H, W, 3]; labels: int64 [N]; transform, if any, is applied image by image (uint8 [H, W, 3]).
+    stored: uint8 [M, H, W, 3] and labels: int64 [N], on the device; rows: int64 [N], which of the stored images these
+    are. `sampler` says which of the N make up each batch, as for the DataLoader of an ArrayDataset, and in the same
+    order.
+    """
+
+    batch_sampler = None  # Lightning asks for it wherever there is a sampler; None as in a DataLoader of whole batches
+
+    def __init__(self, *, stored: Tensor, rows: Tensor, labels: Tensor, sampler: BatchSampler) -> None:
+        self.stored, self.rows, self.labels, self.sampler = stored, rows, labels, sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = list(self.sampler)
+        # the whole epoch at once: a copy for every batch would make the host wait for the device each time
+        order = torch.cat(batches).to(self.stored.device) if batches else torch.empty(0)
+        for indices in order.split([len(batch) for batch in batches]):
+            yield self.stored.index_select(0, self.rows[indices]), self.labels[indices]
+
+
+class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Prepared images in memory or in a file; one access fetches a whole batch.
+
+    transform, if any, is applied image by image (uint8 [H, W, 3]).
     """
 
     def __init__(
-        self,
-        *,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        transform: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+        self, images: Prepared, *, transform: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
     ) -> None:
-        self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels)
-        self.transform = transform
+        self.images, self.transform = images, transform
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        images = self.images[indices]
+        chosen = indices.numpy()
+        images, labels = self.images.images(chosen), self.images.labels[chosen]
         if self.transform is not None:
-            images = torch.from_numpy(np.stack([self.transform(image) for image in images.numpy()]))
-        return images, self.labels[indices]
+            images = np.stack([self.transform(image) for image in images])
+        return torch.from_numpy(images), torch.from_numpy(labels)

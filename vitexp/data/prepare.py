@@ -1,12 +1,12 @@
 """Prepared arrays: every image of a split through the deterministic transforms, once, and cached on disk.
 
-A cache entry is a folder `<name>-<split>-<key>/` with
+A cache entry is a folder `<name>-<split>-<source key>-<transforms key>/` with
 
     images.npy     uint8 [N, S, S, 3]
     moments.npy    float64 [N, 2, 3]: mean and mean square of each image's channels, in [0, 1]
     entry.json     indices of the images kept, SHA-256 of the two arrays
 
-where the key covers the source's fingerprint, the transforms with all arguments, and the versions of the libraries that
+where the keys cover the source's fingerprint, the transforms with all arguments, and the versions of the libraries that
 compute them. It is filled under a temporary name and renamed, so an entry is whole or not there.
 """
 
@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,27 +32,45 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from vitexp.data.source import BrokenImage, DataError, ReadImage, Split
+from vitexp.data.transforms import build_transforms
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 256  # images a worker handles at a time
 PARALLEL_FROM = 4 * CHUNK  # starting processes costs seconds: not worth it below
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A split in memory. images: uint8 [N, S, S, 3]; labels, groups: int64 [N]; moments: float64 [N, 2, 3]."""
+    """N images, which are a split or a part of one.
 
-    images: NDArray[np.uint8]
+    stored: uint8 [M, S, S, 3], the images of the whole split, mapped from their file into memory.
+    rows: int64 [N], which of them these are. labels, groups: int64 [N]; moments: float64 [N, 2, 3].
+    """
+
+    stored: NDArray[np.uint8]
+    rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
     moments: NDArray[np.float64]
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A copy of the images at `indices` (int64 [n], below N): uint8 [n, S, S, 3]."""
+        return self.stored[self.rows[indices]]
+
+    def part(self, indices: NDArray[np.int64]) -> Prepared:
+        """Those at `indices` alone; no image is copied."""
+        mine = {key: getattr(self, key)[indices] for key in ("rows", "labels", "groups", "moments")}
+        return Prepared(stored=self.stored, **mine)
+
 
 def prepare(
     split: Split,
-    transforms: Sequence[Any],
+    transforms: Sequence[Mapping[str, Any]],
     *,
     name: str,
     image_size: int,
@@ -62,31 +80,46 @@ def prepare(
 ) -> Prepared:
     """The prepared arrays of `split`, from the cache or made now.
 
-    transforms: Albumentations transforms that end in images of `image_size` pixels a side. `name` is for people: it
-    stands in the entry's folder name and in messages. Raises DataError where the transforms do not fit, BrokenImage for
-    a file that cannot be read (unless `on_broken` is "skip").
+    transforms: configs of Albumentations transforms (transforms.py) that end in images of `image_size` pixels a side.
+    `name` is for people: it stands in the entry's folder name and in messages. Raises ValueError for a wrong transform,
+    DataError where they do not fit, BrokenImage for a file that cannot be read (unless `on_broken` is "skip").
     """
-    entry = cache_dir / f"{name}-{_key(split, transforms, image_size, on_broken)}"
+    entry = cache_dir / f"{name}-{_source_key(split, image_size, on_broken)}-{_transforms_key(transforms)}"
     found = _load(entry)
     if found is None:
         _build(entry, partial(_fill, split, transforms, name, image_size, num_workers, on_broken))
         found = _load(entry)
         if found is None:
             raise DataError(f"the cache entry {entry} cannot be read back right after it was written; check the disk.")
-    kept, images, moments = found
-    return Prepared(images=images, labels=split.labels[kept], groups=split.groups[kept], moments=moments)
+    kept, stored, moments = found
+    rows = np.arange(len(kept))
+    return Prepared(stored=stored, rows=rows, labels=split.labels[kept], groups=split.groups[kept], moments=moments)
 
 
-def _key(split: Split, transforms: Sequence[Any], image_size: int, on_broken: str) -> str:
-    told = [transform.to_dict() for transform in transforms]
-    libraries = {library: version(library) for library in ("albumentations", "opencv-python-headless", "numpy")}
+def ever_prepared(transforms: Sequence[Mapping[str, Any]], *, cache_dir: Path) -> bool:
+    """Whether these very transforms have made an entry of any source: they are then known to be right."""
+    return any(cache_dir.glob(f"*-{_transforms_key(transforms)}"))
+
+
+def _source_key(split: Split, image_size: int, on_broken: str) -> str:
     labels = hashlib.sha256(split.labels.tobytes() + split.groups.tobytes()).hexdigest()
-    facts = [FORMAT, split.fingerprint, labels, image_size, on_broken, told, libraries]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return _hash([FORMAT, split.fingerprint, labels, image_size, on_broken])
+
+
+def _transforms_key(transforms: Sequence[Mapping[str, Any]]) -> str:
+    libraries = {library: version(library) for library in ("albumentations", "opencv-python-headless", "numpy")}
+    return _hash([list(transforms), libraries])
+
+
+def _hash(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _load(entry: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float64]] | None:
-    """Indices kept, images and moments of an entry; None without one. A damaged one is removed, with a warning."""
+    """Indices kept, images and moments of an entry; None without one. A damaged one is removed, with a warning.
+
+    The images are a memory map, so that a set may be larger than the memory.
+    """
     if not entry.exists():
         return None
     try:
@@ -95,7 +128,8 @@ def _load(entry: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np
             if _checksum(entry / file) != told[file]:
                 raise ValueError(f"the checksum of {file} differs")
         kept = np.array(told["kept"], dtype=np.int64)
-        return kept, np.load(entry / "images.npy"), np.load(entry / "moments.npy")
+        # "c", private to this process: torch warns of arrays that it may not write to
+        return kept, np.load(entry / "images.npy", mmap_mode="c"), np.load(entry / "moments.npy")
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("The prepared images in %s are damaged (%s); they are made anew.", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
@@ -132,7 +166,7 @@ def _build(entry: Path, fill: Callable[[Path], None]) -> None:
 
 def _fill(
     split: Split,
-    transforms: Sequence[Any],
+    transforms: Sequence[Mapping[str, Any]],
     name: str,
     image_size: int,
     num_workers: int,
@@ -143,7 +177,7 @@ def _fill(
     images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
     moments = np.empty((len(split), 2, 3))
     kept: list[int] = []
-    work = partial(_prepare_chunk, split.read, list(transforms), image_size)
+    work = partial(_prepare_chunk, split.read, build_transforms(transforms), image_size)
     chunks = [range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK)]
     with Progress(transient=True) as progress:
         task = progress.add_task(f"preparing {name}", total=len(split))

@@ -42,9 +42,9 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, dim) -> (B, T, dim)."""
-        q, k, v = self._heads(x)
+    def forward(self, x: Tensor, *, read: int | None = None) -> Tensor:
+        """(B, T, dim) -> (B, T, dim), or (B, read, dim): only the first `read` tokens, which look at all."""
+        q, k, v = self._heads(x) if read is None else self._heads_read(x, read)
         # In bfloat16 on a CPU the fused kernel's backward pass is several times slower than the explicit products.
         if self.lsa or (v.device.type == "cpu" and v.dtype == torch.bfloat16):
             return self._merge(self._explicit(q, k, v)[0])
@@ -66,11 +66,21 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return self.q_norm(q), self.k_norm(k), v
 
+    def _heads_read(self, x: Tensor, read: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with the queries of the first `read` tokens alone: (B, num_heads, read, head_dim)."""
+        (q_weight, kv_weight), (q_bias, kv_bias) = (
+            part.split([part.shape[0] // 3, part.shape[0] // 3 * 2]) for part in (self.qkv.weight, self.qkv.bias)
+        )
+        q = F.linear(x[:, :read], q_weight, q_bias).unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+        kv = F.linear(x, kv_weight, kv_bias).unflatten(2, (2, self.num_heads, self.head_dim))
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.q_norm(q), self.k_norm(k), v
+
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The attention's output (B, num_heads, T, head_dim) and its weights (B, num_heads, T, T)."""
-        scores = (q * self.scale) @ k.transpose(-2, -1)  # (B, num_heads, T, T)
+        """The attention's output (B, num_heads, Q, head_dim) and its weights (B, num_heads, Q, T), of Q queries."""
+        scores = (q * self.scale) @ k.transpose(-2, -1)  # (B, num_heads, Q, T)
         if self.lsa:
-            itself = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+            itself = torch.eye(*scores.shape[-2:], dtype=torch.bool, device=scores.device)
             scores = scores.masked_fill(itself, float("-inf"))
         weights = scores.softmax(dim=-1)  # the kernels sum in float32, whatever the dtype
         return F.dropout(weights, self.attention_dropout, self.training) @ v, weights

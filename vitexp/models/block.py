@@ -66,8 +66,9 @@ class Block(nn.Module):
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim=dim, initial=layer_scale)
         self.drop_path = DropPath(rate=drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
+    def forward(self, x: Tensor, *, read: int | None = None) -> Tensor:
+        """(B, T, dim) -> (B, T, dim), or (B, read, dim): only the first `read` tokens, for a last block."""
+        x = x[:, :read] + self.drop_path(self.ls1(self.attn(self.norm1(x), read=read)))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))  # type: ignore[no-any-return]
 
     def forward_with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -156,20 +156,15 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> logits (B, num_classes)."""
-        return self.forward_head(self.forward_features(x))
+        # Of the last block only the class token is read: it alone needs a query there, and the MLP.
+        return self.forward_head(self._encode(x, read=1 if self.pool == "cls" else None))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm: class token, registers, patches by rows.
 
         With pool "gap" the norm comes after the mean, and the tokens are those of the last block.
         """
-        x = self._embed(x)
-        for block in self.blocks:
-            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return self.norm(x)  # type: ignore[no-any-return]
+        return self._encode(x, read=None)
 
     def forward_head(self, tokens: Tensor) -> Tensor:
         """The tokens of `forward_features` (B, T, dim) -> logits (B, num_classes)."""
@@ -224,6 +219,17 @@ class ViT(nn.Module):
     def prefix_tokens(self) -> int:
         """How many tokens come before the patches: the class token and the registers."""
         return int(self.has_cls) + self.registers
+
+    def _encode(self, x: Tensor, *, read: int | None) -> Tensor:
+        """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm, or the first `read` of them."""
+        x = self._embed(x)
+        for depth, block in enumerate(self.blocks, start=1):
+            wanted = read if depth == self.depth else None
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, read=wanted, use_reentrant=False)
+            else:
+                x = block(x, read=wanted)
+        return self.norm(x)  # type: ignore[no-any-return]
 
     def _embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> what enters the first block (B, T, dim)."""

@@ -7,7 +7,6 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -63,5 +62,7 @@ class AlbumentationsAugment:
         """For DataLoader(worker_init_fn=...): seeds the worker, and the pipeline in it, by epoch, worker and rank."""
         pl_worker_init_function(worker_id)
         self.reseed(torch.initial_seed())
+        import cv2
+
         # Workers share the cores already; OpenCV's own threads on top only wait for each other.
         cv2.setNumThreads(0)

@@ -1,0 +1,112 @@
+"""How fast this machine trains, and where the time goes.
+
+    python -m vitexp.bench [what=all|step|loader|train|memory|start] [peers=true] [key=value ...]
+
+for example  what=step peers=true model=vit_small trainer=gpu trainer.compile=on . The keys are those of train.py and of
+conf/bench.yaml. Prints a table a subject, and writes all numbers as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from vitexp.checks import check
+from vitexp.errors import ConfigError, plain_errors
+
+SUBJECTS = ("step", "loader", "train", "memory", "start")
+OWN_KEYS = ("what", "peers", "repeats", "steps", "starts", "output")
+
+
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[2] / "conf"), config_name="bench")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        check(config)
+        check_bench(config)
+        bench(config, overrides=list(HydraConfig.get().overrides.task))
+
+
+def check_bench(config: DictConfig) -> None:
+    """Raise ConfigError for the first of bench's own keys that cannot work."""
+    if config.what not in (choices := ("all", *SUBJECTS)):
+        raise ConfigError(f"what={config.what} must be one of {', '.join(choices)}.")
+    if not isinstance(config.peers, bool):
+        raise ConfigError(f"peers={config.peers} must be true or false.")
+    for key in ("repeats", "steps", "starts"):
+        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
+            raise ConfigError(f"{key}={config[key]} must be an integer of 1 or more.")
+    if config.trainer.devices != 1:
+        raise ConfigError(f"trainer.devices={config.trainer.devices}, but one device is measured; leave it at 1.")
+
+
+def bench(config: DictConfig, *, overrides: Sequence[str]) -> None:
+    """Measure, print and write what `config`, which is checked, asks for. `overrides` are as typed."""
+    # all that imports torch comes only once the configuration stands
+    from rich.console import Console
+
+    console, path = Console(), Path(config.output).expanduser()
+    told: dict[str, Any] = {"what": config.what, "overrides": list(overrides), **_circumstances(config)}
+    told["subjects"] = {}
+    console.print(f"{told['environment']['device']}, torch {told['environment']['torch']}, {told['precision']}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in SUBJECTS if config.what == "all" else (config.what,):
+        subject = _measure(name, config, overrides)
+        console.print(subject.as_table())
+        told["subjects"][name] = subject.as_json()
+        path.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")  # after each: the next one may fail
+    console.print(f"numbers   {path}", soft_wrap=True, highlight=False)
+
+
+def _measure(name: str, config: DictConfig, overrides: Sequence[str]) -> Any:
+    """The Subject of that name."""
+    for_run = [each for each in overrides if each.lstrip("+~").partition("=")[0] not in OWN_KEYS]
+    if name == "step":
+        from vitexp.bench.step import measure_step
+
+        return measure_step(config)
+    if name == "loader":
+        from vitexp.bench.loader import measure_loader
+
+        return measure_loader(config)
+    if name == "train":
+        from vitexp.bench.train import measure_train
+
+        return measure_train(config)
+    if name == "memory":
+        from vitexp.bench.memory import measure_memory
+
+        return measure_memory(config, for_run)
+    from vitexp.bench.start import measure_start
+
+    return measure_start(for_run, starts=config.starts)
+
+
+def _circumstances(config: DictConfig) -> dict[str, Any]:
+    """Where, with what code and in what precision."""
+    import torch
+
+    from vitexp.hardware import choose_device, describe_device, resolve_compile, resolve_precision
+    from vitexp.records import environment
+
+    device = choose_device(config.trainer.accelerator)
+    return {
+        "environment": {**environment(), "device": describe_device(device), "device_count": 1},
+        "threads": torch.get_num_threads(),
+        "precision": str(resolve_precision(config.trainer.precision, device)),
+        "compiled": resolve_compile(config.trainer.compile, device),
+        "model": config.model.name,
+        "data": config.data.name,
+        "image_size": config.data.image_size,
+        "batch_size": config.data.batch_size,
+    }
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()

@@ -1,0 +1,84 @@
+"""Loading and augmenting without a net: from the prepared arrays to what the net is given."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning import Trainer
+from omegaconf import DictConfig
+
+from vitexp.bench.report import Row, Subject, paired_ratio
+from vitexp.bench.rounds import take_turns
+from vitexp.build import build_datamodule, build_module
+from vitexp.data.datamodule import ImageDataModule
+from vitexp.hardware import choose_device
+from vitexp.training.module import Classifier, to_unit_range
+
+FILES = 2_000  # images that the usual pipeline reads
+OURS, THEIRS = "vitexp", "files, PIL, CLAHE, torchvision"
+
+
+def measure_loader(config: DictConfig) -> Subject:
+    """Whole epochs of ours, and with `peers` of the usual pipeline on files of the same images."""
+    device = choose_device(config.trainer.accelerator)
+    datamodule, augment = build_datamodule(config)
+    # the data module asks its trainer for the device and its share of the batch
+    datamodule.trainer = Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        accumulate_grad_batches=config.trainer.accumulate_grad_batches,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    datamodule.setup()
+    module = build_module(config, datamodule, augment).to(device)
+    contestants = {OURS: _our_epoch(datamodule, module, device)}
+    with tempfile.TemporaryDirectory() as folder:
+        if config.peers:
+            contestants[THEIRS] = _their_epoch(datamodule, Path(folder), device)
+        for epoch in contestants.values():
+            epoch()  # starts the workers
+        speeds = take_turns(contestants, repeats=config.repeats, device=device)
+    return Subject(
+        name="loader",
+        title=f"Loading and augmenting, no net: {config.data.name}, batch {config.data.batch_size}",
+        unit="images/s",
+        comparison="ratio",
+        comparison_title="vitexp is faster by",
+        rows=[Row(name=name, rounds=each, compared=paired_ratio(speeds[OURS], each)) for name, each in speeds.items()],
+        facts={"worker_processes_of_peer": _cores()} if config.peers else {},
+    )
+
+
+def _our_epoch(datamodule: ImageDataModule, module: Classifier, device: torch.device) -> Callable[[], int]:
+    loader = datamodule.train_dataloader()
+
+    def epoch() -> int:
+        images = 0
+        with torch.no_grad():
+            for batch, _ in loader:
+                images += len(module.normalize(module.augment(to_unit_range(batch.to(device, non_blocking=True)))))
+        return images
+
+    return epoch
+
+
+def _their_epoch(datamodule: ImageDataModule, folder: Path, device: torch.device) -> Callable[[], int]:
+    # torchvision takes long to import, and nobody else needs it
+    from vitexp.bench.pipeline import ImageFiles, file_loader, write_files
+
+    files = write_files(datamodule.train_dataloader(), folder, count=FILES)
+    dataset = ImageFiles(files=files, image_size=datamodule.image_size, mean=datamodule.mean, std=datamodule.std)
+    cuda = device.type == "cuda"
+    loader = file_loader(dataset, batch_size=datamodule.batch_size, workers=_cores(), pin_memory=cuda)
+    return lambda: sum(len(images.to(device, non_blocking=True)) for images, _ in loader)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
