@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.loggers import WandbLogger
 
 from vitexp.errors import ConfigError
-from vitexp.loggers import wandb_logger
+from vitexp.loggers import BackgroundWandbLogger, resolve_wandb_mode, wandb_logger
 
 
-def made(folder: Path, mode: str) -> WandbLogger:
+def made(folder: Path, mode: str) -> BackgroundWandbLogger:
     nothing: dict[str, Any] = {"entity": None, "group": None, "tags": ()}
     logger = wandb_logger(folder=folder, run_id="id", name="n", project="p", mode=mode, **nothing)
-    assert isinstance(logger, WandbLogger)
+    assert isinstance(logger, BackgroundWandbLogger)
     return logger
 
 
@@ -37,9 +37,41 @@ def test_online_with_a_login_and_offline_without(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))  # not that of whoever runs the tests
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert made(tmp_path, mode)._wandb_init["mode"] == expected
+    assert resolve_wandb_mode(mode) == expected
 
 
 def test_refuses_another_mode(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="auto, online or offline"):
         made(tmp_path, "sometimes")
+
+
+def test_training_does_not_wait_for_the_run_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning touches every logger's run before it trains; only who asks something of it waits."""
+    opened = threading.Event()
+
+    def slow(mode: str) -> str:
+        assert opened.wait(60)
+        return "offline"
+
+    monkeypatch.setattr("vitexp.loggers.resolve_wandb_mode", slow)
+    logger = made(tmp_path, "offline")
+    logger.open({"seed": 3})
+    run = logger.experiment  # returns although nothing is open yet
+    opened.set()
+    assert run.offline
+    assert run.id == "id"
+    assert run.config["seed"] == 3
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.close(failed=False)
+
+
+def test_a_run_that_cannot_be_opened_fails_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(mode: str) -> str:
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr("vitexp.loggers.resolve_wandb_mode", broken)
+    logger = made(tmp_path, "online")
+    logger.open({})
+    with pytest.raises(RuntimeError, match="no network"):
+        logger.log_metrics({"a": 1.0}, step=0)
+    logger.close(failed=True)

@@ -84,7 +84,7 @@ def test_result_has_the_whole_schema(finished: Path) -> None:
         ]
         assert all(0 <= value <= 1 for name, value in metrics.items() if name != "loss")
         assert metrics["accuracy"] <= metrics["accuracy_top5"]
-    assert set(told["timing"]) == {"total_s", "fit_s", "train_images_per_s", "time_to_first_step_s"}
+    assert set(told["timing"]) == {"total_s", "fit_s", "train_images_per_s", "time_to_first_step_s", "first_step_s"}
     assert set(told["environment"]) == {
         *("git_commit", "git_dirty", "python", "torch", "lightning", "device", "device_count", "hostname")
     }

@@ -24,8 +24,15 @@ from vitexp.build import build, build_datamodule, build_module, build_net
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.hardware import choose_device, describe_device, flops_per_image, resolve_compile, resolve_precision
-from vitexp.loggers import describe_wandb, finish_wandb
+from vitexp.hardware import (
+    choose_device,
+    describe_device,
+    flops_per_image,
+    keep_freed_memory,
+    resolve_compile,
+    resolve_precision,
+)
+from vitexp.loggers import BackgroundWandbLogger
 from vitexp.logs import logging_to
 from vitexp.outcome import record_outcome
 from vitexp.records import METRICS, RunRecord, typed
@@ -69,23 +76,30 @@ class _Run:
             build(logger, folder=self.record.folder, run_id=self.record.run_id, name=config.name)
             for logger in config.logger.values()
         ]
+        wandb = [logger for logger in self.loggers if isinstance(logger, BackgroundWandbLogger)]
         failed = True
         try:
             # All that may refuse its configuration comes before the data are read.
             trainer = self._trainer(device)
             build_net(config, num_classes=2)
             datamodule, augment = build_datamodule(config)
+            for logger in wandb:
+                logger.open(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
             datamodule.setup()
             seed_everything(config.seed, workers=True, verbose=False)
             module = build_module(config, datamodule, augment)
             self._describe(trainer, module, datamodule, device)
             if resolve_compile(config.trainer.compile, device):
-                module.net.compile()
+                shares = trainer.world_size * trainer.accumulate_grad_batches
+                module.compile_net(batch_size=datamodule.batch_size // shares)
+            if device.type == "cpu":
+                keep_freed_memory()
             self._fit(trainer, module, datamodule)
             self._measure(trainer, module, datamodule)
             failed = False
         finally:
-            finish_wandb(self.loggers, failed=failed)
+            for logger in wandb:
+                logger.close(failed=failed)
         self._close()
 
     def _trainer(self, device: torch.device) -> Trainer:
@@ -166,11 +180,11 @@ class _Run:
             + (f" ({datamodule.batch_size // shares} at a time)" if shares > 1 else "")
             + f", peak learning rate {config.optim.lr:g}, seed {config.seed}",
         }
-        if trainer.is_global_zero and (wandb := describe_wandb(self.loggers)):
-            lines["wandb"] = wandb
         log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
         for logger in self.loggers:
-            if not isinstance(logger, CSVLogger):
+            if isinstance(logger, BackgroundWandbLogger):
+                logger.say_where()
+            elif not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
     def _fit(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
@@ -185,6 +199,7 @@ class _Run:
                 "fit_s": round(time.time() - begun, 3),
                 "train_images_per_s": None if speed is None else round(speed, 1),
                 "time_to_first_step_s": self.progress.time_to_first_step_s,
+                "first_step_s": self.progress.first_step_s,
             },
         )
 

@@ -29,7 +29,8 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         check(config)
         check_bench(config)
-        bench(config, overrides=list(HydraConfig.get().overrides.task))
+        hydra_config = HydraConfig.get()
+        bench(config, overrides=list(hydra_config.overrides.task), model=hydra_config.runtime.choices["model"])
 
 
 def check_bench(config: DictConfig) -> None:
@@ -41,31 +42,40 @@ def check_bench(config: DictConfig) -> None:
     for key in ("repeats", "steps", "starts"):
         if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
             raise ConfigError(f"{key}={config[key]} must be an integer of 1 or more.")
-    if config.trainer.devices != 1:
-        raise ConfigError(f"trainer.devices={config.trainer.devices}, but one device is measured; leave it at 1.")
+    for key in ("devices", "accumulate_grad_batches"):
+        if config.trainer[key] != 1:
+            raise ConfigError(f"trainer.{key}={config.trainer[key]} is not benchmarked; leave it at 1.")
 
 
-def bench(config: DictConfig, *, overrides: Sequence[str]) -> None:
-    """Measure, print and write what `config`, which is checked, asks for. `overrides` are as typed."""
+def bench(config: DictConfig, *, overrides: Sequence[str], model: str) -> None:
+    """Measure, print and write what `config`, which is checked, asks for.
+
+    overrides, as typed, and model, the option of that group: for the subjects that start train.py with the same.
+    """
     # all that imports torch comes only once the configuration stands
     from rich.console import Console
 
+    for_train = [each for each in overrides if _key(each) not in (*OWN_KEYS, "model")]
+    for_train = [f"model={model}", f"data.batch_size={config.data.batch_size}", *for_train]
     console, path = Console(), Path(config.output).expanduser()
     told: dict[str, Any] = {"what": config.what, "overrides": list(overrides), **_circumstances(config)}
     told["subjects"] = {}
     console.print(f"{told['environment']['device']}, torch {told['environment']['torch']}, {told['precision']}")
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in SUBJECTS if config.what == "all" else (config.what,):
-        subject = _measure(name, config, overrides)
+        subject = _measure(name, config, for_train)
         console.print(subject.as_table())
         told["subjects"][name] = subject.as_json()
         path.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")  # after each: the next one may fail
     console.print(f"numbers   {path}", soft_wrap=True, highlight=False)
 
 
-def _measure(name: str, config: DictConfig, overrides: Sequence[str]) -> Any:
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _measure(name: str, config: DictConfig, for_train: Sequence[str]) -> Any:
     """The Subject of that name."""
-    for_run = [each for each in overrides if each.lstrip("+~").partition("=")[0] not in OWN_KEYS]
     if name == "step":
         from vitexp.bench.step import measure_step
 
@@ -81,10 +91,10 @@ def _measure(name: str, config: DictConfig, overrides: Sequence[str]) -> Any:
     if name == "memory":
         from vitexp.bench.memory import measure_memory
 
-        return measure_memory(config, for_run)
+        return measure_memory(config, for_train)
     from vitexp.bench.start import measure_start
 
-    return measure_start(for_run, starts=config.starts)
+    return measure_start(for_train, starts=config.starts)
 
 
 def _circumstances(config: DictConfig) -> dict[str, Any]:

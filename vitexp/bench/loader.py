@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from lightning import Trainer
 from omegaconf import DictConfig
+from torch import nn
 
 from vitexp.bench.report import Row, Subject, paired_ratio
 from vitexp.bench.rounds import take_turns
@@ -19,24 +21,13 @@ from vitexp.hardware import choose_device
 from vitexp.training.module import Classifier, to_unit_range
 
 FILES = 2_000  # images that the usual pipeline reads
-OURS, THEIRS = "vitexp", "files, PIL, CLAHE, torchvision"
+OURS, THEIRS = "vitexp", "per-image pipeline"
 
 
 def measure_loader(config: DictConfig) -> Subject:
     """Whole epochs of ours, and with `peers` of the usual pipeline on files of the same images."""
     device = choose_device(config.trainer.accelerator)
-    datamodule, augment = build_datamodule(config)
-    # the data module asks its trainer for the device and its share of the batch
-    datamodule.trainer = Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=1,
-        accumulate_grad_batches=config.trainer.accumulate_grad_batches,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    datamodule.setup()
+    datamodule, augment = ready_data(config)
     module = build_module(config, datamodule, augment).to(device)
     contestants = {OURS: _our_epoch(datamodule, module, device)}
     with tempfile.TemporaryDirectory() as folder:
@@ -50,10 +41,27 @@ def measure_loader(config: DictConfig) -> Subject:
         title=f"Loading and augmenting, no net: {config.data.name}, batch {config.data.batch_size}",
         unit="images/s",
         comparison="ratio",
-        comparison_title="vitexp is faster by",
+        comparison_title="vitexp / this",
         rows=[Row(name=name, rounds=each, compared=paired_ratio(speeds[OURS], each)) for name, each in speeds.items()],
         facts={"worker_processes_of_peer": _cores()} if config.peers else {},
     )
+
+
+def ready_data(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
+    """The data module, set up as in a run, and the augmentation on the device."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it would tell which devices it found
+    datamodule, augment = build_datamodule(config)
+    # it asks its trainer for the device
+    datamodule.trainer = Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    datamodule.setup()
+    return datamodule, augment
 
 
 def _our_epoch(datamodule: ImageDataModule, module: Classifier, device: torch.device) -> Callable[[], int]:

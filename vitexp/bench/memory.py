@@ -8,15 +8,18 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
+from vitexp.bench.loader import ready_data
 from vitexp.bench.report import Row, Subject, shown
-from vitexp.bench.start import checked, train_command
+from vitexp.bench.start import checked, python_train
 from vitexp.bench.step import train_step
-from vitexp.build import build_datamodule, build_net
+from vitexp.build import build_net
+from vitexp.data.loading import ResidentBatches
 from vitexp.hardware import choose_device
 
 # Given a file of names, imports the modules and tells the peak memory.
@@ -31,15 +34,29 @@ print(peak_resident_bytes())
 
 
 class PeakMemory(Callback):
-    """Writes into the file `path`, after the test: {"peak_bytes": of the device's memory, "modules": all imported}."""
+    """The most memory of the device that is held until training ends, and until all is over.
+
+    path: file that gets {"training_bytes": int, "run_bytes": int, "modules": names of all that is imported}.
+    """
 
     def __init__(self, *, path: str) -> None:
         self.path = Path(path)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        datamodule = cast(Any, trainer).datamodule
+        for part in (datamodule.train, datamodule.test):
+            part.stored.max()  # every page of the memory map, as a whole epoch would touch it and a few steps do not
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training = _peak_bytes(pl_module.device)
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        device = pl_module.device
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
-        self.path.write_text(json.dumps({"peak_bytes": peak, "modules": sorted(sys.modules)}))
+        told = {"training_bytes": self.training, "run_bytes": _peak_bytes(pl_module.device)}
+        self.path.write_text(json.dumps({**told, "modules": sorted(sys.modules)}))
+
+
+def _peak_bytes(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
 
 
 def peak_resident_bytes() -> int:
@@ -59,8 +76,8 @@ def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "peak.json"
         checked(
-            train_command(
-                overrides,
+            python_train(
+                *overrides,
                 f'log_dir="{folder}"',
                 f"trainer.max_steps={config.steps}",
                 *(f"trainer.limit_{part}_batches={config.steps}" for part in ("train", "val", "test")),
@@ -68,11 +85,11 @@ def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
                 f'+callbacks.peak_memory.path="{path}"',
             )
         )
-        peak = json.loads(path.read_text())["peak_bytes"]
+        told = json.loads(path.read_text())
         on_cuda = choose_device(config.trainer.accelerator).type == "cuda"
         imports = 0 if on_cuda else int(checked([sys.executable, "-c", IMPORTS, str(path)]))
-    growth = peak - imports
-    facts = {f"{name}_bytes": float(value) for name, value in parts.items()}
+    grown = {name: told[f"{name}_bytes"] - imports for name in ("training", "run")}
+    facts = {f"{name}_bytes": value for name, value in (*parts.items(), ("imports", imports))}
     return Subject(
         name="memory",
         title=f"Peak memory of a run: {config.model.name} on {config.data.name}, batch {config.data.batch_size}",
@@ -81,22 +98,23 @@ def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
         comparison_title="of what is computed",
         rows=[
             Row(name="computed", rounds=[computed / 2**20], compared=1.0),
-            Row(name="run, beyond its imports", rounds=[growth / 2**20], compared=growth / computed),
+            Row(name="until training ends", rounds=[grown["training"] / 2**20], compared=grown["training"] / computed),
+            Row(name="whole run", rounds=[grown["run"] / 2**20], compared=grown["run"] / computed),
         ],
-        facts={**facts, "peak_bytes": float(peak), "imports_bytes": float(imports)},
-        lines=[", ".join(f"{name} {shown(value / 2**20)} MiB" for name, value in parts.items() if value)],
+        facts=facts,
+        lines=[
+            "computed: " + ", ".join(f"{name} {shown(value / 2**20)}" for name, value in parts.items()),
+            *([] if on_cuda else [f"not counted: the {shown(imports / 2**20)} MiB of a process that only imports"]),
+        ],
     )
 
 
 def _computed(config: DictConfig) -> dict[str, int]:
-    """Bytes that a run needs, by what for. Makes the cached data too, where they are not there yet."""
-    datamodule, _ = build_datamodule(config)
-    datamodule.setup()
-    images = sum(len(part.labels) for part in (datamodule.train, datamodule.val, datamodule.test))
+    """Bytes that a run needs on the device, by what for. Makes the cached data too, where they are not there yet."""
+    datamodule, _ = ready_data(config)
     step = train_step(config, build_net(config, num_classes=len(datamodule.classes)))
     step()
-    return {
-        "data": images * 3 * datamodule.image_size**2,
-        **step.state_bytes(),
-        "activations": step.activation_bytes(),
-    }
+    # validation is a part of what is stored for training
+    data = datamodule.train.stored.nbytes + datamodule.test.stored.nbytes
+    on_device = step.device.type == "cpu" or isinstance(datamodule.train_dataloader(), ResidentBatches)
+    return {"data": data if on_device else 0, **step.state_bytes(), "activations": step.activation_bytes()}

@@ -1,7 +1,7 @@
 """The usual pipeline on image files: PIL, CLAHE at every access, torchvision's transforms, DataLoader workers.
 
-It is spared what it can be: the files are uncompressed and of the right size, CLAHE is OpenCV's own, and the workers stay
-alive between epochs.
+It is spared what it can be: the files are uncompressed and of the right size, CLAHE is OpenCV's own, and the workers
+stay alive between epochs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def file_loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Shuffled batches of float [B, 3, S, S] and labels, from `workers` processes that stay alive."""
     return DataLoader(
-        dataset,  # type: ignore[arg-type] - collation turns its items into batches
+        dataset,  # type: ignore[arg-type]  # collation turns its items into batches
         batch_size=min(batch_size, len(dataset)),
         shuffle=True,
         drop_last=True,

@@ -68,7 +68,7 @@ class Subject:
 
     def as_table(self) -> Table:
         table = Table(title=self.title, title_justify="left", caption="\n".join(self.lines), caption_justify="left")
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for heading in (f"{self.unit}, median", "quartiles", self.comparison_title):
             table.add_column(heading, justify="right")
         for row in self.rows:

@@ -19,7 +19,6 @@ from vitexp.bench.report import Row, Subject
 from vitexp.errors import ConfigError
 
 TRAIN = Path(__file__).parents[2] / "train.py"
-DEFAULTS = ("model=vit_tiny", "data.batch_size=256")  # what bench.yaml changes in train.yaml
 IMPORTS = "import torch, lightning"
 
 
@@ -39,12 +38,12 @@ class ExitAtFirstStep(Callback):
 
 
 def measure_start(overrides: Sequence[str], *, starts: int) -> Subject:
-    """Whole processes, taking turns; `overrides` are those of the run. The first round is not counted: it fills caches."""
+    """Whole processes, taking turns; `overrides` are those of train.py. A first round fills caches, uncounted."""
     processes: dict[str, Callable[[], float]] = {
-        f'python -c "{IMPORTS}"': lambda: _seconds([sys.executable, "-c", IMPORTS]),
+        IMPORTS: lambda: _seconds([sys.executable, "-c", IMPORTS]),
         "train.py, to the first step": lambda: _seconds_to_first_step(overrides),
-        "train.py model=typo": lambda: _seconds(_python_train("model=typo"), exit_code=2),
-        "train.py --help": lambda: _seconds(_python_train("--help")),
+        "train.py model=typo": lambda: _seconds(python_train("model=typo"), exit_code=2),
+        "train.py --help": lambda: _seconds(python_train("--help")),
     }
     rounds: dict[str, list[float]] = {name: [] for name in processes}
     for number in range(starts + 1):
@@ -77,8 +76,8 @@ def _seconds_to_first_step(overrides: Sequence[str]) -> float:
         path = Path(folder) / "first_step"
         begun = time.time()
         checked(
-            train_command(
-                overrides,
+            python_train(
+                *overrides,
                 f'log_dir="{folder}"',
                 "+callbacks.first_step._target_=vitexp.bench.start.ExitAtFirstStep",
                 f'+callbacks.first_step.path="{path}"',
@@ -87,20 +86,15 @@ def _seconds_to_first_step(overrides: Sequence[str]) -> float:
         return float(path.read_text()) - begun
 
 
-def train_command(overrides: Sequence[str], *more: str) -> list[str]:
-    """`python train.py` with what bench.yaml changes, then `overrides`, then `more`."""
-    chosen = {each.partition("=")[0] for each in overrides}
-    return _python_train(*(each for each in DEFAULTS if each.partition("=")[0] not in chosen), *overrides, *more)
-
-
-def _python_train(*arguments: str) -> list[str]:
+def python_train(*arguments: str) -> list[str]:
+    """The command `python train.py` with `arguments`."""
     if not TRAIN.exists():
         raise ConfigError(f"there is no {TRAIN}; run the benchmark from a checkout.")
     return [sys.executable, str(TRAIN), *arguments]
 
 
 def checked(command: list[str], *, exit_code: int = 0) -> str:
-    """What the command prints. Raises ConfigError, with its last line, where it ends otherwise than with `exit_code`."""
+    """What the command prints. Raises ConfigError, with its last line of errors, where it ends with another code."""
     # none of vitexp's own variables: the process is to be as if somebody had typed the command
     inherited = {
         key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "VITEXP_PLAIN_ERRORS")

@@ -44,9 +44,9 @@ class AgainstBareStep(Callback):
             net=copy.deepcopy(module.net),
             optimizer=module.optimizer,
             precision=str(trainer.precision),
-            batch_size=datamodule.batch_size // trainer.accumulate_grad_batches,
+            batch_size=datamodule.batch_size,
             image_size=datamodule.image_size,
-            clip=trainer.gradient_clip_val,  # type: ignore[arg-type] - a number, or None
+            clip=trainer.gradient_clip_val,
             device=pl_module.device,
             compiled=module.net._compiled_call_impl is not None,
         )
@@ -76,7 +76,7 @@ class AgainstBareStep(Callback):
 def measure_train(config: DictConfig) -> Subject:
     """A run as train.py does it, without validation, checkpoints and figures; then one of a trivial net."""
     told = _run(config)
-    batch, steps = config.data.batch_size // config.trainer.accumulate_grad_batches, told["steps"]
+    batch, steps = config.data.batch_size, told["steps"]
     speeds = {key: (steps * batch / np.array(told[key])).tolist() for key in ("step_s", "fit_s")}
     ratio = paired_ratio(speeds["fit_s"], speeds["step_s"])
     trivial = _run(_trivial(config))
@@ -129,5 +129,5 @@ def _trivial(config: DictConfig) -> DictConfig:
     with open_dict(config):
         config.model = {**TRIVIAL_NET, "patch_size": config.data.image_size}
         config.data.batch_size = TRIVIAL_BATCH
-        config.trainer.update(accumulate_grad_batches=1, compile="off")
+        config.trainer.compile = "off"
     return config

@@ -156,15 +156,14 @@ class PositionEmbedding(FigureCallback):
 
 
 class AugmentedBatch(FigureCallback):
-    """The first training batch as the net sees it: augmented and mixed. Drawn once, when training begins."""
+    """The first training batch as the net sees it: augmented and mixed. Drawn when the first epoch has ended."""
 
     key = "augmented_batch"
-
-    batch: tuple[Tensor, Tensor]
 
     def __init__(self, *, images: int = 20) -> None:
         super().__init__()
         self.images = images
+        self.batch: tuple[Tensor, Tensor] | None = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: tuple[Tensor, Tensor], batch_idx: int
@@ -172,15 +171,20 @@ class AugmentedBatch(FigureCallback):
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             # its draws must not change those of the training
             with torch.random.fork_rng():
-                self.batch = cast(Classifier, pl_module).training_batch(batch)
+                images, targets = cast(Classifier, pl_module).training_batch(batch)
+            self.batch = images[: self.images], targets[: self.images]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.batch is not None:
             self._draw(trainer, pl_module, _data(trainer).train)
-            del self.batch
+            self.batch = None
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: test images are not augmented."""
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
-        seen, targets = (part[: self.images].float().cpu() for part in self.batch)
+        assert self.batch is not None
+        seen, targets = (part.float().cpu() for part in self.batch)
         unit = seen * module.std.cpu() + module.mean.cpu()
         return figures.augmented_batch(
             images=unit.clamp(0, 1).permute(0, 2, 3, 1).numpy(),

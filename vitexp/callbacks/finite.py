@@ -19,13 +19,13 @@ class NonFiniteLoss(UserError):
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Remembers on the device the first step with a loss of NaN or infinity, and looks at it when scalars are logged.
+    """Counts on the device the steps with a loss of NaN or infinity, and looks at the count when scalars are logged.
 
     Raises NonFiniteLoss then, and before each validation, so that the checkpoints keep weights from before.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.first: Tensor | None = None
+        self.count: Tensor | None = None
 
     def on_train_batch_end(
         self,
@@ -36,11 +36,8 @@ class StopOnNonFiniteLoss(Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(outputs, Mapping)
-        loss = outputs["loss"].detach()
-        if self.first is None:
-            self.first = torch.full_like(loss, -1.0)
-        unseen = ~torch.isfinite(loss) & (self.first < 0)
-        self.first = torch.where(unseen, torch.full_like(loss, float(trainer.global_step)), self.first)
+        bad = ~torch.isfinite(outputs["loss"].detach())
+        self.count = bad.long() if self.count is None else self.count + bad
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._look(trainer)
 
@@ -51,7 +48,8 @@ class StopOnNonFiniteLoss(Callback):
         self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:
-        if self.first is not None and (step := int(self.first.item())) >= 0:
+        if self.count is not None and (count := int(self.count.item())):
+            step = trainer.global_step - count + 1  # once the weights are no numbers, no loss is
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             raise NonFiniteLoss(
                 f"the loss is not a number since step {step} (learning rate {lr:.2g}); likely causes are too high a "

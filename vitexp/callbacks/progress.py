@@ -17,12 +17,14 @@ class EpochProgress(Callback):
     """A rich bar with images per second, where there is a terminal; a line an epoch in any case, also in train.log.
 
     show_bar: false leaves the bar away. started: seconds since the epoch at which the run began.
-    Afterwards `time_to_first_step_s`, and `images_per_s` over all training steps, without validation and figures.
+    Afterwards `time_to_first_step_s`; `first_step_s`, how long that step took, compiling included; and `images_per_s`
+    over all later training steps, without validation and figures.
     """
 
     def __init__(self, *, console: Console, show_bar: bool, started: float) -> None:
         self.console, self.show_bar, self.started = console, show_bar and console.is_terminal, started
         self.time_to_first_step_s: float | None = None
+        self.first_step_s: float | None = None
         self.images, self.seconds = 0, 0.0
         self.last_end = 0.0
         self.bar: Progress | None = None
@@ -57,11 +59,14 @@ class EpochProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.perf_counter()
-        if self.time_to_first_step_s is None:
-            self.time_to_first_step_s = round(time.time() - self.started, 3)
-        # images of all processes; from the end of one step to the end of the next, so that loading counts
+        # from the end of one step to the end of the next, so that loading counts
         since = self.last_end if batch_idx > 0 else self.batch_start
         self.last_end = now
+        if self.first_step_s is None:
+            self.time_to_first_step_s = round(time.time() - self.started, 3)
+            self.first_step_s = round(now - since, 3)
+            return
+        # images of all processes
         self.epoch_images += len(batch[1]) * trainer.world_size
         self.epoch_seconds += now - since
         if self.bar is not None and self.task is not None:

@@ -136,9 +136,7 @@ class ImageDataModule(LightningDataModule):
             world_size=world_size,
         )
 
-    def _batches(
-        self, part: Prepared, sampler: BatchSampler, augment: AlbumentationsAugment | None = None
-    ) -> Batches:
+    def _batches(self, part: Prepared, sampler: BatchSampler, augment: AlbumentationsAugment | None = None) -> Batches:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if augment is None and self._is_resident(device):
             return ResidentBatches(

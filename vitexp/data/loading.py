@@ -77,7 +77,7 @@ class ResidentBatches:
         batches = list(self.sampler)
         # the whole epoch at once: a copy for every batch would make the host wait for the device each time
         order = torch.cat(batches).to(self.stored.device) if batches else torch.empty(0)
-        for indices in order.split([len(batch) for batch in batches]):
+        for indices in torch.split(order, [len(batch) for batch in batches]):
             yield self.stored.index_select(0, self.rows[indices]), self.labels[indices]
 
 

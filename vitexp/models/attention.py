@@ -68,12 +68,10 @@ class Attention(nn.Module):
 
     def _heads_read(self, x: Tensor, read: int) -> tuple[Tensor, Tensor, Tensor]:
         """The same with the queries of the first `read` tokens alone: (B, num_heads, read, head_dim)."""
-        (q_weight, kv_weight), (q_bias, kv_bias) = (
-            part.split([part.shape[0] // 3, part.shape[0] // 3 * 2]) for part in (self.qkv.weight, self.qkv.bias)
-        )
-        q = F.linear(x[:, :read], q_weight, q_bias).unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
-        kv = F.linear(x, kv_weight, kv_bias).unflatten(2, (2, self.num_heads, self.head_dim))
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        (batch, tokens, dim), weight, bias = x.shape, self.qkv.weight, self.qkv.bias
+        q = F.linear(x[:, :read], weight[:dim], bias[:dim]).view(batch, read, self.num_heads, self.head_dim)
+        kv = F.linear(x, weight[dim:], bias[dim:]).view(batch, tokens, 2, self.num_heads, self.head_dim)
+        q, (k, v) = q.transpose(1, 2), kv.permute(2, 0, 3, 1, 4).unbind(0)
         return self.q_norm(q), self.k_norm(k), v
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

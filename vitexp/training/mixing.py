@@ -33,8 +33,8 @@ class Mixing:
         """Mixed images and soft targets.
 
         images: float [B, C, H, W]; labels: int64 [B]; progress: share of the training that is done, in [0, 1].
-        Returns images of the same shape and targets, float [B, num_classes], whose rows sum to 1. The draws come from
-        torch's CPU generator, so that no device is waited for.
+        Returns images of the same shape and targets, float [B, num_classes], whose rows sum to 1. Partners are drawn
+        on the device, and what is one number for all images on the CPU, so that no device is waited for.
         """
         targets = F.one_hot(labels, self.num_classes).to(images.dtype)
         on = self.mixup_alpha > 0 or self.cutmix_alpha > 0
@@ -44,7 +44,7 @@ class Mixing:
         cut = torch.rand(()).item() < self.mix_switch_prob if both else self.cutmix_alpha > 0
         alpha = self.cutmix_alpha if cut else self.mixup_alpha
         share = float(torch.distributions.Beta(alpha, alpha).sample())
-        partner = torch.randperm(len(labels)).to(images.device)
+        partner = torch.randperm(len(labels), device=images.device)
         if cut:
             images, share = cutmix(images, partner, share)
         else:
