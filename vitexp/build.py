@@ -48,8 +48,8 @@ def build_datamodule(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
     sample = augment if isinstance(augment, AlbumentationsAugment) else None
     if sample is not None and data.resident == "device":
         raise ConfigError(
-            "data.resident=device needs an augmentation of whole batches; augment=albumentations works image by image in "
-            "memory, so take data.resident=auto or another augment."
+            "data.resident=device needs an augmentation of whole batches; augment=albumentations works image by image "
+            "in memory, so take data.resident=auto or another augment."
         )
     datamodule = ImageDataModule(
         name=data.name,

@@ -11,8 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import jinja2
-
 # Title and how to read it, by the beginning of the file's name (the callbacks' keys); in the order of the page.
 _CAPTIONS: Final = {
     "curves": (
@@ -80,6 +78,8 @@ def write_report(folder: Path) -> Path:
         raise FileNotFoundError(f"there is no run folder {folder}")
     result, problem = _read_result(folder / "result.json")
     config = folder / "config.yaml"
+    import jinja2  # only once a run ends
+
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

@@ -101,10 +101,12 @@ def _circumstances(config: DictConfig) -> dict[str, Any]:
     """Where, with what code and in what precision."""
     import torch
 
-    from vitexp.hardware import choose_device, describe_device, resolve_compile, resolve_precision
+    from vitexp.hardware import choose_device, describe_device, keep_freed_memory, resolve_compile, resolve_precision
     from vitexp.records import environment
 
     device = choose_device(config.trainer.accelerator)
+    if device.type == "cpu":
+        keep_freed_memory()  # as a run does; it hastens the peers too
     return {
         "environment": {**environment(), "device": describe_device(device), "device_count": 1},
         "threads": torch.get_num_threads(),

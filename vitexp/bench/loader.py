@@ -16,12 +16,13 @@ from torch import nn
 from vitexp.bench.report import Row, Subject, paired_ratio
 from vitexp.bench.rounds import take_turns
 from vitexp.build import build_datamodule, build_module
+from vitexp.data.augment import SignsAugment
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.hardware import choose_device
 from vitexp.training.module import Classifier, to_unit_range
 
 FILES = 2_000  # images that the usual pipeline reads
-OURS, THEIRS = "vitexp", "per-image pipeline"
+OURS, LIKE, THEIRS = "vitexp", "vitexp, rotation and shift only", "per-image pipeline"
 
 
 def measure_loader(config: DictConfig) -> Subject:
@@ -29,9 +30,12 @@ def measure_loader(config: DictConfig) -> Subject:
     device = choose_device(config.trainer.accelerator)
     datamodule, augment = ready_data(config)
     module = build_module(config, datamodule, augment).to(device)
-    contestants = {OURS: _our_epoch(datamodule, module, device)}
+    contestants = {OURS: _our_epoch(datamodule, module, module.augment, device)}
     with tempfile.TemporaryDirectory() as folder:
         if config.peers:
+            # like for like: what the usual pipeline does to an image, and no more
+            like = SignsAugment(rotation=15, translation=0.125, padding="zeros")
+            contestants[LIKE] = _our_epoch(datamodule, module, like, device)
             contestants[THEIRS] = _their_epoch(datamodule, Path(folder), device)
         for epoch in contestants.values():
             epoch()  # starts the workers
@@ -41,8 +45,11 @@ def measure_loader(config: DictConfig) -> Subject:
         title=f"Loading and augmenting, no net: {config.data.name}, batch {config.data.batch_size}",
         unit="images/s",
         comparison="ratio",
-        comparison_title="vitexp / this",
-        rows=[Row(name=name, rounds=each, compared=paired_ratio(speeds[OURS], each)) for name, each in speeds.items()],
+        comparison_title="rotation and shift / this" if config.peers else "vitexp / this",
+        rows=[
+            Row(name=name, rounds=each, compared=paired_ratio(speeds[LIKE if config.peers else OURS], each))
+            for name, each in speeds.items()
+        ],
         facts={"worker_processes_of_peer": _cores()} if config.peers else {},
     )
 
@@ -64,14 +71,16 @@ def ready_data(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
     return datamodule, augment
 
 
-def _our_epoch(datamodule: ImageDataModule, module: Classifier, device: torch.device) -> Callable[[], int]:
+def _our_epoch(
+    datamodule: ImageDataModule, module: Classifier, augment: nn.Module, device: torch.device
+) -> Callable[[], int]:
     loader = datamodule.train_dataloader()
 
     def epoch() -> int:
         images = 0
         with torch.no_grad():
             for batch, _ in loader:
-                images += len(module.normalize(module.augment(to_unit_range(batch.to(device, non_blocking=True)))))
+                images += len(module.normalize(augment(to_unit_range(batch.to(device, non_blocking=True)))))
         return images
 
     return epoch

@@ -67,7 +67,11 @@ class Classifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [B, num_classes], of uint8 images, [B, S, S, 3]."""
-        return cast(Tensor, self.net(self.prepared(images)))
+        return self._logits(self.prepared(images))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        # The layout in which convolutions are fastest: simple_cnn trains 1.7 times as fast with it.
+        return cast(Tensor, self.net(images.contiguous(memory_format=torch.channels_last)))
 
     def prepared(self, images: Tensor) -> Tensor:
         """uint8 [B, S, S, 3] as the net takes it without augmentation: float [B, 3, S, S], normalized."""
@@ -89,7 +93,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, targets = self.training_batch(batch)
-        logits = self.net(images)
+        logits = self._logits(images)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
         right = (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).sum()
         self.train_sums += torch.stack([loss.detach() * len(targets), right, torch.full_like(right, len(targets))])
@@ -180,4 +184,5 @@ class Classifier(LightningModule):
 
 def to_unit_range(images: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] to float [B, 3, H, W] in [0, 1]."""
-    return images.permute(0, 3, 1, 2).float().div_(255.0)
+    # Contiguous, because augmentation is up to six times faster on planes than on interleaved colours.
+    return images.permute(0, 3, 1, 2).contiguous().float().div_(255.0)
