@@ -24,7 +24,7 @@ SCHEMA = 1
 METRICS = ("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "ece", "loss")
 
 # Where a run is kept and how it is shown does not change what it computes.
-NOT_HASHED = ("name", "log_dir", "logger", "callbacks", "hydra")
+NOT_HASHED = ("name", "log_dir", "run_id", "logger", "callbacks", "hydra")
 
 
 class RunRecord:
@@ -39,10 +39,10 @@ class RunRecord:
 
     @classmethod
     def start(cls, config: DictConfig, *, overrides: list[str]) -> RunRecord:
-        """Make the folder with config.yaml and result.json, status "running"."""
-        run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        """Make the folder with config.yaml and result.json, status "running"; one that is named may be there already."""
+        run_id = config.run_id or f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         folder = Path(config.log_dir).expanduser().resolve() / config.name / run_id
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=config.run_id is not None)
         record = cls(
             folder,
             {

@@ -1,0 +1,49 @@
+"""A sweep of fake trainers, for the tests: its trials, and as a process of its own that can be killed.
+
+python fake_sweep.py FOLDER ENGINE NUMBER [fake trainer's options ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from vitexp.sweeps.engines import Engine, run_trials
+from vitexp.sweeps.engines.local import LocalEngine
+from vitexp.sweeps.engines.ray_engine import RayEngine
+from vitexp.sweeps.engines.slurm import SlurmEngine
+from vitexp.sweeps.trial import Event, Trial
+
+COMMON = {"retries": 0, "timeout": None, "gpus_per_trial": "auto", "cpus_per_trial": "auto"}
+
+
+def fake_trial(folder: Path, *options: str) -> Trial:
+    """A trial of the fake trainer, in `folder`."""
+    trainer = str(Path(__file__).with_name("fake_trainer.py"))
+    command = (sys.executable, "-S", trainer, str(folder), *options)
+    return Trial(row=folder.name, seed=0, overrides=options, folder=folder, command=command)
+
+
+def local(**changes: Any) -> Engine:
+    return LocalEngine(**{**COMMON, **changes})
+
+
+def ray(**changes: Any) -> Engine:
+    return RayEngine(**{**COMMON, "address": None, "gpus": None, **changes})
+
+
+def slurm(**changes: Any) -> Engine:
+    here = {"cluster": "local", "gpus_per_trial": 0, "cpus_per_trial": 1, "parameters": {}}
+    return SlurmEngine(**{**COMMON, **here, **changes})
+
+
+if __name__ == "__main__":
+    folder, kind, number, *options = sys.argv[1:]
+    engine = {"local": local, "ray": lambda: ray(gpus=4), "slurm": slurm}[kind]()
+    trials = [fake_trial(Path(folder) / str(index), *options) for index in range(int(number))]
+
+    def tell(event: Event) -> None:
+        print(type(event).__name__, getattr(event, "status", ""), flush=True)
+
+    run_trials(trials, engine, folder=Path(folder), on_event=tell)

@@ -1,0 +1,44 @@
+"""Which processes there are, for tests that must leave none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def with_argument(text: str) -> list[int]:
+    """Processes with an argument that contains `text`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                arguments = (folder / "cmdline").read_bytes()
+            except OSError:  # gone meanwhile
+                continue
+            if text.encode() in arguments:
+                found.append(int(folder.name))
+    return found
+
+
+def of_session(leader: int) -> list[int]:
+    """Processes of the session that `leader` opened: what it started, unless that opened one of its own."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text()
+            except OSError:  # gone meanwhile
+                continue
+            state, _, _, session = stat.rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+def until(holds: Callable[[], bool], *, seconds: float = 30) -> None:
+    """Wait until `holds()`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)

@@ -1,0 +1,335 @@
+"""Engines: what is left is run, once, on the slots there are; nothing outlives the sweep."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from tests.conftest import CONF
+from tests.sweeps import fake_sweep
+from tests.sweeps.fake_sweep import fake_trial, local, ray, slurm
+from tests.sweeps.processes import of_session, until, with_argument
+from vitexp.errors import ConfigError
+from vitexp.sweeps.engines import Engine, run_trials
+from vitexp.sweeps.engines.ray_engine import RayEngine
+from vitexp.sweeps.lock import Held, hold
+from vitexp.sweeps.trial import Finished, Ready, Started, Trial, status
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+needs_submitit = pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+
+
+def sweep(folder: Path, number: int, *options: str) -> list[Trial]:
+    return [fake_trial(folder / str(index), *options) for index in range(number)]
+
+
+def lines(trials: list[Trial], file: str) -> list[int]:
+    """Lines of `file` in the folders of `trials`: "starts" counts processes, "spans" completions."""
+    paths = [trial.folder / file for trial in trials]
+    return [len(path.read_text().splitlines()) if path.exists() else 0 for path in paths]
+
+
+def spans(trials: list[Trial]) -> list[tuple[float, float, str]]:
+    """Begin, end and GPUs of the trials."""
+    words = [(trial.folder / "spans").read_text().split() for trial in trials]
+    return [
+        (float(begin), float(end), *gpus) if gpus else (float(begin), float(end), "") for begin, end, *gpus in words
+    ]
+
+
+def at_once(spans: list[tuple[float, float, str]]) -> int:
+    """How many run at once at most."""
+    return max(sum(begin <= moment < end for begin, end, _ in spans) for moment, _, _ in spans)
+
+
+def driver(folder: Path, kind: str, number: int, *options: str) -> subprocess.Popen[bytes]:
+    """A sweep as a process of its own, leader of its group as a terminal would start it."""
+    command = [sys.executable, "-m", fake_sweep.__name__, str(folder), kind, str(number), *options]
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+# What all engines share
+
+
+def test_what_is_completed_is_left_alone_and_the_rest_runs(tmp_path: Path) -> None:
+    trials = [*sweep(tmp_path, 2), fake_trial(tmp_path / "bad", "end=crash"), fake_trial(tmp_path / "new")]
+    assert run_trials(trials[:2], local(), folder=tmp_path, on_event=print) == []
+    events: list[Any] = []
+    assert run_trials(trials, local(), folder=tmp_path, on_event=events.append) == [trials[2]]
+    assert [type(event) for event in events] == [Ready, Started, Finished, Started, Finished]
+    assert [event.status for event in events if isinstance(event, Finished)] == ["failed", "completed"]
+    assert lines(trials, "starts") == [1, 1, 1, 1]
+    run_trials(trials, local(), folder=tmp_path, on_event=print)
+    assert lines(trials, "starts") == [1, 1, 2, 1]  # what failed has another chance
+
+
+def test_a_second_sweep_is_told_who_runs_the_first(tmp_path: Path) -> None:
+    with (
+        hold(tmp_path / "sweep.lock", wait=False),
+        pytest.raises(Held, match=rf"{tmp_path} is in use by process {os.getpid()} on .*; wait for it, or stop it\."),
+    ):
+        run_trials(sweep(tmp_path, 1), local(), folder=tmp_path, on_event=print)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_being_stopped_stops_all_and_the_next_goes_on(tmp_path: Path, sent: int, code: int) -> None:
+    process, trials = driver(tmp_path, "local", 3, "seconds=1"), sweep(tmp_path, 3, "seconds=1")
+    until(lambda: lines(trials, "spans") == [1, 0, 0] and lines(trials, "starts") == [1, 1, 0])
+    time.sleep(0.2)
+    os.killpg(process.pid, sent)
+    assert process.wait(20) == code
+    assert not with_argument(str(tmp_path))
+    assert [status(trial) for trial in trials] == ["completed", "interrupted", None]
+    assert run_trials(trials, local(), folder=tmp_path, on_event=print) == []
+    assert lines(trials, "spans") == [1, 1, 1]
+
+
+def kill_at_random(folder: Path, kind: str, *, trials: int, kills: int, seconds: float, within: float) -> list[Trial]:
+    """SIGKILL a sweep `kills` times, each within `within` seconds of its first trial; then let it end."""
+    drawn = random.Random(0)
+    cells = sweep(folder, trials, f"seconds={seconds}")
+    for _ in range(kills):
+        before = sum(lines(cells, "starts"))
+        process = driver(folder, kind, trials, f"seconds={seconds}")
+        until(lambda: sum(lines(cells, "starts")) > before or process.poll() is not None, seconds=90)  # noqa: B023
+        time.sleep(drawn.uniform(0, within))
+        process.kill()
+        process.wait()
+    process = driver(folder, kind, trials, f"seconds={seconds}")
+    assert process.wait(300) == 0
+    return cells
+
+
+def test_sigkill_of_the_sweep_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    trials = kill_at_random(tmp_path, "local", trials=5, kills=3, seconds=0.2, within=0.5)
+    assert lines(trials, "spans") == [1] * 5
+    assert [status(trial) for trial in trials] == ["completed"] * 5
+
+
+@pytest.mark.slow
+@needs_ray
+def test_sigkill_of_a_sweep_on_ray(tmp_path: Path) -> None:
+    trials = kill_at_random(tmp_path, "ray", trials=12, kills=3, seconds=1, within=3)
+    assert lines(trials, "spans") == [1] * 12
+
+
+@pytest.mark.parametrize("option", ["local", "ray", "slurm"])
+def test_the_options_make_engines(option: str) -> None:
+    assert isinstance(instantiate(OmegaConf.load(CONF / "engine" / f"{option}.yaml")), Engine)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("retries", -1),
+        ("retries", 1.5),
+        ("timeout", 0),
+        ("timeout", "1h"),
+        ("gpus_per_trial", 1.5),
+        ("gpus_per_trial", -1),
+        ("gpus_per_trial", "all"),
+        ("cpus_per_trial", 0),
+        ("cpus_per_trial", 0.5),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"engine.{setting}={value} must be"):
+        local(**{setting: value})
+
+
+# engine=local
+
+
+@pytest.mark.parametrize(("asked", "visible"), [("auto", "3"), (0, ""), (0.5, "3"), (2, "3,5")])
+def test_local_trials_get_the_first_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: object, visible: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    [trial] = sweep(tmp_path, 1)
+    run_trials([trial], local(gpus_per_trial=asked), folder=tmp_path, on_event=print)
+    assert spans([trial])[0][2] == visible
+
+
+def test_local_refuses_gpus_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match=r"engine\.gpus_per_trial=1, but there are 0 GPUs here"):
+        run_trials(sweep(tmp_path, 1), local(gpus_per_trial=1), folder=tmp_path, on_event=print)
+
+
+@pytest.mark.parametrize(("of_the_user", "threads"), [(None, "3"), ("7", "7")])
+def test_threads_are_the_cpus_of_a_trial_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_the_user: str | None, threads: str
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if of_the_user:
+        monkeypatch.setenv("OMP_NUM_THREADS", of_the_user)
+    [trial] = sweep(tmp_path, 1)
+    run_trials([trial], local(cpus_per_trial=3), folder=tmp_path, on_event=print)
+    assert json.loads((trial.folder / "result.json").read_text())["threads"] == threads
+
+
+# engine=ray
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "trials", "share", "slots"),
+    [
+        ([{"CPU": 64, "GPU": 8}], {}, 100, (8, 1), 8),
+        ([{"CPU": 2, "GPU": 8}], {}, 100, (0.25, 1), 8),  # too few cores keep no GPU idle
+        ([{"CPU": 4, "GPU": 3}], {"gpus_per_trial": 0.5}, 100, (0.6666, 0.5), 6),
+        ([{"CPU": 16, "GPU": 4}], {"gpus_per_trial": 0.3}, 100, (1, 0.3), 12),  # 3 a GPU, none across two
+        ([{"CPU": 16, "GPU": 5}], {"gpus_per_trial": 2}, 100, (6, 2), 2),
+        ([{"CPU": 64, "GPU": 8}, {"CPU": 96}], {}, 100, (8, 1), 8),  # the GPU node's own CPUs count
+        ([{"CPU": 8, "GPU": 2}], {"gpus_per_trial": 0}, 4, (2, 0), 4),
+        ([{"CPU": 8}], {}, 100, (1, 0), 8),
+        ([{"CPU": 8}, {"CPU": 4}], {}, 2, (6, 0), 1),
+        ([{"CPU": 8}], {"cpus_per_trial": 3}, 100, (3, 0), 2),
+    ],
+)
+def test_ray_shares_what_there_is(
+    nodes: Any, asked: dict[str, Any], trials: int, share: tuple[float, float], slots: int
+) -> None:
+    from vitexp.sweeps.engines.ray_engine import _slots
+
+    engine = ray(**asked)
+    assert isinstance(engine, RayEngine)
+    assert engine._share(nodes, trials) == share
+    assert _slots(nodes, *share) == slots
+
+
+def test_ray_refuses_what_no_node_has() -> None:
+    engine = ray(gpus_per_trial=2)
+    assert isinstance(engine, RayEngine)
+    with pytest.raises(ConfigError, match="no node has the 2 GPUs"):
+        engine._share([{"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}], 1)
+
+
+def test_pretend_gpus_are_for_a_ray_of_our_own() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.gpus=8 is for a Ray that starts here"):
+        ray(gpus=8, address="auto")
+
+
+@pytest.mark.parametrize(("engine", "package"), [(ray(), "ray"), (slurm(), "submitit")])
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=r'needs one more package: pip install "vitexp\[sweep\]"'):
+        run_trials(sweep(tmp_path, 1), engine, folder=tmp_path, on_event=print)
+
+
+@needs_ray
+def test_ray_packs_shares_of_gpus_and_survives_failures(tmp_path: Path) -> None:
+    """Two pretend GPUs: four trials that wait for each other; one that crashes, and one that cannot even be started."""
+    before = set(with_argument("raylet"))
+    good = sweep(tmp_path, 4, "meet=4")
+    bad = [
+        fake_trial(tmp_path / "bad" / "crash", "end=crash"),
+        Trial(**{**vars(good[0]), "folder": tmp_path / "x", "command": (1,)}),
+    ]
+    events: list[Any] = []
+    engine = ray(gpus=2, gpus_per_trial=0.5, timeout=60)
+    assert run_trials([*bad, *good], engine, folder=tmp_path, on_event=events.append) == bad
+    assert next(event for event in events if isinstance(event, Ready)).slots == 4
+    assert len([event for event in events if isinstance(event, Finished)]) == 6
+    assert "TypeError" in json.loads((tmp_path / "x" / "result.json").read_text())["error"]
+    assert sorted(gpu for _, _, gpu in spans(good)) == ["0", "0", "1", "1"]
+    assert set(with_argument("raylet")) <= before
+
+
+@pytest.mark.slow
+@needs_ray
+def test_whole_gpus_are_never_shared(tmp_path: Path) -> None:
+    drawn = random.Random(0)
+    trials = [fake_trial(tmp_path / str(index), f"seconds={drawn.uniform(0, 0.4):.3f}") for index in range(60)]
+    assert run_trials(trials, ray(gpus=4), folder=tmp_path, on_event=lambda _: None) == []
+    for gpu in ("0", "1", "2", "3"):
+        assert at_once([span for span in spans(trials) if span[2] == gpu]) == 1
+
+
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_stopping_ray_leaves_no_process(tmp_path: Path, sent: int, code: int) -> None:
+    process, trials = driver(tmp_path, "ray", 6, "seconds=60"), sweep(tmp_path, 6)
+    until(lambda: sum(lines(trials, "starts")) >= 2, seconds=90)
+    time.sleep(0.5)
+    process.send_signal(sent)
+    assert process.wait(60) == code
+    assert not with_argument(str(tmp_path)) and not of_session(process.pid)
+    assert {status(trial) for trial in trials} <= {"interrupted", None}
+
+
+@pytest.mark.slow
+@needs_ray
+def test_trials_of_a_node_that_vanishes_are_taken_up_by_another(tmp_path: Path) -> None:
+    """Two nodes of one Ray on this machine share a sweep; one is killed while its trials run."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    doomed = cluster.add_node(num_cpus=2)
+    trials, begun = sweep(tmp_path, 12, "meet=4", "seconds=2"), []
+
+    def kill_once_four_run(event: Any) -> None:
+        begun.extend([event] if isinstance(event, Started) else [])
+        if len(begun) == 4 and event is begun[-1]:
+            until(lambda: sum(lines(trials, "starts")) == 4)
+            cluster.remove_node(doomed, allow_graceful=False)
+
+    try:
+        engine = ray(address=cluster.address, cpus_per_trial=1)
+        assert run_trials(trials, engine, folder=tmp_path, on_event=kill_once_four_run) == []
+    finally:
+        cluster.shutdown()
+    assert sum(lines(trials, "starts")) == 14  # the two of that node began twice
+    assert lines(trials, "spans") == [1] * 12  # but each was completed once
+
+
+# engine=slurm, by submitit's local executor
+
+
+@needs_submitit
+def test_slurm_runs_the_trials_as_jobs(tmp_path: Path) -> None:
+    trials = [fake_trial(tmp_path / "good"), fake_trial(tmp_path / "bad", "end=crash")]
+    events: list[Any] = []
+    assert run_trials(trials, slurm(), folder=tmp_path, on_event=events.append) == [trials[1]]
+    kinds = [(type(event), event.trial.row) for event in events if not isinstance(event, Ready)]
+    assert sorted(kinds, key=str) == sorted([(k, r) for k in (Started, Finished) for r in ("good", "bad")], key=str)
+
+
+@needs_submitit
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"gpus_per_trial": "auto"}, "engine=slurm needs whole numbers"),
+        ({"gpus_per_trial": 0.5}, "engine=slurm needs whole numbers"),
+        ({"cluster": "slurm"}, "engine=slurm: Could not detect"),
+        ({"parameters": {"nonsense": 1}}, "engine=slurm: .*nonsense"),
+    ],
+)
+def test_slurm_refuses_what_cannot_be(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        run_trials(sweep(tmp_path, 1), slurm(**changes), folder=tmp_path, on_event=print)
+
+
+@pytest.mark.slow
+@needs_submitit
+def test_stopping_slurm_cancels_its_jobs(tmp_path: Path) -> None:
+    process, trials = driver(tmp_path, "slurm", 2, "seconds=60"), sweep(tmp_path, 2)
+    until(lambda: sum(lines(trials, "starts")) == 2)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    until(lambda: not with_argument(str(tmp_path)))

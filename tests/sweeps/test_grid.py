@@ -1,0 +1,105 @@
+"""Which trials make up a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import CONF
+from vitexp.errors import ConfigError
+from vitexp.sweeps.grid import Row, ablation_rows, plan
+from vitexp.sweeps.sweep import own_arguments
+from vitexp.sweeps.trial import Trial
+
+STEPS = [{"name": "A", "set": ["optim.lr=1e-2"]}, {"name": "B", "set": ["model.depth=2"]}]
+
+
+def planned(*arguments: str, ablation: dict[str, Any] | None = None) -> tuple[list[Row], list[Trial]]:
+    return plan(name="s", log_dir=Path("/nowhere"), ablation=ablation, arguments=arguments)
+
+
+def test_a_grid_crosses_all_values_and_runs_seed_by_seed() -> None:
+    rows, trials = planned("optim.lr=1e-4,3e-4", "model.depth=2,3", "model=vit_tiny", "seed=range(3)")
+    assert [row.name for row in rows] == [
+        *("optim.lr=0.0001, model.depth=2", "optim.lr=0.0001, model.depth=3"),
+        *("optim.lr=0.0003, model.depth=2", "optim.lr=0.0003, model.depth=3"),
+    ]
+    assert [(trial.seed, trial.row) for trial in trials] == [(seed, row.name) for seed in range(3) for row in rows]
+    assert "model=vit_tiny" in trials[0].overrides
+    assert len({trial.folder for trial in trials}) == 12
+
+
+def test_the_folder_is_the_hash_of_what_is_computed_and_nothing_else() -> None:
+    [one], [other], [same] = (
+        planned(*arguments)[1] for arguments in (["seed=1"], ["seed=2"], ["seed=1", "logger=csv"])
+    )
+    assert one.folder == same.folder
+    assert one.folder != other.folder
+    assert one.folder.parent == Path("/nowhere/s")
+    assert f"run_id={one.folder.name}" in one.overrides
+
+
+def test_the_trials_share_a_group_in_wandb_where_they_log_to_it() -> None:
+    assert "logger.wandb.group=s" in planned("seed=1,2")[1][0].overrides
+    assert not any("group" in override for override in planned("seed=1,2", "logger=csv")[1][0].overrides)
+
+
+def test_rows_of_every_kind_of_ablation() -> None:
+    def overrides(**kind: bool) -> dict[str, tuple[str, ...]]:
+        return {row.name: row.overrides for row in ablation_rows({"base": ["seed=0"], "rows": STEPS, **kind})}
+
+    a, b = "optim.lr=1e-2", "model.depth=2"
+    assert overrides() == {"A": ("seed=0", a), "B": ("seed=0", b)}
+    assert overrides(cumulative=True) == {"A": ("seed=0", a), "B": ("seed=0", a, b)}
+    assert overrides(leave_one_out=True) == {
+        "full": ("seed=0", a, b),
+        "without A": ("seed=0", b),
+        "without B": ("seed=0", a),
+    }
+
+
+def test_a_row_replaces_the_base_and_the_command_line_both() -> None:
+    ablation = {"base": ["optim.lr=1", "seed=7"], "rows": STEPS, "seeds": [0, 1]}
+    rows, trials = planned("model.depth=5", ablation=ablation)
+    assert rows[0].overrides == ("seed=7", "optim.lr=1e-2", "model.depth=5")
+    assert [row.name for row in rows] == ["A", "B"]
+    assert {trial.seed for trial in trials} == {0, 1}
+    assert {trial.seed for trial in planned("seed=5", ablation=ablation)[1]} == {5}
+
+
+def test_an_ablation_may_be_crossed_with_a_grid() -> None:
+    rows, trials = planned("model=vit_tiny,vit_small", ablation={"rows": STEPS, "seeds": [0]})
+    assert [row.name for row in rows][:2] == ["A, model=vit_tiny", "A, model=vit_small"]
+    assert len(trials) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["model.patch_size=4,5"], "'model.patch_size=5': model.patch_size=5 does not divide"),
+        (["optim.lr=1e-3,0.001"], "are the same configuration"),
+        (["run_id=a,b"], "run_id is given to every trial by the sweep"),
+    ],
+)
+def test_refuses_before_anything_runs(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence.replace(".", r"\.")):
+        planned(*arguments)
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_ablation_can_be_composed(path: Path) -> None:
+    ablation: Any = OmegaConf.to_container(OmegaConf.load(path))
+    rows, trials = planned("data=cifar10", "data.root=x", ablation=ablation)
+    assert len(trials) == 3 * len(rows) >= 15
+    assert f"python sweep.py ablation={path.stem}" in path.read_text()
+
+
+def test_own_keys_stay_and_those_of_the_trials_travel_in_one() -> None:
+    typed = ["ablation=models", "engine.retries=2", "model=a,b", 'x="q\\"r"', "show=true", "--help"]
+    assert own_arguments(typed) == [
+        *("ablation=models", "engine.retries=2", "show=true", "--help"),
+        r'trials=["model=a,b","x=\"q\\\"r\""]',
+    ]

@@ -1,0 +1,163 @@
+"""engine=ray: as many trials at once as fit, on this machine or on a cluster; Ray Core decides where and when."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitexp.errors import ConfigError
+from vitexp.sweeps.engines import Engine, OnEvent, cores, thread_limit
+from vitexp.sweeps.trial import Finished, Ready, Started, Trial, record_failure, run_trial
+
+# Longer than a trial may take to stop.
+_PATIENCE_S = 20.0
+
+# For a Ray that is ours alone, read when ray is imported: all its ports on 127.0.0.1; and where memory runs out, the
+# kernel ends the trial that took it and we record that, instead of Ray ending the worker and starting over for ever.
+_PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_memory_monitor_refresh_ms": "0"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayEngine(Engine):
+    """Submits every trial as a Ray task that asks for its CPUs and GPUs."""
+
+    address: str | None
+    gpus: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gpus is not None and self.address is not None:
+            raise ConfigError(
+                f"engine.gpus={self.gpus} is for a Ray that starts here (engine.address=null); the one at "
+                f"{self.address} knows its own."
+            )
+
+    def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
+        """See Engine."""
+        with self._connected() as ray:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            cpus, gpus = self._share(nodes, len(trials))
+            on_event(Ready(slots=_slots(nodes, cpus, gpus), where=_described(nodes, cpus, gpus)))
+            task = ray.remote(
+                num_cpus=cpus,
+                num_gpus=gpus,
+                max_retries=-1,  # a node that vanishes is not the trial's fault
+                max_calls=0,  # or else a GPU's worker would start anew for every trial; ours never touches the GPU
+            )(_run_on_node)
+            settings = {"retries": self.retries, "timeout": self.timeout, "cwd": Path.cwd()}
+            streams = {task.remote(trial, environment=thread_limit(cpus), **settings): trial for trial in trials}
+            try:
+                while streams:
+                    for stream in ray.wait(list(streams), num_returns=1)[0]:
+                        event = _next(ray, stream, streams[stream])
+                        if event is None:
+                            del streams[stream]
+                        else:
+                            on_event(event)
+            except BaseException:
+                for stream in streams:
+                    ray.cancel(stream)
+                ray.wait([stream.completed() for stream in streams], num_returns=len(streams), timeout=_PATIENCE_S)
+                raise
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """The ray package, connected to the cluster at `address`, or to a Ray that starts and ends with us."""
+        if self.address is None:
+            os.environ.update(_PRIVATE)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError(
+                "engine=ray needs one more package, pip install ray; engine=local does without."
+            ) from error
+        # under /tmp: the paths of Ray's sockets may have 107 characters
+        with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+            on_sigterm = signal.getsignal(signal.SIGTERM)
+            try:
+                self._init(ray, folder)
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has put its own in place
+                yield ray
+            finally:
+                ray.shutdown()
+
+    def _init(self, ray: Any, folder: str) -> None:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address is None:
+            here = {"num_cpus": cores(), "num_gpus": self.gpus, "include_dashboard": False}
+            ray.init("local", _temp_dir=folder, **here, **quiet)
+            return
+        try:
+            ray.init(self.address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise ConfigError(
+                f"engine.address={self.address}: no Ray lets us in there: it is not up, or it asks for a token; "
+                "engine.address=null starts one here."
+            ) from error
+
+    def _share(self, nodes: Sequence[Mapping[str, float]], trials: int) -> tuple[float, float]:
+        """CPUs and GPUs of one trial. Raises ConfigError where no node has as many."""
+        has_gpu = [node for node in nodes if node.get("GPU")]
+        gpus = self.gpus_per_trial if self.gpus_per_trial != "auto" else float(bool(has_gpu))
+        cpus = self.cpus_per_trial if self.cpus_per_trial != "auto" else _fair_cpus(nodes, gpus, trials)
+        if not _slots(nodes, cpus, gpus):
+            raise ConfigError(
+                f"no node has the {gpus:g} GPUs (engine.gpus_per_trial) and {cpus:g} CPUs (engine.cpus_per_trial) of a "
+                f"trial; the largest has {max(node.get('GPU', 0) for node in nodes):g} and "
+                f"{max(node.get('CPU', 0) for node in nodes):g}."
+            )
+        return cpus, gpus
+
+
+def _run_on_node(trial: Trial, *, environment: dict[str, str], **settings: Any) -> Iterator[Started | Finished]:
+    """The Ray task. Always two events, so that a node that takes the trial over tells the same story."""
+    import ray
+
+    gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+    yield from run_trial(trial, environment={**environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}, **settings)
+
+
+def _next(ray: Any, stream: Any, trial: Trial) -> Started | Finished | None:
+    """The next event of a trial; None where there is no more."""
+    try:
+        event: Started | Finished = ray.get(next(stream))
+        return event
+    except StopIteration:
+        return None
+    except ray.exceptions.RayError as error:  # the task died, not the trial's process: no vitexp on that node, perhaps
+        return record_failure(trial, str(error).strip().splitlines()[-1])
+
+
+def _fair_cpus(nodes: Sequence[Mapping[str, float]], gpus: float, trials: int) -> float:
+    """An equal share of a node's CPUs for all that its GPUs run at once; without GPUs, of all CPUs for all `trials`."""
+    if gpus:  # a share of one core may be: too few cores must not keep a GPU idle
+        share = min((node["CPU"] * gpus / node["GPU"] for node in nodes if node.get("GPU", 0) >= gpus), default=1)
+        return math.floor(share) if share >= 1 else max(1, math.floor(share * 10_000)) / 10_000  # what Ray can count
+    there = [node.get("CPU", 0) for node in nodes]
+    return max(1, min(max(there), sum(there) // trials))
+
+
+def _slots(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """How many trials run at once on idle `nodes`; none shares parts of two GPUs."""
+    slots = 0
+    for node in nodes:
+        by_cpu, there = int(node.get("CPU", 0) / cpus + 1e-9), int(node.get("GPU", 0))
+        by_gpu = math.inf if gpus == 0 else there // gpus if gpus >= 1 else there * int(1 / gpus + 1e-9)
+        slots += int(min(by_cpu, by_gpu))
+    return slots
+
+
+def _described(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> str:
+    kind, each = ("GPU", gpus) if gpus else ("CPU", cpus)
+    of_nodes = f" of {len(nodes)} nodes" if len(nodes) > 1 else ""
+    return f"{sum(node.get(kind, 0) for node in nodes):g} {kind}s{of_nodes}, {each:g} a trial"

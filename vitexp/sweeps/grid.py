@@ -1,0 +1,125 @@
+"""Which trials make up a sweep: the rows of an ablation, crossed with every key that was given several values."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from vitexp.checks import check
+from vitexp.errors import ConfigError, UserError
+from vitexp.records import config_hash
+from vitexp.sweeps.trial import Trial
+
+PROJECT = Path(__file__).parents[2]
+SEED = "seed"
+GIVEN_BY_THE_SWEEP = ("name", "log_dir", "run_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the table: what its trials have in common, as overrides of train.py."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def plan(
+    *, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, arguments: Sequence[str]
+) -> tuple[list[Row], list[Trial]]:
+    """The rows and trials of the sweep `name`; trials seed by seed, so that early tables have every row.
+
+    ablation: the chosen file of conf/ablation/, None for a free grid. arguments: overrides of train.py for all trials;
+    one with several values (a=1,2 or a=range(3)) makes a row of each, seeds apart.
+
+    Raises ConfigError where the ablation, or the configuration of any trial, cannot work: nothing has run by then.
+    """
+    swept = [_values(argument) for argument in arguments]
+    for key, _ in swept:
+        if key in GIVEN_BY_THE_SWEEP:
+            raise ConfigError(
+                f"{key} is given to every trial by the sweep; name=... and log_dir=... set the sweep's own."
+            )
+    seeds = next((values for key, values in reversed(swept) if key == SEED), None)
+    if seeds is None:
+        seeds = [f"{SEED}={seed}" for seed in (ablation or {}).get("seeds", [0])]
+    grid = [values for key, values in swept if key != SEED]
+    several = {values[0].partition("=")[0] for values in grid if len(values) > 1}
+    rows = []
+    for base, chosen in product(ablation_rows(ablation) if ablation else [Row(name="", overrides=())], product(*grid)):
+        words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
+        label = ", ".join(word for word in words if word)
+        rows.append(Row(name=label or "as given", overrides=_last_of_each_key([*base.overrides, *chosen])))
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        trials = [_trial(row, seed, name=name, log_dir=log_dir) for seed in seeds for row in rows]
+    _refuse_twins(trials)
+    return rows, trials
+
+
+def ablation_rows(ablation: Mapping[str, Any]) -> list[Row]:
+    """The rows of one file of conf/ablation/. Raises ConfigError for a file that is none."""
+    base = tuple(ablation.get("base") or ())
+    steps = [Row(name=str(row["name"]), overrides=tuple(row.get("set") or ())) for row in ablation["rows"]]
+    if ablation.get("cumulative"):
+        summed = [sum((step.overrides for step in steps[: end + 1]), base) for end in range(len(steps))]
+        return [Row(name=step.name, overrides=each) for step, each in zip(steps, summed, strict=True)]
+    if ablation.get("leave_one_out"):
+        full = Row(name="full", overrides=sum((step.overrides for step in steps), base))
+        without = [
+            Row(name=f"without {left.name}", overrides=sum((s.overrides for s in steps if s is not left), base))
+            for left in steps
+        ]
+        return [full, *without]
+    return [Row(name=step.name, overrides=base + step.overrides) for step in steps]
+
+
+def _values(argument: str) -> tuple[str, list[str]]:
+    """The key of an override, and one override for each of its values."""
+    [override] = OverridesParser.create().parse_overrides([argument])
+    key = override.key_or_group
+    if not override.is_sweep_override():
+        return key, [argument]
+    return key, [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _last_of_each_key(overrides: Iterable[str]) -> tuple[str, ...]:
+    """A later override replaces an earlier one of the same key, as a row does the base, and the command line both."""
+    last: dict[str, str] = {}
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        last.pop(key, None)
+        last[key] = override
+    return tuple(last.values())
+
+
+def _trial(row: Row, seed: str, *, name: str, log_dir: Path) -> Trial:
+    overrides = (*row.overrides, seed)
+    try:
+        config = compose("train", list(overrides))
+        check(config)
+    except UserError as error:
+        raise ConfigError(f"{row.name!r}: {error}") from error
+    run_id = config_hash(config)
+    group = (f"logger.wandb.group={name}",) if "wandb" in config.logger and config.logger.wandb.group is None else ()
+    complete = (*overrides, f"name={name}", f"log_dir={log_dir}", f"run_id={run_id}", *group)
+    return Trial(
+        row=row.name,
+        seed=config.seed,
+        overrides=complete,
+        folder=log_dir / name / run_id,
+        command=(sys.executable, str(PROJECT / "train.py"), *complete),
+    )
+
+
+def _refuse_twins(trials: Sequence[Trial]) -> None:
+    """Two rows that are the same configuration would be one trial, and a comparison of a run with itself."""
+    seen: dict[Path, Trial] = {}
+    for trial in trials:
+        if (other := seen.setdefault(trial.folder, trial)) is not trial:
+            raise ConfigError(f"rows {other.row!r} and {trial.row!r} are the same configuration (seed {trial.seed}).")

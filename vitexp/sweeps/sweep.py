@@ -1,0 +1,130 @@
+"""One sweep: plan its trials, run those that are not completed, show the table."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from vitexp.errors import ConfigError, UserError
+from vitexp.records import typed, write_atomically
+from vitexp.sweeps import figure, formats
+from vitexp.sweeps.engines import Engine, run_trials
+from vitexp.sweeps.grid import Row, plan
+from vitexp.sweeps.page import write_page
+from vitexp.sweeps.results import Cell, read
+from vitexp.sweeps.table import Table, build_table
+from vitexp.sweeps.trial import Trial
+from vitexp.sweeps.view import View
+
+OWN_KEYS = ("name", "log_dir", "metric", "baseline", "show", "ablation", "engine", "hydra")
+
+
+class TrialsFailed(UserError):
+    """The sweep has run, and some of its trials have failed."""
+
+    exit_code = 1
+
+
+def own_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line of sweep.py as Hydra composes conf/sweep.yaml: what train.py is to get becomes one key."""
+    own, for_trials = [], []
+    for argument in arguments:
+        key = re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
+        own_one = argument.startswith("-") or "=" not in argument or key in OWN_KEYS
+        (own if own_one else for_trials).append(argument)
+    quoted = ",".join('"' + argument.replace("\\", "\\\\").replace('"', '\\"') + '"' for argument in for_trials)
+    return [*own, f"trials=[{quoted}]"] if for_trials else own
+
+
+def sweep(config: DictConfig) -> None:
+    """Run the sweep that `config`, composed from conf/sweep.yaml, describes; or only show its table.
+
+    Raises ConfigError where a trial cannot work, before any has begun, and TrialsFailed when some did at the end.
+    """
+    arguments, chosen = list(config.trials), HydraConfig.get().runtime.choices.ablation
+    # unresolved: its overrides may hold ${...}, which belong to the trials' configuration
+    ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
+    name = config.name or chosen or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
+    if not chosen and not arguments:
+        raise ConfigError("nothing to sweep: say ablation=NAME, or give a key several values (optim.lr=1e-4,3e-4).")
+    engine = _engine(config)
+    log_dir = Path(config.log_dir).expanduser().resolve()
+    GlobalHydra.instance().clear()  # the trials' configurations are composed next
+    rows, trials = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments)
+    build = _TableOf(trials, rows, name=name, metric=config.metric, baseline=config.baseline)
+    build()  # refuses a wrong metric or baseline before anything runs
+    console = Console()
+    left: list[Trial] = []
+    try:
+        if not config.show:
+            with View(name, trials, console=console) as view:
+                left = run_trials(trials, engine, folder=log_dir / name, on_event=view)
+    finally:
+        _show(build(), rows, folder=log_dir / name, console=console)
+    if left:
+        raise TrialsFailed(
+            f"{len(left)} of {len(trials)} trials have failed; the table names them, and the same command tries again."
+        )
+
+
+def _engine(config: DictConfig) -> Engine:
+    try:
+        engine = instantiate(config.engine)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        raise
+    assert isinstance(engine, Engine)
+    return engine
+
+
+class _TableOf:
+    """The table of the sweep as it stands now."""
+
+    def __init__(
+        self, trials: Sequence[Trial], rows: Sequence[Row], *, name: str, metric: str, baseline: str | None
+    ) -> None:
+        # row by row: the order of the table, whereas trials run seed by seed
+        order = {row.name: number for number, row in enumerate(rows)}
+        self.cells = [
+            Cell(row=trial.row, seed=trial.seed, folder=trial.folder)
+            for trial in sorted(trials, key=lambda trial: order[trial.row])
+        ]
+        self.name, self.metric, self.baseline = name, metric, baseline
+
+    def __call__(self) -> Table:
+        return build_table(read(self.cells), title=self.name, metric=self.metric, baseline=self.baseline)
+
+
+def _show(table: Table, rows: Sequence[Row], *, folder: Path, console: Console) -> None:
+    """Print the table, and write it in every format beside the trials."""
+    console.print(formats.to_rich(table, compact=console.width < 130))
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, render in (("md", formats.to_markdown), ("csv", formats.to_csv), ("tex", formats.to_latex)):
+        write_atomically(folder / f"table.{suffix}", render(table))
+    if any(row.summary(table.compared) for row in table.rows):
+        figure.draw(table, folder / "figure.png")
+    page = write_page(
+        table,
+        folder,
+        overrides={row.name: row.overrides for row in rows},
+        command=shlex.join(["python", "sweep.py", *_typed_arguments()]),
+    )
+    console.print(f"page      {typed(page)}", soft_wrap=True, highlight=False)
+    console.print(f"tables    {typed(folder)}/table.md, .csv, .tex", soft_wrap=True, highlight=False)
+
+
+def _typed_arguments() -> list[str]:
+    return [argument for argument in sys.argv[1:] if not argument.startswith("show=")]

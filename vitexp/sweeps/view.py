@@ -1,0 +1,169 @@
+"""The sweep while it runs: a live picture in a terminal, one line an event elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from vitexp.records import typed
+from vitexp.sweeps.trial import Event, Finished, Ready, Started, Trial, status
+
+_ROWS = 16  # running trials that are shown; the others are counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    event: Started
+    since: float
+
+
+class View:
+    """Shows the events of run_trials: `with View(name, trials) as view: run_trials(..., on_event=view)`.
+
+    trials: all of the sweep, those that were completed before included.
+    """
+
+    def __init__(self, name: str, trials: Sequence[Trial], *, console: Console | None = None) -> None:
+        self.name, self.console = name, console or Console()
+        self.total = len(trials)
+        self.completed = self.failed = 0
+        self.running: dict[Trial, _Running] = {}
+        self.slots, self.where = 0, ""
+        self.seconds: list[float] = []  # of the trials that were completed here
+        self.best: tuple[float, Trial] | None = None
+        self.begun = time.monotonic()
+        for trial in trials:
+            if status(trial) == "completed":
+                self._count_completed(trial)
+        self.before = self.completed
+        self.live = Live(get_renderable=self.picture, console=self.console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> View:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+        self._say(self.summary())
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Ready):
+            self.slots, self.where = event.slots, event.where
+            before = f", {self.before} of them completed before" if self.before else ""
+            self._say(f"{self.name}: {_plural(self.total, 'trial')}{before}; {self.slots} at once on {self.where}")
+        elif isinstance(event, Started):
+            self.running[event.trial] = _Running(event=event, since=time.monotonic())
+            if not self.console.is_terminal:
+                self._say(f"started    {_label(event.trial)}{_on(event)}")
+        else:
+            self._finished(event)
+
+    def _finished(self, event: Finished) -> None:
+        trial = event.trial
+        self.running.pop(trial, None)
+        if event.status == "completed":
+            self.seconds.append(event.seconds)
+            accuracy = self._count_completed(trial)
+            if not self.console.is_terminal:
+                shown = "" if accuracy is None else f", validation accuracy {accuracy:.2%}"
+                self._say(f"completed  {_label(trial)} after {_duration(event.seconds)}{shown}; {self.counts()}")
+        else:  # in the terminal too: it stays above the picture
+            self.failed += 1
+            log = typed(trial.folder / "trial.log")
+            tried = _plural(event.attempts, "attempt")
+            self._say(f"{event.status:<10} {_label(trial)} after {tried}: {event.error}; see {log}")
+
+    def _count_completed(self, trial: Trial) -> float | None:
+        """Its validation accuracy, where it has one."""
+        self.completed += 1
+        metrics = json.loads((trial.folder / "result.json").read_text(encoding="utf-8")).get("metrics") or {}
+        accuracy: float | None = (metrics.get("val") or {}).get("accuracy")
+        if accuracy is not None and (self.best is None or accuracy > self.best[0]):
+            self.best = accuracy, trial
+        return accuracy
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    @property
+    def waiting(self) -> int:
+        """Trials that have not begun."""
+        return self.total - self.completed - self.failed - len(self.running)
+
+    def counts(self) -> str:
+        """How many trials are done, failed, running and waiting."""
+        failed = f"{self.failed} failed, " if self.failed else ""
+        return f"{self.completed} of {self.total} done, {failed}{len(self.running)} running, {self.waiting} waiting"
+
+    def summary(self) -> str:
+        """The closing line."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        gone = _duration(time.monotonic() - self.begun)
+        return f"{self.name}: {self.completed} of {self.total} trials completed{failed}, {gone}"
+
+    def left(self) -> float | None:
+        """Seconds until the end if trials go on to take as long as those before; None before the first has ended."""
+        if not self.seconds or not self.slots:
+            return None
+        mean, now = sum(self.seconds) / len(self.seconds), time.monotonic()
+        begun = [max(mean - (now - running.since), 0.0) for running in self.running.values()]
+        longest = max(begun, default=0.0)
+        return max((sum(begun) + mean * self.waiting) / self.slots, longest)
+
+    def picture(self) -> RenderableType:
+        """What the terminal shows."""
+        gone, left = _duration(time.monotonic() - self.begun), self.left()
+        times = f"{gone} gone, about {_duration(left)} left" if left is not None else f"{gone} gone"
+        slots = f"{len(self.running)} of {self.slots} slots taken" if self.slots else "the engine starts"
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=max(self.total, 1), completed=self.completed + self.failed, width=30), self.counts()
+        )
+        parts: list[RenderableType] = [bar, Text(f"{slots}, {times}")]
+        if self.best is not None:
+            parts.append(Text(f"best so far: {_label(self.best[1])} with {self.best[0]:.2%} validation accuracy"))
+        if self.running:
+            parts.append(self._table())
+        return Group(*parts)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("running", "seed", "on"):
+            table.add_column(heading)
+        table.add_column("for", justify="right")
+        now = time.monotonic()
+        for trial, running in list(self.running.items())[:_ROWS]:
+            event = running.event
+            place = f"{event.host}, GPU {event.gpus}" if event.gpus else event.host
+            table.add_row(Text(trial.row), str(trial.seed), place, _duration(now - running.since))
+        if len(self.running) > _ROWS:
+            table.add_row(f"and {len(self.running) - _ROWS} more")
+        return table
+
+
+def _label(trial: Trial) -> str:
+    return f"{trial.row}, seed {trial.seed}"
+
+
+def _on(event: Started) -> str:
+    return f" on {event.host}" + (f", GPU {event.gpus}" if event.gpus else "")
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _duration(seconds: float) -> str:
+    """As a clock shows it: 0:07, 12:30, 3:04:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
