@@ -39,7 +39,7 @@ class RunRecord:
 
     @classmethod
     def start(cls, config: DictConfig, *, overrides: list[str]) -> RunRecord:
-        """Make the folder with config.yaml and result.json, status "running"; one that is named may be there already."""
+        """Make the folder with config.yaml and result.json, status "running"; a named one may be there already."""
         run_id = config.run_id or f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         folder = Path(config.log_dir).expanduser().resolve() / config.name / run_id
         folder.mkdir(parents=True, exist_ok=config.run_id is not None)

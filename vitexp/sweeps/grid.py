@@ -43,9 +43,7 @@ def plan(
     swept = [_values(argument) for argument in arguments]
     for key, _ in swept:
         if key in GIVEN_BY_THE_SWEEP:
-            raise ConfigError(
-                f"{key} is given to every trial by the sweep; name=... and log_dir=... set the sweep's own."
-            )
+            raise ConfigError(f"{key} is given to every trial by the sweep, which has name and log_dir of its own.")
     seeds = next((values for key, values in reversed(swept) if key == SEED), None)
     if seeds is None:
         seeds = [f"{SEED}={seed}" for seed in (ablation or {}).get("seeds", [0])]

@@ -39,7 +39,8 @@ class TrialsFailed(UserError):
 
 def own_arguments(arguments: Sequence[str]) -> list[str]:
     """The command line of sweep.py as Hydra composes conf/sweep.yaml: what train.py is to get becomes one key."""
-    own, for_trials = [], []
+    own: list[str] = []
+    for_trials: list[str] = []
     for argument in arguments:
         key = re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
         own_one = argument.startswith("-") or "=" not in argument or key in OWN_KEYS
@@ -53,7 +54,7 @@ def sweep(config: DictConfig) -> None:
 
     Raises ConfigError where a trial cannot work, before any has begun, and TrialsFailed when some did at the end.
     """
-    arguments, chosen = list(config.trials), HydraConfig.get().runtime.choices.ablation
+    arguments, chosen = list(config.trials), HydraConfig.get().runtime.choices["ablation"]
     # unresolved: its overrides may hold ${...}, which belong to the trials' configuration
     ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
     name = config.name or chosen or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"

@@ -78,7 +78,7 @@ class RayEngine(Engine):
             import ray
         except ImportError as error:
             raise ConfigError(
-                "engine=ray needs one more package, pip install ray; engine=local does without."
+                "engine=ray needs one more package: pip install ray (engine=local does without)."
             ) from error
         # under /tmp: the paths of Ray's sockets may have 107 characters
         with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
