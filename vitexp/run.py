@@ -55,12 +55,14 @@ def run(config: DictConfig) -> None:
         return
     console = Console()
     record = RunRecord.start(config, overrides=_overrides())
+    before = dict(os.environ)
     os.environ[RUN_FOLDER] = str(record.folder)
     try:
         with logging_to(record.folder / "train.log", console):
             record_outcome(record, _Run(config, record, console, started).go)
-    finally:
-        del os.environ[RUN_FOLDER]
+    finally:  # Lightning leaves seeds and ranks behind, which the next run of this process must not find
+        os.environ.clear()
+        os.environ.update(before)
 
 
 class _Run:
