@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from vitexp.errors import ConfigError
-from vitexp.loggers import BackgroundWandbLogger, resolve_wandb_mode, wandb_logger
+from vitexp.loggers import BackgroundWandbLogger, wandb_logger
+from vitexp.wandb_mode import resolve_wandb_mode
 
 
 def made(folder: Path, mode: str) -> BackgroundWandbLogger:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitexp.errors import ConfigError
+from vitexp.wandb_mode import resolve_wandb_mode
 
 log = logging.getLogger(__name__)
 
@@ -119,19 +119,6 @@ def wandb_logger(
         tags=list(tags),
         settings={"silent": True, "console": "off"},
     )
-
-
-def resolve_wandb_mode(mode: str) -> str:
-    """ "online" or "offline"; "auto" is online where there is a login."""
-    if mode != "auto":
-        return mode
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
-        return "offline"
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    import wandb
-
-    return "online" if wandb.login(prompt=False) else "offline"
 
 
 def log_figure(loggers: Sequence[Logger], *, key: str, path: Path, step: int) -> None:

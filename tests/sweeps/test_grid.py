@@ -18,7 +18,8 @@ STEPS = [{"name": "A", "set": ["optim.lr=1e-2"]}, {"name": "B", "set": ["model.d
 
 
 def planned(*arguments: str, ablation: dict[str, Any] | None = None) -> tuple[list[Row], list[Trial]]:
-    return plan(name="s", log_dir=Path("/nowhere"), ablation=ablation, arguments=arguments)
+    made = plan(name="s", log_dir=Path("/nowhere"), ablation=ablation, arguments=arguments)
+    return made.rows, made.trials
 
 
 def test_a_grid_crosses_all_values_and_runs_seed_by_seed() -> None:

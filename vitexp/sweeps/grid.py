@@ -30,10 +30,17 @@ class Row:
     overrides: tuple[str, ...]
 
 
-def plan(
-    *, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, arguments: Sequence[str]
-) -> tuple[list[Row], list[Trial]]:
-    """The rows and trials of the sweep `name`; trials seed by seed, so that early tables have every row.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a sweep runs: its rows, and its trials seed by seed, so that early tables have every row."""
+
+    rows: list[Row]
+    trials: list[Trial]
+    wandb: dict[str, Any] | None  # project, entity and mode of the trials; None where they do not log there
+
+
+def plan(*, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, arguments: Sequence[str]) -> Plan:
+    """The plan of the sweep `name`.
 
     ablation: the chosen file of conf/ablation/, None for a free grid. arguments: overrides of train.py for all trials;
     one with several values (a=1,2 or a=range(3)) makes a row of each, seeds apart.
@@ -56,8 +63,10 @@ def plan(
         rows.append(Row(name=label or "as given", overrides=_last_of_each_key([*base.overrides, *chosen])))
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         trials = [_trial(row, seed, name=name, log_dir=log_dir) for seed in seeds for row in rows]
+        logger = compose("train", list(trials[0].overrides)).logger
     _refuse_twins(trials)
-    return rows, trials
+    wandb = {key: logger.wandb[key] for key in ("project", "entity", "mode")} if "wandb" in logger else None
+    return Plan(rows=rows, trials=trials, wandb=wandb)
 
 
 def ablation_rows(ablation: Mapping[str, Any]) -> list[Row]:

@@ -21,12 +21,12 @@ from vitexp.errors import ConfigError, UserError
 from vitexp.records import typed, write_atomically
 from vitexp.sweeps import figure, formats
 from vitexp.sweeps.engines import Engine, run_trials
-from vitexp.sweeps.grid import Row, plan
+from vitexp.sweeps.grid import Plan, Row, plan
 from vitexp.sweeps.page import write_page
 from vitexp.sweeps.results import Cell, read
 from vitexp.sweeps.table import Table, build_table
-from vitexp.sweeps.trial import Trial
 from vitexp.sweeps.view import View
+from vitexp.sweeps.wandb_table import log_to_wandb
 
 OWN_KEYS = ("name", "log_dir", "metric", "baseline", "show", "ablation", "engine", "hydra")
 
@@ -63,20 +63,26 @@ def sweep(config: DictConfig) -> None:
     engine = _engine(config)
     log_dir = Path(config.log_dir).expanduser().resolve()
     GlobalHydra.instance().clear()  # the trials' configurations are composed next
-    rows, trials = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments)
-    build = _TableOf(trials, rows, name=name, metric=config.metric, baseline=config.baseline)
-    build()  # refuses a wrong metric or baseline before anything runs
-    console = Console()
-    left: list[Trial] = []
+    planned = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments)
+    table = _TableOf(planned, name=name, metric=config.metric, baseline=config.baseline)
+    table()  # refuses a wrong metric or baseline before anything runs
+    folder, console = log_dir / name, Console()
+    if config.show:
+        _show(table(), planned.rows, folder=folder, console=console)
+        return
     try:
-        if not config.show:
-            with View(name, trials, console=console) as view:
-                left = run_trials(trials, engine, folder=log_dir / name, on_event=view)
-    finally:
-        _show(build(), rows, folder=log_dir / name, console=console)
+        with View(name, planned.trials, console=console) as view:
+            left = run_trials(planned.trials, engine, folder=folder, on_event=view)
+    except KeyboardInterrupt:
+        _show(table(), planned.rows, folder=folder, console=console)
+        console.print("stopped; the same command goes on from here")
+        sys.exit(130)
+    _show(table(), planned.rows, folder=folder, console=console)
+    if planned.wandb is not None:
+        console.print(f"wandb     {log_to_wandb(table(), folder, group=name, **planned.wandb)}", soft_wrap=True)
     if left:
         raise TrialsFailed(
-            f"{len(left)} of {len(trials)} trials have failed; the table names them, and the same command tries again."
+            f"{len(left)} of {len(planned.trials)} trials have failed; the page names them, the same command tries again."
         )
 
 
@@ -94,14 +100,12 @@ def _engine(config: DictConfig) -> Engine:
 class _TableOf:
     """The table of the sweep as it stands now."""
 
-    def __init__(
-        self, trials: Sequence[Trial], rows: Sequence[Row], *, name: str, metric: str, baseline: str | None
-    ) -> None:
+    def __init__(self, planned: Plan, *, name: str, metric: str, baseline: str | None) -> None:
         # row by row: the order of the table, whereas trials run seed by seed
-        order = {row.name: number for number, row in enumerate(rows)}
+        order = {row.name: number for number, row in enumerate(planned.rows)}
         self.cells = [
             Cell(row=trial.row, seed=trial.seed, folder=trial.folder)
-            for trial in sorted(trials, key=lambda trial: order[trial.row])
+            for trial in sorted(planned.trials, key=lambda trial: order[trial.row])
         ]
         self.name, self.metric, self.baseline = name, metric, baseline
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 from vitexp.sweeps.figure import draw
 from vitexp.sweeps.formats import COLUMNS, records
 from vitexp.sweeps.table import Table
+from vitexp.wandb_mode import resolve_wandb_mode
 
 
 def log_to_wandb(
@@ -20,7 +20,7 @@ def log_to_wandb(
     """
     import wandb
 
-    offline = mode == "offline" or (mode == "auto" and not _logged_in())
+    resolved = resolve_wandb_mode(mode)
     run = wandb.init(
         project=project,
         entity=entity,
@@ -28,7 +28,7 @@ def log_to_wandb(
         name=f"{group}/table",
         job_type="table",
         dir=folder,
-        mode="offline" if offline else "online",
+        mode=resolved,
         reinit="create_new",  # whatever else is open in this process stays open
         settings=wandb.Settings(silent=True, console="off"),
     )
@@ -42,14 +42,4 @@ def log_to_wandb(
             run.log(logged)
     finally:
         run.finish()
-    return f"offline; wandb sync {Path(run.dir).parent} uploads it" if offline else str(run.url)
-
-
-def _logged_in() -> bool:
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
-        return False
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import wandb
-
-    return bool(wandb.login(prompt=False))
+    return f"offline; wandb sync {Path(run.dir).parent} uploads it" if resolved == "offline" else str(run.url)

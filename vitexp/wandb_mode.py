@@ -1,0 +1,19 @@
+"""Whether a W&B run goes online. Imports no torch, for runs and sweeps both ask."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+
+def resolve_wandb_mode(mode: str) -> Literal["online", "offline"]:
+    """Returns "online" or "offline"; "auto" is online where there is a login."""
+    if mode != "auto":
+        return "offline" if mode == "offline" else "online"
+    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return "offline"
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    import wandb
+
+    return "online" if wandb.login(prompt=False) else "offline"
