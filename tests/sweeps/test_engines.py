@@ -225,8 +225,9 @@ def test_pretend_gpus_are_for_a_ray_of_our_own() -> None:
 def test_a_missing_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, package: str
 ) -> None:
+    what = {"ray": "ray", "submitit": r'"vitexp\[slurm\]"'}[package]
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=r'needs one more package: pip install "vitexp\[sweep\]"'):
+    with pytest.raises(ConfigError, match=f"needs one more package: pip install {what}"):
         run_trials(sweep(tmp_path, 1), engine, folder=tmp_path, on_event=print)
 
 

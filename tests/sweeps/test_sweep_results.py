@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.trials import record
+from vitexp.sweeps.lock import LOCK, hold
 from vitexp.sweeps.results import Cell, read
 
 
@@ -86,3 +87,12 @@ def test_tables_start_at_once() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_a_trial_that_nobody_runs_any_more_is_not_running(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(record(None, status="running")))
+    cell = Cell(row="a", seed=0, folder=tmp_path)
+    assert read([cell])[0].status == "running"  # by train.py itself, which holds no lock
+    with hold(tmp_path / LOCK, wait=False):
+        assert read([cell])[0].status == "running"
+    assert read([cell])[0].status == "interrupted"

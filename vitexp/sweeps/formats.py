@@ -43,7 +43,12 @@ _LATEX: Final = str.maketrans(
 
 
 def to_rich(table: Table, *, compact: bool = False) -> rich_table.Table:
-    """With the notes below it. compact: deviations and intervals on lines of their own, for less than 130 columns."""
+    """With the notes below it.
+
+    compact: for less than 130 columns. Deviations and intervals stand on lines of their own, and the last column is
+    left to the other formats.
+    """
+    kept = slice(None, -1 if compact else None)
     made = rich_table.Table(
         title=Text(one_line(table.title), style="bold"),
         title_justify="left",
@@ -53,12 +58,13 @@ def to_rich(table: Table, *, compact: bool = False) -> rich_table.Table:
         padding=0 if compact else (0, 1, 0, 0),
         show_edge=False,
     )
-    name, *others = headings(table)
-    made.add_column(name, overflow="fold")
+    name, *others = headings(table)[kept]
+    longest_word = max((len(word) for row in table.rows for word in one_line(row.name).split()), default=0)
+    made.add_column(name, overflow="fold", min_width=min(longest_word, 14))
     for heading in others:
         made.add_column(Text(heading), justify="left" if heading == "seeds" else "right", no_wrap=True)
     for row in table.rows:
-        name, seeds, *numbers = cells(table, row)
+        name, seeds, *numbers = cells(table, row)[kept]
         if compact:
             seeds, numbers = seeds.replace(", ", ",\n"), [re.sub(r" (?=[±\[(])", "\n", number) for number in numbers]
         made.add_row(Text(name), *map(Text, (seeds, *numbers)), style="bold" if row.is_best else None)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vitexp.errors import UserError
 
+LOCK = "trial.lock"  # in a trial's folder: held by whoever runs the trial, and by its process
 _POLL_S = 0.1
 
 
@@ -41,6 +42,15 @@ def hold(path: Path, *, wait: bool) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)  # no LOCK_UN: that would free it under those who inherited it
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock file `path`."""
+    try:
+        with hold(path, wait=False):
+            return False
+    except Held:
+        return True
 
 
 def _taken(descriptor: int) -> bool:

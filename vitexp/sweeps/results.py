@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vitexp.records import SCHEMA
+from vitexp.sweeps.lock import LOCK, is_held
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ def _read(cell: Cell) -> Outcome:
     except (OSError, ValueError) as error:
         log.warning("%s counts as missing: %s", cell.folder / "result.json", error)
     status = result["status"] if result else "missing"
+    lock = cell.folder / LOCK
+    if status == "running" and lock.exists() and not is_held(lock):
+        status = "interrupted"  # killed together with its sweep, before anybody could write it down
     return Outcome(row=cell.row, seed=cell.seed, folder=cell.folder, status=status, result=result)
 
 

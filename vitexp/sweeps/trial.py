@@ -19,7 +19,7 @@ from typing import Any
 
 from vitexp.errors import UserError
 from vitexp.records import SCHEMA, RunRecord, write_atomically
-from vitexp.sweeps.lock import hold
+from vitexp.sweeps.lock import LOCK, hold, is_held
 
 _POLL_S = 0.02
 # How long a trial that must stop may take to write down how far it came, before the next signal and at last SIGKILL.
@@ -90,7 +90,7 @@ def run_trial(
     yield Started(trial=trial, host=socket.gethostname(), gpus=environment.get("CUDA_VISIBLE_DEVICES"))
     try:
         trial.folder.mkdir(parents=True, exist_ok=True)
-        with hold(trial.folder / "trial.lock", wait=True) as lock:
+        with hold(trial.folder / LOCK, wait=True) as lock:
             while status(trial) != "completed" and attempts <= retries and code != UserError.exit_code:
                 attempts += 1
                 code = _attempt(trial, timeout=timeout, environment=environment, cwd=cwd, lock=lock)
@@ -107,6 +107,12 @@ def run_trial(
         exit_code=code,
         seconds=time.monotonic() - begun,
     )
+
+
+def record_interruption(trial: Trial) -> None:
+    """Write "interrupted" into result.json for a trial that was ended before anybody there could."""
+    if status(trial) == "running" and not is_held(trial.folder / LOCK):
+        _record(trial).finish("interrupted", error="the sweep was stopped")
 
 
 def record_failure(trial: Trial, error: str) -> Finished:

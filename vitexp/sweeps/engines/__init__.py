@@ -15,7 +15,7 @@ from typing import Literal, TypeGuard
 
 from vitexp.errors import ConfigError
 from vitexp.sweeps.lock import hold
-from vitexp.sweeps.trial import Event, Trial, status
+from vitexp.sweeps.trial import Event, Trial, record_interruption, status
 
 OnEvent = Callable[[Event], None]
 
@@ -57,8 +57,13 @@ def run_trials(trials: Sequence[Trial], engine: Engine, *, folder: Path, on_even
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder / "sweep.lock", wait=False), _sigterm_as_ctrl_c():
         left = [trial for trial in trials if status(trial) != "completed"]
-        if left:
-            engine.run(left, on_event=on_event)
+        try:
+            if left:
+                engine.run(left, on_event=on_event)
+        except BaseException:
+            for trial in left:
+                record_interruption(trial)
+            raise
     return [trial for trial in left if status(trial) != "completed"]
 
 
