@@ -195,11 +195,15 @@ def test_pictures_do_not_change_the_training(tmp_path: Path) -> None:
 
 
 def test_gradient_accumulation_sees_the_same_batches(tmp_path: Path) -> None:
-    told = [
-        result(tiny_run(tmp_path, f"trainer.accumulate_grad_batches={parts}", "callbacks=none")) for parts in (1, 2)
-    ]
+    parts = [f"trainer.accumulate_grad_batches={number}" for number in (1, 2)]
+    runs = [tiny_run(tmp_path, part, "callbacks=none", "trainer.log_every_n_steps=1") for part in parts]
+    told = [result(run) for run in runs]
     assert told[0]["steps"] == told[1]["steps"] == 4
     assert told[0]["images_seen"] == told[1]["images_seen"]
+    for run in runs:  # the mean over the images, not a part's share of it: about that of 43 equal chances
+        with (run / "metrics.csv").open() as file:
+            logged = [float(row["train/loss_step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
+        assert logged == pytest.approx([3.76] * 4, abs=0.2)
 
 
 def test_patience_stops_early(tmp_path: Path) -> None:

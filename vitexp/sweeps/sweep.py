@@ -82,7 +82,7 @@ def sweep(config: DictConfig) -> None:
         console.print(f"wandb     {log_to_wandb(table(), folder, group=name, **planned.wandb)}", soft_wrap=True)
     if left:
         raise TrialsFailed(
-            f"{len(left)} of {len(planned.trials)} trials have failed: the page names them; the same command tries again"
+            f"{len(left)} of {len(planned.trials)} trials failed: the page names them, the same command tries again."
         )
 
 
