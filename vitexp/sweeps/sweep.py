@@ -68,16 +68,16 @@ def sweep(config: DictConfig) -> None:
     table()  # refuses a wrong metric or baseline before anything runs
     folder, console = log_dir / name, Console()
     if config.show:
-        _show(table(), planned.rows, folder=folder, console=console)
+        _show(table(), planned.rows, folder=folder, console=console, arguments=arguments)
         return
     try:
         with View(name, planned.trials, console=console) as view:
             left = run_trials(planned.trials, engine, folder=folder, on_event=view)
     except KeyboardInterrupt:
-        _show(table(), planned.rows, folder=folder, console=console)
+        _show(table(), planned.rows, folder=folder, console=console, arguments=arguments)
         console.print("stopped; the same command goes on from here")
         sys.exit(130)
-    _show(table(), planned.rows, folder=folder, console=console)
+    _show(table(), planned.rows, folder=folder, console=console, arguments=arguments)
     if planned.wandb is not None:
         console.print(f"wandb     {log_to_wandb(table(), folder, group=name, **planned.wandb)}", soft_wrap=True)
     if left:
@@ -113,23 +113,20 @@ class _TableOf:
         return build_table(read(self.cells), title=self.name, metric=self.metric, baseline=self.baseline)
 
 
-def _show(table: Table, rows: Sequence[Row], *, folder: Path, console: Console) -> None:
-    """Print the table, and write it in every format beside the trials."""
+def _show(table: Table, rows: Sequence[Row], *, folder: Path, console: Console, arguments: Sequence[str]) -> None:
+    """Print the table, and write it in every format beside the trials. arguments: those of train.py, as typed."""
     console.print(formats.to_rich(table, compact=console.width < 130))
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, render in (("md", formats.to_markdown), ("csv", formats.to_csv), ("tex", formats.to_latex)):
         write_atomically(folder / f"table.{suffix}", render(table))
     if any(row.summary(table.compared) for row in table.rows):
         figure.draw(table, folder / "figure.png")
+    own = [argument for argument in sys.argv[1:] if not argument.startswith(("show=", "trials="))]
     page = write_page(
         table,
         folder,
         overrides={row.name: row.overrides for row in rows},
-        command=shlex.join(["python", "sweep.py", *_typed_arguments()]),
+        command=shlex.join(["python", "sweep.py", *own, *arguments]),
     )
     console.print(f"page      {typed(page)}", soft_wrap=True, highlight=False)
     console.print(f"tables    {typed(folder)}/table.md, .csv, .tex", soft_wrap=True, highlight=False)
-
-
-def _typed_arguments() -> list[str]:
-    return [argument for argument in sys.argv[1:] if not argument.startswith("show=")]
