@@ -24,7 +24,11 @@ SCHEMA = 1
 METRICS = ("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "ece", "loss")
 
 # Where a run is kept and how it is shown does not change what it computes.
-NOT_HASHED = ("name", "log_dir", "run_id", "logger", "callbacks", "hydra")
+NOT_HASHED = (
+    *("name", "log_dir", "run_id", "logger", "callbacks", "hydra"),
+    *("data.cache_dir", "data.num_workers", "data.resident", "data.download", "data.source.download"),
+    "trainer.enable_progress_bar",
+)
 
 
 class RunRecord:
@@ -99,10 +103,14 @@ class _ReadOnlyRecord(RunRecord):
 
 def config_hash(config: DictConfig) -> str:
     """12 hexadecimal digits over everything in the configuration that can change a result."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    kept = {key: value for key, value in plain.items() if key not in NOT_HASHED}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    for key in NOT_HASHED:
+        *parents, last = key.split(".")
+        node = plain
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(last, None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def environment() -> dict[str, Any]:

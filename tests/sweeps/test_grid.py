@@ -104,3 +104,8 @@ def test_own_keys_stay_and_those_of_the_trials_travel_in_one() -> None:
         *("ablation=models", "engine.retries=2", "show=true", "--help"),
         r'trials=["model=a,b","x=\"q\\\"r\""]',
     ]
+
+
+def test_a_cache_elsewhere_does_not_make_another_trial() -> None:
+    [here], [there] = planned("data.cache_dir=a")[1], planned("data.cache_dir=b", "data.num_workers=1")[1]
+    assert here.folder == there.folder
