@@ -24,11 +24,12 @@ from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.grid import Row, plan
 from vitexp.sweeps.page import write_page
 from vitexp.sweeps.results import Cell, read
+from vitexp.sweeps.search import search
 from vitexp.sweeps.table import Table, build_table
 from vitexp.sweeps.trial import Trial
 from vitexp.sweeps.view import View
 
-OWN_KEYS = ("name", "log_dir", "metric", "baseline", "show", "ablation", "engine", "hydra")
+OWN_KEYS = ("name", "log_dir", "metric", "baseline", "show", "ablation", "search", "engine", "hydra")
 
 
 class TrialsFailed(UserError):
@@ -39,7 +40,8 @@ class TrialsFailed(UserError):
 
 def own_arguments(arguments: Sequence[str]) -> list[str]:
     """The command line of sweep.py as Hydra composes conf/sweep.yaml: what train.py is to get becomes one key."""
-    own, for_trials = [], []
+    own: list[str] = []
+    for_trials: list[str] = []
     for argument in arguments:
         key = re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
         own_one = argument.startswith("-") or "=" not in argument or key in OWN_KEYS
@@ -51,21 +53,31 @@ def own_arguments(arguments: Sequence[str]) -> list[str]:
 def sweep(config: DictConfig) -> None:
     """Run the sweep that `config`, composed from conf/sweep.yaml, describes; or only show its table.
 
-    Raises ConfigError where a trial cannot work, before any has begun, and TrialsFailed when some did at the end.
+    Raises ConfigError where a trial cannot work, before any has begun, and TrialsFailed when some did at the end; a
+    search raises NothingFound when all did.
     """
-    arguments, chosen = list(config.trials), HydraConfig.get().runtime.choices.ablation
+    arguments, choices = list(config.trials), HydraConfig.get().runtime.choices
+    chosen, searched = choices["ablation"], choices["search"]
+    if chosen and searched:
+        raise ConfigError(f"ablation={chosen} and search={searched} are two sweeps; run one after the other.")
     # unresolved: its overrides may hold ${...}, which belong to the trials' configuration
     ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
-    name = config.name or chosen or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
-    if not chosen and not arguments:
-        raise ConfigError("nothing to sweep: say ablation=NAME, or give a key several values (optim.lr=1e-4,3e-4).")
+    name = config.name or chosen or searched or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
+    if not chosen and not searched and not arguments:
+        raise ConfigError(
+            "nothing to sweep: say ablation=NAME or search=NAME, or give a key several values (optim.lr=1e-4,3e-4)."
+        )
     engine = _engine(config)
     log_dir = Path(config.log_dir).expanduser().resolve()
     GlobalHydra.instance().clear()  # the trials' configurations are composed next
+    console = Console()
+    if searched:
+        node: Any = OmegaConf.to_container(config.search, resolve=True)
+        search(node, name=name, log_dir=log_dir, arguments=arguments, engine=engine, show=config.show, console=console)
+        return
     rows, trials = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments)
     build = _TableOf(trials, rows, name=name, metric=config.metric, baseline=config.baseline)
     build()  # refuses a wrong metric or baseline before anything runs
-    console = Console()
     left: list[Trial] = []
     try:
         if not config.show:
