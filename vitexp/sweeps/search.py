@@ -165,10 +165,13 @@ class _Rounds:
     def _tell(self, trial: Trial) -> None:
         [outcome] = read([Cell(row=trial.row, seed=trial.seed, folder=trial.folder)])
         value = outcome.number("metrics", "val", self.settings.metric.partition("/")[2])
-        for number in self.running.pop(trial.folder, []):
-            tell(self.study, number, value if outcome.status == "completed" else None)
-            if outcome.result and was_pruned(self.study.get_trials(deepcopy=False)[number]):
-                RunRecord(trial.folder, outcome.result).update(pruned=True)
+        completed, numbers = outcome.status == "completed", self.running.pop(trial.folder, [])
+        pruned = bool(outcome.get("pruned"))  # in an earlier round, which chose the same point
+        if outcome.result and completed and any(was_pruned(self.study, number) for number in numbers):
+            RunRecord(trial.folder, outcome.result).update(pruned=True)
+            pruned = True
+        for number in numbers:
+            tell(self.study, number, value if completed else None, pruned=pruned)
 
 
 def _overrides(params: Mapping[str, Any]) -> tuple[str, ...]:

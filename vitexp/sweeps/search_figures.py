@@ -21,33 +21,26 @@ _PANELS: Final = 4  # keys whose values are drawn, a row
 
 
 def draw_history(trials: Sequence[FrozenTrial], target: Path, *, settings: Settings, title: str) -> None:
-    """Every trial's value by its number, and the best so far as a line; pruned ones hollow, at their last report."""
+    """Every trial's value by its number, and the best so far as a line; below, which were pruned or failed."""
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(3.4, f"{title}: history")
     axes = figure.subplots()
     done = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    pruned = [trial for trial in trials if trial.state.name == "PRUNED" and trial.value is not None]
     best: list[float] = list(accumulate(map(value, done), max if settings.direction == "maximize" else min))
     ends = [*(trial.number for trial in done), len(trials) - 1]
     axes.step(ends, [*best, best[-1]], where="post", color=ORANGE, linewidth=1.6, label="best so far", zorder=2)
-    for part, face, label in ((done, BLUE, "completed"), (pruned, "white", "pruned, at its last epoch")):
-        if part:
-            axes.plot(
-                [trial.number for trial in part],
-                [value(trial) for trial in part],
-                "o",
-                markersize=5.5,
-                color=BLUE,
-                markerfacecolor=face,
-                label=label,
-                zorder=3,
-            )
-    if failed := [trial.number for trial in trials if trial.state.name == "FAIL"]:
-        low = axes.get_ylim()[0]
-        axes.plot(failed, [low] * len(failed), "x", markersize=6, color=MUTED, label="failed", zorder=3)
+    numbers = [trial.number for trial in done]
+    axes.plot(numbers, [value(trial) for trial in done], "o", markersize=5.5, color=BLUE, label="completed", zorder=3)
+    worse = 0.05 if settings.direction == "maximize" else 0.95  # an edge: they have no value to compare
+    for state, label, marker, color in (("PRUNED", "pruned", "o", BLUE), ("FAIL", "failed", "x", MUTED)):
+        if numbers := [trial.number for trial in trials if trial.state.name == state]:
+            style: dict[str, Any] = {"marker": marker, "linestyle": "none", "color": color, "markerfacecolor": "white"}
+            at = [worse] * len(numbers)
+            axes.plot(numbers, at, markersize=5, label=label, transform=axes.get_xaxis_transform(), **style)
     dress(axes)
     axes.grid(axis="y", color=EMPTY, linewidth=0.8)
+    axes.margins(y=0.2)
     axes.set_title(f"{settings.metric} ({settings.direction})", loc="left", fontsize=9, color=INK)
     axes.set_xlabel("trial", loc="left", fontsize=8, color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -79,22 +72,28 @@ def draw_importance(
     bars.set_title("share in what sets the best quarter apart (PED-ANOVA)", loc="left", fontsize=9, color=INK)
     panels = lower.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, key in zip(panels, shown, strict=True):
-        _draw_values(axes, key, completed, log=bool(settings.space[key].get("log")))
+        _draw_values(axes, key, completed, settings.space[key])
     panels[0].set_title(f"{settings.metric}, completed trials (orange: the best)", loc="left", fontsize=9, color=INK)
     figure.savefig(target)
 
 
-def _draw_values(axes: Axes, key: str, completed: Sequence[FrozenTrial], *, log: bool) -> None:
-    """The completed trials over one key, the best filled orange."""
+def _draw_values(axes: Axes, key: str, completed: Sequence[FrozenTrial], spec: Mapping[str, Any]) -> None:
+    """The completed trials over one key, the best in orange, as wide as the key was searched."""
+    from matplotlib.ticker import NullLocator
+
     at: list[Any] = [trial.params[key] for trial in completed]
     if not all(isinstance(each, int | float) for each in at):
         at = [str(each) for each in at]
     values = [value(trial) for trial in completed]
     axes.plot(at, values, "o", markersize=4, color=BLUE, alpha=0.7)
     axes.plot(at[:1], values[:1], "o", markersize=6, color=ORANGE)
-    if log:
-        axes.set_xscale("log")
     dress(axes)
+    if spec.get("log"):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    if "low" in spec:
+        axes.update_datalim([(spec["low"], values[0]), (spec["high"], values[0])])
+        axes.autoscale_view()
     axes.grid(axis="y", color=EMPTY, linewidth=0.8)
     axes.set_xlabel(key, loc="left", fontsize=8, color=MUTED)
 

@@ -130,13 +130,13 @@ def ask(study: Study, settings: Settings) -> FrozenTrial:
     return study.get_trials(deepcopy=False)[asked.number]
 
 
-def tell(study: Study, number: int, reached: float | None) -> None:
+def tell(study: Study, number: int, reached: float | None, *, pruned: bool = False) -> None:
     """The outcome of a trial; None is a failed one. One that was pruned keeps its last report."""
     from optuna.trial import TrialState
 
     if reached is None:
         study.tell(number, state=TrialState.FAIL)
-    elif was_pruned(study.get_trials(deepcopy=False)[number]):
+    elif pruned:
         study.tell(number, state=TrialState.PRUNED)
     else:
         study.tell(number, reached)
@@ -158,9 +158,9 @@ def noted_folder(trial: FrozenTrial) -> str | None:
     return trial.user_attrs.get(_FOLDER)
 
 
-def was_pruned(trial: FrozenTrial) -> bool:
-    """Whether its training was stopped as it did worse than others."""
-    return bool(trial.user_attrs.get(_PRUNED, False))
+def was_pruned(study: Study, number: int) -> bool:
+    """Whether a trial's training was stopped as it did worse than others."""
+    return bool(study.get_trials(deepcopy=False)[number].user_attrs.get(_PRUNED, False))
 
 
 class Reporter:
