@@ -2,6 +2,7 @@
 
     python sweep.py ablation=NAME [key=value ...]          for example  ablation=augmentation data=gtsrb seed=range(5)
     python sweep.py optim.lr=1e-4,3e-4,1e-3 seed=range(3)  a grid of its own
+    python sweep.py search=NAME [key=value ...]            values chosen one after the other, by those that did best
     python sweep.py ablation=NAME show=true                the table of what there is so far
 
 Typed again it goes on: only what is missing or failed is run. Sweeps are configured by conf/sweep.yaml, their trials by

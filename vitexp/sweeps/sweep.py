@@ -24,11 +24,12 @@ from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.grid import Plan, Row, plan
 from vitexp.sweeps.page import write_page
 from vitexp.sweeps.results import Cell, read
+from vitexp.sweeps.search import search
 from vitexp.sweeps.table import Table, build_table
 from vitexp.sweeps.view import View
 from vitexp.sweeps.wandb_table import log_to_wandb
 
-OWN_KEYS = ("name", "log_dir", "metric", "baseline", "show", "ablation", "engine", "hydra")
+OWN_KEYS = ("name", "log_dir", "metric", "baseline", "show", "ablation", "search", "engine", "hydra")
 
 
 class TrialsFailed(UserError):
@@ -52,34 +53,59 @@ def own_arguments(arguments: Sequence[str]) -> list[str]:
 def sweep(config: DictConfig) -> None:
     """Run the sweep that `config`, composed from conf/sweep.yaml, describes; or only show its table.
 
-    Raises ConfigError where a trial cannot work, before any has begun, and TrialsFailed when some did at the end.
+    Raises ConfigError where a trial cannot work, before any has begun, and TrialsFailed when some did at the end; a
+    search raises NothingFound when all did. Ctrl-C ends the process with code 130.
     """
-    arguments, chosen = list(config.trials), HydraConfig.get().runtime.choices["ablation"]
-    # unresolved: its overrides may hold ${...}, which belong to the trials' configuration
-    ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
-    name = config.name or chosen or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
-    if not chosen and not arguments:
-        raise ConfigError("nothing to sweep: say ablation=NAME, or give a key several values (optim.lr=1e-4,3e-4).")
-    engine = _engine(config)
+    arguments, choices = list(config.trials), HydraConfig.get().runtime.choices
+    chosen, searched = choices["ablation"], choices["search"]
+    if chosen and searched:
+        raise ConfigError(f"ablation={chosen} and search={searched} are two sweeps; run one after the other.")
+    if not chosen and not searched and not arguments:
+        raise ConfigError(
+            "nothing to sweep: say ablation=NAME or search=NAME, or give a key several values (optim.lr=1e-4,3e-4)."
+        )
+    name = config.name or chosen or searched or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
+    engine, console = _engine(config), Console()
     log_dir = Path(config.log_dir).expanduser().resolve()
     GlobalHydra.instance().clear()  # the trials' configurations are composed next
-    planned = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments)
-    table = _TableOf(planned, name=name, metric=config.metric, baseline=config.baseline)
-    table()  # refuses a wrong metric or baseline before anything runs
-    folder, console = log_dir / name, Console()
-    if config.show:
-        _show(table(), planned.rows, folder=folder, console=console, arguments=arguments)
-        return
     try:
-        with View(name, planned.trials, console=console) as view:
-            left = run_trials(planned.trials, engine, folder=folder, on_event=view)
+        if searched:
+            node: Any = OmegaConf.to_container(config.search, resolve=True)
+            search(
+                node, name=name, log_dir=log_dir, arguments=arguments, engine=engine, show=config.show, console=console
+            )
+            return
+        # unresolved: its overrides may hold ${...}, which belong to the trials' configuration
+        ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
+        planned = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments)
+        table = _TableOf(planned, name=name, metric=config.metric, baseline=config.baseline)
+        _run_rows(planned, table, engine, folder=log_dir / name, show=config.show, console=console, arguments=arguments)
     except KeyboardInterrupt:
-        _show(table(), planned.rows, folder=folder, console=console, arguments=arguments)
         console.print("stopped; the same command goes on from here")
         sys.exit(130)
-    _show(table(), planned.rows, folder=folder, console=console, arguments=arguments)
-    if planned.wandb is not None:
-        console.print(f"wandb     {log_to_wandb(table(), folder, group=name, **planned.wandb)}", soft_wrap=True)
+
+
+def _run_rows(
+    planned: Plan,
+    table: _TableOf,
+    engine: Engine,
+    *,
+    folder: Path,
+    show: bool,
+    console: Console,
+    arguments: Sequence[str],
+) -> None:
+    """Run the trials of an ablation or a grid, unless `show`, and show their table, also when stopped."""
+    table()  # refuses a wrong metric or baseline before anything runs
+    left = []
+    try:
+        if not show:
+            with View(table.name, planned.trials, console=console) as view:
+                left = run_trials(planned.trials, engine, folder=folder, on_event=view)
+    finally:
+        _show(table(), planned.rows, folder=folder, console=console, arguments=arguments)
+    if not show and planned.wandb is not None:
+        console.print(f"wandb     {log_to_wandb(table(), folder, group=table.name, **planned.wandb)}", soft_wrap=True)
     if left:
         raise TrialsFailed(
             f"{len(left)} of {len(planned.trials)} trials failed: the page names them, the same command tries again."

@@ -1,0 +1,220 @@
+"""A search: it finds, goes on, survives failures, prunes, and looks at validation alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sweeps.fake_search import NODE, SPACE, FakeEngine, best, lines, options, peak, run
+from vitexp.errors import ConfigError
+from vitexp.sweeps import search as search_module
+from vitexp.sweeps.engines import OnEvent
+from vitexp.sweeps.grid import Plan
+from vitexp.sweeps.search import NothingFound
+from vitexp.sweeps.study import Reporter, journal
+from vitexp.sweeps.trial import Event, Finished, Trial
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials without composing their configuration, which takes Hydra 0.2 s each; and no pictures."""
+
+    def plan(*, name: str, log_dir: Path, ablation: Any, arguments: Sequence[str]) -> Plan:
+        [row] = ablation["rows"]
+        overrides = (*arguments, *row["set"])
+        hashed = sorted(override for override in overrides if not override.startswith("+callbacks"))
+        folder = log_dir / name / hashlib.sha256(" ".join(hashed).encode()).hexdigest()[:12]
+        trial = Trial(row=row["name"], seed=0, overrides=overrides, folder=folder, command=())
+        return Plan(rows=[], trials=[trial], wandb=None)
+
+    monkeypatch.setattr(search_module, "plan", plan)
+    monkeypatch.setattr("vitexp.sweeps.search_report._draw", lambda *_: [])
+
+
+@pytest.mark.usefixtures("quick")
+def test_finds_more_than_chance(tmp_path: Path) -> None:
+    def good(sampler: str, seed: int) -> int:
+        found = run(tmp_path, FakeEngine(peak), name=f"{sampler}{seed}", trials=32, sampler=sampler, seed=seed)
+        return sum(float(line["val/accuracy"]) > 0.8 for line in found)
+
+    tpe, chance = ([good(sampler, seed) for seed in range(2)] for sampler in ("tpe", "random"))
+    assert min(tpe) >= 6 and sum(tpe) > 2 * sum(chance)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_search_is_the_same_when_it_is_repeated_and_no_point_is_drawn_twice(tmp_path: Path) -> None:
+    first, second = (run(tmp_path, FakeEngine(peak), name=name) for name in ("first", "second"))
+    assert [{**line, "folder": ""} for line in first] == [{**line, "folder": ""} for line in second]
+    assert len({line["optim.lr"] for line in first}) == NODE["trials"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_first_round_is_random_and_the_next_fill_the_engine(tmp_path: Path) -> None:
+    engine = FakeEngine(peak, slots=6)
+    run(tmp_path, engine)
+    assert engine.rounds == [8, 6, 6, 4]
+    engine = FakeEngine(peak, slots=6)
+    run(tmp_path, engine, name="given", parallel=10)
+    assert engine.rounds == [10, 10, 4]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("stopped_in", [1, 5, 8, 9, 23])
+def test_goes_on_where_it_was_stopped_and_runs_nothing_twice(tmp_path: Path, stopped_in: int) -> None:
+    class Stopped(FakeEngine):
+        """Ctrl-C while the trial runs; of the one before, all is written but nothing told."""
+
+        def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
+            def until(event: Event) -> None:
+                if not (isinstance(event, Finished) and len(self.ran) == stopped_in):
+                    on_event(event)
+                if len(self.ran) == stopped_in and isinstance(event, Finished):
+                    raise KeyboardInterrupt
+
+            super().run(trials, on_event=until)
+
+    first = Stopped(peak)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, first)
+    interrupted = lines(tmp_path / "found")
+    unfinished = [line["folder"] for line in interrupted if line["state"] == "unfinished"]
+    assert len(unfinished) == len(interrupted) - stopped_in + 1
+    second = FakeEngine(peak)
+    found = run(tmp_path, second)
+    folders = [trial.folder.name for trial in (*first.ran, *second.ran)]
+    assert len(folders) == len(set(folders)) == len(found) == NODE["trials"]
+    assert set(unfinished) == {
+        first.ran[-1].folder.name,
+        *(trial.folder.name for trial in second.ran[: len(unfinished) - 1]),
+    }
+    assert [line["folder"] for line in found[: len(interrupted)]] == [line["folder"] for line in interrupted]
+    assert {line["state"] for line in found} == {"completed"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_asking_for_more_trials_goes_on_and_showing_runs_none(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine(peak))
+    more, none = FakeEngine(peak), FakeEngine(peak)
+    assert len(run(tmp_path, more, trials=30)) == 30
+    assert len(more.ran) == 6
+    assert len(run(tmp_path, none, trials=50, show=True)) == 30
+    assert none.ran == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_failed_trials_do_not_stop_it_and_are_not_tried_for_ever(tmp_path: Path) -> None:
+    def score(trial: Trial) -> float:
+        if float(options(trial)["optim.lr"]) > 1e-2:
+            raise ValueError("the loss is not a number")
+        return peak(trial)
+
+    found = run(tmp_path, FakeEngine(score))
+    failed = [line for line in found if line["state"] == "failed"]
+    assert failed and all(float(line["optim.lr"]) > 1e-2 and not line["val/accuracy"] for line in failed)
+    assert len(found) == NODE["trials"] and best(found) > 0.8
+    again = FakeEngine(score)
+    run(tmp_path, again)
+    assert again.ran == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_search_that_found_nothing_says_so(tmp_path: Path) -> None:
+    def score(trial: Trial) -> float:
+        raise ValueError("no")
+
+    with pytest.raises(NothingFound, match=r"trials\.csv"):
+        run(tmp_path, FakeEngine(score), trials=3)
+    assert [line["state"] for line in lines(tmp_path / "found")] == ["failed"] * 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_point_that_is_chosen_twice_runs_once(tmp_path: Path) -> None:
+    engine = FakeEngine(lambda trial: 0.5)
+    found = run(tmp_path, engine, trials=8, space={"model.stem": {"choices": ["patch", "conv"]}})
+    assert len(engine.ran) == 2
+    assert [line["state"] for line in found] == ["completed"] * 8
+
+
+@pytest.mark.usefixtures("quick")
+def test_validation_alone_is_told(tmp_path: Path) -> None:
+    """The fake's test accuracy is the opposite of that on validation."""
+    found = run(tmp_path, FakeEngine(peak))
+    text = (tmp_path / "found" / "search.md").read_text()
+    top = max((line for line in found), key=lambda line: float(line["val/accuracy"]))
+    assert f"optim.lr={top['optim.lr']}" in text and "nothing here has looked at the test set" in text
+    with pytest.raises(ConfigError, match="must be measured on validation"):
+        run(tmp_path, FakeEngine(peak), name="other", metric="test/accuracy")
+
+
+def reported(trial: Trial, final: float) -> float:
+    """As a run of six epochs with the callback would."""
+    values = options(trial)
+    prune = {key: int(values[f"callbacks.pruning.{key}"]) for key in ("startup", "warmup")}
+    path, number = Path(values["callbacks.pruning.journal"]), int(values["callbacks.pruning.trial"])
+    reporter = Reporter.open(path, number, **prune)
+    assert reporter is not None
+    for epoch in range(1, 7):
+        if reporter.report(final * epoch / 6, epoch=epoch) and epoch < 6:
+            reporter.mark_pruned()
+            return final * epoch / 6
+    return final
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_pruned_is_told_and_recorded(tmp_path: Path) -> None:
+    engine = FakeEngine(lambda trial: reported(trial, peak(trial)))
+    found = run(tmp_path, engine, prune={"startup": 3, "warmup": 2})
+    pruned = [line for line in found if line["state"] == "pruned"]
+    assert pruned and all(line["epochs"] == "2" for line in pruned)
+    assert all(int(line["trial"]) >= 3 for line in pruned)  # the first three are compared to nothing
+    for line in found:
+        record = json.loads((tmp_path / "found" / line["folder"] / "result.json").read_text())
+        assert record["status"] == "completed" and record.get("pruned", False) == (line["state"] == "pruned")
+    finals = [peak(trial) for trial in engine.ran]
+    assert best(found) == pytest.approx(max(finals))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_trial_that_has_ended_reports_nothing_more(tmp_path: Path) -> None:
+    """config.yaml of a pruned trial repeats it in full."""
+    run(tmp_path, FakeEngine(lambda trial: reported(trial, peak(trial))), prune={"startup": 3, "warmup": 2}, trials=4)
+    path = journal(tmp_path / "found")
+    assert Reporter.open(path, 0, startup=1, warmup=1) is None
+    assert Reporter.open(path, 99, startup=1, warmup=1) is None
+    assert Reporter.open(tmp_path / "nowhere", 0, startup=1, warmup=1) is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_other_settings_begin_another_search(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine(peak), trials=2)
+    for arguments, changes, sentence in (
+        (("trainer.max_epochs=2",), {}, "another configuration, and"),
+        ((), {"direction": "minimize"}, "another direction and another configuration"),  # which chooses the checkpoint
+        ((), {"space": {"optim.lr": SPACE["optim.lr"]}}, "another space, and"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            run(tmp_path, FakeEngine(peak), *arguments, **changes)
+    with pytest.raises(ConfigError, match="no search in"):
+        run(tmp_path, FakeEngine(peak), name="other", show=True)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_point_that_was_pruned_is_pruned_whenever_it_is_chosen(tmp_path: Path) -> None:
+    def score(trial: Trial) -> float:
+        return reported(trial, 0.9 if options(trial)["model.stem"] == "patch" else 0.1)
+
+    space = {"model.stem": {"choices": ["patch", "conv"]}}
+    prune = {"startup": 1, "warmup": 1}
+    for parallel in (1, 4):
+        engine = FakeEngine(score)
+        found = run(tmp_path, engine, name=f"by{parallel}", parallel=parallel, trials=12, space=space, prune=prune)
+        assert len(engine.ran) == 2
+        states = {(line["model.stem"], line["state"]) for line in found}
+        conv = "pruned" if engine.ran[0].overrides.count("model.stem=patch") else "completed"
+        assert states == {("patch", "completed"), ("conv", conv)}
