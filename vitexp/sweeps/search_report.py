@@ -45,7 +45,7 @@ def report(
     keys = list(settings.space)
     heads = ["trial", settings.metric, "epochs", *_short(keys)]
     rows = [
-        [str(trial.number), _shown(trial.value), _epochs(trial), *(_shown(trial.params[key]) for key in keys)]
+        [str(trial.number), _shown(trial.value), _epochs(trial), *(_shown(trial.params[key], 3) for key in keys)]
         for trial in best
     ]
     note = f"The best on validation ({settings.metric}); nothing here has looked at the test set."
@@ -56,9 +56,9 @@ def report(
     pictures = _draw(study, settings, folder)
 
     if rows:
-        table = Table(title=title, caption=note, title_justify="left", caption_justify="left")
+        table = Table(title=title, caption=note, padding=(0, 0), title_justify="left", caption_justify="left")
         for head in heads:
-            table.add_column(head, justify="right")
+            table.add_column(head.replace("_", " ").replace("/", " "), justify="right", overflow="fold")
         for row in rows:
             table.add_row(*row)
         console.print(table)
@@ -154,5 +154,5 @@ def _epochs(trial: FrozenTrial) -> str:
     return "" if trial.last_step is None else str(trial.last_step)
 
 
-def _shown(number: Any) -> str:
-    return f"{number:.4g}" if isinstance(number, float) else str(number)
+def _shown(number: Any, digits: int = 4) -> str:
+    return f"{number:.{digits}g}" if isinstance(number, float) else str(number)
