@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import CONF
+from tests.conftest import CONF, composed
 from vitexp.errors import ConfigError
-from vitexp.sweeps.grid import Row, ablation_rows, plan
+from vitexp.sweeps.grid import Row, ablation_rows, plan, quoted
 from vitexp.sweeps.sweep import own_arguments
 from vitexp.sweeps.trial import Trial
 
@@ -40,11 +40,11 @@ def test_the_folder_is_the_hash_of_what_is_computed_and_nothing_else() -> None:
     assert one.folder == same.folder
     assert one.folder != other.folder
     assert one.folder.parent == Path("/nowhere/s")
-    assert f"run_id={one.folder.name}" in one.overrides
+    assert f'run_id="{one.folder.name}"' in one.overrides
 
 
 def test_the_trials_share_a_group_in_wandb_where_they_log_to_it() -> None:
-    assert "logger.wandb.group=s" in planned("seed=1,2")[1][0].overrides
+    assert 'logger.wandb.group="s"' in planned("seed=1,2")[1][0].overrides
     assert not any("group" in override for override in planned("seed=1,2", "logger=csv")[1][0].overrides)
 
 
@@ -109,3 +109,8 @@ def test_own_keys_stay_and_those_of_the_trials_travel_in_one() -> None:
 def test_a_cache_elsewhere_does_not_make_another_trial() -> None:
     [here], [there] = planned("data.cache_dir=a")[1], planned("data.cache_dir=b", "data.num_workers=1")[1]
     assert here.folder == there.folder
+
+
+@pytest.mark.parametrize("text", ["5e9209733777", "123456789012", "a b", 'quo"te', "back\\slash\\", "x=1,2", "${seed}"])
+def test_what_the_sweep_gives_reaches_train_py_as_it_is(text: str) -> None:
+    assert composed(f"run_id={quoted(text)}")._get_node("run_id")._value() == text

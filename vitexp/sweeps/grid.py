@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,8 +114,10 @@ def _trial(row: Row, seed: str, *, name: str, log_dir: Path) -> Trial:
     except UserError as error:
         raise ConfigError(f"{row.name!r}: {error}") from error
     run_id = config_hash(config)
-    group = (f"logger.wandb.group={name}",) if "wandb" in config.logger and config.logger.wandb.group is None else ()
-    complete = (*overrides, f"name={name}", f"log_dir={log_dir}", f"run_id={run_id}", *group)
+    given = {"name": name, "log_dir": str(log_dir), "run_id": run_id}
+    if "wandb" in config.logger and config.logger.wandb.group is None:
+        given["logger.wandb.group"] = name
+    complete = (*overrides, *(f"{key}={quoted(value)}" for key, value in given.items()))
     return Trial(
         row=row.name,
         seed=config.seed,
@@ -122,6 +125,12 @@ def _trial(row: Row, seed: str, *, name: str, log_dir: Path) -> Trial:
         folder=log_dir / name / run_id,
         command=(sys.executable, str(PROJECT / "train.py"), *complete),
     )
+
+
+def quoted(text: str) -> str:
+    """`text` as Hydra reads it back from an override, whatever is in it: a hash such as 5e92 would be a number."""
+    doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", text)  # elsewhere a backslash stands for itself
+    return '"' + doubled.replace('"', '\\"') + '"'
 
 
 def _refuse_twins(trials: Sequence[Trial]) -> None:

@@ -21,7 +21,7 @@ from vitexp.errors import ConfigError, UserError
 from vitexp.records import typed, write_atomically
 from vitexp.sweeps import figure, formats
 from vitexp.sweeps.engines import Engine, run_trials
-from vitexp.sweeps.grid import Plan, Row, plan
+from vitexp.sweeps.grid import Plan, Row, plan, quoted
 from vitexp.sweeps.page import write_page
 from vitexp.sweeps.results import Cell, read
 from vitexp.sweeps.search import search
@@ -46,8 +46,7 @@ def own_arguments(arguments: Sequence[str]) -> list[str]:
         key = re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
         own_one = argument.startswith("-") or "=" not in argument or key in OWN_KEYS
         (own if own_one else for_trials).append(argument)
-    quoted = ",".join('"' + argument.replace("\\", "\\\\").replace('"', '\\"') + '"' for argument in for_trials)
-    return [*own, f"trials=[{quoted}]"] if for_trials else own
+    return [*own, f"trials=[{','.join(map(quoted, for_trials))}]"] if for_trials else own
 
 
 def sweep(config: DictConfig) -> None:
