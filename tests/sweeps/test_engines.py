@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from vitexp.errors import ConfigError
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.ray_engine import RayEngine
 from vitexp.sweeps.lock import Held, hold
+from vitexp.sweeps.formats import to_csv
+from vitexp.sweeps.results import Cell, read
+from vitexp.sweeps.table import build_table
 from vitexp.sweeps.trial import Finished, Ready, Started, Trial, status
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -113,9 +117,18 @@ def kill_at_random(folder: Path, kind: str, *, trials: int, kills: int, seconds:
 
 
 def test_sigkill_of_the_sweep_loses_and_repeats_nothing(tmp_path: Path) -> None:
-    trials = kill_at_random(tmp_path, "local", trials=5, kills=3, seconds=0.2, within=0.5)
+    (tmp_path / "killed").mkdir()
+    trials = kill_at_random(tmp_path / "killed", "local", trials=5, kills=3, seconds=0.2, within=0.5)
     assert lines(trials, "spans") == [1] * 5
     assert [status(trial) for trial in trials] == ["completed"] * 5
+    undisturbed = sweep(tmp_path / "undisturbed", 5)
+    run_trials(undisturbed, local(), folder=tmp_path / "undisturbed", on_event=print)
+    assert table(trials) == table(undisturbed)
+
+
+def table(trials: Sequence[Trial]) -> str:
+    cells = [Cell(row=trial.row, seed=trial.seed, folder=trial.folder) for trial in trials]
+    return to_csv(build_table(read(cells), title="sweep"))
 
 
 @pytest.mark.slow
