@@ -52,7 +52,7 @@ def to_rich(table: Table, *, compact: bool = False) -> rich_table.Table:
     made = rich_table.Table(
         title=Text(one_line(table.title), style="bold"),
         title_justify="left",
-        caption=Text("\n".join(notes(table))),
+        caption=Text("\n".join(note for note in notes(table) if not compact or "Time per" not in note)),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0 if compact else (0, 1, 0, 0),
