@@ -20,6 +20,10 @@ from vitexp.sweeps.trial import Finished, Ready, Started, Trial, record_failure,
 # Longer than a trial may take to stop.
 _PATIENCE_S = 20.0
 
+# Under `uv run` Ray would pack the working directory, have uv install it anew for its workers, and so leave the project's
+# own environment pointing at a temporary copy.
+_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+
 # For a Ray that is ours alone, read when ray is imported: all its ports on 127.0.0.1; and where memory runs out, the
 # kernel ends the trial that took it and we record that, instead of Ray ending the worker and starting over for ever.
 _PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_memory_monitor_refresh_ms": "0"}
@@ -73,7 +77,7 @@ class RayEngine(Engine):
         """The ray package, connected to the cluster at `address`, or to a Ray that starts and ends with us."""
         if self.address is None:
             os.environ.update(_PRIVATE)
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.update(_ALWAYS)
         try:
             import ray
         except ImportError as error:
