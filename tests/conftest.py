@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # see vitexp/sweeps/engines/ray_engine.py; read when ray is imported
 # Read when torch is imported. The nets are tiny: threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -20,8 +20,8 @@ from vitexp.sweeps.trial import Finished, Ready, Started, Trial, record_failure,
 # Longer than a trial may take to stop.
 _PATIENCE_S = 20.0
 
-# Under `uv run` Ray would pack the working directory, have uv install it anew for its workers, and so leave the project's
-# own environment pointing at a temporary copy.
+# Under `uv run` Ray would pack the working directory and have uv install it anew for its workers, which would leave the
+# project's own environment pointing at a temporary copy.
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
 # For a Ray that is ours alone, read when ray is imported: all its ports on 127.0.0.1; and where memory runs out, the
