@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from vitexp.checks import check
 from vitexp.errors import ConfigError, UserError
@@ -63,8 +64,13 @@ def plan(*, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, argume
         label = ", ".join(word for word in words if word)
         rows.append(Row(name=label or "as given", overrides=_last_of_each_key([*base.overrides, *chosen])))
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        trials = [_trial(row, seed, name=name, log_dir=log_dir) for seed in seeds for row in rows]
-        logger = compose("train", list(trials[0].overrides)).logger
+        asked = [(row, (*row.overrides, seed)) for seed in seeds for row in rows]
+        configs = [_config(row, overrides) for row, overrides in asked]
+    trials = [
+        _trial(row, overrides, config, name=name, log_dir=log_dir)
+        for (row, overrides), config in zip(asked, configs, strict=True)
+    ]
+    logger = configs[0].logger
     _refuse_twins(trials)
     wandb = {key: logger.wandb[key] for key in ("project", "entity", "mode")} if "wandb" in logger else None
     return Plan(rows=rows, trials=trials, wandb=wandb)
@@ -106,13 +112,17 @@ def _last_of_each_key(overrides: Iterable[str]) -> tuple[str, ...]:
     return tuple(last.values())
 
 
-def _trial(row: Row, seed: str, *, name: str, log_dir: Path) -> Trial:
-    overrides = (*row.overrides, seed)
+def _config(row: Row, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a trial, checked."""
     try:
         config = compose("train", list(overrides))
         check(config)
     except UserError as error:
         raise ConfigError(f"{row.name!r}: {error}") from error
+    return config
+
+
+def _trial(row: Row, overrides: Sequence[str], config: DictConfig, *, name: str, log_dir: Path) -> Trial:
     run_id = config_hash(config)
     given = {"name": name, "log_dir": str(log_dir), "run_id": run_id}
     if "wandb" in config.logger and config.logger.wandb.group is None:
