@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from vitexp.checks import check
 from vitexp.errors import plain_errors
 from vitexp.multirun import one_run, refuse_several_devices
+from vitexp.resume import as_begun
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -19,6 +20,7 @@ def main(config: DictConfig) -> None:
     with plain_errors():
         refuse_several_devices(config)
     with one_run():
+        config = as_begun(config)
         check(config)
         from vitexp.run import run  # imports torch: only once the configuration stands
 

@@ -94,6 +94,7 @@ def build_module(config: DictConfig, datamodule: ImageDataModule, augment: nn.Mo
         optimizer=build(config.optim),
         schedule=build(config.schedule),
         label_smoothing=training.label_smoothing,
+        seed=config.seed,
         mean=datamodule.mean,
         std=datamodule.std,
     )

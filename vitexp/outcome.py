@@ -13,6 +13,7 @@ from pathlib import Path
 from vitexp.errors import UserError
 from vitexp.records import RunRecord, typed
 from vitexp.report import write_report
+from vitexp.signals import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +27,15 @@ class FullDisk(UserError):
 def record_outcome(record: RunRecord, go: Callable[[], None]) -> None:
     """Do `go`, and write into the record how it ended; then the report, whatever happened.
 
-    Raises what `go` raised, but FullDisk where there was no room, and SystemExit(130) where Ctrl-C ended it.
+    Raises what `go` raised, but FullDisk where there was no room, and SystemExit(128 + n) where signal n ended it.
     """
     try:
         go()
         record.finish("completed")
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        record.finish("interrupted", error="stopped from the keyboard")
-        sys.exit(130)
+    except Interrupted as interrupted:
+        record.finish("interrupted", error=interrupted.sentence)
+        log.info("%s; resume=%s goes on", interrupted.sentence, typed(record.folder))
+        sys.exit(interrupted.exit_code)
     except Exception as error:
         failure = error if isinstance(error, UserError) else _full_disk(error, record.folder)
         sentence = str(failure or f"{type(error).__name__}: {error}")

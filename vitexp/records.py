@@ -11,12 +11,15 @@ import secrets
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from vitexp.errors import ConfigError
 
 SCHEMA = 1
 
@@ -25,7 +28,8 @@ METRICS = ("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_m
 
 # Where a run is kept and how it is shown does not change what it computes.
 NOT_HASHED = (
-    *("name", "log_dir", "run_id", "logger", "callbacks", "hydra"),
+    *("name", "log_dir", "run_id", "resume", "logger", "callbacks", "hydra"),
+    *("checkpoint.every_n_steps", "checkpoint.every_n_minutes"),
     *("data.cache_dir", "data.num_workers", "data.resident", "data.download", "data.source.download"),
     "trainer.enable_progress_bar",
 )
@@ -43,10 +47,17 @@ class RunRecord:
 
     @classmethod
     def start(cls, config: DictConfig, *, overrides: list[str]) -> RunRecord:
-        """Make the folder with config.yaml and result.json, status "running"; a named one may be there already."""
+        """Make the folder with config.yaml and result.json, status "running".
+
+        Raises ConfigError where run_id names a run that is there already; a sweep's trial has its folder before.
+        """
         run_id = config.run_id or f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         folder = Path(config.log_dir).expanduser().resolve() / config.name / run_id
         folder.mkdir(parents=True, exist_ok=config.run_id is not None)
+        if (folder / "config.yaml").exists():
+            raise ConfigError(
+                f"the run {typed(folder)} is there already; resume=auto goes on with it, another run_id begins anew."
+            )
         record = cls(
             folder,
             {
@@ -72,6 +83,17 @@ class RunRecord:
         )
         write_atomically(folder / "config.yaml", _repeatable(config))
         record.update()
+        return record
+
+    @classmethod
+    def resume(cls, folder: Path, config: DictConfig) -> RunRecord:
+        """Open the record of a run that goes on, status "running" again; what was left half written is removed."""
+        for left in (*folder.glob(".*.json-*"), *folder.glob(".*.yaml-*"), *folder.glob("checkpoints/.*")):
+            left.unlink()
+        record = cls(folder, json.loads((folder / "result.json").read_text()))
+        write_atomically(folder / "config.yaml", _repeatable(config))
+        again = {"status": "running", "error": None, "finished_at": None}
+        record.update(**again, config_hash=config_hash(config), environment=environment())
         return record
 
     @classmethod
@@ -103,14 +125,19 @@ class _ReadOnlyRecord(RunRecord):
 
 def config_hash(config: DictConfig) -> str:
     """12 hexadecimal digits over everything in the configuration that can change a result."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    for key in NOT_HASHED:
+    plain = without(OmegaConf.to_container(config, resolve=True), NOT_HASHED)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def without(plain: Any, keys: Iterable[str]) -> Any:
+    """`plain`, a configuration of dicts, from which `keys` in dotted form are taken away."""
+    for key in keys:
         *parents, last = key.split(".")
         node = plain
         for parent in parents:
             node = node.get(parent, {})
         node.pop(last, None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    return plain
 
 
 def environment() -> dict[str, Any]:
@@ -150,12 +177,12 @@ def _repeatable(config: DictConfig) -> str:
     return head + OmegaConf.to_yaml(plain)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write beside `path` under a temporary name, sync and rename: the file is the old one or the new, never half."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

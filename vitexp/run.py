@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import os
+import sys
 import time
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from safetensors.torch import save_file
 
 from vitexp.build import build, build_datamodule, build_module, build_net
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
+from vitexp.callbacks.last_checkpoint import LastCheckpoint, begin_at, newest_checkpoint
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.hardware import (
@@ -36,43 +39,69 @@ from vitexp.loggers import BackgroundWandbLogger
 from vitexp.logs import logging_to
 from vitexp.outcome import record_outcome
 from vitexp.records import METRICS, RunRecord, typed
+from vitexp.resume import is_finished, merged, run_to_resume
+from vitexp.signals import Interrupted, StopSignals
+from vitexp.sweeps.lock import hold
+from vitexp.training.checkpoint_io import CheckedCheckpointIO, read_checkpoint
 from vitexp.training.module import Classifier
 
 log = logging.getLogger("vitexp")
 
+LOCK = ".lock"  # in the run folder, held while the run lasts
 RUN_FOLDER = "VITEXP_RUN_FOLDER"  # tells the other processes of a distributed run where the first one records
 
 
 def run(config: DictConfig) -> None:
     """Train, test and record the run that `config`, which vitexp.checks has passed, describes.
 
-    Raises UserError for what a person can mend; result.json then says "failed", with the same sentence. Ctrl-C ends the
-    process with code 130, and result.json says "interrupted".
+    Raises UserError for what a person can mend; result.json then says "failed", with the same sentence. A signal that
+    asks to stop ends the process with code 130 (SIGINT), 143 (SIGTERM) or 138 (SIGUSR1), and result.json says
+    "interrupted".
     """
     started = time.time()
-    if RUN_FOLDER in os.environ:  # Lightning starts the other processes of a distributed run with the same command
-        _Run(config, RunRecord.of_first_process(Path(os.environ[RUN_FOLDER])), Console(quiet=True), started).go()
-        return
-    console = Console()
-    record = RunRecord.start(config, overrides=_overrides())
-    before = dict(os.environ)
-    os.environ[RUN_FOLDER] = str(record.folder)
-    try:
-        with logging_to(record.folder / "train.log", console):
-            record_outcome(record, _Run(config, record, console, started).go)
-    finally:  # Lightning leaves seeds and ranks behind, which the next run of this process must not find
-        os.environ.clear()
-        os.environ.update(before)
+    with StopSignals() as stop:
+        if RUN_FOLDER in os.environ:  # Lightning starts the other processes of a distributed run with the same command
+            record = RunRecord.of_first_process(Path(os.environ[RUN_FOLDER]))
+            try:
+                _Run(config, record, Console(quiet=True), started, stop).go()
+            except Interrupted as interrupted:
+                sys.exit(interrupted.exit_code)
+            return
+        console = Console()
+        folder = run_to_resume(config)
+        if folder is not None and is_finished(folder, config):
+            console.print(f"{typed(folder)} is completed; without resume, a new run begins.", soft_wrap=True)
+            return
+        with ExitStack() as held:
+            if folder is None:
+                record = RunRecord.start(config, overrides=merged([], _overrides()))
+                held.enter_context(hold(record.folder / LOCK, wait=False))
+            else:
+                held.enter_context(hold(folder / LOCK, wait=False))
+                record = RunRecord.resume(folder, config)
+                record.update(overrides=merged(record.result["overrides"], _overrides()))
+            before = dict(os.environ)
+            os.environ[RUN_FOLDER] = str(record.folder)
+            try:
+                with logging_to(record.folder / "train.log", console):
+                    record_outcome(record, _Run(config, record, console, started, stop).go)
+            finally:  # Lightning leaves seeds and ranks behind, which the next run of this process must not find
+                os.environ.clear()
+                os.environ.update(before)
 
 
 class _Run:
     """The parts of one run, from the configuration to the record."""
 
-    def __init__(self, config: DictConfig, record: RunRecord, console: Console, started: float) -> None:
-        self.config, self.record, self.console, self.started = config, record, console, started
+    def __init__(
+        self, config: DictConfig, record: RunRecord, console: Console, started: float, stop: StopSignals
+    ) -> None:
+        self.config, self.record, self.console, self.started, self.stop = config, record, console, started, stop
+        self.folder = record.folder / "checkpoints"
 
     def go(self) -> None:
         config = self.config
+        going_on = newest_checkpoint(self.folder)
         device = choose_device(config.trainer.accelerator)
         self.loggers: list[Logger] = [
             build(logger, folder=self.record.folder, run_id=self.record.run_id, name=config.name)
@@ -88,6 +117,8 @@ class _Run:
             for logger in wandb:
                 logger.open(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
             datamodule.setup()
+            if going_on is not None:
+                begin_at(going_on[1], datamodule)
             seed_everything(config.seed, workers=True, verbose=False)
             module = build_module(config, datamodule, augment)
             self._describe(trainer, module, datamodule, device)
@@ -96,7 +127,7 @@ class _Run:
                 module.compile_net(batch_size=datamodule.batch_size // shares)
             if device.type == "cpu":
                 keep_freed_memory()
-            self._fit(trainer, module, datamodule)
+            self._fit(trainer, module, datamodule, None if going_on is None else going_on[0])
             self._measure(trainer, module, datamodule)
             failed = False
         finally:
@@ -105,27 +136,28 @@ class _Run:
         self._close()
 
     def _trainer(self, device: torch.device) -> Trainer:
-        config, folder = self.config, self.record.folder
+        config = self.config
         self.progress = EpochProgress(
             console=self.console, show_bar=config.trainer.enable_progress_bar, started=self.started
         )
-        self.checkpoints = ModelCheckpoint(
-            dirpath=folder / "checkpoints",
+        self.best = ModelCheckpoint(
+            dirpath=self.folder,
             filename="best",
             monitor=config.checkpoint.monitor,
             mode=config.checkpoint.mode,
-            save_last=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        arguments = {key: value for key, value in config.trainer.items() if key not in ("compile", "precision")}
+        ours = ("compile", "precision", "plugins")
+        arguments = {key: value for key, value in config.trainer.items() if key not in ours}
         trainer: Trainer = build(
             OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
             precision=resolve_precision(config.trainer.precision, device),
+            plugins=[*(config.trainer.plugins or []), CheckedCheckpointIO()],
             logger=self.loggers,
             callbacks=self._callbacks(),
             enable_progress_bar=False,  # ours is among the callbacks
-            default_root_dir=str(folder),
+            default_root_dir=str(self.record.folder),
         )
         return trainer
 
@@ -142,7 +174,14 @@ class _Run:
                 EarlyStopping(config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience)
             )
         if config.trainer.enable_checkpointing:
-            callbacks.append(self.checkpoints)
+            last = LastCheckpoint(
+                folder=self.folder,
+                every_n_steps=config.checkpoint.every_n_steps,
+                every_n_minutes=config.checkpoint.every_n_minutes,
+                length=[config.trainer.max_epochs, config.trainer.max_steps, config.trainer.max_time],
+                stop=self.stop,
+            )
+            callbacks += [self.best, last]
         return [*callbacks, *(build(callback) for callback in config.callbacks.values())]
 
     def _describe(
@@ -189,16 +228,16 @@ class _Run:
             elif not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
-    def _fit(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
-        begun = time.time()
-        trainer.fit(module, datamodule=datamodule, weights_only=True)
+    def _fit(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule, checkpoint: Path | None) -> None:
+        with self.stop.patient() if trainer.checkpoint_callbacks else nullcontext():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         speed = self.progress.images_per_s
         self.record.update(
             epochs=trainer.current_epoch,
             steps=trainer.global_step,
             images_seen=trainer.global_step * datamodule.batch_size,
             timing={
-                "fit_s": round(time.time() - begun, 3),
+                "fit_s": round(self.progress.fit_s, 3),
                 "train_images_per_s": None if speed is None else round(speed, 1),
                 "time_to_first_step_s": self.progress.time_to_first_step_s,
                 "first_step_s": self.progress.first_step_s,
@@ -208,8 +247,8 @@ class _Run:
     def _measure(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
         """Load the best checkpoint, measure it on validation and test, and keep its weights."""
         val = module.val_metrics()
-        if best := self.checkpoints.best_model_path:  # none where checkpoints or validation are off
-            checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        if best := self.best.best_model_path:  # none where checkpoints or validation are off
+            checkpoint = read_checkpoint(Path(best))
             module.load_state_dict(checkpoint["state_dict"])
             val = checkpoint["val_metrics"]
         [test] = trainer.test(module, datamodule=datamodule, verbose=False)
@@ -217,7 +256,7 @@ class _Run:
         self.record.update(
             data={**self.record.result["data"], "test": tested},
             metrics={"test": _metrics(test), "val": _metrics(val)},
-            timing={"total_s": round(time.time() - self.started, 3), **self.record.result["timing"]},
+            timing={"total_s": round(self.progress.total_s, 3), **self.record.result["timing"]},
         )
         if trainer.is_global_zero:
             self._save_weights(module, datamodule)

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from tests.conftest import CONF, composed
 from vitexp.errors import ConfigError
-from vitexp.sweeps.grid import Row, ablation_rows, plan, quoted
+from vitexp.overrides import quoted
+from vitexp.sweeps.grid import Row, ablation_rows, plan
 from vitexp.sweeps.sweep import own_arguments
 from vitexp.sweeps.trial import Trial
 

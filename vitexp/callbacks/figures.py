@@ -169,9 +169,7 @@ class AugmentedBatch(FigureCallback):
         self, trainer: Trainer, pl_module: LightningModule, batch: tuple[Tensor, Tensor], batch_idx: int
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
-            # its draws must not change those of the training
-            with torch.random.fork_rng():
-                images, targets = cast(Classifier, pl_module).training_batch(batch)
+            images, targets = cast(Classifier, pl_module).training_batch(batch, batch_idx)
             self.batch = images[: self.images], targets[: self.images]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,9 +16,10 @@ log = logging.getLogger(__name__)
 class EpochProgress(Callback):
     """A rich bar with images per second, where there is a terminal; a line an epoch in any case, also in train.log.
 
-    show_bar: false leaves the bar away. started: seconds since the epoch at which the run began.
-    Afterwards `time_to_first_step_s`; `first_step_s`, how long that step took, compiling included; and `images_per_s`
-    over all later training steps, without validation and figures.
+    show_bar: false leaves the bar away. started: seconds since the epoch at which the run began, or goes on.
+    Afterwards `time_to_first_step_s`; `first_step_s`, how long that step took, compiling included; `images_per_s`
+    over all later training steps, without validation and figures; `fit_s` and `total_s`, how long the training and the
+    run took. What a checkpoint does not hold of an earlier attempt does not count.
     """
 
     def __init__(self, *, console: Console, show_bar: bool, started: float) -> None:
@@ -26,7 +27,9 @@ class EpochProgress(Callback):
         self.time_to_first_step_s: float | None = None
         self.first_step_s: float | None = None
         self.images, self.seconds = 0, 0.0
-        self.last_end = 0.0
+        self.epoch_images, self.epoch_seconds = 0, 0.0
+        self.last_end: float | None = None
+        self.fit_begun, self.fit_before_s, self.total_before_s = started, 0.0, 0.0
         self.bar: Progress | None = None
         self.task: TaskID | None = None
 
@@ -34,8 +37,23 @@ class EpochProgress(Callback):
     def images_per_s(self) -> float | None:
         return self.images / self.seconds if self.seconds else None
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.epoch_images, self.epoch_seconds = 0, 0.0
+    @property
+    def fit_s(self) -> float:
+        return self.fit_before_s + time.time() - self.fit_begun
+
+    @property
+    def total_s(self) -> float:
+        return self.total_before_s + time.time() - self.started
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.fit_begun = time.time()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.last_end is None:  # the first of an epoch, after a validation, or when a run goes on
+            self.last_end = time.perf_counter()
+            self._show_bar(trainer)
+
+    def _show_bar(self, trainer: Trainer) -> None:
         if self.show_bar and trainer.is_global_zero:
             columns = (
                 TextColumn("{task.description}"),
@@ -52,23 +70,19 @@ class EpochProgress(Callback):
             )
             self.bar.start()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.batch_start = time.perf_counter()
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = time.perf_counter()
+        assert self.last_end is not None
         # from the end of one step to the end of the next, so that loading counts
-        since = self.last_end if batch_idx > 0 else self.batch_start
-        self.last_end = now
+        since, self.last_end = self.last_end, time.perf_counter()
         if self.first_step_s is None:
             self.time_to_first_step_s = round(time.time() - self.started, 3)
-            self.first_step_s = round(now - since, 3)
+            self.first_step_s = round(self.last_end - since, 3)
             return
         # images of all processes
         self.epoch_images += len(batch[1]) * trainer.world_size
-        self.epoch_seconds += now - since
+        self.epoch_seconds += self.last_end - since
         if self.bar is not None and self.task is not None:
             speed = f"{self.epoch_images / self.epoch_seconds:,.0f} images/s"
             self.bar.update(self.task, completed=batch_idx + 1, speed=speed)
@@ -92,11 +106,30 @@ class EpochProgress(Callback):
         if self.epoch_seconds:
             parts.append(f"{self.epoch_images / self.epoch_seconds:,.0f} images/s")
         log.info("  ".join(parts))
+        self.epoch_images, self.epoch_seconds = 0, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "time_to_first_step_s": self.time_to_first_step_s,
+            "first_step_s": self.first_step_s,
+            "images": self.images,
+            "seconds": self.seconds,
+            "epoch": (self.epoch_images, self.epoch_seconds),
+            "fit_s": self.fit_s,
+            "total_s": self.total_s,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.time_to_first_step_s, self.first_step_s = state_dict["time_to_first_step_s"], state_dict["first_step_s"]
+        self.images, self.seconds = state_dict["images"], state_dict["seconds"]
+        self.epoch_images, self.epoch_seconds = state_dict["epoch"]
+        self.fit_before_s, self.total_before_s = state_dict["fit_s"], state_dict["total_s"]
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
     def _stop(self) -> None:
+        self.last_end = None
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

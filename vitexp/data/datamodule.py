@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +69,7 @@ class ImageDataModule(LightningDataModule):
         self.num_workers, self.cache_dir, self.on_broken, self.seed = num_workers, cache_dir, on_broken, seed
         self.resident, self.sample_augment = resident, sample_augment
         self._on_device: dict[int, Tensor] = {}
+        self._begin_at: dict[str, int] = {"epoch": 0, "images": 0}
         self.ready = False
 
     def setup(self, stage: str | None = None) -> None:
@@ -112,8 +115,21 @@ class ImageDataModule(LightningDataModule):
         if not len(self.test.labels):
             raise DataError(f"{self.name} has no test images.")
 
+    def begin_at(self, *, epoch: int, images: int) -> None:
+        """Let the training begin within `epoch`, after `images` of all devices together."""
+        self._begin_at = {"epoch": epoch, "images": images}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the training part and its order: other images, labels or classes make another one."""
+        digest = hashlib.sha256(self.train.labels.tobytes() + self.train.moments.tobytes())
+        digest.update("\0".join(self.classes).encode(errors="surrogateescape"))
+        return digest.hexdigest()[:12]
+
     def train_dataloader(self) -> Batches:
-        return self._batches(self.train, self._sampler(self.train, shuffle=True, drop_last=True), self.sample_augment)
+        sampler = self._sampler(self.train, shuffle=True, drop_last=True)
+        sampler.begin_at(**self._begin_at)
+        return self._batches(self.train, sampler, self.sample_augment)
 
     def val_dataloader(self) -> Batches:
         return self._batches(self.val, self._sampler(self.val))
@@ -147,7 +163,7 @@ class ImageDataModule(LightningDataModule):
             )
         workers = self.num_workers if augment is not None else 0  # an index select needs no worker
         return DataLoader(
-            ArrayDataset(part, transform=augment),
+            ArrayDataset(part, augment=augment),
             sampler=sampler,
             batch_size=None,
             num_workers=workers,

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.prepare import Prepared
 
 
-class BatchSampler(Sampler[Tensor]):
-    """The indices of each batch of this process, int64 [batch].
+class Chosen(NamedTuple):
+    """The images of a batch, int64 [batch], and a key that no other batch of the training has."""
+
+    indices: Tensor
+    key: tuple[int, ...]
+
+
+class BatchSampler(Sampler[Chosen]):
+    """The images of each batch of this process.
 
     All processes together see every index exactly once an epoch: nothing is padded or repeated, except that `drop_last`
     leaves out the images that do not fill a batch. The order of an epoch depends on `seed` and the epoch alone, so it
-    is the same for any number of processes and after a resumption.
+    is the same for any number of processes and when a run goes on where it was stopped, see `begin_at`.
 
     batch_size: images a batch of all processes together; divisible by `world_size`.
     """
@@ -37,6 +45,12 @@ class BatchSampler(Sampler[Tensor]):
         self.length, self.batch_size, self.shuffle, self.drop_last = length, batch_size, shuffle, drop_last
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
+        self._began = (0, 0)
+
+    def begin_at(self, *, epoch: int, images: int) -> None:
+        """Leave out the first `images`, of all processes together, of `epoch`; a whole number of batches."""
+        self.epoch = epoch
+        self._began = (epoch, images // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch."""
@@ -46,15 +60,17 @@ class BatchSampler(Sampler[Tensor]):
         full, rest = divmod(self.length, self.batch_size)
         return full + (rest > self.rank and not self.drop_last)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Chosen]:
         order = torch.arange(self.length)
         if self.shuffle:
             generator = torch.Generator().manual_seed(
                 int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
             )
             order = torch.randperm(self.length, generator=generator)
-        for batch in torch.split(order, self.batch_size)[: len(self)]:
-            yield batch[self.rank :: self.world_size]
+        first = self._began[1] if self._began[0] == self.epoch else 0
+        batches = torch.split(order, self.batch_size)[: len(self)]
+        for number in range(first, len(batches)):
+            yield Chosen(batches[number][self.rank :: self.world_size], (self.seed, self.epoch, number, self.rank))
 
 
 class ResidentBatches:
@@ -74,7 +90,7 @@ class ResidentBatches:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = list(self.sampler)
+        batches = [chosen.indices for chosen in self.sampler]
         # the whole epoch at once: a copy for every batch would make the host wait for the device each time
         order = torch.cat(batches).to(self.stored.device) if batches else torch.empty(0)
         for indices in torch.split(order, [len(batch) for batch in batches]):
@@ -84,20 +100,20 @@ class ResidentBatches:
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
     """Prepared images in memory or in a file; one access fetches a whole batch.
 
-    transform, if any, is applied image by image (uint8 [H, W, 3]).
+    augment, if any, is applied image by image, with random numbers that depend on the key of the batch alone: any
+    number of workers draws the same.
     """
 
-    def __init__(
-        self, images: Prepared, *, transform: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
-    ) -> None:
-        self.images, self.transform = images, transform
+    def __init__(self, images: Prepared, *, augment: AlbumentationsAugment | None = None) -> None:
+        self.images, self.augment = images, augment
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = indices.numpy()
-        images, labels = self.images.images(chosen), self.images.labels[chosen]
-        if self.transform is not None:
-            images = np.stack([self.transform(image) for image in images])
+    def __getitem__(self, chosen: Chosen) -> tuple[Tensor, Tensor]:
+        indices = chosen.indices.numpy()
+        images, labels = self.images.images(indices), self.images.labels[indices]
+        if self.augment is not None:
+            self.augment.reseed(chosen.key)
+            images = np.stack([self.augment(image) for image in images])
         return torch.from_numpy(images), torch.from_numpy(labels)

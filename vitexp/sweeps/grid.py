@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 
 from vitexp.checks import check
 from vitexp.errors import ConfigError, UserError
+from vitexp.overrides import last_of_each_key, quoted
 from vitexp.records import config_hash
 from vitexp.sweeps.trial import Trial
 
@@ -62,7 +62,7 @@ def plan(*, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, argume
     for base, chosen in product(ablation_rows(ablation) if ablation else [Row(name="", overrides=())], product(*grid)):
         words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
         label = ", ".join(word for word in words if word)
-        rows.append(Row(name=label or "as given", overrides=_last_of_each_key([*base.overrides, *chosen])))
+        rows.append(Row(name=label or "as given", overrides=last_of_each_key([*base.overrides, *chosen])))
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         asked = [(row, (*row.overrides, seed)) for seed in seeds for row in rows]
         configs = [_config(row, overrides) for row, overrides in asked]
@@ -102,16 +102,6 @@ def _values(argument: str) -> tuple[str, list[str]]:
     return key, [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def _last_of_each_key(overrides: Iterable[str]) -> tuple[str, ...]:
-    """A later override replaces an earlier one of the same key, as a row does the base, and the command line both."""
-    last: dict[str, str] = {}
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        last.pop(key, None)
-        last[key] = override
-    return tuple(last.values())
-
-
 def _config(row: Row, overrides: Sequence[str]) -> DictConfig:
     """The configuration of a trial, checked."""
     try:
@@ -133,14 +123,8 @@ def _trial(row: Row, overrides: Sequence[str], config: DictConfig, *, name: str,
         seed=config.seed,
         overrides=complete,
         folder=log_dir / name / run_id,
-        command=(sys.executable, str(PROJECT / "train.py"), *complete),
+        command=(sys.executable, str(PROJECT / "train.py"), *last_of_each_key(("resume=auto", *complete))),
     )
-
-
-def quoted(text: str) -> str:
-    """`text` as Hydra reads it back from an override, whatever is in it: a hash such as 5e92 would be a number."""
-    doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", text)  # elsewhere a backslash stands for itself
-    return '"' + doubled.replace('"', '\\"') + '"'
 
 
 def _refuse_twins(trials: Sequence[Trial]) -> None:

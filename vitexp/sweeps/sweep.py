@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from vitexp.errors import ConfigError, UserError
+from vitexp.overrides import quoted
 from vitexp.records import typed, write_atomically
 from vitexp.sweeps import figure, formats
 from vitexp.sweeps.engines import Engine, run_trials
-from vitexp.sweeps.grid import Plan, Row, plan, quoted
+from vitexp.sweeps.grid import Plan, Row, plan
 from vitexp.sweeps.page import write_page
 from vitexp.sweeps.results import Cell, read
 from vitexp.sweeps.search import search

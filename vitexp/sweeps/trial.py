@@ -136,7 +136,6 @@ def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, s
     length = log.stat().st_size if log.exists() else 0
     begun, code, late = time.monotonic(), None, False
     try:
-        # to go on from a checkpoint, the override that says so is added to the command here
         code, late = _run_process(
             trial.command, log=log, timeout=timeout, environment={**os.environ, **environment}, cwd=cwd, lock=lock
         )

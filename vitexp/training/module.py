@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from numpy.typing import ArrayLike
@@ -27,9 +28,10 @@ class Classifier(LightningModule):
     """Trains and measures a net that turns images, float [B, 3, S, S], into logits, [B, num_classes].
 
     augment: on the training device, float [B, 3, S, S] in [0, 1] to the same. mean, std: [3], of values in [0, 1].
-    optimizer: takes parameter groups (a partial torch optimizer). Metrics are accumulated on the device and read once
-    an epoch. After a validation or test epoch `predictions` holds its probabilities, float [N, C], and labels, int64
-    [N].
+    optimizer: takes parameter groups (a partial torch optimizer). seed: what is drawn at a step (augmentation, mixing,
+    dropout) depends on it, the step and the process alone, not on what came before. Metrics are accumulated on the
+    device and read once an epoch. After a validation or test epoch `predictions` holds its probabilities, float [N, C],
+    and labels, int64 [N].
     """
 
     mean: Tensor
@@ -48,12 +50,14 @@ class Classifier(LightningModule):
         optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
         schedule: Schedule,
         label_smoothing: float,
+        seed: int,
         mean: ArrayLike,
         std: ArrayLike,
     ) -> None:
         super().__init__()
         self.net, self.augment, self.mixing = net, augment, mixing
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
+        self.seed = seed
         self.register_buffer("mean", torch.as_tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.as_tensor(std).view(3, 1, 1), persistent=False)
         self.metrics = nn.ModuleDict({name: classification_metrics(num_classes) for name in ("val", "test")})
@@ -82,8 +86,10 @@ class Classifier(LightningModule):
         """float [B, 3, S, S] in [0, 1] to mean 0 and deviation 1 a channel."""
         return (images - self.mean) / self.std
 
-    def training_batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def training_batch(self, batch: Batch, batch_index: int) -> tuple[Tensor, Tensor]:
         """The batch as the net sees it: images float [B, 3, S, S], augmented, normalized and mixed; targets [B, C]."""
+        key = (self.seed, self.current_epoch, batch_index, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
         images, labels = batch
         images = self.normalize(self.augment(to_unit_range(images)))
         return self.mixing(images, labels, progress=self.global_step / self.total_steps)
@@ -93,7 +99,7 @@ class Classifier(LightningModule):
         self.train_sums = torch.zeros(3, device=self.device)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        images, targets = self.training_batch(batch)
+        images, targets = self.training_batch(batch, batch_index)
         logits = self._logits(images)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
         right = (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).sum()
@@ -108,10 +114,13 @@ class Classifier(LightningModule):
             self.log("train/loss_step", self.train_loss)
         # Logged here and not when the epoch has ended, because callbacks hear of that before the module.
         if trainer.is_last_batch or trainer.should_stop or self.global_step == self.total_steps:
-            loss, right, images = self.train_sums
+            loss, right, images = self._sums_of_all_processes()
             told = {"train/loss_epoch": loss / images, "train/accuracy": right / images}
-            self.log_dict(told, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+            self.log_dict(told, on_step=False, on_epoch=True, batch_size=1)
             self.train_sums.zero_()
+
+    def _sums_of_all_processes(self) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(self.train_sums.clone(), reduce_op="sum"))
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._measure(batch, "val")
@@ -160,8 +169,13 @@ class Classifier(LightningModule):
         return cast(MetricCollection, self.metrics[part]), cast(MeanMetric, self.losses[part])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep beside the weights what was measured of them on validation."""
+        """Keep beside the weights what was measured of them on validation, and the sums of the epoch under way."""
         checkpoint["val_metrics"] = self.val_metrics()
+        checkpoint["train_sums"] = self._sums_of_all_processes().cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        share = 1.0 if self.trainer.is_global_zero else 0.0  # the sums are those of all processes
+        self.train_sums = share * checkpoint["train_sums"].to(self.device)
 
     def val_metrics(self) -> dict[str, float]:
         """What the last validation logged, such as "val/accuracy"."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
+import signal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.fabric.utilities.seed import pl_worker_init_function
 from numpy.typing import NDArray
 
 from vitexp.data.transforms import build_transforms
@@ -24,10 +21,8 @@ class AlbumentationsAugment:
 
     transforms: configs of transforms or transforms, see build_transforms, applied in their order.
 
-    The DataLoader needs `worker_init_fn=augment.worker_init_fn`. Then every worker, process and epoch draws other
-    numbers, and the same seed with as many workers and processes draws the same again. Without workers, the first image
-    seeds the pipeline from torch's seed, and later epochs draw on. Albumentations 2.0.8 by itself heeds no global seed,
-    and forked workers repeat each other and, where they do not persist, their first epoch.
+    Call `reseed` before every batch; the DataLoader needs `worker_init_fn=augment.worker_init_fn`. Albumentations 2.0.8
+    by itself heeds no global seed, forked workers repeat each other and, where they do not persist, their first epoch.
     """
 
     def __init__(self, *, transforms: Sequence[Mapping[str, Any] | Transform]) -> None:
@@ -35,12 +30,9 @@ class AlbumentationsAugment:
         from albumentations import Compose  # takes a second to import
 
         self._pipeline = Compose(built)
-        self._seeded_process: int | None = None
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Raises ValueError where the pipeline changes the shape or the type of the image."""
-        if self._seeded_process != os.getpid():
-            self.reseed(torch.initial_seed())
         augmented = self._pipeline(image=image)["image"]
         if augmented.shape != image.shape or augmented.dtype != image.dtype:
             raise ValueError(
@@ -49,20 +41,23 @@ class AlbumentationsAugment:
             )
         return np.ascontiguousarray(augmented)
 
-    def reseed(self, seed: int) -> None:
-        """Starts the pipeline's random numbers anew, in this process; every rank gets others from the same seed."""
-        sequence = np.random.SeedSequence([seed, getattr(rank_zero_only, "rank", 0)])
+    def reseed(self, key: Sequence[int]) -> None:
+        """Start the pipeline's random numbers anew; `key`: integers of 0 or more, the same key draws the same."""
+        sequence = np.random.SeedSequence(key)
         python_seed = int(sequence.generate_state(1, np.uint64)[0])
         # One stream for all transforms. Compose.set_random_seed would give each a stream of its own with the same
         # numbers, so that two transforms with p=0.5 would always come together.
         self._pipeline.set_random_state(np.random.default_rng(sequence), random.Random(python_seed))
-        self._seeded_process = os.getpid()
 
-    def worker_init_fn(self, worker_id: int) -> None:
-        """For DataLoader(worker_init_fn=...): seeds the worker, and the pipeline in it, by epoch, worker and rank."""
-        pl_worker_init_function(worker_id)
-        self.reseed(torch.initial_seed())
+    @staticmethod
+    def worker_init_fn(worker_id: int) -> None:
+        """For DataLoader(worker_init_fn=...): what a worker does not share with the process that trains."""
         import cv2
 
         # Workers share the cores already; OpenCV's own threads on top only wait for each other.
         cv2.setNumThreads(0)
+        # Ctrl-C and clusters signal workers too, but the run needs them until it has finished its step; SIGTERM leaves
+        # a minute for that, because a worker that hangs is ended with it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
