@@ -1,44 +1,92 @@
-"""train.py in processes that can be killed at any moment, without the ten seconds of importing torch for each.
+"""train.py in processes that can be killed at any moment, without ten seconds of importing torch for each.
 
-A process that has imported everything, and computed nothing, is forked: the child is a process like any other, with
-signals, exit code and death of its own.
+A server that has imported everything, and computed nothing, is forked for every command: the child is a process like
+any other, with signals, an exit code and a death of its own.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import CONF
 
-SCRIPT = CONF.parent / "train.py"
+TRAIN = CONF.parent / "train.py"
 
 
-def start(log: Path, *arguments: str) -> int:
-    """Start `python train.py *arguments`, its output appended to `log`; the process id."""
-    import vitexp.run  # noqa: F401 - imported here, so that no child has to
+class Server:
+    """Runs train.py in forked processes, one at a time."""
 
-    sys.stdout.flush()
-    sys.stderr.flush()
-    process = os.fork()
-    if process:
-        return process
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.forked"],
+            cwd=CONF.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, log: Path, *arguments: str) -> int:
+        """Start `python train.py *arguments`, its output appended to `log`; the process id."""
+        return int(self._ask(start=[str(log), *arguments]))
+
+    def end(self, process: int, *, timeout: float = 120.0) -> int:
+        """Wait for `process`; its exit code, 128 + n where signal n killed it. Raises TimeoutError, and kills it."""
+        code = self._ask(end=process, timeout=timeout)
+        if code is None:
+            raise TimeoutError(f"no end after {timeout:g} s")
+        return int(code)
+
+    def train(self, log: Path, *arguments: str, timeout: float = 120.0) -> int:
+        """`python train.py *arguments`, to its end; the exit code."""
+        return self.end(self.start(log, *arguments), timeout=timeout)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _ask(self, **question: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+def _serve() -> None:
+    import vitexp.run  # noqa: F401 - so that no child has to
+
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "start" in question:
+            log, *arguments = question["start"]
+            answer: int | None = os.fork()
+            if answer == 0:
+                _become(log, arguments)
+        else:
+            answer = _wait(question["end"], question["timeout"])
+        print(json.dumps(answer), flush=True)
+
+
+def _become(log: str, arguments: list[str]) -> None:
     code = 1
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
-        sys.argv = [str(SCRIPT), *arguments]
+        sys.argv = [str(TRAIN), *arguments]
         try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
+            runpy.run_path(str(TRAIN), run_name="__main__")
             code = 0
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else int(left.code is not None)
@@ -50,8 +98,7 @@ def start(log: Path, *arguments: str) -> int:
         os._exit(code)
 
 
-def end(process: int, *, timeout: float = 120.0) -> int:
-    """Wait for the process; its exit code, 128 + n where signal n killed it. Kills it after `timeout` seconds."""
+def _wait(process: int, timeout: float) -> int | None:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         done, status = os.waitpid(process, os.WNOHANG)
@@ -61,9 +108,8 @@ def end(process: int, *, timeout: float = 120.0) -> int:
         time.sleep(0.01)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    raise TimeoutError(f"no end after {timeout:g} s")
+    return None
 
 
-def train(log: Path, *arguments: str, timeout: float = 120.0) -> int:
-    """`python train.py *arguments`, to its end; the exit code."""
-    return end(start(log, *arguments), timeout=timeout)
+if __name__ == "__main__":
+    _serve()

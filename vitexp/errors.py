@@ -44,6 +44,8 @@ def plain_errors() -> Iterator[None]:
         yield
     except UserError as error:
         _leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _leave("stopped from the keyboard before anything had begun.", 130)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(_explain(error), ConfigError.exit_code)
 

@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.errors import ConfigError
+from vitexp.overrides import merged
 
 SCHEMA = 1
 
@@ -86,14 +87,15 @@ class RunRecord:
         return record
 
     @classmethod
-    def resume(cls, folder: Path, config: DictConfig) -> RunRecord:
+    def resume(cls, folder: Path, config: DictConfig, *, overrides: list[str]) -> RunRecord:
         """Open the record of a run that goes on, status "running" again; what was left half written is removed."""
         for left in (*folder.glob(".*.json-*"), *folder.glob(".*.yaml-*"), *folder.glob("checkpoints/.*")):
             left.unlink()
         record = cls(folder, json.loads((folder / "result.json").read_text()))
         write_atomically(folder / "config.yaml", _repeatable(config))
         again = {"status": "running", "error": None, "finished_at": None}
-        record.update(**again, config_hash=config_hash(config), environment=environment())
+        overrides = merged(record.result["overrides"], overrides)
+        record.update(**again, overrides=overrides, config_hash=config_hash(config), environment=environment())
         return record
 
     @classmethod

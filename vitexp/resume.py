@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.errors import ConfigError
-from vitexp.overrides import last_of_each_key, quoted
+from vitexp.overrides import merged, quoted
 from vitexp.records import NOT_HASHED, typed, without
 
 # A run may be made longer, and go on with other hardware than it began with.
@@ -64,11 +64,6 @@ def as_begun(config: DictConfig) -> DictConfig:
     stored = _result(Path(str(config.resume)).expanduser().resolve())["overrides"]
     hydra, resume = HydraConfig.get(), f"resume={quoted(str(config.resume))}"
     return compose(hydra.job.config_name, [*merged(stored, hydra.overrides.task), resume])
-
-
-def merged(stored: Sequence[str], typed_now: Sequence[str]) -> list[str]:
-    """Both lists of overrides, of each key the last one; without `resume`, which is no part of a run."""
-    return [line for line in last_of_each_key([*stored, *typed_now]) if line.partition("=")[0].lstrip("+") != "resume"]
 
 
 def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> list[str]:

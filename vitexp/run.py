@@ -38,9 +38,10 @@ from vitexp.hardware import (
 from vitexp.loggers import BackgroundWandbLogger
 from vitexp.logs import logging_to
 from vitexp.outcome import record_outcome
+from vitexp.overrides import merged
 from vitexp.records import METRICS, RunRecord, typed
-from vitexp.resume import is_finished, merged, run_to_resume
-from vitexp.signals import Interrupted, StopSignals
+from vitexp.resume import is_finished, run_to_resume
+from vitexp.signals import Interrupted, StopSignals, die_with_parent
 from vitexp.sweeps.lock import hold
 from vitexp.training.checkpoint_io import CheckedCheckpointIO, read_checkpoint
 from vitexp.training.module import Classifier
@@ -60,46 +61,60 @@ def run(config: DictConfig) -> None:
     """
     started = time.time()
     with StopSignals() as stop:
-        if RUN_FOLDER in os.environ:  # Lightning starts the other processes of a distributed run with the same command
-            record = RunRecord.of_first_process(Path(os.environ[RUN_FOLDER]))
-            try:
-                _Run(config, record, Console(quiet=True), started, stop).go()
-            except Interrupted as interrupted:
-                sys.exit(interrupted.exit_code)
-            return
-        console = Console()
-        folder = run_to_resume(config)
-        if folder is not None and is_finished(folder, config):
-            console.print(f"{typed(folder)} is completed; without resume, a new run begins.", soft_wrap=True)
-            return
-        with ExitStack() as held:
-            if folder is None:
-                record = RunRecord.start(config, overrides=merged([], _overrides()))
-                held.enter_context(hold(record.folder / LOCK, wait=False))
+        try:
+            if RUN_FOLDER in os.environ:
+                _take_part(config, stop, started)
             else:
-                held.enter_context(hold(folder / LOCK, wait=False))
-                record = RunRecord.resume(folder, config)
-                record.update(overrides=merged(record.result["overrides"], _overrides()))
-            before = dict(os.environ)
-            os.environ[RUN_FOLDER] = str(record.folder)
-            try:
-                with logging_to(record.folder / "train.log", console):
-                    record_outcome(record, _Run(config, record, console, started, stop).go)
-            finally:  # Lightning leaves seeds and ranks behind, which the next run of this process must not find
-                os.environ.clear()
-                os.environ.update(before)
+                _record(config, stop, started)
+        except Interrupted as interrupted:
+            sys.exit(interrupted.exit_code)
+
+
+def _take_part(config: DictConfig, stop: StopSignals, started: float) -> None:
+    """Be one of the other processes of a distributed run, which Lightning starts with the same command."""
+    die_with_parent()
+    record = RunRecord.of_first_process(Path(os.environ[RUN_FOLDER]))
+    _Run(config, record, Console(quiet=True), stop, started).go()
+
+
+def _record(config: DictConfig, stop: StopSignals, started: float) -> None:
+    """Begin a run or go on with one, do it, and write down how it ended."""
+    console = Console()
+    folder = run_to_resume(config)
+    if folder is not None and is_finished(folder, config):
+        console.print(f"{typed(folder)} is completed; without resume, a new run begins.", soft_wrap=True)
+        return
+    with ExitStack() as held:
+        if folder is None:
+            record = RunRecord.start(config, overrides=merged([], _overrides()))
+            held.enter_context(hold(record.folder / LOCK, wait=False))
+        else:
+            held.enter_context(hold(folder / LOCK, wait=False))
+            record = RunRecord.resume(folder, config, overrides=_overrides())
+        before = dict(os.environ)
+        os.environ[RUN_FOLDER] = str(record.folder)
+        try:
+            with logging_to(record.folder / "train.log", console):
+                record_outcome(record, _Run(config, record, console, stop, started).go)
+        finally:  # Lightning leaves seeds and ranks behind, which the next run of this process must not find
+            os.environ.clear()
+            os.environ.update(before)
 
 
 class _Run:
     """The parts of one run, from the configuration to the record."""
 
     def __init__(
-        self, config: DictConfig, record: RunRecord, console: Console, started: float, stop: StopSignals
+        self, config: DictConfig, record: RunRecord, console: Console, stop: StopSignals, started: float
     ) -> None:
-        self.config, self.record, self.console, self.started, self.stop = config, record, console, started, stop
+        self.config, self.record, self.console, self.stop, self.started = config, record, console, stop, started
         self.folder = record.folder / "checkpoints"
 
     def go(self) -> None:
+        with self.stop.at_once():
+            self._go()
+
+    def _go(self) -> None:
         config = self.config
         going_on = newest_checkpoint(self.folder)
         device = choose_device(config.trainer.accelerator)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last: SLURM's --signal=USR1@60, a minute's notice
+
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Interrupted(BaseException):
@@ -23,16 +27,23 @@ class Interrupted(BaseException):
         )
 
 
-class StopSignals:
-    """While open, SIGINT, SIGTERM and SIGUSR1 raise Interrupted; within `patient`, they are noted in `asked` instead.
+def die_with_parent() -> None:
+    """Have this process killed when the one that started it ends, however that ends; where the system is Linux."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    There the run finishes its step, writes a checkpoint and calls `obey`. A second SIGINT does not wait for that.
-    A repeated SIGTERM or SIGUSR1 changes nothing: clusters send them to every process, launchers once more.
+
+class StopSignals:
+    """While open, SIGINT, SIGTERM and SIGUSR1 are noted in `asked`, and raise Interrupted within `at_once`.
+
+    Where they are only noted, a training finishes its step and writes a checkpoint, and a record is written to its end;
+    a second SIGINT does not wait for that. A repeated SIGTERM or SIGUSR1 changes nothing: clusters send them to every
+    process, launchers once more.
     """
 
     def __init__(self) -> None:
         self.asked: int | None = None
-        self._patient = False
+        self._patient = True
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -53,12 +64,20 @@ class StopSignals:
             self._before.setdefault(number, before)
 
     @contextmanager
-    def patient(self) -> Iterator[None]:
-        self._patient = True
+    def at_once(self) -> Iterator[None]:
+        self.obey()
+        self._patient = False
         try:
             yield
         finally:
-            self._patient = False
+            self._patient = True
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """A part of `at_once` in which signals are only noted, to be obeyed at its end."""
+        self._patient = True
+        yield
+        self._patient = False
         self.obey()
 
     def obey(self) -> None:

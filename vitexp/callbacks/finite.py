@@ -21,7 +21,7 @@ class NonFiniteLoss(UserError):
 class StopOnNonFiniteLoss(Callback):
     """Counts on the device the steps with a loss of NaN or infinity, and looks at the count when scalars are logged.
 
-    Raises NonFiniteLoss then, and before each validation, so that the checkpoints keep weights from before.
+    Raises NonFiniteLoss then, before each validation and before each checkpoint, which so keeps weights from before.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -45,6 +45,9 @@ class StopOnNonFiniteLoss(Callback):
         self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:

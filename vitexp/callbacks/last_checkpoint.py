@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
 # The newest first. A checkpoint is "next" for an instant, so that two whole ones are there at any time.
+_AGREE_EVERY = 10  # steps, between processes: it makes each wait for all the others
 NAMES = ("next.ckpt", LAST, "previous.ckpt")
 
 
@@ -57,18 +59,22 @@ class LastCheckpoint(Checkpoint):
             epoch_loop.restarting = False  # with max_steps set, Lightning takes the start of an epoch for its middle
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _anywhere(trainer, self.stop.asked is not None):
-            self.stop.obey()
+        self._obey(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx % trainer.accumulate_grad_batches:
+        step, between = divmod(batch_idx, trainer.accumulate_grad_batches)
+        if between or (trainer.world_size > 1 and step % _AGREE_EVERY):
             return  # gradients that are not yet applied are not saved
-        asked = self.stop.asked is not None
-        if not _anywhere(trainer, asked or self._is_due(trainer)):
+        if not _anywhere(trainer, self.stop.asked is not None or self._is_due(trainer)):
             return
         if trainer.global_step != self._saved_step:
             self._save(trainer, epochs=trainer.current_epoch, batches=batch_idx)
-        if _anywhere(trainer, asked):
+        self._obey(trainer)
+
+    def _obey(self, trainer: Trainer) -> None:
+        """Stop in all processes where one of them was asked to."""
+        if _anywhere(trainer, self.stop.asked is not None):
+            self.stop.asked = self.stop.asked or signal.SIGTERM
             self.stop.obey()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

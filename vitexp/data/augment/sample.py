@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.data.transforms import build_transforms
+from vitexp.signals import die_with_parent
 
 if TYPE_CHECKING:
     from vitexp.data.transforms import Transform
@@ -61,3 +62,4 @@ class AlbumentationsAugment:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
+        die_with_parent()  # else it would hold the lock of the folder of a run that was killed

@@ -1,0 +1,258 @@
+"""Runs that are stopped in every way and go on: to the same bytes, in the same folder, or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import TINY, composed, result, tiny_run
+from tests.forked import Server
+from vitexp.errors import ConfigError
+from vitexp.overrides import merged
+
+# Everything that draws or remembers: mixing, drop path, dropout, averaged weights.
+SMALL = (
+    *TINY,
+    "logger=csv",
+    "callbacks=none",
+    "data.batch_size=16",
+    "model.drop_path=0.2",
+    "model.dropout=0.1",
+    "training.mixup_alpha=0.4",
+    "training.cutmix_alpha=1.0",
+    "training.ema_decay=0.9",
+    "trainer.max_epochs=4",
+)
+STOPS = 50  # of the soak tests
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left."""
+
+    folder: Path
+    result: dict[str, Any]
+    weights: bytes
+    seconds: float
+
+
+def whole(server: Server, folder: Path, *overrides: str) -> Run:
+    """A run that nobody disturbs."""
+    server.train(folder / "first.log", *SMALL, *overrides, f"log_dir={folder}", "name=first")  # prepares the images
+    begun = time.monotonic()
+    assert server.train(folder / "whole.log", *SMALL, *overrides, f"log_dir={folder}", "name=whole") == 0
+    return left_by(folder / "whole", time.monotonic() - begun)
+
+
+def left_by(task: Path, seconds: float = 0.0) -> Run:
+    """The only run of a task."""
+    [file] = task.glob("*/result.json")
+    return Run(file.parent, result(file.parent), (file.parent / "model.safetensors").read_bytes(), seconds)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return whole(server, tmp_path_factory.mktemp("whole"))
+
+
+def stopped_and_resumed(
+    server: Server, folder: Path, name: str, numbers: list[int], dice: random.Random, seconds: float, *overrides: str
+) -> list[int]:
+    """The same command again and again, each time sent a signal of `numbers` at a random moment; the exit codes."""
+    command = (*SMALL, *overrides, f"log_dir={folder}", f"name={name}", "resume=auto", "checkpoint.every_n_steps=1")
+    codes = []
+    for number in (*numbers, None):
+        process = server.start(folder / f"{name}.log", *command)
+        if number is not None:
+            time.sleep(dice.uniform(0.2, seconds))
+            with suppress(ProcessLookupError):
+                import os
+
+                os.kill(process, number)
+        codes.append(server.end(process))
+    return codes
+
+
+def same(run: Run, other: Run) -> bool:
+    keys = ("metrics", "epochs", "steps", "images_seen", "data", "status", "seed", "config_hash")
+    return run.weights == other.weights and all(run.result[key] == other.result[key] for key in keys)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_stopped_at_random_moments_ends_as_one_that_was_not(
+    server: Server, undisturbed: Run, tmp_path: Path, number: int
+) -> None:
+    dice = random.Random(number)
+    stop_many(server, undisturbed, tmp_path, number, dice, runs=2)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_fifty_runs_stopped_at_random_moments(server: Server, undisturbed: Run, tmp_path: Path, number: int) -> None:
+    stop_many(server, undisturbed, tmp_path, number, random.Random(), runs=STOPS)
+
+
+def stop_many(server: Server, undisturbed: Run, folder: Path, number: int, dice: random.Random, *, runs: int) -> None:
+    stopped, equal = 0, 0
+    for attempt in range(runs):
+        name = f"stopped{attempt}"
+        codes = stopped_and_resumed(server, folder, name, [number] * 2, dice, undisturbed.seconds)
+        stopped += sum(code == 128 + number for code in codes)
+        assert codes[-1] == 0, (folder / f"{name}.log").read_text()[-2000:]
+        assert set(codes) <= {0, 128 + number}
+        equal += same(undisturbed, left_by(folder / name))
+    print(f"{equal} of {runs} runs ended with the same bytes and metrics; {stopped} times signal {number} ended one")
+    assert equal == runs
+    assert stopped >= runs / 2, "the signals came too late"
+
+
+def test_sigterm_writes_a_checkpoint_and_the_record(server: Server, tmp_path: Path) -> None:
+    """Without periodic checkpoints: what is kept was written because of the signal."""
+    command = (*SMALL, "trainer.max_epochs=1000", f"log_dir={tmp_path}", "name=long", "trainer.log_every_n_steps=1")
+    process = server.start(tmp_path / "log", *command)
+    scalars = tmp_path / "long"
+    while not list(scalars.glob("*/metrics.csv")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    import os
+
+    os.kill(process, signal.SIGTERM)
+    assert server.end(process) == 143
+    [folder] = scalars.iterdir()
+    told = result(folder)
+    assert (told["status"], told["error"]) == ("interrupted", "stopped by SIGTERM")
+    from vitexp.training.checkpoint_io import read_checkpoint
+
+    steps = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
+    with (folder / "metrics.csv").open() as file:
+        logged = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
+    assert steps == logged[-1] + 1 == len(logged), "no step is lost, none is done twice"
+    assert "resume=" in (tmp_path / "log").read_text().splitlines()[-4]
+
+
+def test_usr1_and_a_second_ctrl_c(server: Server, tmp_path: Path) -> None:
+    import os
+
+    for numbers, code in (([signal.SIGUSR1], 138), ([signal.SIGINT, signal.SIGINT], 130)):
+        name = f"with{code}"
+        command = (*SMALL, "trainer.max_epochs=1000", f"log_dir={tmp_path}", f"name={name}")
+        process = server.start(tmp_path / "log", *command)
+        while not list((tmp_path / name).glob("*/checkpoints/last.ckpt")):
+            time.sleep(0.01)
+        for number in numbers:
+            os.kill(process, number)
+        assert server.end(process, timeout=20) == code
+        [file] = (tmp_path / name).glob("*/result.json")
+        assert json.loads(file.read_text())["status"] == "interrupted"
+
+
+CASES = {
+    "accumulated": ["trainer.accumulate_grad_batches=2"],
+    "sample augmentation in workers": ["augment=albumentations", "data.num_workers=2"],
+    "patience": ["training.patience=1", "optim.lr=1e-9", "schedule.min_lr=0", "trainer.max_epochs=8"],
+    "max_steps": ["trainer.max_steps=20"],
+    "validation within the epoch": ["trainer.val_check_interval=0.25"],
+    "sgd": ["optim=sgd", "schedule=cosine_restarts"],
+    "data loader": ["data.resident=memory"],
+    "figures": ["callbacks=default"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_every_kind_of_run_goes_on(server: Server, tmp_path: Path, case: str) -> None:
+    undisturbed = whole(server, tmp_path, *CASES[case])
+    numbers: list[int] = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+    codes = stopped_and_resumed(
+        server, tmp_path, "again", numbers, random.Random(case), undisturbed.seconds, *CASES[case]
+    )
+    assert codes[-1] == 0, (tmp_path / "again.log").read_text()[-2000:]
+    assert same(undisturbed, left_by(tmp_path / "again"))
+
+
+def test_a_completed_run_is_not_done_again(server: Server, tmp_path: Path) -> None:
+    command = (*SMALL, f"log_dir={tmp_path}", "name=done", "trainer.max_epochs=1")
+    assert server.train(tmp_path / "log", *command) == 0
+    before = left_by(tmp_path / "done")
+    assert server.train(tmp_path / "again.log", *command, "resume=auto") == 0
+    assert "is completed" in (tmp_path / "again.log").read_text()
+    assert server.train(tmp_path / "again.log", f"resume={before.folder}") == 0
+    assert left_by(tmp_path / "done") == before
+
+    # another configuration is another run, unless this very one is to go on
+    assert server.train(tmp_path / "log", *command, "resume=auto", "optim.lr=0.01") == 0
+    assert len(list((tmp_path / "done").iterdir())) == 2
+    assert server.train(tmp_path / "refused.log", f"resume={before.folder}", "optim.lr=0.01") == 2
+    assert "optim.lr=0.001, now 0.01" in (tmp_path / "refused.log").read_text()
+    assert result(before.folder) == before.result
+
+    # but it may go on longer
+    assert server.train(tmp_path / "log", f"resume={before.folder}", "trainer.max_epochs=2", "logger=none") == 0
+    longer = result(before.folder)
+    assert (longer["status"], longer["epochs"], longer["steps"]) == ("completed", 2, 2 * before.result["steps"])
+    assert longer["run_id"] == before.result["run_id"]
+
+
+def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
+    command = (*SMALL, f"log_dir={tmp_path}", "name=changed", "trainer.max_epochs=1")
+    assert server.train(tmp_path / "log", *command) == 0
+    [folder] = (tmp_path / "changed").iterdir()
+    (folder / "result.json").write_text(json.dumps({**result(folder), "status": "interrupted"}))
+    path = folder / "checkpoints" / "last.ckpt"
+    from vitexp.training.checkpoint_io import read_checkpoint, sealed
+
+    checkpoint = read_checkpoint(path)
+    checkpoint["position"]["data"] = "of other images"
+    path.write_bytes(sealed(checkpoint))
+    assert server.train(tmp_path / "refused.log", *command, "resume=auto") == 2
+    assert "not those that the run began with" in (tmp_path / "refused.log").read_text()
+
+
+def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> None:
+    from vitexp.run import LOCK
+    from vitexp.sweeps.lock import hold
+
+    folder = tiny_run(tmp_path, "name=held")
+    (folder / "result.json").write_text(json.dumps({**result(folder), "status": "running"}))
+    with hold(folder / LOCK, wait=False):
+        assert server.train(tmp_path / "log", f"resume={folder}") == 2
+    assert "in use by process" in (tmp_path / "log").read_text()
+
+
+def test_a_named_run_is_not_overwritten(tmp_path: Path) -> None:
+    from vitexp.records import RunRecord
+
+    config = composed(f"log_dir={tmp_path}", "run_id=mine")
+    RunRecord.start(config, overrides=[])
+    with pytest.raises(ConfigError, match="mine is there already; resume=auto"):
+        RunRecord.start(config, overrides=[])
+
+
+def test_no_run_folder_is_one_sentence(tmp_path: Path) -> None:
+    from vitexp.resume import run_to_resume
+
+    with pytest.raises(ConfigError, match="is no run folder"):
+        run_to_resume(composed(f"resume={tmp_path}"))
+    assert run_to_resume(composed(f"log_dir={tmp_path}", "resume=auto")) is None
+
+
+def test_overrides_are_merged_by_key() -> None:
+    stored = ["model=vit_tiny", "optim.lr=0.1", "+x.y=1", "resume=auto"]
+    assert merged(stored, ["optim.lr=0.2", "resume=logs/a"]) == ["model=vit_tiny", "+x.y=1", "optim.lr=0.2"]
