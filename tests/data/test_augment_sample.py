@@ -1,7 +1,12 @@
-"""Albumentations in DataLoader workers: seeded, different for every worker and epoch, and strict about arguments."""
+"""Albumentations in DataLoader workers: seeded, the same for any number of workers, and strict about arguments."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,60 +14,83 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from tests.conftest import CONF
 from vitexp.data.augment import AlbumentationsAugment
+from vitexp.data.loading import ArrayDataset, BatchSampler
+from vitexp.data.prepare import Prepared
 from vitexp.data.transforms import build_transforms
 
 NOISE = [{"_target_": "albumentations.GaussNoise", "std_range": [0.2, 0.3], "p": 1.0}]
 
 
-class Same(Dataset[Tensor]):
-    """The same grey image every time, augmented: whatever differs was drawn."""
-
-    def __init__(self, augment: AlbumentationsAugment) -> None:
-        self.augment = augment
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(self.augment(np.full((8, 8, 3), 128, np.uint8)))
-
-
 def two_epochs(seed: int, *, workers: int, persistent: bool = False) -> list[Tensor]:
-    """Both epochs' images, uint8 [8, 8, 8, 3] each; with two workers and batches of two, they take turns."""
-    torch.manual_seed(seed)
-    augment = AlbumentationsAugment(transforms=NOISE)
+    """Both epochs of eight equal grey images, uint8 [8, 8, 8, 3] each: whatever differs was drawn."""
+    grey = np.full((8, 8, 8, 3), 128, np.uint8)
+    numbers = np.arange(8)
+    images = Prepared(stored=grey, rows=numbers, labels=numbers, groups=numbers, moments=np.zeros((8, 2, 3)))
+    sampler = BatchSampler(length=8, batch_size=2, seed=seed)
     loader = DataLoader(
-        Same(augment),
-        batch_size=2,
+        ArrayDataset(images, augment=AlbumentationsAugment(transforms=NOISE)),
+        sampler=sampler,
+        batch_size=None,
         num_workers=workers,
-        worker_init_fn=augment.worker_init_fn,
+        worker_init_fn=AlbumentationsAugment.worker_init_fn,
         persistent_workers=persistent,
     )
-    return [torch.cat(list(loader)) for _ in range(2)]
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(torch.cat([drawn for drawn, _ in loader]))
+    return epochs
 
 
-@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
-def test_seed_worker_and_epoch_decide(workers: int, persistent: bool) -> None:
-    first = two_epochs(1, workers=workers, persistent=persistent)
-    again = two_epochs(1, workers=workers, persistent=persistent)
-    assert torch.equal(torch.stack(first), torch.stack(again)), "the same seed draws the same"
-    other = two_epochs(2, workers=workers, persistent=persistent)
-    images = torch.cat([*first, *other]).flatten(1)
-    # Neither image, worker, epoch nor seed repeats another.
+def test_seed_and_epoch_decide_and_the_number_of_workers_does_not() -> None:
+    alone = torch.cat(two_epochs(1, workers=0))
+    for workers, persistent in ((2, False), (2, True), (3, True)):
+        assert torch.equal(torch.cat(two_epochs(1, workers=workers, persistent=persistent)), alone)
+    images = torch.cat([alone, *two_epochs(2, workers=0)]).flatten(1)
+    # Neither image, epoch nor seed repeats another.
     assert len(np.unique(images.numpy(), axis=0)) == 32
 
 
-def test_ranks_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can end a process with its parent")
+def test_workers_end_with_the_process_that_trains() -> None:
+    """A worker that outlived it would hold the lock of its run folder."""
+    program = """
+import os, signal, sys
+from tests.data.test_augment_sample import slow_loader
+batches = iter(slow_loader())
+next(batches)
+print(*[worker.pid for worker in batches._workers], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = subprocess.run([sys.executable, "-c", program], cwd=CONF.parent, capture_output=True, text=True)
+    workers = [int(pid) for pid in process.stdout.split()]
+    assert process.returncode == -signal.SIGKILL
+    assert len(workers) == 2
+    time.sleep(0.5)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}/cmdline").exists() and _is_running(pid)]
 
-    drawn = []
-    for rank in (0, 1):
-        monkeypatch.setattr(rank_zero_only, "rank", rank)
-        drawn.append(two_epochs(1, workers=0)[0])
-    assert not torch.equal(*drawn)
+
+def _is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def slow_loader() -> DataLoader[tuple[Tensor, Tensor]]:
+    images = Prepared(
+        stored=np.zeros((64, 8, 8, 3), np.uint8),
+        **dict.fromkeys(("rows", "labels", "groups"), np.arange(64)),
+        moments=np.zeros((64, 2, 3)),
+    )
+    return DataLoader(
+        ArrayDataset(images, augment=AlbumentationsAugment(transforms=NOISE)),
+        sampler=BatchSampler(length=64, batch_size=2),
+        batch_size=None,
+        num_workers=2,
+        worker_init_fn=AlbumentationsAugment.worker_init_fn,
+    )
 
 
 def test_transforms_draw_independently() -> None:
@@ -70,7 +98,7 @@ def test_transforms_draw_independently() -> None:
     augment = AlbumentationsAugment(
         transforms=[{"_target_": f"albumentations.{name}Flip", "p": 0.5} for name in ("Horizontal", "Vertical")]
     )
-    augment.reseed(0)
+    augment.reseed([0])
     image = np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, axis=2)
     corners = [int(augment(image)[0, 0, 0]) for _ in range(200)]
     assert all(30 < corners.count(corner) < 70 for corner in range(4))

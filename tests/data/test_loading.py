@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches
+from vitexp.data.augment import AlbumentationsAugment
+from vitexp.data.loading import ArrayDataset, BatchSampler, Chosen, ResidentBatches
 from vitexp.data.prepare import Prepared
 
 
@@ -20,7 +21,7 @@ def test_all_processes_together_see_every_index_once(length: int, world_size: in
         BatchSampler(length=length, batch_size=8, shuffle=True, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
-    seen = [index for sampler in samplers for batch in sampler for index in batch.tolist()]
+    seen = [index for sampler in samplers for chosen in sampler for index in chosen.indices.tolist()]
     assert sorted(seen) == list(range(length))
     assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
 
@@ -29,7 +30,8 @@ def test_any_number_of_processes_makes_the_same_batches() -> None:
     [alone] = [list(BatchSampler(length=24, batch_size=8, shuffle=True, seed=5))]
     parts = [BatchSampler(length=24, batch_size=8, shuffle=True, seed=5, rank=rank, world_size=2) for rank in range(2)]
     for whole, first, second in zip(alone, *parts, strict=True):
-        assert set(whole.tolist()) == {*first.tolist(), *second.tolist()}
+        assert set(whole.indices.tolist()) == {*first.indices.tolist(), *second.indices.tolist()}
+        assert len({whole.key, second.key}) == 2  # what is drawn for them differs
 
 
 def test_order_is_decided_by_seed_and_epoch() -> None:
@@ -37,16 +39,28 @@ def test_order_is_decided_by_seed_and_epoch() -> None:
     orders = []
     for epoch in (0, 1, 0):
         sampler.set_epoch(epoch)
-        orders.append(next(iter(sampler)).tolist())
+        orders.append(next(iter(sampler)).indices.tolist())
     assert orders[0] == orders[2]
     assert orders[0] != orders[1]
     [other] = BatchSampler(length=50, batch_size=50, shuffle=True, seed=2)
-    assert other.tolist() != orders[0]
+    assert other.indices.tolist() != orders[0]
+
+
+def test_an_epoch_goes_on_where_it_was_left() -> None:
+    sampler, resumed = (BatchSampler(length=50, batch_size=8, shuffle=True, seed=1, drop_last=True) for _ in range(2))
+    resumed.begin_at(epoch=3, images=16)
+    for epoch, first in ((3, 2), (4, 0)):
+        sampler.set_epoch(epoch)
+        resumed.set_epoch(epoch)
+        whole, rest = list(sampler), list(resumed)
+        assert [chosen.key for chosen in rest] == [chosen.key for chosen in whole[first:]]
+        assert torch.equal(torch.cat([c.indices for c in rest]), torch.cat([c.indices for c in whole[first:]]))
+        assert len(resumed) == len(sampler) == 6  # Lightning counts the batches of the whole epoch
 
 
 def test_drop_last_gives_full_batches_only() -> None:
     sampler = BatchSampler(length=21, batch_size=8, drop_last=True)
-    assert [len(batch) for batch in sampler] == [8, 8]
+    assert [len(chosen.indices) for chosen in sampler] == [8, 8]
     assert len(sampler) == 2
 
 
@@ -58,14 +72,24 @@ def noise(length: int) -> Prepared:
     return Prepared(stored=stored, rows=2 * numbers, labels=numbers, groups=numbers, moments=moments)
 
 
-def test_dataset_fetches_a_batch_and_transforms_each_image() -> None:
+def test_dataset_fetches_a_batch_and_augments_each_image() -> None:
     images = noise(5)
-    indices = torch.tensor([3, 0])
+    chosen = Chosen(torch.tensor([3, 0]), (1, 2))
     expected = torch.from_numpy(images.stored[[6, 0]])
-    assert torch.equal(ArrayDataset(images)[indices][0], expected)
-    inverted = ArrayDataset(images, transform=lambda image: 255 - image)[indices]
+    assert torch.equal(ArrayDataset(images)[chosen][0], expected)
+    invert = AlbumentationsAugment(transforms=[{"_target_": "albumentations.InvertImg", "p": 1.0}])
+    inverted = ArrayDataset(images, augment=invert)[chosen]
     assert torch.equal(inverted[0], 255 - expected)
     assert inverted[1].tolist() == [3, 0]
+
+
+def test_the_key_of_a_batch_decides_what_is_drawn() -> None:
+    images = noise(5)
+    sometimes = AlbumentationsAugment(transforms=[{"_target_": "albumentations.GaussNoise", "p": 1.0}])
+    dataset, indices = ArrayDataset(images, augment=sometimes), torch.arange(5)
+    first, other, again = (dataset[Chosen(indices, key)][0] for key in ((0, 1), (0, 2), (0, 1)))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -122,7 +122,7 @@ def payloads(mark: Path) -> dict[str, Any]:
         "builtins.eval": Call(eval, python),
         "builtins.open": Call(open, str(mark), "w"),
         "Path.touch": Call(Path.touch, mark),
-        "os.popen": Call(os.popen, touch),
+        "os.mkdir": Call(os.mkdir, str(mark)),
         "nested in a list": {"state_dict": {"a": [torch.zeros(2), {"b": (Call(os.system, touch),)}]}},
         "nested in a tensor's place": {"state_dict": {"weight": Call(eval, python)}, "position": {"steps": 1}},
         "as a key": {"position": {(1, Call(os.system, touch)): 1}},
