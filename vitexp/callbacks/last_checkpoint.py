@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
 # The newest first. A checkpoint is "next" for an instant, so that two whole ones are there at any time.
+_SHARE = 0.05  # of the time, for checkpoints after epochs
 _AGREE_EVERY = 10  # steps, between processes: it makes each wait for all the others
 NAMES = ("next.ckpt", LAST, "previous.ckpt")
 
@@ -34,6 +35,7 @@ NAMES = ("next.ckpt", LAST, "previous.ckpt")
 class LastCheckpoint(Checkpoint):
     """Writes `folder`/last.ckpt after every epoch, and within it every so many steps or minutes; keeps the one before.
 
+    Where epochs are so short that this would cost more than a twentieth of the time, some are passed over.
     length: how long the training is to be; one that stopped early goes on where this has changed.
     Obeys `stop` between two steps, once a checkpoint is written.
     """
@@ -49,7 +51,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         self.folder, self.stop, self.length = folder, stop, list(length)
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
-        self._finished = False
+        self._finished, self._took_s = False, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stop.install()
@@ -59,7 +61,7 @@ class LastCheckpoint(Checkpoint):
             epoch_loop.restarting = False  # with max_steps set, Lightning takes the start of an epoch for its middle
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._obey(trainer)
+        self._obey(trainer, batches=0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         step, between = divmod(batch_idx, trainer.accumulate_grad_batches)
@@ -67,18 +69,22 @@ class LastCheckpoint(Checkpoint):
             return  # gradients that are not yet applied are not saved
         if not _anywhere(trainer, self.stop.asked is not None or self._is_due(trainer)):
             return
-        if trainer.global_step != self._saved_step:
-            self._save(trainer, epochs=trainer.current_epoch, batches=batch_idx)
-        self._obey(trainer)
+        self._save(trainer, epochs=trainer.current_epoch, batches=batch_idx)
+        self._obey(trainer, batches=batch_idx)
 
-    def _obey(self, trainer: Trainer) -> None:
+    def _obey(self, trainer: Trainer, *, batches: int) -> None:
         """Stop in all processes where one of them was asked to."""
         if _anywhere(trainer, self.stop.asked is not None):
+            self._save(trainer, epochs=trainer.current_epoch, batches=batches)
             self.stop.asked = self.stop.asked or signal.SIGTERM
             self.stop.obey()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, epochs=trainer.current_epoch + 1, batches=0)
+        epochs, steps = trainer.current_epoch + 1, trainer.global_step
+        is_last = trainer.should_stop or epochs == trainer.max_epochs or steps == trainer.max_steps
+        is_cheap = time.monotonic() - self._saved_at >= self._took_s / _SHARE
+        if is_last or trainer.strategy.broadcast(is_cheap):
+            self._save(trainer, epochs=epochs, batches=0)
 
     def _is_due(self, trainer: Trainer) -> bool:
         step, minutes = trainer.global_step, (time.monotonic() - self._saved_at) / 60
@@ -89,6 +95,9 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer, *, epochs: int, batches: int) -> None:
         """`epochs` are done, and of the next one `batches`."""
+        if trainer.global_step == self._saved_step:
+            return
+        begun = time.monotonic()
         for logger in trainer.loggers:
             logger.save()  # what was logged so far belongs to this checkpoint
         self._position = {
@@ -103,6 +112,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             promote(self.folder)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._took_s = self._saved_at - begun
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["position"] = getattr(self, "_position", None)  # None: the best of the first epoch
