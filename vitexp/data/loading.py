@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -17,10 +18,12 @@ class BatchSampler(Sampler[Tensor]):
     """The indices of each batch of this process, int64 [batch].
 
     All processes together see every index exactly once an epoch: nothing is padded or repeated, except that `drop_last`
-    leaves out the images that do not fill a batch. The order of an epoch depends on `seed` and the epoch alone, so it
-    is the same for any number of processes and after a resumption.
+    leaves out the images that do not fill an optimizer step. The order of an epoch depends on `seed` and the epoch
+    alone, so it is the same for any number of processes and after a resumption. All processes have the same number of
+    batches, or else they would wait for each other for ever; where images run out, the last of a process is empty.
 
-    batch_size: images a batch of all processes together; divisible by `world_size`.
+    batch_size: images an optimizer step sees, of all processes and over `accumulated` batches together. Raises
+    ValueError where it cannot be shared out evenly.
     """
 
     def __init__(
@@ -33,8 +36,12 @@ class BatchSampler(Sampler[Tensor]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        accumulated: int = 1,
     ) -> None:
+        if batch_size % (world_size * accumulated):
+            raise ValueError(f"a batch of {batch_size} for {world_size} processes, {accumulated} times a step")
         self.length, self.batch_size, self.shuffle, self.drop_last = length, batch_size, shuffle, drop_last
+        self.accumulated = accumulated
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
 
@@ -43,8 +50,9 @@ class BatchSampler(Sampler[Tensor]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(self.length, self.batch_size)
-        return full + (rest > self.rank and not self.drop_last)
+        if self.drop_last:
+            return self.length // self.batch_size * self.accumulated
+        return math.ceil(self.length / (self.batch_size // self.accumulated))
 
     def __iter__(self) -> Iterator[Tensor]:
         order = torch.arange(self.length)
@@ -53,7 +61,7 @@ class BatchSampler(Sampler[Tensor]):
                 int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
             )
             order = torch.randperm(self.length, generator=generator)
-        for batch in torch.split(order, self.batch_size)[: len(self)]:
+        for batch in torch.split(order, self.batch_size // self.accumulated)[: len(self)]:
             yield batch[self.rank :: self.world_size]
 
 
