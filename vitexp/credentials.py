@@ -34,7 +34,7 @@ def refuse_secrets(config: Any) -> None:
 def _refuse(settings: Iterable[tuple[str, Any]]) -> None:
     known = list(_known())
     for key, value in settings:
-        if not isinstance(value, str) or value in ("", "null"):
+        if not isinstance(value, str) or value.lower() in ("", "null", "true", "false"):
             continue
         name = re.split(r"[.\[]", key)[-1].rstrip("]")
         source = next((where for where, secret in known if secret in value), None)
