@@ -57,12 +57,24 @@ def data(measured: int, *, resident: str = "auto") -> ImageDataModule:
     return made
 
 
-def classifier(*, lr: float) -> Classifier:
-    """A small ViT without dropout, augmentation or mixing; the same weights every time."""
+def vit() -> nn.Module:
+    """Without dropout; the same weights every time."""
     seed_everything(0, verbose=False)
     net = ViT(num_classes=CLASSES, image_size=PIXELS, patch_size=4, dim=16, depth=2, num_heads=2)
     with torch.no_grad():
         net.head.weight.normal_(std=1.0)  # or else all probabilities would be about alike
+    return net
+
+
+def normalized_by_batch() -> nn.Module:
+    """A net whose running statistics are those of the images that its process saw."""
+    seed_everything(0, verbose=False)
+    pixels = 3 * PIXELS**2
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(pixels), nn.Linear(pixels, CLASSES))
+
+
+def classifier(net: nn.Module, *, lr: float) -> Classifier:
+    """Without augmentation or mixing."""
     return Classifier(
         net=net,
         num_classes=CLASSES,
@@ -104,7 +116,7 @@ def trainer(world_size: int, **arguments: Any) -> Trainer:
 
 def measured(world_size: int, size: int) -> dict[str, Any]:
     """What a validation during training (of steps too small to change a weight) and a test tell of `size` images."""
-    module, images = classifier(lr=1e-30), data(size, resident="memory" if size % 2 else "device")
+    module, images = classifier(vit(), lr=1e-30), data(size, resident="memory" if size % 2 else "device")
     running = trainer(world_size, max_epochs=1, limit_train_batches=1)
     running.fit(module, datamodule=images)
     val = {name: float(value) for name, value in running.callback_metrics.items() if name.startswith("val/")}
@@ -115,7 +127,7 @@ def measured(world_size: int, size: int) -> dict[str, Any]:
 
 def trained(world_size: int, accumulated: int) -> dict[str, Any]:
     """Learning rates, number of steps and final weights of a training."""
-    module, rates = classifier(lr=0.05), LearningRates()
+    module, rates = classifier(vit(), lr=0.05), LearningRates()
     running = trainer(
         world_size,
         max_epochs=EPOCHS,
@@ -129,6 +141,15 @@ def trained(world_size: int, accumulated: int) -> dict[str, Any]:
     return {"lr": rates.seen, "steps": running.global_step, "weights": module.net.state_dict(), "train": told}
 
 
+def tested_as_trained(world_size: int) -> dict[str, Any]:
+    """Probabilities and buffers after a training without checkpoints that all processes could load."""
+    module, images = classifier(normalized_by_batch(), lr=0.05), data(5)
+    running = trainer(world_size, max_epochs=1, limit_val_batches=0)
+    running.fit(module, datamodule=images)
+    running.test(module, datamodule=images, verbose=False)
+    return {"predictions": module.predictions, "buffers": dict(module.net.named_buffers())}
+
+
 def main(rank: int, folder: Path) -> None:
     asked = json.loads((folder / "asked.json").read_text())
     torch.set_num_threads(1)
@@ -139,6 +160,7 @@ def main(rank: int, folder: Path) -> None:
         os.environ.update(LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         told = {
             "measured": {size: measured(world_size, size) for size in asked["sizes"]},
+            "tested_as_trained": tested_as_trained(world_size),
             "trained": {accumulated: trained(world_size, accumulated) for accumulated in (1, 2)},
         }
         torch.save(told, folder / f"{world_size}-{rank}.pt")

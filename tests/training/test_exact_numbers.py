@@ -48,7 +48,7 @@ def together(folder: Path, *, world_sizes: tuple[int, ...], sizes: Iterable[int]
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """Two processes: one image for both; one each; batches of 12 that are full, and by one too short or too many."""
-    return together(tmp_path_factory.mktemp("short"), world_sizes=(1, 2), sizes=(1, 2, 11, 12, 13), patience_s=120)
+    return together(tmp_path_factory.mktemp("short"), world_sizes=(1, 2), sizes=(1, 2, 11, 12, 13), patience_s=300)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,12 @@ def test_every_image_counts_once_in_two_processes(short: Told) -> None:
 
 def test_training_is_the_same_in_two_processes(short: Told) -> None:
     assert_trained_alike(short)
+
+
+def test_all_processes_test_the_net_of_the_first(short: Told) -> None:
+    first, second = (short[2, rank]["tested_as_trained"] for rank in (0, 1))
+    assert {"1.running_mean", "1.running_var"} <= first["buffers"].keys()
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
 
 
 @pytest.mark.soak
