@@ -36,15 +36,14 @@ def _refuse(settings: Iterable[tuple[str, Any]]) -> None:
     for key, value in settings:
         if not isinstance(value, str) or value.lower() in ("", "null", "true", "false"):
             continue
-        name = re.split(r"[.\[]", key)[-1].rstrip("]")
         source = next((where for where, secret in known if secret in value), None)
-        if source is None and not (_KEY.search(name) and not value.startswith("${")) and not _URL.search(value):
-            continue
-        found = f"holds what {source} keeps secret" if source else "seems to hold a secret"
-        raise ConfigError(
-            f"{key} {found}, and everybody who sees the run folder could read it; leave secrets to the environment "
-            "(WANDB_API_KEY, for example) or to ~/.netrc."
-        )
+        named_like_one = _KEY.search(key.rpartition(".")[2]) and not value.startswith("${")  # resolved later
+        if source or named_like_one or _URL.search(value):
+            found = f"holds what {source} keeps secret" if source else "seems to hold a secret"
+            raise ConfigError(
+                f"{key} {found}, and everybody who sees the run folder could read it; leave secrets to the environment "
+                "(WANDB_API_KEY, for example) or to ~/.netrc."
+            )
 
 
 def _known() -> Iterator[tuple[str, str]]:
