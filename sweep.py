@@ -14,6 +14,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from vitexp.credentials import refuse_typed_secrets
 from vitexp.errors import plain_errors
 from vitexp.sweeps.sweep import own_arguments, sweep
 
@@ -26,5 +27,6 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     with plain_errors():
+        refuse_typed_secrets(sys.argv[1:])
         sys.argv[1:] = own_arguments(sys.argv[1:])
         main()

@@ -6,10 +6,13 @@
 The configuration is composed from conf/train.yaml; what happens in a run is vitexp/run.py.
 """
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 from vitexp.checks import check
+from vitexp.credentials import refuse_typed_secrets
 from vitexp.errors import plain_errors
 from vitexp.multirun import one_run, refuse_several_devices
 from vitexp.resume import as_begun
@@ -29,4 +32,5 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     with plain_errors():
+        refuse_typed_secrets(sys.argv[1:])
         main()

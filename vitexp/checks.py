@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vitexp.credentials import refuse_secrets
 from vitexp.errors import ConfigError
 from vitexp.records import METRICS
 
@@ -19,6 +20,7 @@ def check(config: DictConfig) -> None:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
+    refuse_secrets(plain)
     # lazily: a check may rely on those before it
     for complaint in chain(_general(plain), _data(plain["data"]), _model(plain), _training(plain)):
         raise ConfigError(complaint)

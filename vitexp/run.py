@@ -27,6 +27,7 @@ from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.last_checkpoint import LastCheckpoint, begin_at, newest_checkpoint
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
+from vitexp.errors import ConfigError
 from vitexp.hardware import (
     choose_device,
     describe_device,
@@ -40,6 +41,7 @@ from vitexp.logs import logging_to
 from vitexp.outcome import record_outcome
 from vitexp.overrides import merged
 from vitexp.records import METRICS, RunRecord, typed
+from vitexp.rendezvous import meet_on_loopback
 from vitexp.resume import is_finished, run_to_resume
 from vitexp.signals import Interrupted, StopSignals, die_with_parent
 from vitexp.sweeps.lock import hold
@@ -127,6 +129,8 @@ class _Run:
         try:
             # All that may refuse its configuration comes before the data are read.
             trainer = self._trainer(device)
+            self._refuse_uneven_shares(trainer)
+            self.store = meet_on_loopback(trainer)
             build_net(config, num_classes=2)
             datamodule, augment = build_datamodule(config)
             for logger in wandb:
@@ -176,6 +180,16 @@ class _Run:
         )
         return trainer
 
+    def _refuse_uneven_shares(self, trainer: Trainer) -> None:
+        """Only now is it known how many devices trainer.devices=-1 is."""
+        batch, shares = self.config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
+        if batch % shares:
+            raise ConfigError(
+                f"data.batch_size={batch} is what one optimizer step sees, and cannot be shared out evenly over "
+                f"{trainer.world_size} devices and trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}; "
+                f"take a multiple of {shares}."
+            )
+
     def _callbacks(self) -> list[Callback]:
         """Those that the run needs, those that training asks for, and those of config.callbacks."""
         config = self.config
@@ -222,7 +236,11 @@ class _Run:
 
         found = datamodule.source.describe()
         compiled = "compiled" if resolve_compile(config.trainer.compile, device) else "not compiled"
-        shares = devices * trainer.accumulate_grad_batches
+        accumulated = trainer.accumulate_grad_batches
+        shares = devices * accumulated
+        shared = [f"{devices} devices"] * (devices > 1) + [f"{accumulated} accumulated"] * (accumulated > 1)
+        limit, batches = trainer.limit_train_batches, data["train"] // datamodule.batch_size * accumulated
+        steps = math.ceil((min(limit, batches) if isinstance(limit, int) else int(limit * batches)) / accumulated)
         lines = {
             "run": typed(folder),
             "device": (f"{devices} x " if devices > 1 else "")
@@ -232,8 +250,8 @@ class _Run:
             f"{datamodule.image_size} pixels",
             "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
             f"{model['flops_per_image'] / 1e6:,.1f} MFLOPs an image",
-            "training": f"{trainer.max_epochs} epochs, batch {datamodule.batch_size}"
-            + (f" ({datamodule.batch_size // shares} at a time)" if shares > 1 else "")
+            "training": f"{trainer.max_epochs} epochs of {steps:,} steps, batch {datamodule.batch_size}"
+            + (f" ({' x '.join(shared)} x {datamodule.batch_size // shares})" if shares > 1 else "")
             + f", peak learning rate {config.optim.lr:g}, seed {config.seed}",
         }
         log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))

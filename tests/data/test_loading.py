@@ -110,7 +110,35 @@ def test_resident_batches_are_those_of_the_data_loader(rank: int) -> None:
     assert not torch.equal(epochs[0][0][0], epochs[1][0][0])
 
 
-def test_a_process_without_batches_of_its_own_gets_none() -> None:
-    sampler = BatchSampler(length=1, batch_size=8, rank=1, world_size=2)
+def test_a_process_without_images_has_as_many_batches_as_the_others() -> None:
+    """Or else it would miss what they do together after each."""
+    samplers = [BatchSampler(length=9, batch_size=8, rank=rank, world_size=2) for rank in range(2)]
+    shares = [[chosen.indices.tolist() for chosen in sampler] for sampler in samplers]
+    assert shares == [[[0, 2, 4, 6], [8]], [[1, 3, 5, 7], []]]
+    stored, numbers = torch.zeros(9, 4, 4, 3, dtype=torch.uint8), torch.arange(9)
+    for batches in (
+        ResidentBatches(stored=stored, rows=numbers, labels=numbers, sampler=samplers[1]),
+        DataLoader(ArrayDataset(noise(9)), sampler=samplers[1], batch_size=None),
+    ):
+        images, labels = list(batches)[-1]
+        assert (images.shape, labels.shape) == ((0, 4, 4, 3), (0,))
+
+
+def test_an_epoch_without_a_full_batch_has_none() -> None:
+    sampler = BatchSampler(length=7, batch_size=8, drop_last=True)
     empty = torch.empty(0, dtype=torch.int64)
     assert list(ResidentBatches(stored=empty, rows=empty, labels=empty, sampler=sampler)) == []
+
+
+def test_accumulated_batches_make_up_the_same_steps() -> None:
+    """Also where the images left out of an epoch would fill a part of one more step."""
+    steps = list(BatchSampler(length=31, batch_size=8, shuffle=True, drop_last=True))
+    parts = list(BatchSampler(length=31, batch_size=8, shuffle=True, drop_last=True, accumulated=2))
+    for step, first, second in zip(steps, parts[::2], parts[1::2], strict=True):
+        assert torch.equal(torch.cat([first.indices, second.indices]), step.indices)
+    assert len(steps) == 3
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch of 8 for 3 processes"):
+        BatchSampler(length=24, batch_size=8, world_size=3)

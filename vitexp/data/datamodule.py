@@ -144,12 +144,13 @@ class ImageDataModule(LightningDataModule):
             rank, world_size, accumulated = trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches
         return BatchSampler(
             length=len(part.labels),
-            batch_size=self.batch_size // accumulated,
+            batch_size=self.batch_size,
             shuffle=shuffle,
             drop_last=drop_last,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            accumulated=accumulated,
         )
 
     def _batches(self, part: Prepared, sampler: BatchSampler, augment: AlbumentationsAugment | None = None) -> Batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -25,10 +26,13 @@ class BatchSampler(Sampler[Chosen]):
     """The images of each batch of this process.
 
     All processes together see every index exactly once an epoch: nothing is padded or repeated, except that `drop_last`
-    leaves out the images that do not fill a batch. The order of an epoch depends on `seed` and the epoch alone, so it
-    is the same for any number of processes and when a run goes on where it was stopped, see `begin_at`.
+    leaves out the images that do not fill an optimizer step. The order of an epoch depends on `seed` and the epoch
+    alone, so it is the same for any number of processes and when a run goes on where it was stopped, see `begin_at`.
+    All processes have the same number of batches, or else they would wait for each other for ever; where images run
+    out, the last of a process is empty.
 
-    batch_size: images a batch of all processes together; divisible by `world_size`.
+    batch_size: images an optimizer step sees, of all processes and over `accumulated` batches together. Raises
+    ValueError where it cannot be shared out evenly.
     """
 
     def __init__(
@@ -41,8 +45,12 @@ class BatchSampler(Sampler[Chosen]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        accumulated: int = 1,
     ) -> None:
+        if batch_size % (world_size * accumulated):
+            raise ValueError(f"a batch of {batch_size} for {world_size} processes, {accumulated} times a step")
         self.length, self.batch_size, self.shuffle, self.drop_last = length, batch_size, shuffle, drop_last
+        self.accumulated = accumulated
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self._began = (0, 0)
@@ -50,15 +58,16 @@ class BatchSampler(Sampler[Chosen]):
     def begin_at(self, *, epoch: int, images: int) -> None:
         """Leave out the first `images`, of all processes together, of `epoch`; a whole number of batches."""
         self.epoch = epoch
-        self._began = (epoch, images // self.batch_size)
+        self._began = (epoch, images // (self.batch_size // self.accumulated))
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(self.length, self.batch_size)
-        return full + (rest > self.rank and not self.drop_last)
+        if self.drop_last:
+            return self.length // self.batch_size * self.accumulated
+        return math.ceil(self.length / (self.batch_size // self.accumulated))
 
     def __iter__(self) -> Iterator[Chosen]:
         order = torch.arange(self.length)
@@ -68,7 +77,7 @@ class BatchSampler(Sampler[Chosen]):
             )
             order = torch.randperm(self.length, generator=generator)
         first = self._began[1] if self._began[0] == self.epoch else 0
-        batches = torch.split(order, self.batch_size)[: len(self)]
+        batches = torch.split(order, self.batch_size // self.accumulated)[: len(self)]
         for number in range(first, len(batches)):
             yield Chosen(batches[number][self.rank :: self.world_size], (self.seed, self.epoch, number, self.rank))
 

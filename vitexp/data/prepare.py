@@ -151,7 +151,7 @@ def _build(entry: Path, fill: Callable[[Path], None]) -> None:
         prefix = f".{entry.name}-"
         with tempfile.TemporaryDirectory(prefix=prefix, dir=entry.parent, ignore_cleanup_errors=True) as building:
             fill(Path(building))
-            os.chmod(building, 0o755)  # others may share the cache
+            os.chmod(building, 0o755)  # noqa: S103 - others may share the cache
             try:
                 os.rename(building, entry)
             except OSError:

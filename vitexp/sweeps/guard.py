@@ -23,7 +23,7 @@ def watch() -> None:
 def become(command: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # Ray blocks them in all that it starts
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.execvp(command[0], command)  # hands on what was handed to us: the output, the trial's lock
+    os.execvp(command[0], command)  # noqa: S606 - hands on what was handed to us: the output, the trial's lock
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vitexp.training.metrics import classification_metrics
@@ -29,9 +28,9 @@ class Classifier(LightningModule):
 
     augment: on the training device, float [B, 3, S, S] in [0, 1] to the same. mean, std: [3], of values in [0, 1].
     optimizer: takes parameter groups (a partial torch optimizer). seed: what is drawn at a step (augmentation, mixing,
-    dropout) depends on it, the step and the process alone, not on what came before. Metrics are accumulated on the
-    device and read once an epoch. After a validation or test epoch `predictions` holds its probabilities, float [N, C],
-    and labels, int64 [N].
+    dropout) depends on it, the step and the process alone, not on what came before. After a validation or test epoch
+    `predictions` holds its probabilities, float [N, C], and labels, int64 [N], of the whole set in its order, in every
+    process; metrics are taken of them at once, so that they do not depend on how many processes shared the images.
     """
 
     mean: Tensor
@@ -60,9 +59,7 @@ class Classifier(LightningModule):
         self.seed = seed
         self.register_buffer("mean", torch.as_tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.as_tensor(std).view(3, 1, 1), persistent=False)
-        self.metrics = nn.ModuleDict({name: classification_metrics(num_classes) for name in ("val", "test")})
-        self.losses = nn.ModuleDict({name: MeanMetric() for name in ("val", "test")})
-        self._outputs: list[Batch] = []
+        self._measured: list[tuple[Tensor, Tensor, Tensor]] = []
         self._compiled_for: int | None = None
 
     def compile_net(self, *, batch_size: int) -> None:
@@ -123,36 +120,34 @@ class Classifier(LightningModule):
         return cast(Tensor, self.trainer.strategy.reduce(self.train_sums.clone(), reduce_op="sum"))
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._measure(batch, "val")
+        self._measure(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_measured("val")
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        self._measure(batch, "test")
+        self._measure(batch)
 
     def on_test_epoch_end(self) -> None:
         self._log_measured("test")
 
-    def _measure(self, batch: Batch, part: str) -> None:
+    def _measure(self, batch: Batch) -> None:
+        """Keep probabilities, labels and losses of a batch; one without images goes through the net like any other."""
         images, labels = batch
-        missing = 0 if self._compiled_for is None else self._compiled_for - len(images)
+        missing = (self._compiled_for or max(len(images), 1)) - len(images)
         filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
         logits = self(filled)[: len(images)].float()
-        probabilities = logits.softmax(dim=1)
-        metrics, loss = self._meters(part)
-        metrics.update(probabilities, labels)
-        loss.update(F.cross_entropy(logits, labels, reduction="none"))
-        self._outputs.append((probabilities, labels))
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        self._measured.append((logits.softmax(dim=1), labels, losses))
 
     def _log_measured(self, part: str) -> None:
-        metrics, loss = self._meters(part)
-        self.log_dict({f"{part}/{key}": value for key, value in {**metrics.compute(), "loss": loss.compute()}.items()})
-        metrics.reset()
-        loss.reset()
-        probabilities, labels = zip(*self._outputs, strict=True)
-        self.predictions = self._of_all_processes(torch.cat(probabilities)), self._of_all_processes(torch.cat(labels))
-        self._outputs = []
+        probabilities, labels, losses = (
+            self._of_all_processes(torch.cat(batches)) for batches in zip(*self._measured, strict=True)
+        )
+        self._measured = []
+        self.predictions = probabilities, labels
+        measured = {**classification_metrics(probabilities, labels), "loss": losses.mean()}
+        self.log_dict({f"{part}/{name}": value for name, value in measured.items()})
 
     def _of_all_processes(self, mine: Tensor) -> Tensor:
         """The rows of all processes, [N, ...], in the order of the set: BatchSampler deals them out one by one."""
@@ -164,9 +159,6 @@ class Classifier(LightningModule):
         for rank, part in enumerate(parts):
             rows[rank::processes] = part
         return rows
-
-    def _meters(self, part: str) -> tuple[MetricCollection, MeanMetric]:
-        return cast(MetricCollection, self.metrics[part]), cast(MeanMetric, self.losses[part])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep beside the weights what was measured of them on validation, and the sums of the epoch under way."""

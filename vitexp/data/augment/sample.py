@@ -48,7 +48,7 @@ class AlbumentationsAugment:
         python_seed = int(sequence.generate_state(1, np.uint64)[0])
         # One stream for all transforms. Compose.set_random_seed would give each a stream of its own with the same
         # numbers, so that two transforms with p=0.5 would always come together.
-        self._pipeline.set_random_state(np.random.default_rng(sequence), random.Random(python_seed))
+        self._pipeline.set_random_state(np.random.default_rng(sequence), random.Random(python_seed))  # noqa: S311 - dice
 
     @staticmethod
     def worker_init_fn(worker_id: int) -> None:

@@ -1,0 +1,37 @@
+"""Where the processes of a distributed run on one machine meet: on 127.0.0.1, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from lightning import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.strategies import ParallelStrategy
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+_HOST = "127.0.0.1"
+_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
+
+
+def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
+    """Open the store through which the processes that Lightning will start here find each other; keep it till the end.
+
+    torch would open one on all addresses of the machine, whatever MASTER_ADDR says (pytorch/pytorch#173909), for
+    anybody to write into. Nothing is done, and None returned, where there is one process, where somebody else starts
+    the processes (srun, torchrun), or where the user has said where to meet: trainer.num_nodes, MASTER_ADDR.
+    """
+    strategy = trainer.strategy
+    environment = strategy.cluster_environment if isinstance(strategy, ParallelStrategy) else None
+    starts_them = isinstance(environment, LightningEnvironment) and not environment.creates_processes_externally
+    if not starts_them or trainer.num_nodes > 1 or "MASTER_ADDR" in os.environ:
+        return None
+    listener = socket.create_server((_HOST, 0))
+    port = listener.getsockname()[1]
+    store = TCPStore(_HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    # The first tells torch that a store is there already. NCCL's and gloo's own connections are on the interface named.
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True", MASTER_ADDR=_HOST, MASTER_PORT=str(port))
+    for library in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", _INTERFACE)
+    return store
