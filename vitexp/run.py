@@ -24,6 +24,7 @@ from vitexp.build import build, build_datamodule, build_module, build_net
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
+from vitexp.disk import tolerating
 from vitexp.hardware import (
     choose_device,
     describe_device,
@@ -37,6 +38,7 @@ from vitexp.logs import logging_to
 from vitexp.outcome import record_outcome
 from vitexp.records import METRICS, RunRecord, typed
 from vitexp.training.module import Classifier
+from vitexp.training.out_of_memory import explained_out_of_memory
 
 log = logging.getLogger("vitexp")
 
@@ -96,13 +98,16 @@ class _Run:
                 module.compile_net(batch_size=datamodule.batch_size // shares)
             if device.type == "cpu":
                 keep_freed_memory()
-            self._fit(trainer, module, datamodule)
-            self._measure(trainer, module, datamodule)
+            with explained_out_of_memory(trainer, model=config.model.name):
+                self._fit(trainer, module, datamodule)
+                self._measure(trainer, module, datamodule)
+            self._close()  # before the weights: a full disk must not cost the numbers
+            if trainer.is_global_zero:
+                self._save_weights(module, datamodule)
             failed = False
         finally:
             for logger in wandb:
                 logger.close(failed=failed)
-        self._close()
 
     def _trainer(self, device: torch.device) -> Trainer:
         config, folder = self.config, self.record.folder
@@ -219,8 +224,6 @@ class _Run:
             metrics={"test": _metrics(test), "val": _metrics(val)},
             timing={"total_s": round(time.time() - self.started, 3), **self.record.result["timing"]},
         )
-        if trainer.is_global_zero:
-            self._save_weights(module, datamodule)
 
     def _save_weights(self, module: Classifier, datamodule: ImageDataModule) -> None:
         header = {
@@ -231,8 +234,14 @@ class _Run:
             "std": datamodule.std.tolist(),
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
-        # one entry only: safetensors writes several in random order, and equal runs would differ in their bytes
-        save_file(weights, self.record.folder / "model.safetensors", metadata={"vitexp": json.dumps(header)})
+        path = self.record.folder / "model.safetensors"
+        unfinished = path.with_name(f".{path.name}")
+        try:
+            # one entry only: safetensors writes several in random order, and equal runs would differ in their bytes
+            save_file(weights, unfinished, metadata={"vitexp": json.dumps(header)})
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _close(self) -> None:
         """The closing table."""
@@ -243,7 +252,8 @@ class _Run:
         table.add_column(f"validation ({result['data']['val']:,})", justify="right")
         for name, value in result["metrics"]["test"].items():
             table.add_row(name, *(_shown(name, each) for each in (value, result["metrics"]["val"].get(name))))
-        self.console.print(table)
+        with tolerating("the terminal's lines"):
+            self.console.print(table)
         log.debug("metrics %s", result["metrics"])
         timing = result["timing"]
         speed = timing["train_images_per_s"]
