@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Sequence
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +17,104 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from vitexp.disk import note, refusal, tolerating
 from vitexp.errors import ConfigError
+from vitexp.metrics_file import MetricsFile
 from vitexp.wandb_mode import resolve_wandb_mode
 
 log = logging.getLogger(__name__)
 
+_ROOM = 1 << 16  # bytes: with less on it, a disk is full
+
+
+class MetricsCsvLogger(CSVLogger):
+    """metrics.csv in `folder`: a row a step or epoch, a column a scalar. Rows that a full disk refuses come later."""
+
+    def __init__(self, *, folder: Path) -> None:
+        super().__init__(save_dir=folder, name="", version="")
+        self._file = MetricsFile(folder / "metrics.csv")
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        return self._file
+
+    @rank_zero_only
+    def save(self) -> None:
+        with tolerating("metrics.csv"):
+            self._file.save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
 
 def csv_logger(*, folder: Path, run_id: str, name: str) -> Logger:
-    """metrics.csv in the run folder: a row a step or epoch, a column a scalar."""
-    return CSVLogger(save_dir=folder, name="", version="")
+    """metrics.csv in the run folder."""
+    return MetricsCsvLogger(folder=folder)
+
+
+class PatientTensorBoardLogger(TensorBoardLogger):
+    """A TensorBoardLogger that a full disk costs some of its events, and not the run.
+
+    An events file that was refused once takes no more; another is begun at most every `retry_s` seconds, so that the
+    folder does not fill with empty ones.
+    """
+
+    retry_s = 60.0
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._refused_at: float | None = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Opens an events file. Raises AttributeError where the disk refuses one: Lightning asks with hasattr first."""
+        try:
+            return super().experiment
+        except OSError as error:
+            if refusal(error) is None:
+                raise
+            raise AttributeError("there is no events file") from error
+
+    @contextmanager
+    def tolerating(self) -> Iterator[None]:
+        """Inside, events may be written."""
+        with tolerating("tensorboard"):
+            if self._refused_at is not None and time.monotonic() < self._refused_at + self.retry_s:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            try:
+                yield
+            except Exception:
+                self._refused_at, self._experiment = time.monotonic(), None
+                raise
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        with self.tolerating():
+            super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, *arguments: Any, **more: Any) -> None:
+        with self.tolerating():
+            super().log_hyperparams(*arguments, **more)
+
+    @rank_zero_only
+    def save(self) -> None:
+        with self.tolerating():
+            super().save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        with self.tolerating():
+            super().finalize(status)
 
 
 def tensorboard_logger(*, folder: Path, run_id: str, name: str) -> Logger:
     """Event files in `tensorboard/` of the run folder. Raises ConfigError where the package is missing."""
     try:
-        return TensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
+        return PatientTensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
     except ModuleNotFoundError as error:
         raise ConfigError("logger=tensorboard needs one more package: pip install tensorboard.") from error
 
@@ -43,6 +131,7 @@ class BackgroundWandbLogger(WandbLogger):
         self._wandb_init.pop("anonymous", None)  # Lightning passes it always, and wandb warns of it always
         self._mode = mode
         self._opening: Future[Any] | None = None
+        self._lossy = False  # the disk was full at a time
 
     @rank_zero_only
     def open(self, config: dict[str, Any]) -> None:
@@ -69,10 +158,30 @@ class BackgroundWandbLogger(WandbLogger):
         if self._opening is not None:
             self._opening.add_done_callback(_say_where)
 
+    @contextmanager
+    def tolerating(self) -> Iterator[None]:
+        """Inside, scalars and pictures may be handed over.
+
+        The service of wandb writes them later, and where the disk refuses then, it gives up without a word. So the disk
+        is looked at here.
+        """
+        with tolerating("wandb"):
+            yield
+        if shutil.disk_usage(self.save_dir or ".").free < _ROOM:
+            self._lossy = True
+        if self._lossy:
+            note("wandb", os.strerror(errno.ENOSPC))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        with self.tolerating():
+            super().log_metrics(metrics, step)
+
     def close(self, *, failed: bool) -> None:
         """Close the run, if one began, as finished or failed; the next run in this process gets one of its own."""
         if self._opening is not None and self._opening.exception() is None:
-            self._opening.result().finish(exit_code=int(failed))
+            with self.tolerating():
+                self._opening.result().finish(exit_code=int(failed))
 
 
 class _Awaited:
@@ -124,11 +233,13 @@ def wandb_logger(
 def log_figure(loggers: Sequence[Logger], *, key: str, path: Path, step: int) -> None:
     """Hand the PNG at `path` to every logger that takes pictures."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(key, [str(path)], step=step)
-        elif isinstance(logger, TensorBoardLogger):
+        if isinstance(logger, BackgroundWandbLogger):
+            with logger.tolerating():
+                logger.log_image(key, [str(path)], step=step)
+        elif isinstance(logger, PatientTensorBoardLogger):
             import numpy as np
             from PIL import Image
 
             image = np.asarray(Image.open(path).convert("RGB"))
-            logger.experiment.add_image(key, image, global_step=step, dataformats="HWC")
+            with logger.tolerating():
+                logger.experiment.add_image(key, image, global_step=step, dataformats="HWC")

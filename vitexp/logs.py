@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+
+from vitexp.disk import GrowingFile, tolerating
 
 # Their chatter belongs in the file, not in the terminal; "py.warnings" is Python's own warnings.
 LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
@@ -21,29 +24,36 @@ class _ConsoleHandler(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        with tolerating("the terminal's lines"):  # which may go into a file on a full disk
+            self.console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
-class _LogFile(logging.FileHandler):
-    """A full disk costs the lines that do not fit; it must not drown the one sentence that says so."""
+class _LogFile(logging.Handler):
+    """Lines that a full disk refuses come later, once there is room."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        pass
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.file = GrowingFile(path)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
-    def close(self) -> None:
-        with suppress(OSError):
-            super().close()
+    def emit(self, record: logging.LogRecord) -> None:
+        with tolerating(self.file.path.name):
+            self.file.append(f"{self.format(record)}\n")
 
 
 @contextmanager
 def logging_to(path: Path, console: Console) -> Iterator[None]:
-    """Inside, vitexp's messages go to `console` and `path`, and those of the libraries to `path` alone."""
-    file = _LogFile(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    """Inside, vitexp's messages go to `console` and `path`, and those of the libraries to `path` alone.
+
+    So do the tracebacks of threads: who needs what a thread was to do says so in a sentence of its own.
+    """
+    file = _LogFile(path)
     people = _ConsoleHandler(console)
     ours = logging.getLogger("vitexp")
     loggers = [ours, *map(logging.getLogger, LIBRARIES)]
     before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    hook, threading.excepthook = threading.excepthook, _log_thread_error
+    raising, logging.raiseExceptions = logging.raiseExceptions, False  # wandb's own log on a full disk: pages of stderr
     logging.captureWarnings(True)
     try:
         for logger in loggers:
@@ -53,7 +63,11 @@ def logging_to(path: Path, console: Console) -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
+        threading.excepthook, logging.raiseExceptions = hook, raising
         for logger, handlers, level, propagate in before:
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
-        file.close()
+
+
+def _log_thread_error(ended: threading.ExceptHookArgs) -> None:
+    logging.getLogger("vitexp").debug("thread %s ended", ended.thread, exc_info=ended.exc_value)

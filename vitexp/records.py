@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.errors import ConfigError
+from vitexp import disk
+from vitexp.errors import ConfigError, UserError
 from vitexp.overrides import merged
 
 SCHEMA = 1
@@ -50,11 +50,11 @@ class RunRecord:
     def start(cls, config: DictConfig, *, overrides: list[str]) -> RunRecord:
         """Make the folder with config.yaml and result.json, status "running".
 
-        Raises ConfigError where run_id names a run that is there already; a sweep's trial has its folder before.
+        Raises ConfigError where run_id names a run that is there already (a sweep's trial has its folder before), and
+        UserError where nothing can be written there.
         """
         run_id = config.run_id or f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         folder = Path(config.log_dir).expanduser().resolve() / config.name / run_id
-        folder.mkdir(parents=True, exist_ok=config.run_id is not None)
         if (folder / "config.yaml").exists():
             raise ConfigError(
                 f"the run {typed(folder)} is there already; resume=auto goes on with it, another run_id begins anew."
@@ -82,8 +82,14 @@ class RunRecord:
                 "finished_at": None,
             },
         )
-        write_atomically(folder / "config.yaml", _repeatable(config))
-        record.update()
+        try:
+            folder.mkdir(parents=True, exist_ok=config.run_id is not None)
+            write_atomically(folder / "config.yaml", _repeatable(config))
+            record._write()
+        except OSError as error:
+            raise UserError(
+                f"cannot begin a run in {folder}: {error.strerror or error}; make room there, or set log_dir."
+            ) from error
         return record
 
     @classmethod
@@ -104,25 +110,32 @@ class RunRecord:
         return _ReadOnlyRecord(folder, json.loads((folder / "result.json").read_text()))
 
     def update(self, **facts: Any) -> None:
-        """Add facts to result.json."""
+        """Add facts to result.json; where a full disk refuses them, they are written with the next ones."""
         self.result.update(facts)
-        text = json.dumps(self.result, indent=2, allow_nan=False) + "\n"
-        try:
-            write_atomically(self.folder / "result.json", text)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            (self.folder / "result.json").write_text(text)  # no room for two, but for this one in its own place
+        with disk.tolerating("result.json"):
+            self._write()
 
     def finish(self, status: str, *, error: str | None = None) -> None:
-        """status: completed | failed | interrupted."""
-        self.update(status=status, error=error, finished_at=_now())
+        """status: completed | failed | interrupted. Raises OSError where the disk refuses all of it."""
+        self.result.update(status=status, error=error, finished_at=_now())
+        self._write()
+
+    def _write(self) -> None:
+        path, text = self.folder / "result.json", json.dumps(self.result, indent=2, allow_nan=False) + "\n"
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            if disk.refusal(error) is None or not path.exists():
+                raise
+            # No room for two, but for this one in place of the old: what that took is overwritten, not given away.
+            with open(path, "r+b") as file:
+                file.write(text.encode())
+                file.truncate()
 
 
 class _ReadOnlyRecord(RunRecord):
-    def update(self, **facts: Any) -> None:
+    def _write(self) -> None:
         """Keep the facts to oneself."""
-        self.result.update(facts)
 
 
 def config_hash(config: DictConfig) -> str:

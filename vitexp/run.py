@@ -27,6 +27,7 @@ from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.last_checkpoint import LastCheckpoint, begin_at, newest_checkpoint
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
+from vitexp.disk import tolerating
 from vitexp.errors import ConfigError
 from vitexp.hardware import (
     choose_device,
@@ -47,6 +48,7 @@ from vitexp.signals import Interrupted, StopSignals, die_with_parent
 from vitexp.sweeps.lock import hold
 from vitexp.training.checkpoint_io import CheckedCheckpointIO, read_checkpoint
 from vitexp.training.module import Classifier
+from vitexp.training.out_of_memory import explained_out_of_memory
 
 log = logging.getLogger("vitexp")
 
@@ -146,13 +148,16 @@ class _Run:
                 module.compile_net(batch_size=datamodule.batch_size // shares)
             if device.type == "cpu":
                 keep_freed_memory()
-            self._fit(trainer, module, datamodule, None if going_on is None else going_on[0])
-            self._measure(trainer, module, datamodule)
+            with explained_out_of_memory(trainer, model=config.model.name):
+                self._fit(trainer, module, datamodule, None if going_on is None else going_on[0])
+                self._measure(trainer, module, datamodule)
+            self._close()  # before the weights: a full disk must not cost the numbers
+            if trainer.is_global_zero:
+                self._save_weights(module, datamodule)
             failed = False
         finally:
             for logger in wandb:
                 logger.close(failed=failed)
-        self._close()
 
     def _trainer(self, device: torch.device) -> Trainer:
         config = self.config
@@ -291,8 +296,6 @@ class _Run:
             metrics={"test": _metrics(test), "val": _metrics(val)},
             timing={"total_s": round(self.progress.total_s, 3), **self.record.result["timing"]},
         )
-        if trainer.is_global_zero:
-            self._save_weights(module, datamodule)
 
     def _save_weights(self, module: Classifier, datamodule: ImageDataModule) -> None:
         header = {
@@ -303,8 +306,14 @@ class _Run:
             "std": datamodule.std.tolist(),
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
-        # one entry only: safetensors writes several in random order, and equal runs would differ in their bytes
-        save_file(weights, self.record.folder / "model.safetensors", metadata={"vitexp": json.dumps(header)})
+        path = self.record.folder / "model.safetensors"
+        unfinished = path.with_name(f".{path.name}")
+        try:
+            # one entry only: safetensors writes several in random order, and equal runs would differ in their bytes
+            save_file(weights, unfinished, metadata={"vitexp": json.dumps(header)})
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _close(self) -> None:
         """The closing table."""
@@ -315,7 +324,8 @@ class _Run:
         table.add_column(f"validation ({result['data']['val']:,})", justify="right")
         for name, value in result["metrics"]["test"].items():
             table.add_row(name, *(_shown(name, each) for each in (value, result["metrics"]["val"].get(name))))
-        self.console.print(table)
+        with tolerating("the terminal's lines"):
+            self.console.print(table)
         log.debug("metrics %s", result["metrics"])
         timing = result["timing"]
         speed = timing["train_images_per_s"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, cast
@@ -9,17 +10,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import Prepared
+from vitexp.disk import tolerating
 from vitexp.explain import figures
 from vitexp.explain.attention import cls_attention
 from vitexp.explain.position import position_norm, position_similarity
-from vitexp.loggers import log_figure
+from vitexp.loggers import BackgroundWandbLogger, log_figure
 from vitexp.models import ViT
 from vitexp.training.module import Classifier
 
@@ -48,15 +49,28 @@ class FigureCallback(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module, _data(trainer).test)
 
-    def _draw(self, trainer: Trainer, module: LightningModule, images: Prepared) -> None:
-        if not trainer.is_global_zero:
-            return
-        figure = self.draw(trainer, cast(Classifier, module), images)
-        if figure is not None:
-            path = Path(trainer.default_root_dir) / "figures" / f"{self.key}.png"
-            path.parent.mkdir(exist_ok=True)
-            figure.savefig(path)
+    def _draw(self, trainer: Trainer, module: LightningModule, images: Prepared) -> bool:
+        """Whether there is a new picture."""
+        figure = self.draw(trainer, cast(Classifier, module), images) if trainer.is_global_zero else None
+        if figure is None:
+            return False
+        path = Path(trainer.default_root_dir) / "figures" / f"{self.key}.png"
+        with tolerating(f"figures/{path.name}"):
+            _save(figure, path)
             log_figure(trainer.loggers, key=self.key, path=path, step=trainer.global_step)
+            return True
+        return False
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """As PNG, under a temporary name first: where the disk is full, the picture of before stays."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        figure.savefig(unfinished, format="png")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class ConfusionMatrix(FigureCallback):
@@ -74,14 +88,15 @@ class ConfusionMatrix(FigureCallback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_test_end(trainer, pl_module)
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            if isinstance(logger, BackgroundWandbLogger) and trainer.is_global_zero:
                 import wandb
 
                 predicted, truth, _ = _predicted(cast(Classifier, pl_module))
-                plot = wandb.plot.confusion_matrix(
-                    y_true=truth.tolist(), preds=predicted.tolist(), class_names=_data(trainer).classes
-                )
-                logger.experiment.log({"confusion_matrix_interactive": plot})
+                with logger.tolerating():
+                    plot = wandb.plot.confusion_matrix(
+                        y_true=truth.tolist(), preds=predicted.tolist(), class_names=_data(trainer).classes
+                    )
+                    logger.experiment.log({"confusion_matrix_interactive": plot})
 
 
 class AttentionMaps(FigureCallback):
@@ -173,9 +188,8 @@ class AugmentedBatch(FigureCallback):
             self.batch = images[: self.images], targets[: self.images]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.batch is not None:
-            self._draw(trainer, pl_module, _data(trainer).train)
-            self.batch = None
+        if self.batch is not None and self._draw(trainer, pl_module, _data(trainer).train):
+            self.batch = None  # else, where the disk was full, once more after the next epoch
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: test images are not augmented."""

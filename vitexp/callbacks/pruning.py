@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
+from vitexp.disk import tolerating
 from vitexp.sweeps.study import Reporter
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,13 @@ class Pruning(Callback):
         if trainer.sanity_checking:
             return
         epoch, prune = trainer.current_epoch + 1, False
-        if self.reporter is not None:
-            prune = self.reporter.report(float(trainer.callback_metrics[self.metric]), epoch=epoch)
+        with tolerating("the search's journal"):
+            if self.reporter is not None:
+                prune = self.reporter.report(float(trainer.callback_metrics[self.metric]), epoch=epoch)
         prune = trainer.strategy.reduce_boolean_decision(prune, all=False)  # the other processes have no reporter
         if prune and epoch != trainer.max_epochs and not trainer.should_stop:
             trainer.should_stop = True
             log.info("pruned after epoch %d: below the median of the search's other trials", epoch)
-            if self.reporter is not None:
-                self.reporter.mark_pruned()
+            with tolerating("the search's journal"):
+                if self.reporter is not None:
+                    self.reporter.mark_pruned()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
-import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,12 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
+from vitexp.disk import tolerating
 from vitexp.errors import UserError
 from vitexp.records import write_atomically
 
-log = logging.getLogger(__name__)
-
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 64
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class DamagedCheckpoint(UserError):
@@ -39,14 +35,9 @@ class CheckedCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        try:
+        with tolerating(f"checkpoints/{path.name}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, sealed(checkpoint))
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            stays = "the one before stays" if path.exists() else "there is none"
-            log.warning("%s was not written (%s); %s. Training goes on.", path, error.strerror, stays)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
