@@ -98,7 +98,7 @@ def _leads_nowhere(path: str | os.PathLike[str]) -> bool:
 def _broken(path: str | os.PathLike[str], error: Exception) -> str:
     reason = str(error) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        reason = "not a PNG, JPEG, PPM, BMP or WebP image"
+        reason = "not a PNG, JPEG, PPM, BMP or WebP image, or damaged in its header"
     elif isinstance(error, OSError) and error.errno is not None:
         reason = "a link that leads nowhere"
     return f"cannot decode the image {printable(path)}: {' '.join(reason.split()).rstrip('.')}."
@@ -176,10 +176,11 @@ def list_images(root: Path, folder: str, endings: tuple[str, ...] = ENDINGS) -> 
     prefix = f"{folder}/" if folder else ""
     with file_errors(), os.scandir(root / folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith(endings) or entry.is_dir():
+            if entry.name.startswith(".") or not entry.name.lower().endswith(endings):
                 continue
             info = _stat(entry)
-            found.append(ImageFile(prefix + entry.name, info.st_size, info.st_mtime_ns))
+            if not stat.S_ISDIR(info.st_mode):
+                found.append(ImageFile(prefix + entry.name, info.st_size, info.st_mtime_ns))
     return sorted(found)
 
 
