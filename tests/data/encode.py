@@ -82,7 +82,14 @@ def webp_of(width: int, height: int) -> bytes:
 
 
 def bmp_of(
-    width: int, height: int, bits: int, content: bytes, *, compression: int = 0, palette: bytes = b"", masks: bytes = b""
+    width: int,
+    height: int,
+    bits: int,
+    content: bytes,
+    *,
+    compression: int = 0,
+    palette: bytes = b"",
+    masks: bytes = b"",
 ) -> bytes:
     """A BMP of any header; rows of `content` from the bottom, or from the top where `height` is negative."""
     start = 14 + 40 + len(masks) + len(palette)

@@ -184,7 +184,9 @@ def _jpegs() -> list[Kind]:
         _file("CMYK.jpg", inked, printed, 6),
         _file("YCCK.jpg", bytes(said), printed, 6),
         _file("garbage after it.jpg", plain + os.urandom(5000), LARGE, 5),
-        _file("two in one.jpg", encoded(Image.fromarray(LARGE), "MPO", save_all=True, quality=95, subsampling=0), LARGE, 5),
+        _file(
+            "two in one.jpg", encoded(Image.fromarray(LARGE), "MPO", save_all=True, quality=95, subsampling=0), LARGE, 5
+        ),
         _file("a JPEG.png", plain, LARGE, 5),
         _file("cut after 2 bytes.jpg", plain[:2], "."),
         _file("cut in the header.jpg", plain[:200], "."),
@@ -228,17 +230,29 @@ def _others() -> list[Kind]:
         _file("canvas of 16383 x 16383.webp", webp_of(16383, 16383), "pixels"),
         _file("plain.bmp", bmp, RGB),
         _file("from the top.bmp", bmp_of(9, -6, 24, padded), RGB),
-        _file("1 bit.bmp", bmp_of(9, 6, 1, np.pad(rows, ((0, 0), (0, 2))).tobytes(), palette=black_white), _grey(_LEVELS % 2)),
+        _file(
+            "1 bit.bmp",
+            bmp_of(9, 6, 1, np.pad(rows, ((0, 0), (0, 2))).tobytes(), palette=black_white),
+            _grey(_LEVELS % 2),
+        ),
         _file("5, 6, 5 bits.bmp", bmp_of(4, 1, 16, five, compression=3, masks=masks), primary),
         _file("run-length coded.bmp", bmp_of(4, 2, 8, runs, compression=1, palette=palette), _grey(striped)),
         _file("cut.bmp", bmp[:-100], "."),
         _file("runs cut.bmp", bmp_of(4, 2, 8, runs[:2], compression=1, palette=palette), "."),
-        _file("skips 5 billion pixels.bmp", bmp_of(20_000_000, 1, 8, b"\0\2\0\xff\0\1", compression=1, palette=palette), "pixels"),
+        _file(
+            "skips 5 billion pixels.bmp",
+            bmp_of(20_000_000, 1, 8, b"\0\2\0\xff\0\1", compression=1, palette=palette),
+            "pixels",
+        ),
         _file("no width.bmp", bmp_of(0, 6, 24, padded), "."),
         _file("ASCII.ppm", b"P3\n# a comment\n9 6\n255\n" + text, RGB),
-        _file("16 bits.ppm", b"P6 9 6 65535\n" + deep.astype(">u2").tobytes(), np.round(deep / 257).astype(np.uint8), 1),
+        _file(
+            "16 bits.ppm", b"P6 9 6 65535\n" + deep.astype(">u2").tobytes(), np.round(deep / 257).astype(np.uint8), 1
+        ),
         _file("16 bits of grey.ppm", b"P5 9 6 65535\n" + _16.astype(">u2").tobytes(), _grey(_16 / 65535)),
-        _file("values to 100.ppm", b"P6 9 6 100\n" + (RGB // 4).tobytes(), np.round(RGB // 4 * 2.55).astype(np.uint8), 1),
+        _file(
+            "values to 100.ppm", b"P6 9 6 100\n" + (RGB // 4).tobytes(), np.round(RGB // 4 * 2.55).astype(np.uint8), 1
+        ),
         _file("bitmap.ppm", b"P4 9 6\n" + np.packbits(_LEVELS[..., 0] % 2, axis=1).tobytes(), _grey(1 - _LEVELS % 2)),
         _file("cut.ppm", ppm[:-10], "."),
         _file("ASCII, cut.ppm", b"P3 9 6 255\n" + text[:50], "."),
@@ -254,7 +268,10 @@ def _others() -> list[Kind]:
         _file("noise.jpg", os.urandom(4096).replace(b"\xff\xd8", b"xx"), "not a PNG, JPEG"),
         _file("page.jpg", b"<!doctype html><title>404</title>", "not a PNG, JPEG"),
         _file("drawing.png", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a PNG, JPEG"),
-        *(_file(f"a {kind}.jpg", encoded(image, kind), "not a PNG, JPEG") for kind in ("GIF", "TIFF", "ICO", "TGA", "JPEG2000")),
+        *(
+            _file(f"a {kind}.jpg", encoded(image, kind), "not a PNG, JPEG")
+            for kind in ("GIF", "TIFF", "ICO", "TGA", "JPEG2000")
+        ),
     ]
 
 
@@ -271,7 +288,9 @@ def _special() -> list[Kind]:
         Kind("link.png", lambda path: path.symlink_to(_written(path.with_name(".hidden"), content)), RGB),
         Kind("folder.png", Path.mkdir, None),
         Kind("link to a folder.png", lambda path: path.symlink_to("."), None),
-        Kind("600 MB.webp", lambda path: (path.write_bytes(content), os.truncate(path, 600 << 20)), "bytes are too many"),
+        Kind(
+            "600 MB.webp", lambda path: (path.write_bytes(content), os.truncate(path, 600 << 20)), "bytes are too many"
+        ),
     ]
 
 
