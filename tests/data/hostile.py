@@ -40,6 +40,7 @@ def _file(name: str, content: bytes, expected: Pixels | str, tolerance: int = 0)
 _random = np.random.default_rng(0)
 RGB = _random.integers(0, 256, (6, 9, 3), dtype=np.uint8)
 _16 = np.arange(54).reshape(6, 9, 1) * 1213 % 65536  # 16 bits a value
+_DEEP = np.concatenate([_16, 65535 - _16, _16 // 2], axis=2)
 _LEVELS = np.arange(54).reshape(6, 9, 1)
 # Whole blocks of one colour keep it in a JPEG.
 BLOCKS = np.array([[[200, 40, 40], [40, 200, 40], [40, 40, 200]], [[0, 0, 0], [255, 255, 255], [90, 90, 90]]], np.uint8)
@@ -92,7 +93,6 @@ def _pngs() -> list[Kind]:
     colours, alpha = chunk(b"PLTE", table.tobytes()), np.arange(16)[:, None] * 17
     clear = chunk(b"tRNS", alpha.astype(np.uint8).tobytes())
     seen = _on_white(table[indices[..., 0]] / 255, alpha[indices[..., 0]] / 255)
-    deep = np.concatenate([_16, 65535 - _16, _16 // 2], axis=2)
     rgba, la = np.concatenate([RGB, _LEVELS * 4], axis=2), np.concatenate([_LEVELS * 4, _LEVELS], axis=2)
     key = chunk(b"tRNS", struct.pack(">3H", *RGB[2, 5].tolist()))
     one_clear = RGB.copy()
@@ -106,18 +106,18 @@ def _pngs() -> list[Kind]:
         *kinds,
         _file("palette.png", png(indices, 4, 3, colours), table[indices[..., 0]]),
         _file("palette, partly clear.png", png(indices, 4, 3, colours, clear), seen, 1),
-        _file("16 bits of colour.png", png(deep, 16, 2), np.round(deep / 257).astype(np.uint8), 1),
+        _file("16 bits of colour.png", png(_DEEP, 16, 2), np.round(_DEEP / 257).astype(np.uint8), 1),
         _file(
             "16 bits of colour and alpha.png",
-            png(np.concatenate([deep, _16], axis=2), 16, 6),
-            _on_white(deep / 65535, _16 / 65535),
+            png(np.concatenate([_DEEP, _16], axis=2), 16, 6),
+            _on_white(_DEEP / 65535, _16 / 65535),
             2,
         ),
-        _file("16 bits of grey and alpha.png", png(deep[..., :2], 16, 4), _on_white(_16 / 65535, 1 - _16 / 65535), 2),
+        _file("16 bits of grey and alpha.png", png(_DEEP[..., :2], 16, 4), _on_white(_16 / 65535, 1 - _16 / 65535), 2),
         _file("grey and alpha.png", png(la, 8, 4), _on_white(la[..., :1] / 255, la[..., 1:] / 255), 1),
         _file("colour and alpha.png", png(rgba, 8, 6), _on_white(RGB / 255, rgba[..., 3:] / 255), 1),
         _file("colour, one clear.png", png(RGB, 8, 2, key), one_clear),
-        _file("16 bits of colour, one clear.png", png(deep, 16, 2, key), "16-bit colours of which one is transparent"),
+        _file("16 bits of colour, one clear.png", png(_DEEP, 16, 2, key), "16-bit colours of which one is transparent"),
         _file("interlaced.png", png(RGB, 8, 2, interlaced=True), RGB),
         _file("interlaced, 1 bit.png", png(_LEVELS % 2, 1, 0, interlaced=True), _grey(_LEVELS % 2)),
         _file("in crumbs.png", png_of(9, 6, 8, 2, crumbs), RGB),
@@ -153,7 +153,8 @@ def _jpeg(image: Image.Image, **options: Any) -> bytes:
 
 
 def _jpegs() -> list[Kind]:
-    plain = _jpeg(Image.fromarray(LARGE))
+    image = Image.fromarray(LARGE)
+    plain = _jpeg(image)
     turned = [
         _file(
             f"EXIF {orientation}.jpg",
@@ -172,21 +173,19 @@ def _jpegs() -> list[Kind]:
     ycck = np.concatenate([255 - luma, cmyk[..., 3:]], axis=2)
     said = bytearray(_jpeg(Image.fromarray(ycck, "CMYK")))
     said[said.index(b"Adobe") + 11] = 2
-    progressive = _jpeg(Image.fromarray(LARGE), progressive=True)
-    frame, of_grey = plain.index(b"\xff\xc0"), _jpeg(Image.fromarray(LARGE).convert("L"))
+    progressive = _jpeg(image, progressive=True)
+    frame, of_grey = plain.index(b"\xff\xc0"), _jpeg(image.convert("L"))
     return [
         *turned,
-        _file("EXIF 9.jpg", _jpeg(Image.fromarray(LARGE), exif=_exif(9)), LARGE, 5),
+        _file("EXIF 9.jpg", _jpeg(image, exif=_exif(9)), LARGE, 5),
         _file("EXIF of text.jpg", _with_exif(plain, b"\x08\0\0\0\1\0\x12\1\2\0\3\0\0\0up\0\0\0\0\0\0"), LARGE, 5),
         _file("damaged EXIF.jpg", _with_exif(plain, b"\xff\xff"), LARGE, 5),
-        _file("grey.jpg", of_grey, np.asarray(Image.fromarray(LARGE).convert("L"))[..., None].repeat(3, 2), 4),
+        _file("grey.jpg", of_grey, np.asarray(image.convert("L"))[..., None].repeat(3, 2), 4),
         _file("progressive.jpg", progressive, LARGE, 5),
         _file("CMYK.jpg", inked, printed, 6),
         _file("YCCK.jpg", bytes(said), printed, 6),
         _file("garbage after it.jpg", plain + os.urandom(5000), LARGE, 5),
-        _file(
-            "two in one.jpg", encoded(Image.fromarray(LARGE), "MPO", save_all=True, quality=95, subsampling=0), LARGE, 5
-        ),
+        _file("two in one.jpg", encoded(image, "MPO", save_all=True, quality=95, subsampling=0), LARGE, 5),
         _file("a JPEG.png", plain, LARGE, 5),
         _file("cut after 2 bytes.jpg", plain[:2], "."),
         _file("cut in the header.jpg", plain[:200], "."),
@@ -220,7 +219,6 @@ def _others() -> list[Kind]:
     striped = np.array([[0, 0, 0, 0], [1, 1, 1, 0]])[..., None]
     palette = black_white + bytes(254 * 4)
     text = " ".join(map(str, RGB.ravel().tolist())).encode()
-    deep = np.concatenate([_16, 65535 - _16, _16 // 2], axis=2)
     return [
         _file("lossless.webp", webp, RGB),
         _file("alpha.webp", encoded(rgba, "WEBP", lossless=True, exact=True), seen, 1),
@@ -247,7 +245,7 @@ def _others() -> list[Kind]:
         _file("no width.bmp", bmp_of(0, 6, 24, padded), "."),
         _file("ASCII.ppm", b"P3\n# a comment\n9 6\n255\n" + text, RGB),
         _file(
-            "16 bits.ppm", b"P6 9 6 65535\n" + deep.astype(">u2").tobytes(), np.round(deep / 257).astype(np.uint8), 1
+            "16 bits.ppm", b"P6 9 6 65535\n" + _DEEP.astype(">u2").tobytes(), np.round(_DEEP / 257).astype(np.uint8), 1
         ),
         _file("16 bits of grey.ppm", b"P5 9 6 65535\n" + _16.astype(">u2").tobytes(), _grey(_16 / 65535)),
         _file(

@@ -11,9 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -248,18 +247,6 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, caplog: py
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert entries(tmp_path) == leftovers(tmp_path) == []
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A folder that other users can reach, which those of tmp_path are not."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    for path in (folder, *folder.rglob("*")):
-        if path.is_dir():
-            path.chmod(0o755)
-    shutil.rmtree(folder)
 
 
 def _try(cache: Path) -> str:
