@@ -61,6 +61,7 @@ def test_data_that_may_only_be_read(data: tuple[Source, Path], public: Path, tmp
 @pytest.mark.parametrize("mode", [0o000, 0o444])
 def test_data_that_may_not_be_read(data: tuple[Source, Path], public: Path, what: str, mode: int) -> None:
     source, file = data
+    _prepared(source, public / "first")  # what that imports, another user may not read
     path: Path = {"root": public / "data", "folder": file.parent, "file": file}[what]
     if what == "file":
         mode = 0o000

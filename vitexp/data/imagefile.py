@@ -114,6 +114,8 @@ def _decode(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         start = file.read(25)
         if start.startswith(b"\xff\xd8"):
             _refuse_many_scans(start + file.read())
+        elif start.startswith(b"\x89PNG"):  # decoding stops at the last pixel, before the last checksum
+            Image.open(file, formats=("PNG",)).verify()
         with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
