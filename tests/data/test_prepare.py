@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tests.data.noise import entries, noise, prepared, resize
-from vitexp.data.prepare import CHUNK
+from tests.data.noise import entries, leftovers, noise, prepared, resize
+from vitexp.data.prepare import CHUNK, PARALLEL_FROM
 from vitexp.data.source import BrokenImage, DataError
 
 
@@ -44,6 +49,23 @@ def test_processes_give_the_same_as_none(tmp_path: Path) -> None:
     alone = prepared(split, tmp_path / "alone")
     together = prepared(split, tmp_path / "together", num_workers=2)
     assert np.array_equal(alone.stored, together.stored)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """What a process reads that is then killed, as by the kernel for want of memory."""
+
+    def __call__(self, index: int, /) -> NDArray[np.uint8]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+@pytest.mark.slow
+def test_killed_worker_is_one_sentence(tmp_path: Path) -> None:
+    split = dataclasses.replace(noise(PARALLEL_FROM), read=Deadly())
+    with pytest.raises(DataError, match=r"was killed, perhaps for want of memory; data\.num_workers=1 needs less"):
+        prepared(split, tmp_path, num_workers=2)
+    assert entries(tmp_path) == leftovers(tmp_path) == []
 
 
 def test_broken_image_refused_by_name_or_skipped(tmp_path: Path) -> None:
