@@ -226,8 +226,8 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> None:
+    from vitexp.lock import hold
     from vitexp.run import LOCK
-    from vitexp.sweeps.lock import hold
 
     folder = tiny_run(tmp_path, "name=held")
     (folder / "result.json").write_text(json.dumps({**result(folder), "status": "running"}))

@@ -37,6 +37,7 @@ from vitexp.hardware import (
     resolve_compile,
     resolve_precision,
 )
+from vitexp.lock import hold
 from vitexp.loggers import BackgroundWandbLogger
 from vitexp.logs import logging_to
 from vitexp.outcome import record_outcome
@@ -45,7 +46,6 @@ from vitexp.records import METRICS, RunRecord, typed
 from vitexp.rendezvous import meet_on_loopback
 from vitexp.resume import is_finished, run_to_resume
 from vitexp.signals import Interrupted, StopSignals, die_with_parent
-from vitexp.sweeps.lock import hold
 from vitexp.training.checkpoint_io import CheckedCheckpointIO, read_checkpoint
 from vitexp.training.module import Classifier
 from vitexp.training.out_of_memory import explained_out_of_memory

@@ -1,15 +1,18 @@
-"""A file server of one's own."""
+"""A file server of one's own, and a folder for everybody."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import re
+import shutil
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +72,15 @@ def server() -> Iterator[FileServer]:
     http.shutdown()
     thread.join()
     http.server_close()
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that other users can reach, which those of tmp_path are not."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(folder)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -108,7 +109,69 @@ def test_damaged(official: dict[Kind, dict[str, bytes]], tmp_path: Path, damaged
     else:
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match=r"cifar-10-batches-py is incomplete or damaged"):
-        CIFAR(root=str(tmp_path), kind="cifar10").split("test")
+        CIFAR(root=str(tmp_path), kind="cifar10").split("train")
+
+
+class Payload:
+    """Unpickles to the call of a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda mark: Payload(os.system, f"touch {mark}"), "posix.system"),
+        (lambda mark: Payload(eval, f"open({str(mark)!r}, 'w')"), "builtins.eval"),
+        (lambda mark: {"data": [{"labels": Payload(open, str(mark), "w")}]}, "io.open|_io.open"),
+        (lambda mark: {"data": np.array([Payload(os.mkdir, str(mark))])}, "posix.mkdir"),
+        (lambda mark: Payload(getattr, "text", "upper"), "builtins.getattr"),
+    ],
+)
+def test_a_pickle_with_a_payload_is_refused(
+    official: dict[Kind, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, named: str
+) -> None:
+    mark = tmp_path / "executed"
+    evil = pickle.dumps(make(mark))
+    write(tmp_path, {**official["cifar10"], "cifar-10-batches-py/data_batch_1": evil})
+    told: Any = datasets.CIFAR10.train_list
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", _md5(evil)], *told[1:]])
+    with pytest.raises(
+        DataError, match=rf"data_batch_1: it asks for ({named}), which no official file does\)"
+    ) as caught:
+        CIFAR(root=str(tmp_path), kind="cifar10").split("train")
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_files_changed_after_they_were_found(official: dict[Kind, dict[str, bytes]], tmp_path: Path) -> None:
+    split = CIFAR(root=str(write(tmp_path, official["cifar10"])), kind="cifar10").split("test")
+    path = tmp_path / "cifar-10-batches-py" / "test_batch"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(DataError, match="test_batch: its md5 sum is not"):
+        split.read(0)
+
+
+def test_arrays_as_python_2_wrote_them(
+    official: dict[Kind, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The opcodes of an official file: protocol 2, byte strings, and NumPy's module by its old name."""
+    data = bytes(range(256)) * 12
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x01M\x00\x0c\x86"
+        b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+        b"T" + len(data).to_bytes(4, "little") + data + b"tb"
+    )
+    old = b"\x80\x02}(U\x04data" + array + b"U\x06labels]K\x01au."
+    write(tmp_path, {**official["cifar10"], "cifar-10-batches-py/test_batch": old})
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", _md5(old)]])
+    split = CIFAR(root=str(tmp_path), kind="cifar10").split("test")
+    assert split.labels.tolist() == [1]
+    np.testing.assert_array_equal(split.read(0).transpose(2, 0, 1).ravel(), np.frombuffer(data, np.uint8))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
+import os
+import re
 import socket
+import stat
+import struct
 import tarfile
 import threading
 import time
@@ -123,13 +128,66 @@ def test_refuses_members_that_lead_out(tmp_path: Path, name: str, kind: str) -> 
     assert not (tmp_path / "evil").exists()
 
 
-def test_refuses_links_that_lead_out(tmp_path: Path) -> None:
+SPECIAL = {
+    "link out": (tarfile.SYMTYPE, "../../.."),
+    "absolute link": (tarfile.SYMTYPE, "/etc"),
+    "link within": (tarfile.SYMTYPE, "x"),
+    "hard link out": (tarfile.LNKTYPE, "../../secret"),
+    "hard link within": (tarfile.LNKTYPE, "set/x"),
+    "device": (tarfile.CHRTYPE, ""),
+    "block device": (tarfile.BLKTYPE, ""),
+    "pipe": (tarfile.FIFOTYPE, ""),
+}
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+def test_refuses_all_but_files_and_folders(tmp_path: Path, special: str) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "secret").write_bytes(b"not to be touched")
     with tarfile.open(tmp_path / "a.tar", "w") as bundle:
-        link = tarfile.TarInfo("set/link")
-        link.type, link.linkname = tarfile.SYMTYPE, "../../.."
-        bundle.addfile(link)
+        bundle.addfile(tarfile.TarInfo("set/x"))
+        info = tarfile.TarInfo("set/special")
+        info.type, info.linkname = SPECIAL[special]
+        bundle.addfile(info)
+        through = tarfile.TarInfo("set/special/evil")
+        bundle.addfile(through)
+    with pytest.raises(DataError, match=r"a\.tar is refused: its member 'set/special' is a link or device; .*\.$"):
+        unpack(tmp_path / "a.tar", "set", target)
+    assert list(target.iterdir()) == []
+    assert (tmp_path / "secret").read_bytes() == b"not to be touched"
+
+
+def test_refuses_links_in_a_zip(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("set/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
+        bundle.writestr(link, "../../..")
+    with pytest.raises(DataError, match="'set/link' is a link or device"):
+        unpack(tmp_path / "a.zip", "set", tmp_path)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_refuses_what_expands_beyond_all_measure(tmp_path: Path, kind: str) -> None:
+    archive, size = tmp_path / f"a.{kind}", 101 << 20
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
+            bundle.writestr("set/x", bytes(size))
+    else:
+        _tar(archive, "readme", bytes(size))  # to pass over it takes as long as to unpack it
+    with pytest.raises(DataError, match=rf"is refused: its {archive.stat().st_size:,} bytes expand to {size:,}"):
+        unpack(archive, "set", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [archive.name]
+
+
+def test_size_that_a_zip_does_not_admit_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr("set/x", bytes(1 << 20))
+    packed = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(packed.replace(struct.pack("<I", 1 << 20), struct.pack("<I", 10)))
     with pytest.raises(DataError, match="cannot unpack"):
-        unpack(tmp_path / "a.tar", "set", tmp_path)
+        unpack(tmp_path / "a.zip", "set", tmp_path)
     assert not (tmp_path / "set").exists()
 
 
@@ -162,6 +220,27 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1, 1]
+
+
+def test_who_waits_is_told_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inside, told = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with one_at_a_time(tmp_path):
+            inside.set()
+            told.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait(10)
+    threading.Timer(0.2, told.set).start()
+    with caplog.at_level(logging.INFO), one_at_a_time(tmp_path):
+        pass
+    thread.join()
+    assert re.fullmatch(
+        rf"waiting for process {os.getpid()} on .*, which is fetching .* in {tmp_path}", caplog.messages[0]
+    )
+    assert len(caplog.messages) == 1
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:

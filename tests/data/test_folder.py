@@ -103,6 +103,21 @@ def test_one_sentence_for_every_mistake(tmp_path: Path, counts: dict[str, int], 
     assert "\n" not in str(caught.value)
 
 
+def test_a_class_that_is_a_link_to_nothing_is_not_left_out(tmp_path: Path) -> None:
+    make(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "c").symlink_to("gone")
+    with pytest.raises(DataError, match=r"/c is a link that leads nowhere; mend or remove it"):
+        _ = Folder(root=str(tmp_path)).classes
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "no UTF-8 \udce9"])
+def test_a_class_without_a_name_to_print(tmp_path: Path, name: str) -> None:
+    make(tmp_path, {"a": 3, name: 3})
+    with pytest.raises(DataError, match=r"the name of the class folder '.*' is not one line of UTF-8") as caught:
+        _ = Folder(root=str(tmp_path)).classes
+    assert str(caught.value).isprintable()
+
+
 def test_missing_root(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no folder .*nowhere; data\.root"):
         _ = Folder(root=str(tmp_path / "nowhere")).classes

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 import warnings
 from pathlib import Path
 
@@ -101,6 +102,41 @@ def test_lists_images_only(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"12")
     (tmp_path / "folder.png").mkdir()
     assert [(file.path, file.size) for file in list_images(tmp_path, "")] == [("a.jpeg", 2), ("b.PNG", 2), ("c.Ppm", 2)]
-    (tmp_path / "e.png").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"cannot read .*e\.png"):
-        list_images(tmp_path, "")
+
+
+def test_what_cannot_be_read_does_not_make_the_list_shorter(tmp_path: Path) -> None:
+    path = tmp_path / "e.png"
+    path.symlink_to(tmp_path / "f.png")
+    before = list_images(tmp_path, "")
+    assert [file.path for file in before] == ["e.png"]
+    Image.fromarray(PIXELS).save(tmp_path / "f.png")
+    assert list_images(tmp_path, "")[0] != before[0]
+
+
+def test_memory_that_does_not_suffice_is_no_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", refuse)
+    Path(tmp_path / "x.png").write_bytes(b"12")
+    with pytest.raises(DataError, match=r"not enough memory to decode the image .*x\.png") as caught:
+        read_image(tmp_path / "x.png")
+    assert not isinstance(caught.value, BrokenImage)
+
+
+@pytest.mark.parametrize("flips", [60, pytest.param(2000, marks=pytest.mark.soak)])
+def test_a_png_that_was_changed_never_shows_other_pixels(tmp_path: Path, flips: int) -> None:
+    dice, path = random.Random(0), tmp_path / "x.png"
+    smooth = np.linspace(0, 255, 40 * 40 * 3).reshape(40, 40, 3).astype(np.uint8)
+    for pixels in (PIXELS, smooth):
+        Image.fromarray(pixels).save(path)
+        whole = path.read_bytes()
+        for _ in range(flips // 2):
+            content = bytearray(whole)
+            content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+            path.write_bytes(content)
+            try:
+                seen = read_image(path)
+            except BrokenImage:
+                continue
+            np.testing.assert_array_equal(seen, pixels)

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitexp.data.prepare import CHUNK, Prepared, prepare
-from vitexp.data.source import BrokenImage, DataError, Split
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Images of noise; those of `broken` cannot be read."""
-
-    broken: tuple[int, ...] = ()
-
-    def __call__(self, index: int, /) -> NDArray[np.uint8]:
-        if index in self.broken:
-            raise BrokenImage(f"image {index} is broken")
-        side = 8 + index % 5
-        return np.random.default_rng(index).integers(0, 256, (side, side, 3), dtype=np.uint8)
-
-
-def noise(length: int, *, broken: tuple[int, ...] = (), fingerprint: str = "noise") -> Split:
-    numbers = np.arange(length)
-    return Split(labels=numbers % 3, groups=numbers, read=Noise(broken), fingerprint=fingerprint)
-
-
-def resize(size: int = 8, **more: Any) -> list[Any]:
-    configs = [{"_target_": "albumentations.Resize", "height": size, "width": size}]
-    return configs + ([more] if more else [])
-
-
-def prepared(split: Split, cache: Path, **changes: Any) -> Prepared:
-    arguments: dict[str, Any] = {"name": "noise", "image_size": 8, "num_workers": 0, "on_broken": "refuse", **changes}
-    transforms = arguments.pop("transforms", None) or resize()
-    return prepare(split, transforms, cache_dir=cache, **arguments)
-
-
-def entries(cache: Path) -> list[Path]:
-    return sorted(cache.iterdir())
+from tests.data.noise import entries, leftovers, noise, prepared, resize
+from vitexp.data.prepare import CHUNK, PARALLEL_FROM
+from vitexp.data.source import BrokenImage, DataError
 
 
 def test_second_time_comes_from_the_cache(tmp_path: Path) -> None:
@@ -75,24 +44,28 @@ def test_whatever_changes_the_result_makes_another_entry(tmp_path: Path) -> None
     assert len(entries(tmp_path)) == 5
 
 
-@pytest.mark.parametrize("file", ["images.npy", "moments.npy", "entry.json"])
-def test_a_damaged_entry_is_made_anew(tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture) -> None:
-    first = np.array(prepared(noise(10), tmp_path).stored)  # a copy: the file is mapped, and damaged below
-    [entry] = entries(tmp_path)
-    content = bytearray((entry / file).read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    (entry / file).write_bytes(content)
-    with caplog.at_level(logging.WARNING):
-        again = prepared(noise(10), tmp_path)
-    assert "damaged" in caplog.text
-    assert np.array_equal(first, again.stored)
-
-
 def test_processes_give_the_same_as_none(tmp_path: Path) -> None:
     split = noise(4 * CHUNK + 3)
     alone = prepared(split, tmp_path / "alone")
     together = prepared(split, tmp_path / "together", num_workers=2)
     assert np.array_equal(alone.stored, together.stored)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """What a process reads that is then killed, as by the kernel for want of memory."""
+
+    def __call__(self, index: int, /) -> NDArray[np.uint8]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+@pytest.mark.slow
+def test_killed_worker_is_one_sentence(tmp_path: Path) -> None:
+    split = dataclasses.replace(noise(PARALLEL_FROM), read=Deadly())
+    with pytest.raises(DataError, match=r"was killed, perhaps for want of memory; data\.num_workers=1 needs less"):
+        prepared(split, tmp_path, num_workers=2)
+    assert entries(tmp_path) == leftovers(tmp_path) == []
 
 
 def test_broken_image_refused_by_name_or_skipped(tmp_path: Path) -> None:
@@ -105,6 +78,11 @@ def test_broken_image_refused_by_name_or_skipped(tmp_path: Path) -> None:
         made = prepared(split, tmp_path, on_broken="skip")
         assert made.groups.tolist() == kept
         assert np.array_equal(made.stored, prepared(noise(10), tmp_path).stored[kept])
+
+
+def test_all_skipped_is_an_empty_set(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert prepared(noise(3, broken=(0, 1, 2)), tmp_path, on_broken="skip").stored.shape == (0, 8, 8, 3)
 
 
 def test_transforms_must_end_in_the_image_size(tmp_path: Path) -> None:

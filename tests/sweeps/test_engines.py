@@ -23,10 +23,10 @@ from tests.sweeps import fake_sweep
 from tests.sweeps.fake_sweep import fake_trial, local, ray, slurm
 from tests.sweeps.processes import of_session, until, with_argument
 from vitexp.errors import ConfigError
+from vitexp.lock import Held, hold
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.ray_engine import RayEngine
 from vitexp.sweeps.formats import to_csv
-from vitexp.sweeps.lock import Held, hold
 from vitexp.sweeps.results import Cell, read
 from vitexp.sweeps.table import build_table
 from vitexp.sweeps.trial import Finished, Ready, Started, Trial, status

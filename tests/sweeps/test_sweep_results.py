@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.trials import record
-from vitexp.sweeps.lock import LOCK, hold
+from vitexp.lock import hold
 from vitexp.sweeps.results import Cell, read
+from vitexp.sweeps.trial import LOCK
 
 
 def cell(folder: Path, text: str | bytes | None, seed: int = 0) -> Cell:

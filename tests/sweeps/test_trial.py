@@ -16,8 +16,8 @@ import pytest
 
 from tests.sweeps.fake_sweep import fake_trial
 from tests.sweeps.processes import until, with_argument
-from vitexp.sweeps.lock import LOCK, Held, hold, is_held
-from vitexp.sweeps.trial import Finished, Started, Trial, record_failure, run_trial, status
+from vitexp.lock import Held, hold, is_held
+from vitexp.sweeps.trial import LOCK, Finished, Started, Trial, record_failure, run_trial, status
 
 
 def run(trial: Trial, *, retries: int = 0, timeout: float | None = None, **environment: str) -> Finished:

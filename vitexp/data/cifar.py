@@ -1,40 +1,43 @@
 """CIFAR-10 and CIFAR-100: 32x32 colour images, 50,000 for training and 10,000 for testing.
 
-Krizhevsky, Learning multiple layers of features from tiny images, 2009. torchvision reads the official pickled files,
-after checking their md5 sums.
+Krizhevsky, Learning multiple layers of features from tiny images, 2009. The official files are pickles, whose names and
+md5 sums torchvision states. They are read after checking these, and without executing what a pickle may ask for.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.data.download import fetch, one_at_a_time, unpack
-from vitexp.data.source import DataError, Source, Split, SplitName
+from vitexp.data.source import DataError, Source, Split, SplitName, file_errors
+
+Files: TypeAlias = tuple[tuple[str, str], ...]  # paths and md5 sums
 
 
 @dataclass(frozen=True)
 class CIFARImages:
     """Reads image i. Pickles as paths, and needs no torch where a worker process reads the files again."""
 
-    paths: tuple[str, ...]
+    files: Files
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
         """uint8 [32, 32, 3]."""
-        return np.ascontiguousarray(_pixels(self.paths)[index].transpose(1, 2, 0), np.uint8)
+        return np.ascontiguousarray(_pixels(self.files)[index].transpose(1, 2, 0), np.uint8)
 
 
 class _Found(NamedTuple):
     labels: NDArray[np.int64]
     classes: list[str]
-    paths: tuple[str, ...]
+    files: Files
     fingerprint: str
 
 
@@ -60,7 +63,7 @@ class CIFAR(Source):
         return Split(
             labels=found.labels,
             groups=np.arange(len(found.labels), dtype=np.int64),
-            read=CIFARImages(found.paths),
+            read=CIFARImages(found.files),
             fingerprint=found.fingerprint,
         )
 
@@ -70,31 +73,30 @@ class CIFAR(Source):
             raise DataError("only CIFAR-100 has superclasses.")
         found = self._find("train")
         coarse = np.zeros(len(found.classes), np.int64)
-        coarse[found.labels] = _unpickle(found.paths[0])["coarse_labels"]
+        coarse[found.labels] = _unpickle(*found.files[0])["coarse_labels"]
         return coarse
 
     def _find(self, name: SplitName) -> _Found:
-        """What torchvision finds in the files of a split, whose md5 sums it checks; read once."""
+        """What the files of a split hold, apart from the pixels; read once."""
         if name in self._found:
             return self._found[name]
         from torchvision.datasets import CIFAR10, CIFAR100  # imports torch: only when asked for
 
-        dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.kind]
+        dataset: Any = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.kind]
         folder, packed = self.root / dataset.base_folder, self.root / dataset.filename
-        if not folder.exists():
+        with file_errors():
+            there = folder.exists()
+        if not there:
             self._obtain(dataset.url, packed, dataset.tgz_md5, folder)
-        try:
-            data = dataset(self.root, train=name == "train")
-        except RuntimeError as error:  # torchvision's word for a wrong md5 sum
-            raise DataError(
-                f"{folder} is incomplete or damaged (md5 sums); delete it, and data.download=true fetches it anew."
-            ) from error
-        files = data.train_list if name == "train" else data.test_list
+        listed = dataset.train_list if name == "train" else dataset.test_list
+        files = tuple((str(folder / file), md5) for file, md5 in listed)
+        parts = [_unpickle(*file) for file in files]
+        classes = _unpickle(str(folder / dataset.meta["filename"]), dataset.meta["md5"])[dataset.meta["key"]]
         self._found[name] = _Found(
-            labels=np.array(data.targets, np.int64),
-            classes=data.classes,
-            paths=tuple(str(folder / file) for file, _ in files),
-            fingerprint=hashlib.sha256(repr((self.kind, files)).encode()).hexdigest(),  # names and verified md5 sums
+            labels=np.array([label for part in parts for label in part[_LABELS[self.kind]]], np.int64),
+            classes=classes,
+            files=files,
+            fingerprint=hashlib.sha256(repr((self.kind, listed)).encode()).hexdigest(),  # names and verified md5 sums
         )
         return self._found[name]
 
@@ -111,13 +113,43 @@ class CIFAR(Source):
 
 
 @lru_cache(maxsize=1)  # one split, 150 MB at most
-def _pixels(paths: tuple[str, ...]) -> NDArray[np.uint8]:
+def _pixels(files: Files) -> NDArray[np.uint8]:
     """uint8 [N, 3, 32, 32]."""
-    return np.concatenate([_unpickle(path)["data"] for path in paths]).reshape(-1, 3, 32, 32)
+    return np.concatenate([_unpickle(*file)["data"] for file in files]).reshape(-1, 3, 32, 32)
 
 
-def _unpickle(path: str) -> dict[str, Any]:
-    """One official file. Its md5 sum was checked before its path was handed out, so nothing foreign is executed."""
-    with open(path, "rb") as file:
-        content: dict[str, Any] = pickle.load(file, encoding="latin1")  # noqa: S301 - see above
-    return content
+def _unpickle(path: str, md5: str) -> dict[str, Any]:
+    """One official file. Raises DataError for any other."""
+    folder, name = Path(path).parent, Path(path).name
+    try:
+        with file_errors():
+            if not Path(path).exists():
+                raise pickle.UnpicklingError("it is missing")
+            content = Path(path).read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+            raise pickle.UnpicklingError(f"its md5 sum is not {md5}")
+        found: dict[str, Any] = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{folder} is incomplete or damaged ({name}: {error}); delete it, and data.download=true fetches it anew."
+        ) from error
+    return found
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes arrays and nothing else: a pickle may otherwise call any function of any module."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) not in _ARRAYS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no official file does")
+        return _ARRAYS[module, name]
+
+
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # NumPy 2 moved it to another module; the official files know the old one
+_ARRAYS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+}
+_LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import hashlib
 import http.client
+import logging
 import os
 import shutil
-import sys
+import stat
 import tarfile
 import urllib.error
 import urllib.request
@@ -21,9 +22,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from vitexp.data.source import DataError
+from vitexp.lock import take_turns
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
+_EXPANSION = 100  # times its size (or of 1 MiB): images that are packed become at most some times as large
 
 
 @contextlib.contextmanager
@@ -31,15 +36,10 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     """Make `folder`, and let one process after the other in: the trials of a sweep start together."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".download.lock", "w")  # noqa: SIM115 (closed below, after the body)
     except OSError as error:
         raise DataError(f"cannot write into {folder}: {error.strerror}.") from error
-    with lock:
-        if sys.platform != "win32":
-            import fcntl
-
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
+    told = "waiting for %s, which is fetching or unpacking in %s"
+    with take_turns(folder / ".download.lock", waiting=lambda who: log.info(told, who, folder)):
         yield
 
 
@@ -105,7 +105,8 @@ def unpack(archive: Path, member: str, target: Path) -> None:
     """Put the file or folder `member` of a zip or tar archive at target/member.
 
     It is unpacked beside its place and renamed, so that a crash leaves nothing half. Raises DataError: for a damaged
-    archive, for a member that points out of the folder, or when the disk is full.
+    archive, for a member that points out of the folder or is no file or folder, for one that holds more than any data
+    set would, or when the disk is full.
     """
     scratch = target / f".{archive.name}.unpacking"
     final = target / member
@@ -127,17 +128,27 @@ def unpack(archive: Path, member: str, target: Path) -> None:
 def _unzip(archive: Path, member: str, scratch: Path) -> None:
     with zipfile.ZipFile(archive) as bundle:
         infos = [info for info in bundle.infolist() if _belongs(info.filename, member, archive)]
-        _require_space(scratch, sum(info.file_size for info in infos))
+        for info in infos:
+            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was packed on another system than Unix
+            _refuse_special(info.filename, archive, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
+        size = sum(info.file_size for info in infos)
+        _refuse_expansion(size, archive)
+        _require_space(scratch, size)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             for info in progress.track(infos, description=f"unpacking {archive.name}"):
                 bundle.extract(info, scratch)
 
 
 def _untar(archive: Path, member: str, scratch: Path) -> None:
+    size = 0
     with tarfile.open(archive) as bundle:
         for info in bundle:
+            size += info.size  # of all of them: to pass over one costs as much time as to unpack it
+            _refuse_expansion(size, archive)
             if _belongs(info.name, member, archive):
-                bundle.extract(info, scratch, filter="data")  # refuses links and devices that lead out
+                _refuse_special(info.name, archive, plain=info.isreg() or info.isdir())
+                _require_space(scratch, info.size)
+                bundle.extract(info, scratch, filter="data")  # no owner, no special permissions
 
 
 def _belongs(name: str, member: str, archive: Path) -> bool:
@@ -146,6 +157,17 @@ def _belongs(name: str, member: str, archive: Path) -> bool:
     if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1]):
         raise DataError(f"{archive} is refused: its member {name!r} points out of the folder that it is unpacked to.")
     return path.is_relative_to(member)
+
+
+def _refuse_special(name: str, archive: Path, *, plain: bool) -> None:
+    if not plain:
+        raise DataError(f"{archive} is refused: its member {name!r} is a link or device; a data set holds files.")
+
+
+def _refuse_expansion(size: int, archive: Path) -> None:
+    packed = archive.stat().st_size
+    if size > _EXPANSION * max(packed, _CHUNK):
+        raise DataError(f"{archive} is refused: its {packed:,} bytes expand to {size:,}, as no data set does.")
 
 
 def _require_space(folder: Path, needed: int) -> None:

@@ -7,8 +7,8 @@ import re
 from functools import cached_property
 from pathlib import Path
 
-from vitexp.data.imagefile import ImageFile, list_images, split_of_files
-from vitexp.data.source import DataError, Source, Split, SplitName
+from vitexp.data.imagefile import ENDINGS, ImageFile, list_images, split_of_files
+from vitexp.data.source import DataError, Source, Split, SplitName, file_errors, printable
 
 
 class Folder(Source):
@@ -52,8 +52,9 @@ class Folder(Source):
 
     @cached_property
     def _train_tree(self) -> dict[str, list[ImageFile]]:
-        if not self.root.is_dir():
-            raise DataError(f"there is no folder {self.root}; data.root names the folder of the images.")
+        with file_errors():
+            if not self.root.is_dir():
+                raise DataError(f"there is no folder {self.root}; data.root names the folder of the images.")
         tree = _read_tree(self.root, "train/" if _is_tree(self.root / "train") else "")
         if len(tree) < 2:
             found = f"the single class folder {next(iter(tree))}" if tree else "no class folder"
@@ -89,11 +90,19 @@ def _rank(seed: int, file: ImageFile) -> bytes:
 
 def _is_tree(folder: Path) -> bool:
     """Whether a folder holds class folders: a class of railway pictures may be called train."""
-    return folder.is_dir() and bool(_subfolders(folder))
+    with file_errors():
+        return folder.is_dir() and bool(_subfolders(folder))
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted((p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=_natural)
+    """In natural order. Raises DataError where a link leads nowhere: a class must not be missing in silence."""
+    with file_errors():
+        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        names = [path.name for path in visible if path.is_dir()]
+        folders = [path for path in visible if not path.name.lower().endswith(ENDINGS)]
+        if lost := [path for path in folders if path.is_symlink() and not path.exists()]:
+            raise DataError(f"{printable(lost[0])} is a link that leads nowhere; mend or remove it.")
+    return sorted(names, key=_natural)
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
@@ -106,6 +115,10 @@ def _read_tree(root: Path, prefix: str) -> dict[str, list[ImageFile]]:
     """The images of every class folder in root/prefix; classes in natural order."""
     tree = {}
     for label in _subfolders(root / prefix):
+        if not label.isprintable():  # it stands in tables, pictures and files of JSON
+            raise DataError(
+                f"the name of the class folder {printable(root / prefix / label)} is not one line of UTF-8."
+            )
         tree[label] = list_images(root, prefix + label)
         if not tree[label]:
             raise DataError(f"the class folder {root / prefix / label} holds no png, jpg, ppm, bmp or webp image.")

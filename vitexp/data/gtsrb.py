@@ -17,7 +17,7 @@ from typing import Literal
 from vitexp.data.download import fetch, one_at_a_time, unpack
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.data.imagefile import ImageFile, list_images, split_of_files
-from vitexp.data.source import DataError, Source, Split, SplitName
+from vitexp.data.source import DataError, Source, Split, SplitName, file_errors
 
 BASE_URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 
@@ -118,7 +118,8 @@ class GTSRB(Source):
         labels: list[int] = []
         for label in range(len(GTSRB_CLASSES)):
             name = f"{label:05d}"
-            found = list_images(folder, name, (".ppm",)) if (folder / name).is_dir() else []
+            with file_errors():
+                found = list_images(folder, name, (".ppm",)) if (folder / name).is_dir() else []
             if not found:
                 raise DataError(f"the GTSRB training set is incomplete: {folder / name} is missing or holds no images.")
             files += found
@@ -140,7 +141,8 @@ class GTSRB(Source):
 
     def _find(self, archive: Archive) -> Path | None:
         places = (self.root / level / place for level in _LEVELS for place in archive.places)
-        return next((place for place in places if place.exists()), None)
+        with file_errors():
+            return next((place for place in places if place.exists()), None)
 
     def _obtain(self, archive: Archive) -> Path:
         """Where the contents of an archive lie, after fetching and unpacking it if need be."""
@@ -178,10 +180,10 @@ def _tracks(folder: Path, files: list[ImageFile]) -> list[int]:
 def _read_labels(path: Path) -> dict[str, int]:
     """File name to class, from the table of the test images. Raises DataError."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as lines:
+        with file_errors(), open(path, newline="", encoding="utf-8-sig") as lines:
             rows = list(csv.DictReader(lines, delimiter=";"))
         labels = {row["Filename"]: int(row["ClassId"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
             f"{path} is not the table of test labels with the columns Filename and ClassId, separated by semicolons; "
             f"it comes in {ARCHIVES['labels'].file}."

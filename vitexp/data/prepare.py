@@ -4,26 +4,28 @@ A cache entry is a folder `<name>-<split>-<source key>-<transforms key>/` with
 
     images.npy     uint8 [N, S, S, 3]
     moments.npy    float64 [N, 2, 3]: mean and mean square of each image's channels, in [0, 1]
-    entry.json     indices of the images kept, SHA-256 of the two arrays
+    kept.npy       int64 [N]: which images of the split these are; without those that were skipped
+    entry.json     checksums of the three (cache.py)
 
 where the keys cover the source's fingerprint, the transforms with all arguments, and the versions of the libraries that
-compute them. It is filled under a temporary name and renamed, so an entry is whole or not there.
+compute them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
-import shutil
-import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,12 +33,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from vitexp.data.cache import ensure
 from vitexp.data.source import BrokenImage, DataError, ReadImage, Split
 from vitexp.data.transforms import build_transforms
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
+FILES = ("images.npy", "moments.npy", "kept.npy")
 CHUNK = 256  # images a worker handles at a time
 PARALLEL_FROM = 4 * CHUNK  # starting processes costs seconds: not worth it below
 
@@ -85,15 +89,19 @@ def prepare(
     DataError where they do not fit, BrokenImage for a file that cannot be read (unless `on_broken` is "skip").
     """
     entry = cache_dir / f"{name}-{_source_key(split, image_size, on_broken)}-{_transforms_key(transforms)}"
-    found = _load(entry)
-    if found is None:
-        _build(entry, partial(_fill, split, transforms, name, image_size, num_workers, on_broken))
-        found = _load(entry)
-        if found is None:
-            raise DataError(f"the cache entry {entry} cannot be read back right after it was written; check the disk.")
-    kept, stored, moments = found
-    rows = np.arange(len(kept))
-    return Prepared(stored=stored, rows=rows, labels=split.labels[kept], groups=split.groups[kept], moments=moments)
+    fill = partial(_fill, split, transforms, name, image_size, num_workers, on_broken)
+    ensure(entry, fill, files=FILES, what=name)
+    kept = np.load(entry / "kept.npy")
+    # Mapped, so that a set may be larger than the memory. "c", private to this process: torch warns of arrays that it
+    # may not write to.
+    stored = np.load(entry / "images.npy", mmap_mode="c")
+    return Prepared(
+        stored=stored,
+        rows=np.arange(len(kept)),
+        labels=split.labels[kept],
+        groups=split.groups[kept],
+        moments=np.load(entry / "moments.npy"),
+    )
 
 
 def ever_prepared(transforms: Sequence[Mapping[str, Any]], *, cache_dir: Path) -> bool:
@@ -115,55 +123,6 @@ def _hash(facts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _load(entry: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float64]] | None:
-    """Indices kept, images and moments of an entry; None without one. A damaged one is removed, with a warning.
-
-    The images are a memory map, so that a set may be larger than the memory.
-    """
-    if not entry.exists():
-        return None
-    try:
-        told = json.loads((entry / "entry.json").read_text())
-        for file in ("images.npy", "moments.npy"):
-            if _checksum(entry / file) != told[file]:
-                raise ValueError(f"the checksum of {file} differs")
-        kept = np.array(told["kept"], dtype=np.int64)
-        # "c", private to this process: torch warns of arrays that it may not write to
-        return kept, np.load(entry / "images.npy", mmap_mode="c"), np.load(entry / "moments.npy")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("The prepared images in %s are damaged (%s); they are made anew.", entry, error)
-        shutil.rmtree(entry, ignore_errors=True)
-        return None
-
-
-def _checksum(path: Path) -> str:
-    checksum = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-    return checksum.hexdigest()
-
-
-def _build(entry: Path, fill: Callable[[Path], None]) -> None:
-    """Have a folder filled and rename it to `entry`: the entry is whole, or not there."""
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{entry.name}-"
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=entry.parent, ignore_cleanup_errors=True) as building:
-            fill(Path(building))
-            os.chmod(building, 0o755)  # noqa: S103 - others may share the cache
-            try:
-                os.rename(building, entry)
-            except OSError:
-                if not entry.exists():  # else another process was faster, with the same content
-                    raise
-    except OSError as error:
-        raise DataError(
-            f"cannot write the prepared images to {entry.parent}: {error.strerror or error}; "
-            "make room, or set data.cache_dir to another folder."
-        ) from error
-
-
 def _fill(
     split: Split,
     transforms: Sequence[Mapping[str, Any]],
@@ -173,13 +132,13 @@ def _fill(
     on_broken: Literal["refuse", "skip"],
     folder: Path,
 ) -> None:
-    shape = (len(split), image_size, image_size, 3)
-    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
     moments = np.empty((len(split), 2, 3))
     kept: list[int] = []
     work = partial(_prepare_chunk, split.read, build_transforms(transforms), image_size)
     chunks = [range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK)]
-    with Progress(transient=True) as progress:
+    # Written, not mapped: a full disk is then an error, and not the end of the process.
+    with open(folder / "images.npy", "wb") as images, Progress(transient=True) as progress:
+        images.write(_header(len(split), image_size))
         task = progress.add_task(f"preparing {name}", total=len(split))
         for chunk, (done, broken) in zip(chunks, _map(work, chunks, num_workers), strict=True):
             if broken and on_broken == "refuse":
@@ -189,17 +148,23 @@ def _fill(
             for index in chunk:
                 if index not in broken:
                     image = done[index - chunk.start]
-                    images[len(kept)] = image
+                    images.write(image.tobytes())
                     unit = image.reshape(-1, 3) / 255.0
                     moments[len(kept)] = unit.mean(axis=0), (unit * unit).mean(axis=0)
                     kept.append(index)
             progress.advance(task, len(chunk))
-    images.flush()
-    if len(kept) < len(split):  # a few files were skipped
-        np.save(folder / "images.npy", images[: len(kept)].copy())
+        images.seek(0)
+        images.write(_header(len(kept), image_size))  # a few files may have been skipped
     np.save(folder / "moments.npy", moments[: len(kept)])
-    told: dict[str, Any] = {file: _checksum(folder / file) for file in ("images.npy", "moments.npy")}
-    (folder / "entry.json").write_text(json.dumps({**told, "kept": kept}))
+    np.save(folder / "kept.npy", np.array(kept, np.int64))
+
+
+def _header(rows: int, image_size: int) -> bytes:
+    """That of an .npy file of uint8 [rows, S, S, 3]; NumPy makes it equally long for any number of rows."""
+    header = io.BytesIO()
+    shape = (rows, image_size, image_size, 3)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 Chunk = tuple[NDArray[np.uint8], dict[int, BrokenImage]]
@@ -233,11 +198,26 @@ def _map(work: Callable[[Sequence[int]], Chunk], chunks: list[range], num_worker
         yield from map(work, chunks)
         return
     # "spawn": a forked child of a process with threads (torch, OpenCV) may hang
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(work, chunks)
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+        try:
+            yield from pool.map(work, chunks)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that prepared images was killed, perhaps for want of memory; data.num_workers="
+                f"{num_workers // 2} needs less."
+            ) from error
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Pools wait for work for ever where the process that gave it was killed."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

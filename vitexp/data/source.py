@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -20,6 +23,21 @@ class DataError(UserError):
 
 class BrokenImage(DataError):
     """One file cannot be decoded; the message names it."""
+
+
+@contextmanager
+def file_errors() -> Iterator[None]:
+    """Inside, what the file system refuses is a DataError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot read {printable(error.filename or 'the data')}: {error.strerror or error}.") from error
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path for one line of a message: names with line breaks, or in no known encoding, are written with escapes."""
+    name = os.fspath(path)
+    return name if name.isprintable() else ascii(name)
 
 
 class ReadImage(Protocol):

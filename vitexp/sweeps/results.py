@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from vitexp.lock import is_held
 from vitexp.records import SCHEMA
-from vitexp.sweeps.lock import LOCK, is_held
+from vitexp.sweeps.trial import LOCK
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from vitexp.errors import ConfigError, UserError
+from vitexp.lock import hold
 from vitexp.records import RunRecord
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.grid import plan
-from vitexp.sweeps.lock import hold
 from vitexp.sweeps.results import Cell, read
 from vitexp.sweeps.search_report import report
 from vitexp.sweeps.study import Settings, ask, journal, note_folder, open_study, tell, was_pruned

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.errors import UserError
+from vitexp.lock import hold, is_held
 from vitexp.records import SCHEMA, RunRecord, write_atomically
-from vitexp.sweeps.lock import LOCK, hold, is_held
 
+LOCK = "trial.lock"  # in a trial's folder: held by whoever runs the trial, and by its process
 _POLL_S = 0.02
 # How long a trial that must stop may take to write down how far it came, before the next signal and at last SIGKILL.
 _PATIENCE_S = {signal.SIGINT: 10.0, signal.SIGTERM: 5.0}

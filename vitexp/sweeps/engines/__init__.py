@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeGuard
 
 from vitexp.errors import ConfigError
-from vitexp.sweeps.lock import hold
+from vitexp.lock import hold
 from vitexp.sweeps.trial import Event, Trial, record_interruption, status
 
 OnEvent = Callable[[Event], None]
