@@ -92,7 +92,7 @@ def _build(entry: Path, fill: Callable[[Path], None], files: Sequence[str]) -> N
     with tempfile.TemporaryDirectory(prefix=_prefix(entry), dir=entry.parent, ignore_cleanup_errors=True) as building:
         fill(Path(building))
         Path(building, MANIFEST).write_bytes(_manifest(Path(building), files))
-        os.chmod(building, 0o755)  # others may share the cache
+        os.chmod(building, 0o755)  # noqa: S103 - others may share the cache
         try:
             os.rename(building, entry)
         except OSError:
