@@ -89,12 +89,12 @@ def _explain(error: Exception) -> str:
         return f"cannot read {error.override!r}: write key=value, with quotes around unusual values."
     if match := re.match(r"Could not append [^']*already at '([^']+)'", first_line):
         return f"there is a key {match.group(1)!r} already; leave the plus sign away."
-    if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']+)'", first_line):
+    if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):
         key = match.group(1).partition("@")[0]
         known = _known_keys()
         if key in known:
             return f"the key {key!r} belongs to an option that is not chosen; {key.partition('.')[0]}=... chooses one."
-        return f"there is no key {key!r}; {nearest(key, known)}"
+        return f"there is no key {key!r}; {nearest(key, known)}" if key else "a key is missing: write key=value."
     return f"{first_line}."
 
 
@@ -121,7 +121,7 @@ def _known_keys() -> list[str]:
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose("train")
     groups = [folder.name for folder in conf.iterdir() if folder.is_dir()]
-    return [*groups, *_dotted(OmegaConf.to_container(config), "")]
+    return list(dict.fromkeys([*groups, *_dotted(OmegaConf.to_container(config), "")]))
 
 
 def _dotted(node: Any, prefix: str) -> Iterator[str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from vitexp.checks.keys import HANDED_ON, TARGETS
 from vitexp.checks.kinds import shown
+from vitexp.checks.targets import HANDED_ON, TARGETS
 
 _CONF = Path(__file__).parents[2] / "conf"
 _WITHOUT_FILES = ("vitexp.data.signs.Signs", "vitexp.data.cifar.CIFAR")
@@ -62,7 +62,7 @@ def _not_handed_on(key: str) -> Callable[[Config], bool]:
 
 def _no_validation(config: Config) -> bool:
     trainer = config["trainer"]
-    return trainer["limit_val_batches"] == 0 == trainer["overfit_batches"] and not trainer["fast_dev_run"]
+    return trainer["limit_val_batches"] == 0 and not trainer["fast_dev_run"]
 
 
 def _nothing_is_chosen(config: Config) -> bool:
@@ -136,11 +136,6 @@ _RULES = (
     ),
     _Rule("trainer.limit_predict_batches", lambda config: True, "a run trains, validates and tests only"),
     _Rule(
-        "trainer.limit_train_batches trainer.limit_val_batches",
-        lambda config: config["trainer"]["overfit_batches"] > 0,
-        "trainer.overfit_batches stands in its place",
-    ),
-    _Rule(
         "trainer.val_check_interval trainer.check_val_every_n_epoch trainer.num_sanity_val_steps",
         _no_validation,
         "trainer.limit_val_batches=0 turns validation off",
@@ -210,6 +205,6 @@ def _in_conf(key: str) -> list[Any]:
     return [*values, *(_value(_read(file), inside) for file in sorted((_CONF / group).glob("*.yaml")))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(file: Path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(file))

@@ -34,8 +34,7 @@ def complaints(config: dict[str, Any], *, train: int, val: int, test: int) -> It
     batch = config["data"]["batch_size"] // trainer["accumulate_grad_batches"]
     batches = {"train": train // batch, "val": math.ceil(val / batch), "test": math.ceil(test / batch)}
     for part, there in batches.items():
-        overfit = part != "test" and trainer["overfit_batches"] > 0
-        key = "overfit_batches" if overfit else f"limit_{part}_batches"
+        key = f"limit_{part}_batches"
         limit = trainer[key]
         if isinstance(limit, float):
             batches[part] = int(there * limit)
@@ -46,10 +45,10 @@ def complaints(config: dict[str, Any], *, train: int, val: int, test: int) -> It
                 )
         else:
             batches[part] = min(there, limit)
-    interval = trainer["val_check_interval"]
-    counted = isinstance(interval, int) and trainer["check_val_every_n_epoch"] is not None
-    if counted and interval > batches["train"] and batches["val"]:
-        yield (
-            f"trainer.val_check_interval={interval} must not exceed the {batches['train']} batches of an epoch; "
-            "trainer.check_val_every_n_epoch=null counts over epochs."
-        )
+    interval, total = trainer["val_check_interval"], batches["train"]
+    over = "an epoch; trainer.check_val_every_n_epoch=null counts over epochs"
+    if trainer["check_val_every_n_epoch"] is None:
+        total *= trainer["max_epochs"]
+        over = "the whole training; trainer.limit_val_batches=0 turns validation off"
+    if isinstance(interval, int) and interval > total and batches["val"]:
+        yield f"trainer.val_check_interval={interval} must not exceed the {total:,} batches of {over}."

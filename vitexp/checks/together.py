@@ -37,7 +37,8 @@ def _folders(config: dict[str, Any]) -> Iterator[str]:
             found = next(part for part in (folder, *folder.parents) if part.exists())
             usable = found.is_dir() and (os.access(found, os.W_OK | os.X_OK) or (found == folder and not must_write))
         except (OSError, RuntimeError) as error:  # a name that is too long, a home of nobody
-            yield f"{key}: {shown(path)} cannot be a folder ({getattr(error, 'strerror', None) or error}); take another."
+            reason = getattr(error, "strerror", None) or error
+            yield f"{key}: {shown(path)} cannot be a folder ({reason}); take another."
         else:
             if not usable:
                 yield f"{key}: {shown(path)} cannot be written, for {found} is no folder that can; take another."
@@ -112,6 +113,8 @@ def _trainer(config: dict[str, Any]) -> Iterator[str]:
         if trainer[most] >= 0 and (trainer[least] or 0) > trainer[most]:
             yield f"trainer.{least}={trainer[least]} must not exceed trainer.{most}={trainer[most]}."
     accumulated, devices = trainer["accumulate_grad_batches"], trainer["devices"]
+    if trainer["accelerator"] == "cpu" and (devices in (-1, "-1") or isinstance(devices, list) or "," in str(devices)):
+        yield f"trainer.devices={shown(devices)} chooses GPUs; on the CPU it is a number of processes, such as 1."
     shares = accumulated * _count(devices) * trainer["num_nodes"]
     if batch % shares:
         yield (
@@ -119,11 +122,16 @@ def _trainer(config: dict[str, Any]) -> Iterator[str]:
             f"trainer.accumulate_grad_batches={accumulated} and trainer.devices={shown(devices)}; "
             f"take a multiple of {shares}."
         )
-    for callback in config["callbacks"].values():
-        if callback["_target_"] == "vitexp.callbacks.SamplePredictions" and callback.get("right") == 0 == callback.get(
-            "wrong"
-        ):
-            yield "the sample predictions have neither right nor wrong ones to show; ~callbacks.samples leaves them away."
+    # Its last layer sees an eighth of the side, and batch norm needs two values to learn from.
+    if (
+        config["model"]["_target_"] == "vitexp.models.resnet18"
+        and batch == shares
+        and config["data"]["image_size"] < 16
+    ):
+        yield "resnet18 cannot learn from one image of less than 16 pixels at a time; take a larger data.batch_size."
+    for name, callback in config["callbacks"].items():
+        if callback.get("right") == 0 == callback.get("wrong"):
+            yield f"callbacks.{name} has neither right nor wrong ones to show; ~callbacks.{name} leaves it away."
 
 
 def _count(devices: Any) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from vitexp.checks.keys import CHECKPOINT, DATA, HANDED_ON, TARGETS, TOP, TRAINER, TRAINING, Keys
+from vitexp.checks.keys import CHECKPOINT, DATA, TOP, TRAINER, TRAINING, Keys
 from vitexp.checks.kinds import FLAG, NODE, Kind, one_of, optional, shown
+from vitexp.checks.targets import HANDED_ON, TARGETS
 from vitexp.errors import nearest
 
 _SECTIONS = {"data": DATA, "training": TRAINING, "checkpoint": CHECKPOINT, "trainer": TRAINER}
@@ -22,8 +23,6 @@ def complaints(config: Any, *, own_keys: Collection[str] = ()) -> Iterator[str]:
         if not isinstance(config.get(name), dict):
             example = f"the option {name}={shown(config.get(name))} must be one of conf/{name}"
             yield f"{name} is empty; {example}." if name in config else f"there is no {name}; say {name}=..."
-    top = {key: value for key, value in config.items() if key not in names and key not in own_keys}
-    yield from _keys("", top, TOP, also=names)
     for name, keys in _SECTIONS.items():
         if name != "data":
             yield from _keys(f"{name}.", config[name], keys)
@@ -33,6 +32,8 @@ def complaints(config: Any, *, own_keys: Collection[str] = ()) -> Iterator[str]:
         yield from _node(name, config[name], TARGETS[name], own=own, partial=name == "optim")
     for group in _MAPPINGS:
         yield from _mapping(group, config[group])
+    top = {key: value for key, value in config.items() if key not in names and key not in own_keys}
+    yield from _keys("", top, TOP, also=names)  # last, for the name is made of others
 
 
 def _data(data: dict[str, Any]) -> Iterator[str]:
