@@ -31,6 +31,12 @@ SOAK = 1000
 STEPS = 40  # after so many a run has shown that it trains, and is stopped
 PATIENCE_S = 120
 
+DRAWING: dict[str, Any] = {
+    "database": None,
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.generate],  # a failure names its command line, short enough as it is
+}
 # What only the images of a folder show: how many there are.
 FROM_THE_IMAGES = ("larger than the training part", "needs two or more", "is less than one", "must not exceed the")
 
@@ -317,6 +323,7 @@ def _judge(outcome: Outcome) -> str:
         assert len(lines) == 1 and outcome.stderr.strip() == lines[0], told
         counted = "data=folder" in outcome.overrides and any(words in lines[0] for words in FROM_THE_IMAGES)
         assert not outcome.read or counted, f"data were read: {told}"
+        assert all(result["status"] == "failed" for result in outcome.results), told
         return "refused"
     if outcome.started:
         assert outcome.code == 0 and not outcome.stderr, told
@@ -353,10 +360,7 @@ def _ready(folder: Path) -> None:
 @settings(
     max_examples=CASES,
     derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],
+    **DRAWING,
 )
 def test_a_configuration_starts_a_run_or_is_refused_in_one_sentence(overrides: list[str]) -> None:
     """All that train.py does before it imports torch."""
@@ -373,13 +377,7 @@ def test_a_thousand_configurations(tmp_path: Path) -> None:
     cases: dict[tuple[str, ...], None] = {}  # each once, in the order drawn
 
     @given(command_lines())
-    @settings(
-        max_examples=5 * SOAK,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
+    @settings(max_examples=5 * SOAK, **DRAWING)
     def draw(overrides: list[str]) -> None:
         cases[tuple(overrides)] = None
 

@@ -68,10 +68,9 @@ def one_line(text: str) -> str:
 
 def _of_libraries(error: Exception) -> str | None:
     """One sentence for what a library raised over a configuration, as something else than its own kind of error."""
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, RecursionError) and any("omegaconf" in frame.filename for frame in frames[-20:]):
-        return "a value of the configuration refers to itself, as in a=${b} b=${a}; break the circle."
-    in_hydra = [frame.name for frame in frames if f"{os.sep}hydra{os.sep}" in frame.filename]
+    in_hydra = [
+        frame.name for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}hydra{os.sep}" in frame.filename
+    ]
     if in_hydra and "run_job" not in in_hydra:  # it had not come to us yet
         return f"the configuration cannot be composed: {str(error).partition(chr(10))[0].rstrip('.')}."
     # Lightning's, which is not imported for the sake of its name
@@ -95,7 +94,14 @@ def _explain(error: Exception) -> str:
         if key in known:
             return f"the key {key!r} belongs to an option that is not chosen; {key.partition('.')[0]}=... chooses one."
         return f"there is no key {key!r}; {nearest(key, known)}" if key else "a key is missing: write key=value."
-    return f"{first_line}."
+    return explain_value(error) if isinstance(error, OmegaConfBaseException) else f"{first_line}."
+
+
+def explain_value(error: OmegaConfBaseException) -> str:
+    """One sentence for a value that OmegaConf cannot make out, with its key."""
+    first_line = str(error).partition("\n")[0].rstrip(".")
+    known = error.full_key is None or str(error.full_key) in first_line
+    return f"{first_line}." if known else f"{error.full_key}: {first_line}."
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.checks import effect, lengths, together, values
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, explain_value
 
 
 def check(config: DictConfig, *, own_keys: Collection[str] = ()) -> None:
@@ -43,4 +43,4 @@ def _plain(config: DictConfig) -> Any:
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        raise ConfigError(explain_value(error)) from error
