@@ -38,7 +38,7 @@ def train(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
         ("data=folder", "data.root"),
         ("experiment=unheard", "experiment"),
         ("+seed=1", "plus sign"),
-        ("=1", "key=value"),
+        ("=x", "key=value"),
         ("trainer=1", "must be a string"),
         ("seed=${seed}", "seed: Recursive"),
     ],

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from vitexp.build import build, build_a, build_datamodule, build_module, try_out
+from vitexp.build import build, build_datamodule, build_module, build_net
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
@@ -75,7 +75,7 @@ class _Run:
         config = self.config
         device = choose_device(config.trainer.accelerator)
         self.loggers: list[Logger] = [
-            build_a(Logger, logger, folder=self.record.folder, run_id=self.record.run_id, name=config.name)
+            build(logger, folder=self.record.folder, run_id=self.record.run_id, name=config.name)
             for logger in config.logger.values()
         ]
         wandb = [logger for logger in self.loggers if isinstance(logger, BackgroundWandbLogger)]
@@ -83,7 +83,7 @@ class _Run:
         try:
             # All that may refuse its configuration comes before the data are read.
             trainer = self._trainer(device)
-            try_out(config)
+            build_net(config, num_classes=2)
             datamodule, augment = build_datamodule(config)
             for logger in wandb:
                 logger.open(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ class _Run:
             )
         if config.trainer.enable_checkpointing:
             callbacks.append(self.checkpoints)
-        return [*callbacks, *(build_a(Callback, callback) for callback in config.callbacks.values())]
+        return [*callbacks, *(build(callback) for callback in config.callbacks.values())]
 
     def _describe(
         self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule, device: torch.device
