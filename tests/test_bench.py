@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from tests.conftest import CONF, TINY
-from vitexp.bench.__main__ import bench, check_bench
+from vitexp.bench.__main__ import OWN_KEYS, bench, check_bench
 from vitexp.bench.peers import peer_nets
 from vitexp.bench.pipeline import ImageFiles, equalized, file_loader, write_files
 from vitexp.bench.step import TrainStep
@@ -39,7 +39,7 @@ def measured(folder: Path, *overrides: str) -> dict[str, Any]:
     sizes = (f"repeats={ROUNDS}", "steps=3", "starts=1", f"log_dir={folder}", f"output={folder}/bench/numbers.json")
     typed = [*TINY, *sizes, *overrides]
     config = composed(*typed)
-    check(config)
+    check(config, own_keys=OWN_KEYS)
     check_bench(config)
     bench(config, overrides=typed, model="vit_tiny")
     told: dict[str, Any] = json.loads((folder / "bench" / "numbers.json").read_text())

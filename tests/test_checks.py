@@ -29,7 +29,7 @@ def test_the_defaults_stand() -> None:
         ("seed=-1", "seed=-1", "0 or more"),
         ("seed=x", "seed=x", "integer"),
         ("optim.lr=0", "optim.lr=0", "above 0"),
-        ("optim.weight_decay=-1", "optim.weight_decay=-1", "0 or more"),
+        ("optim.weight_decay=-1", "optim.weight_decay=-1", "at least 0"),
         ("schedule.warmup_epochs=99", "schedule.warmup_epochs=99", "trainer.max_epochs"),
         ("schedule.min_lr=1", "schedule.min_lr=1", "optim.lr"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0", "1 or more"),
@@ -61,3 +61,149 @@ def test_a_set_on_disk_needs_its_folder() -> None:
 
 def test_seed_zero_is_a_seed() -> None:
     check(composed("seed=0"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        # of another type than it seems
+        (["model.dim=true"], "model.dim=true"),
+        (["data.batch_size=32.0"], "data.batch_size=32.0"),
+        (["optim.lr=nan"], "optim.lr=nan"),
+        (["optim.lr=inf"], "optim.lr=inf"),
+        (["trainer.detect_anomaly=1"], "true or false"),
+        (["optim.betas=[0.9]"], "two values"),
+        (["augment.scale=[1.2,0.8]"], "[low, high]"),
+        (["seed=null"], "seed=null"),
+        (["data.root=7"], "data.root=7"),
+        (["trainer.max_time=forever"], "DD:HH:MM:SS"),
+        (["trainer.devices=0"], "trainer.devices=0"),
+        # that nobody could allocate
+        (["model.dim=1000000000"], "at most"),
+        (["data.image_size=1000000", "model.patch_size=1000"], "at most"),
+        (["data.image_size=4096", "model.patch_size=1"], "tokens"),
+        (["model.dim=60000", "model.depth=900"], "parameters"),
+        (["data.train_per_class=1000000000"], "at most"),
+        # of a wrong structure
+        (["~model.name"], "model.name"),
+        (["~optim.lr"], "optim.lr is missing"),
+        (["~trainer.devices"], "trainer.devices is missing"),
+        (["~data.source"], "data=signs"),
+        (["callbacks.curves=null"], "~callbacks.curves"),
+        (["+model.num_classes=5"], "model.num_classes"),
+        (["+augment.strength=5"], "augment.strength"),
+        (["+optim.amsgard=true"], "amsgrad"),
+        (["+trainer.logger=true"], "trainer.logger"),
+        (["+extra=1"], "extra"),
+        (["+model._partial_=true"], "_partial_"),
+        (["+callbacks.twice={_target_:vitexp.callbacks.LearningCurves}"], "callbacks.curves"),
+        # names that are no names
+        (["name=a/../../b"], "log_dir"),
+        (["run_id=a/b"], "run_id"),
+        (["run_id=.."], "run_id"),
+        (["data.name=../x"], "data.name"),
+        (["log_dir=/dev/null"], "log_dir"),
+        (["data.cache_dir=/dev/null/x"], "data.cache_dir"),
+        # each right, and not together
+        (["checkpoint.monitor=val/loss"], "checkpoint.mode=min"),
+        (["optim=sgd", "optim.momentum=0"], "optim.nesterov=false"),
+        (["trainer.limit_val_batches=0", "training.patience=3"], "training.patience"),
+        (["trainer.min_epochs=9", "training.patience=3"], "trainer.max_epochs=8"),
+        (["trainer.val_check_interval=10000"], "trainer.val_check_interval"),
+        (["trainer.limit_test_batches=0"], "trainer.limit_test_batches"),
+        (["trainer.limit_val_batches=0.01"], "less than one"),
+        (["trainer.overfit_batches=2"], "trainer.limit_train_batches"),
+        (["trainer=cpu", "trainer.devices=-1"], "number of processes"),
+        (["data.batch_size=100000"], "larger than the training part"),
+        (["augment.blur_sigma=[1,20]"], "augment.blur_sigma"),
+        (["model.lsa=true", "model.pool=gap", "model.patch_size=32"], "model.lsa"),
+        (["trainer=cpu", "trainer.precision=16-mixed"], "bf16-mixed"),
+        (["data.source.draw_size=17"], "data.draw_size"),
+    ],
+)
+def test_nothing_of_a_wrong_kind_or_size_passes(overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*overrides))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dead", "alive"),
+    [
+        (["training.mix_switch_prob=0.3", "training.mixup_alpha=0.2"], ["training.cutmix_alpha=1"]),
+        (["training.mix_prob=0.5"], ["training.mixup_alpha=0.2"]),
+        (["training.mix_until=0.5"], ["training.cutmix_alpha=0.2"]),
+        (["training.mixup_alpha=0.2", "training.mix_prob=0"], ["training.mix_prob=1"]),
+        (["data.root=somewhere"], ["data=folder"]),
+        (["data.download=true"], ["data=cifar10"]),
+        (["data.on_broken=skip"], ["data=folder", "data.root=x"]),
+        (["checkpoint.monitor=val/f1_macro", "trainer.enable_checkpointing=false"], ["training.patience=3"]),
+        (["trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=0"], ["trainer.gradient_clip_val=1"]),
+        (["trainer.check_val_every_n_epoch=2", "trainer.limit_val_batches=0"], ["trainer.limit_val_batches=1.0"]),
+        (["trainer.min_epochs=2"], ["training.patience=3"]),
+        (["trainer.benchmark=true", "trainer=cpu"], ["trainer.accelerator=auto"]),
+        (["trainer.sync_batchnorm=true", "model=resnet18"], ["trainer.devices=2"]),
+        (["trainer.sync_batchnorm=true", "trainer.devices=2"], ["model=simple_cnn"]),
+        (["augment.blur_sigma=[1,2]", "augment.blur_prob=0"], ["augment.blur_prob=1"]),
+        (["augment.erase_area=[0.1,0.3]", "augment.erase_prob=0"], ["augment.erase_prob=1"]),
+        (
+            [
+                *("augment.padding=zeros", "augment.rotation=0", "augment.translation=0"),
+                *("augment.shear=0", "augment.scale=[1,1]"),
+            ],
+            ["augment.shear=2"],
+        ),
+        (["augment=natural", "augment.crop_border=zeros", "augment.crop_padding=0"], ["augment.crop_padding=2"]),
+        (["augment=natural", "augment.magnitude=3"], ["augment.policy=randaugment"]),
+        (["augment=natural", "augment.fill=0.3"], ["augment.policy=autoaugment"]),
+        (["model.drop_path=0.3", "model.depth=1"], ["model.depth=2"]),
+        (["callbacks.attention.images=3", "model=simple_cnn"], ["model=vit_tiny"]),
+        (["callbacks.curves.every_n_epochs=3", "trainer.limit_val_batches=0"], ["trainer.limit_val_batches=1.0"]),
+    ],
+)
+def test_a_key_without_effect_is_refused_and_one_with_effect_is_not(dead: list[str], alive: list[str]) -> None:
+    key = dead[0] if "=natural" not in dead[0] else dead[1]
+    with pytest.raises(ConfigError, match="has no effect") as caught:
+        check(composed(*dead))
+    assert key.partition("=")[0] in str(caught.value)
+    check(composed(*dead, *alive))
+
+
+def test_a_key_that_no_run_heeds_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has no effect"):
+        check(composed("trainer.limit_predict_batches=2"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.mixup_alpha=0", "training.mix_prob=1"],  # as a row of an ablation says "off"
+        ["model=vit_small", "model.depth=1"],  # whose own drop_path is then idle
+        ["augment.blur_prob=0", "augment.erase_prob=0"],
+        ["model=resnet18", "callbacks=default"],
+        ["trainer.fast_dev_run=true", "trainer.max_epochs=100"],
+    ],
+)
+def test_what_conf_itself_says_never_counts_as_without_effect(overrides: list[str]) -> None:
+    check(composed(*overrides))
+
+
+def test_checks_know_every_argument_of_the_classes_that_they_list() -> None:
+    """And none that is not there: the table is complete, but for what a run gives itself."""
+    import inspect
+
+    from hydra.utils import get_object
+
+    from vitexp.checks.targets import TARGETS
+
+    given = {"model": {"num_classes", "image_size", "in_channels"}, "logger": {"folder", "run_id", "name"}}
+    for group, targets in TARGETS.items():
+        for target, keys in targets.items():
+            if group == "optim":
+                assert set(keys) <= set(inspect.signature(get_object(target)).parameters)
+                continue
+            made = get_object(target)
+            theirs = inspect.signature(made.__init__ if inspect.isclass(made) else made).parameters.values()
+            named = {each.name for each in theirs if each.kind is each.KEYWORD_ONLY}
+            assert named - given.get(group, set()) == set(keys), target

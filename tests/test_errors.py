@@ -37,6 +37,10 @@ def train(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
         ("data.root='unclosed", "key=value"),
         ("data=folder", "data.root"),
         ("experiment=unheard", "experiment"),
+        ("+seed=1", "plus sign"),
+        ("=x", "key=value"),
+        ("trainer=1", "must be a string"),
+        ("seed=${seed}", "seed: Recursive"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, override: str, told: str) -> None:

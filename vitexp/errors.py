@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 _ASKED = "HYDRA_FULL_ERROR"
 _OURS = "VITEXP_PLAIN_ERRORS"
+_LONGEST = 1000
 
 
 class UserError(Exception):
@@ -48,11 +50,33 @@ def plain_errors() -> Iterator[None]:
         _leave("stopped from the keyboard before anything had begun.", 130)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(_explain(error), ConfigError.exit_code)
+    except Exception as error:
+        if (sentence := _of_libraries(error)) is None:
+            raise
+        _leave(sentence, ConfigError.exit_code)
 
 
 def _leave(sentence: str, code: int) -> None:
-    print(f"vitexp: {sentence}", file=sys.stderr)
+    print(f"vitexp: {one_line(sentence)}", file=sys.stderr)
     sys.exit(code)
+
+
+def one_line(text: str) -> str:
+    """`text` as people read it in a terminal: on one line, and at most as long as a paragraph."""
+    words = " ".join(text.split())
+    words = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+
+
+def _of_libraries(error: Exception) -> str | None:
+    """One sentence for what a library raised over a configuration, as something else than its own kind of error."""
+    in_hydra = [
+        frame.name for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}hydra{os.sep}" in frame.filename
+    ]
+    if in_hydra and "run_job" not in in_hydra:  # it had not come to us yet
+        return f"the configuration cannot be composed: {str(error).partition(chr(10))[0].rstrip('.')}."
+    # Lightning's, which is not imported for the sake of its name
+    return str(error) if type(error).__name__ == "MisconfigurationException" else None
 
 
 def _explain(error: Exception) -> str:
@@ -61,20 +85,33 @@ def _explain(error: Exception) -> str:
     first_line = message.partition("\n")[0].rstrip(".")
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group} has no option {option!r}; {_nearest(option, list(error.options))}."
+        return f"{group} has no option {option!r}; {nearest(option, list(error.options))}"
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: write key=value, with quotes around unusual values."
-    if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']+)'", first_line):
+    if match := re.match(r"Could not append [^']*already at '([^']+)'", first_line):
+        return f"there is a key {match.group(1)!r} already; leave the plus sign away."
+    if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):
         key = match.group(1).partition("@")[0]
-        return f"there is no key {key!r}; {_nearest(key, _known_keys())}."
-    return f"{first_line}."
+        known = _known_keys()
+        if key in known:
+            return f"the key {key!r} belongs to an option that is not chosen; {key.partition('.')[0]}=... chooses one."
+        return f"there is no key {key!r}; {nearest(key, known)}" if key else "a key is missing: write key=value."
+    return explain_value(error) if isinstance(error, OmegaConfBaseException) else f"{first_line}."
 
 
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if near:
-        return "did you mean " + " or ".join(near) + "?" if len(known) > 12 else _choices(known, near[0])
-    return _choices(known) if len(known) <= 12 else "python train.py --help lists all"
+def explain_value(error: OmegaConfBaseException) -> str:
+    """One sentence for a value that OmegaConf cannot make out, with its key."""
+    first_line = str(error).partition("\n")[0].rstrip(".")
+    known = error.full_key is None or str(error.full_key) in first_line
+    return f"{first_line}." if known else f"{error.full_key}: {first_line}."
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The end of a sentence about an unknown `word`: the known ones that look like it, or all where they are few."""
+    near = difflib.get_close_matches(word[:100], known, n=3, cutoff=0.5)
+    if len(known) <= 12:
+        return f"{_choices(known, *near[:1])}."
+    return f"did you mean {' or '.join(near)}?" if near else "python train.py --help lists all."
 
 
 def _choices(known: list[str], nearest: str = "") -> str:
@@ -92,7 +129,7 @@ def _known_keys() -> list[str]:
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose("train")
     groups = [folder.name for folder in conf.iterdir() if folder.is_dir()]
-    return [*groups, *_dotted(OmegaConf.to_container(config), "")]
+    return list(dict.fromkeys([*groups, *_dotted(OmegaConf.to_container(config), "")]))
 
 
 def _dotted(node: Any, prefix: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from vitexp.build import build, build_datamodule, build_module, build_net
+from vitexp.build import build, build_a, build_datamodule, build_module, try_out
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
 from vitexp.callbacks.last_checkpoint import LastCheckpoint, begin_at, newest_checkpoint
 from vitexp.callbacks.progress import EpochProgress
@@ -123,7 +123,7 @@ class _Run:
         going_on = newest_checkpoint(self.folder)
         device = choose_device(config.trainer.accelerator)
         self.loggers: list[Logger] = [
-            build(logger, folder=self.record.folder, run_id=self.record.run_id, name=config.name)
+            build_a(Logger, logger, folder=self.record.folder, run_id=self.record.run_id, name=config.name)
             for logger in config.logger.values()
         ]
         wandb = [logger for logger in self.loggers if isinstance(logger, BackgroundWandbLogger)]
@@ -133,7 +133,7 @@ class _Run:
             trainer = self._trainer(device)
             self._refuse_uneven_shares(trainer)
             self.store = meet_on_loopback(trainer)
-            build_net(config, num_classes=2)
+            try_out(config)
             datamodule, augment = build_datamodule(config)
             for logger in wandb:
                 logger.open(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
@@ -216,7 +216,7 @@ class _Run:
                 stop=self.stop,
             )
             callbacks += [self.best, last]
-        return [*callbacks, *(build(callback) for callback in config.callbacks.values())]
+        return [*callbacks, *(build_a(Callback, callback) for callback in config.callbacks.values())]
 
     def _describe(
         self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule, device: torch.device

@@ -126,3 +126,12 @@ def test_every_operation_is_drawn() -> None:
             drawn.clear()
             policy(torch.zeros(2000, 3, 2, 2))
             assert len(set(torch.cat(drawn).tolist())) == kinds
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_sharpness_leaves_images_that_are_all_edge(size: int) -> None:
+    images = torch.rand(4, 3, size, size)
+    operation, magnitude = torch.full((4,), Operation.SHARPNESS), torch.full((4,), 1.9)
+    done = apply_operations(images, operation, magnitude)
+    assert done.shape == images.shape
+    assert torch.equal(done, images) == (size < 3)

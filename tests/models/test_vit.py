@@ -220,3 +220,8 @@ def test_what_does_not_fit_is_said_in_one_sentence(options: dict[str, Any], mess
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 24, 24\); this model takes .* \(3, 16, 16\)"):
         build()(torch.zeros(1, 3, 24, 24))
+
+
+def test_a_layer_scale_of_a_whole_number_is_learned_too() -> None:
+    net = ViT(image_size=8, num_classes=3, dim=16, depth=1, num_heads=2, layer_scale=1)
+    assert net(torch.randn(2, 3, 8, 8)).shape == (2, 3)

@@ -46,3 +46,8 @@ def test_constant_stays_and_no_warmup_starts_at_the_peak() -> None:
 def test_warmup_of_a_fraction_of_an_epoch() -> None:
     assert lr(CosineWarmup(warmup_epochs=0.5, min_lr=0.0), 4) == pytest.approx(0.8)
     assert lr(CosineWarmup(warmup_epochs=0.5, min_lr=0.0), 3) == pytest.approx(0.64)
+
+
+def test_periods_that_shrink_are_refused() -> None:
+    with pytest.raises(ValueError, match="period_factor"):
+        CosineRestarts(warmup_epochs=0, min_lr=0, period_epochs=1, period_factor=0.5)

@@ -27,7 +27,7 @@ OWN_KEYS = ("what", "peers", "repeats", "steps", "starts", "output")
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[2] / "conf"), config_name="bench")
 def main(config: DictConfig) -> None:
     with plain_errors():
-        check(config)
+        check(config, own_keys=OWN_KEYS)
         check_bench(config)
         hydra_config = HydraConfig.get()
         bench(config, overrides=list(hydra_config.overrides.task), model=hydra_config.runtime.choices["model"])

@@ -141,11 +141,13 @@ class SamplePredictions(FigureCallback):
         super().__init__(every_n_epochs=every_n_epochs)
         self.right, self.wrong = right, wrong
 
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
         predicted, truth, confidence = _predicted(module)
         order = np.random.default_rng(0).permutation(len(truth))
         hits = (predicted == truth)[order]
         chosen = np.concatenate([order[hits][: self.right], order[~hits][: self.wrong]])
+        if not len(chosen):  # right ones were asked for alone, and there are none
+            return None
         classes = _data(trainer).classes
         return figures.sample_predictions(
             images=images.images(chosen),

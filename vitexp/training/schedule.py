@@ -44,6 +44,11 @@ class CosineRestarts(Schedule):
 
     def __init__(self, *, warmup_epochs: float, min_lr: float, period_epochs: float, period_factor: float) -> None:
         super().__init__(warmup_epochs=warmup_epochs)
+        if period_epochs <= 0 or period_factor < 1:
+            raise ValueError(
+                f"period_epochs={period_epochs} must be above 0 and period_factor={period_factor} at least 1: "
+                "periods that shrink would never fill the training."
+            )
         self.min_lr, self.period_epochs, self.period_factor = min_lr, period_epochs, period_factor
 
     def after_warmup(self, step: int, steps: int, steps_per_epoch: float, peak_lr: float) -> float:

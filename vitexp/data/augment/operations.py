@@ -92,6 +92,8 @@ def _blend(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
 
 def _smooth(images: Tensor) -> Tensor:
     """Pillow's SMOOTH filter: the mean of 3 x 3 pixels, the middle one counted five times; edge pixels stay."""
+    if min(images.shape[-2:]) < 3:  # nothing but edge
+        return images
     kernel = torch.full((1, 1, 3, 3), 1 / 13, device=images.device)
     kernel[:, :, 1, 1] = 5 / 13
     channels = images.flatten(0, 1)
