@@ -56,7 +56,7 @@ def test_training_does_not_wait_for_the_run_to_open(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("vitexp.loggers.resolve_wandb_mode", slow)
     logger = made(tmp_path, "offline")
-    logger.open({"seed": 3})
+    logger.open({"seed": 3}, earlier=[])
     run = logger.experiment  # returns although nothing is open yet
     opened.set()
     assert run.offline
@@ -72,7 +72,7 @@ def test_a_run_that_cannot_be_opened_fails_where_it_is_used(tmp_path: Path, monk
 
     monkeypatch.setattr("vitexp.loggers.resolve_wandb_mode", broken)
     logger = made(tmp_path, "online")
-    logger.open({})
+    logger.open({}, earlier=[])
     with pytest.raises(RuntimeError, match="no network"):
         logger.log_metrics({"a": 1.0}, step=0)
     logger.close(failed=True)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TINY, composed, result, tiny_run
+from tests.conftest import CONF, TINY, composed, result, tiny_run
 from tests.forked import Server
 from vitexp.errors import ConfigError
 from vitexp.overrides import merged
+from vitexp.training.checkpoint_io import read_checkpoint, sealed
 
 # Everything that draws or remembers: mixing, drop path, dropout, averaged weights.
 SMALL = (
@@ -83,8 +88,6 @@ def stopped_and_resumed(
         if number is not None:
             time.sleep(dice.uniform(0.2, seconds))
             with suppress(ProcessLookupError):
-                import os
-
                 os.kill(process, number)
         codes.append(server.end(process))
     return codes
@@ -131,25 +134,19 @@ def test_sigterm_writes_a_checkpoint_and_the_record(server: Server, tmp_path: Pa
     while not list(scalars.glob("*/metrics.csv")):
         time.sleep(0.01)
     time.sleep(0.3)
-    import os
-
     os.kill(process, signal.SIGTERM)
     assert server.end(process) == 143
     [folder] = scalars.iterdir()
     told = result(folder)
     assert (told["status"], told["error"]) == ("interrupted", "stopped by SIGTERM")
-    from vitexp.training.checkpoint_io import read_checkpoint
-
     steps = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
     with (folder / "metrics.csv").open() as file:
         logged = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
     assert steps == logged[-1] + 1 == len(logged), "no step is lost, none is done twice"
-    assert "resume=" in (tmp_path / "log").read_text().splitlines()[-4]
+    assert f"stopped by SIGTERM; resume={folder} goes on" in (tmp_path / "log").read_text()
 
 
 def test_usr1_and_a_second_ctrl_c(server: Server, tmp_path: Path) -> None:
-    import os
-
     for numbers, code in (([signal.SIGUSR1], 138), ([signal.SIGINT, signal.SIGINT], 130)):
         name = f"with{code}"
         command = (*SMALL, "trainer.max_epochs=1000", f"log_dir={tmp_path}", f"name={name}")
@@ -187,6 +184,49 @@ def test_every_kind_of_run_goes_on(server: Server, tmp_path: Path, case: str) ->
     assert same(undisturbed, left_by(tmp_path / "again"))
 
 
+@pytest.mark.slow
+def test_the_wandb_run_goes_on_as_one_curve(server: Server, tmp_path: Path) -> None:
+    """The offline files of the second part hold the first part too: uploaded, they replace it."""
+    command = (*SMALL, f"log_dir={tmp_path}", "name=curve", "logger=default", "trainer.log_every_n_steps=1")
+    process = server.start(tmp_path / "log", *command, "trainer.max_epochs=100")
+    while not list((tmp_path / "curve").glob("*/checkpoints/last.ckpt")):
+        time.sleep(0.01)
+    os.kill(process, signal.SIGTERM)
+    assert server.end(process) == 143
+    [folder] = (tmp_path / "curve").iterdir()
+    steps = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
+    time.sleep(1.1)  # the folders are named by the second
+    assert server.train(tmp_path / "log", f"resume={folder}", f"trainer.max_epochs={steps // 8 + 2}") == 2  # shorter
+    last = folder / "checkpoints" / "last.ckpt"
+    before = last.stat().st_mtime_ns
+    process = server.start(tmp_path / "log", f"resume={folder}")
+    while not last.exists() or last.stat().st_mtime_ns == before:
+        time.sleep(0.01)
+    os.kill(process, signal.SIGTERM)
+    assert server.end(process) == 143
+    parts = sorted((folder / "wandb").glob("offline-run-*"))
+    assert len(parts) == 2
+    assert {part.name.rpartition("-")[2] for part in parts} == {folder.name.rpartition("-")[2]}
+    first, second = map(logged_steps, parts)
+    assert first == list(range(steps))
+    assert second[: len(first)] == first
+    assert second == list(range(len(second)))
+    assert len(second) > len(first)
+
+
+def logged_steps(wandb_run: Path) -> list[int]:
+    """The steps whose loss is in an offline file of W&B, in their order."""
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(wandb_run)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    steps = []
+    for record in map(json.loads, listed.splitlines()):
+        if record["type"] == "history":
+            items = record["history"]["item"]
+            if "train/loss_step" in items:
+                steps.append(int(items["trainer/global_step"]))
+    return steps
+
+
 def test_a_completed_run_is_not_done_again(server: Server, tmp_path: Path) -> None:
     command = (*SMALL, f"log_dir={tmp_path}", "name=done", "trainer.max_epochs=1")
     assert server.train(tmp_path / "log", *command) == 0
@@ -216,8 +256,6 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
     [folder] = (tmp_path / "changed").iterdir()
     (folder / "result.json").write_text(json.dumps({**result(folder), "status": "interrupted"}))
     path = folder / "checkpoints" / "last.ckpt"
-    from vitexp.training.checkpoint_io import read_checkpoint, sealed
-
     checkpoint = read_checkpoint(path)
     checkpoint["position"]["data"] = "of other images"
     path.write_bytes(sealed(checkpoint))
@@ -232,7 +270,8 @@ def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> 
     folder = tiny_run(tmp_path, "name=held")
     (folder / "result.json").write_text(json.dumps({**result(folder), "status": "running"}))
     with hold(folder / LOCK, wait=False):
-        assert server.train(tmp_path / "log", f"resume={folder}") == 2
+        command = (*TINY, "logger=csv", f"log_dir={tmp_path}", "name=held", "resume=auto")
+        assert server.train(tmp_path / "log", *command) == 2
     assert "in use by process" in (tmp_path / "log").read_text()
 
 
@@ -256,3 +295,28 @@ def test_no_run_folder_is_one_sentence(tmp_path: Path) -> None:
 def test_overrides_are_merged_by_key() -> None:
     stored = ["model=vit_tiny", "optim.lr=0.1", "+x.y=1", "resume=auto"]
     assert merged(stored, ["optim.lr=0.2", "resume=logs/a"]) == ["model=vit_tiny", "+x.y=1", "optim.lr=0.2"]
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_killed_goes_on(tmp_path: Path) -> None:
+    """Sweeps ask their trials to go on: the second attempt begins where the first was killed."""
+    from vitexp.sweeps.grid import plan
+    from vitexp.sweeps.trial import Finished, run_trial
+
+    arguments = [*SMALL, "trainer.max_epochs=40", "checkpoint.every_n_steps=1"]
+    [trial] = plan(name="sweep", log_dir=tmp_path, ablation=None, arguments=arguments).trials
+
+    def kill() -> None:
+        while not list(trial.folder.glob("checkpoints/previous.ckpt")):
+            time.sleep(0.01)
+        os.kill(int((trial.folder / ".lock").read_text().split()[1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    [*_, finished] = run_trial(trial, retries=1, timeout=None, environment={}, cwd=CONF.parent)
+    killer.join()
+    assert isinstance(finished, Finished)
+    assert (finished.status, finished.attempts) == ("completed", 2)
+    epochs = [line for line in (trial.folder / "train.log").read_text().splitlines() if ": epoch " in line]
+    assert len(epochs) in (40, 41)  # the one under way when it was killed may be told of again
+    assert result(trial.folder)["epochs"] == 40

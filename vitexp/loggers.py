@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vitexp.disk import note, refusal, tolerating
 from vitexp.errors import ConfigError
-from vitexp.metrics_file import MetricsFile
+from vitexp.metrics_file import MetricsFile, Row
 from vitexp.wandb_mode import resolve_wandb_mode
 
 log = logging.getLogger(__name__)
@@ -134,15 +134,21 @@ class BackgroundWandbLogger(WandbLogger):
         self._lossy = False  # the disk was full at a time
 
     @rank_zero_only
-    def open(self, config: dict[str, Any]) -> None:
-        """Begin to open the run, which is described by `config`, and say where it is."""
+    def open(self, config: dict[str, Any], *, earlier: Sequence[Row]) -> None:
+        """Begin to open the run, which is described by `config`. earlier: what it logged before it was stopped."""
         self._wandb_init["config"] = config
-        self._opening = ThreadPoolExecutor(1, thread_name_prefix="wandb").submit(self._open)
+        self._opening = ThreadPoolExecutor(1, thread_name_prefix="wandb").submit(self._open, earlier)
 
-    def _open(self) -> Any:
+    def _open(self, earlier: Sequence[Row]) -> Any:
         # for this run alone: Lightning's own `offline` would hold for the whole process
         self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
-        return super().experiment
+        run = super().experiment
+        if run.offline:
+            # Uploaded, the files of a run that went on replace those from before (wandb/wandb#5865): so they hold all.
+            for row in earlier:
+                scalars = {name: value for name, value in row.items() if name != "step"}
+                run.log({**scalars, "trainer/global_step": row["step"]})
+        return run
 
     @property
     @rank_zero_experiment

@@ -55,6 +55,15 @@ class MetricsFile:
         return list(csv.DictReader(io.StringIO((whole + end).decode(), newline="")))
 
 
+def rows_before(path: Path, step: int) -> list[dict[str, float]]:
+    """What metrics.csv at `path` tells of the steps before `step`, row by row; nothing where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row for row in rows if row.get("step", step) < step]  # the last row of a killed process may be half one
+
+
 def _csv(rows: Iterable[Row], columns: Sequence[str], *, header: bool) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)

@@ -40,6 +40,7 @@ from vitexp.hardware import (
 from vitexp.lock import hold
 from vitexp.loggers import BackgroundWandbLogger
 from vitexp.logs import logging_to
+from vitexp.metrics_file import rows_before
 from vitexp.outcome import record_outcome
 from vitexp.overrides import merged
 from vitexp.records import METRICS, RunRecord, typed
@@ -121,6 +122,8 @@ class _Run:
     def _go(self) -> None:
         config = self.config
         going_on = newest_checkpoint(self.folder)
+        steps = 0 if going_on is None else going_on[1]["steps"]
+        earlier = rows_before(self.record.folder / "metrics.csv", steps)
         device = choose_device(config.trainer.accelerator)
         self.loggers: list[Logger] = [
             build_a(Logger, logger, folder=self.record.folder, run_id=self.record.run_id, name=config.name)
@@ -136,7 +139,7 @@ class _Run:
             try_out(config)
             datamodule, augment = build_datamodule(config)
             for logger in wandb:
-                logger.open(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+                logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
             datamodule.setup()
             if going_on is not None:
                 begin_at(going_on[1], datamodule)
