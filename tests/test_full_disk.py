@@ -21,6 +21,7 @@ from tests.conftest import result, tiny_run
 from vitexp import disk
 from vitexp.disk import refusal, unwritten
 from vitexp.outcome import FullDisk
+from vitexp.training.checkpoint_io import read_checkpoint
 
 SIZE = 4 << 20  # of the small file system
 
@@ -73,14 +74,21 @@ class FullFrom(Callback):
             make_room(self.folder)
 
 
-def run_on(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str, step: int, until: int | None = None) -> Path:
-    """A run of two epochs of 4 steps each, without checkpoints; its folder."""
+def run_on(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    *overrides: str,
+    step: int,
+    until: int | None = None,
+    checkpoints: bool = False,
+) -> Path:
+    """A run of two epochs of 4 steps each; its folder."""
     import vitexp.run
 
     callbacks = vitexp.run._Run._callbacks
     filler = FullFrom(folder, step=step, until=until)
     monkeypatch.setattr(vitexp.run._Run, "_callbacks", lambda self: [filler, *callbacks(self)])
-    fixed = ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", "trainer.enable_checkpointing=false"]
+    fixed = ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", f"trainer.enable_checkpointing={checkpoints}"]
     try:
         tiny_run(folder, *fixed, *overrides)
     finally:
@@ -92,6 +100,27 @@ def run_on(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str, step:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("until", [None, 6])
+def test_checkpoints_that_are_refused_do_not_end_the_training(
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    until: int | None,
+) -> None:
+    """Without room to the end, the last weights are tested; with room back, the last checkpoint is there."""
+    if until is None:
+        with pytest.raises(FullDisk):
+            run_on(monkeypatch, small_disk, "callbacks=none", step=2, checkpoints=True)
+    else:
+        made = run_on(monkeypatch, small_disk, "callbacks=none", step=2, until=until, checkpoints=True)
+        assert result(made)["status"] == "completed"
+        assert read_checkpoint(made / "checkpoints" / "last.ckpt")["global_step"] == 8
+    told = " ".join(capsys.readouterr().out.split())
+    assert "cannot write checkpoints/best.ckpt (No space left on device); the run goes on" in told
+    assert "accuracy_top5" in told
+    assert until or "the last weights are tested" in told
 
 
 @pytest.mark.slow
@@ -114,7 +143,7 @@ def test_with_room_back_nothing_is_lost(
     assert "epoch 2/2" in (made / "train.log").read_text()
     assert "epoch 1/2" in (made / "train.log").read_text()  # written late
     assert "not written" not in told  # in the end everything is there but the figure of the first epoch, drawn again
-    assert [path.name for path in made.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in made.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 def test_without_room_the_numbers_remain(
@@ -132,7 +161,7 @@ def test_without_room_the_numbers_remain(
     assert record["steps"] == 8
     assert record["metrics"]["test"]["accuracy"] is not None
     assert not (made / "model.safetensors").exists()
-    assert [path.name for path in made.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in made.iterdir() if path.name.startswith(".")] == [".lock"]
     [_, summary] = told.split("not written, or not in full: ")
     for what in ("metrics.csv", "train.log", "figures/curves.png", "figures/samples.png"):
         assert what in summary

@@ -47,7 +47,11 @@ def test_the_folder_holds_everything(finished: Path) -> None:
         "train.log",
     }
     assert {path.stem for path in (finished / "figures").glob("*.png")} == FIGURES
-    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    }
 
 
 def test_result_has_the_whole_schema(finished: Path) -> None:

@@ -47,7 +47,7 @@ from vitexp.records import METRICS, RunRecord, typed
 from vitexp.rendezvous import meet_on_loopback
 from vitexp.resume import is_finished, run_to_resume
 from vitexp.signals import Interrupted, StopSignals, die_with_parent
-from vitexp.training.checkpoint_io import CheckedCheckpointIO, read_checkpoint
+from vitexp.training.checkpoint_io import CheckedCheckpointIO, DamagedCheckpoint, read_checkpoint
 from vitexp.training.module import Classifier
 from vitexp.training.out_of_memory import explained_out_of_memory
 
@@ -289,9 +289,13 @@ class _Run:
         """Load the best checkpoint, measure it on validation and test, and keep its weights."""
         val = module.val_metrics()
         if best := self.best.best_model_path:  # none where checkpoints or validation are off
-            checkpoint = read_checkpoint(Path(best))
-            module.load_state_dict(checkpoint["state_dict"])
-            val = checkpoint["val_metrics"]
+            try:
+                checkpoint = read_checkpoint(Path(best))
+            except (FileNotFoundError, DamagedCheckpoint) as error:
+                log.warning("the last weights are tested, because the best checkpoint was not kept: %s", error)
+            else:
+                module.load_state_dict(checkpoint["state_dict"])
+                val = checkpoint["val_metrics"]
         [test] = trainer.test(module, datamodule=datamodule, verbose=False)
         tested = len(module.predictions[1])
         self.record.update(
