@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
@@ -22,6 +24,8 @@ from vitexp.data.prepare import ever_prepared
 from vitexp.data.source import Source
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import ConfigError, UserError, one_line
+from vitexp.hardware import resolve_precision
+from vitexp.training.checkpoint_io import CheckedCheckpointIO
 from vitexp.training.mixing import Mixing
 from vitexp.training.module import Classifier
 from vitexp.training.parameter_groups import parameter_groups
@@ -177,3 +181,33 @@ def build_module(config: DictConfig, datamodule: ImageDataModule, augment: nn.Mo
         mean=datamodule.mean,
         std=datamodule.std,
     )
+
+
+def build_trainer(
+    config: DictConfig, *, device: torch.device, callbacks: list[Callback], loggers: list[Logger], folder: Path
+) -> Trainer:
+    """Lightning's Trainer with the arguments of config.trainer and our checkpoint files."""
+    ours = ("compile", "precision", "plugins")
+    arguments = {key: value for key, value in config.trainer.items() if key not in ours}
+    trainer: Trainer = build(
+        OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
+        precision=resolve_precision(config.trainer.precision, device),
+        plugins=[*(config.trainer.plugins or []), CheckedCheckpointIO()],
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=False,  # ours is among the callbacks
+        default_root_dir=str(folder),
+    )
+    _refuse_uneven_shares(config, trainer)
+    return trainer
+
+
+def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:
+    """Only now is it known how many devices trainer.devices=-1 is."""
+    batch, shares = config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
+    if batch % shares:
+        raise ConfigError(
+            f"data.batch_size={batch} is what one optimizer step sees, and cannot be shared out evenly over "
+            f"{trainer.world_size} devices and trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}; "
+            f"take a multiple of {shares}."
+        )

@@ -19,24 +19,22 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Learn
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 from safetensors.torch import save_file
 
-from vitexp.build import build, build_a, build_datamodule, build_module, try_out
+from vitexp.build import build_a, build_datamodule, build_module, build_trainer, try_out
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
-from vitexp.callbacks.last_checkpoint import LastCheckpoint, begin_at, newest_checkpoint
+from vitexp.callbacks.last_checkpoint import LastCheckpoint, Position, begin_at, newest_checkpoint
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.disk import tolerating
-from vitexp.errors import ConfigError
 from vitexp.hardware import (
     choose_device,
     describe_device,
     flops_per_image,
     keep_freed_memory,
     resolve_compile,
-    resolve_precision,
 )
+from vitexp.lines import closing_line, closing_table, opening_lines
 from vitexp.lock import hold
 from vitexp.loggers import BackgroundWandbLogger
 from vitexp.logs import logging_to
@@ -47,7 +45,7 @@ from vitexp.records import METRICS, RunRecord, typed
 from vitexp.rendezvous import meet_on_loopback
 from vitexp.resume import is_finished, run_to_resume
 from vitexp.signals import Interrupted, StopSignals, die_with_parent
-from vitexp.training.checkpoint_io import CheckedCheckpointIO, DamagedCheckpoint, read_checkpoint
+from vitexp.training.checkpoint_io import DamagedCheckpoint, read_checkpoint
 from vitexp.training.module import Classifier
 from vitexp.training.out_of_memory import explained_out_of_memory
 
@@ -134,7 +132,6 @@ class _Run:
         try:
             # All that may refuse its configuration comes before the data are read.
             trainer = self._trainer(device)
-            self._refuse_uneven_shares(trainer)
             self.store = meet_on_loopback(trainer)
             try_out(config)
             datamodule, augment = build_datamodule(config)
@@ -145,7 +142,7 @@ class _Run:
                 begin_at(going_on[1], datamodule)
             seed_everything(config.seed, workers=True, verbose=False)
             module = build_module(config, datamodule, augment)
-            self._describe(trainer, module, datamodule, device)
+            self._describe(trainer, module, datamodule, device, going_on and going_on[1])
             if resolve_compile(config.trainer.compile, device):
                 shares = trainer.world_size * trainer.accumulate_grad_batches
                 module.compile_net(batch_size=datamodule.batch_size // shares)
@@ -175,28 +172,9 @@ class _Run:
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        ours = ("compile", "precision", "plugins")
-        arguments = {key: value for key, value in config.trainer.items() if key not in ours}
-        trainer: Trainer = build(
-            OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
-            precision=resolve_precision(config.trainer.precision, device),
-            plugins=[*(config.trainer.plugins or []), CheckedCheckpointIO()],
-            logger=self.loggers,
-            callbacks=self._callbacks(),
-            enable_progress_bar=False,  # ours is among the callbacks
-            default_root_dir=str(self.record.folder),
+        return build_trainer(
+            config, device=device, callbacks=self._callbacks(), loggers=self.loggers, folder=self.record.folder
         )
-        return trainer
-
-    def _refuse_uneven_shares(self, trainer: Trainer) -> None:
-        """Only now is it known how many devices trainer.devices=-1 is."""
-        batch, shares = self.config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
-        if batch % shares:
-            raise ConfigError(
-                f"data.batch_size={batch} is what one optimizer step sees, and cannot be shared out evenly over "
-                f"{trainer.world_size} devices and trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}; "
-                f"take a multiple of {shares}."
-            )
 
     def _callbacks(self) -> list[Callback]:
         """Those that the run needs, those that training asks for, and those of config.callbacks."""
@@ -222,10 +200,15 @@ class _Run:
         return [*callbacks, *(build_a(Callback, callback) for callback in config.callbacks.values())]
 
     def _describe(
-        self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule, device: torch.device
+        self,
+        trainer: Trainer,
+        module: Classifier,
+        datamodule: ImageDataModule,
+        device: torch.device,
+        going_on: Position | None,
     ) -> None:
         """What the run found, into the record and in the opening lines."""
-        config, folder = self.config, self.record.folder
+        config = self.config
         data = {
             "name": config.data.name,
             "train": len(datamodule.train.labels),
@@ -242,26 +225,7 @@ class _Run:
         environment = {"device": describe_device(device), "device_count": devices}
         self.record.update(data=data, model=model, environment={**self.record.result["environment"], **environment})
 
-        found = datamodule.source.describe()
-        compiled = "compiled" if resolve_compile(config.trainer.compile, device) else "not compiled"
-        accumulated = trainer.accumulate_grad_batches
-        shares = devices * accumulated
-        shared = [f"{devices} devices"] * (devices > 1) + [f"{accumulated} accumulated"] * (accumulated > 1)
-        limit, batches = trainer.limit_train_batches, data["train"] // datamodule.batch_size * accumulated
-        steps = math.ceil((min(limit, batches) if isinstance(limit, int) else int(limit * batches)) / accumulated)
-        lines = {
-            "run": typed(folder),
-            "device": (f"{devices} x " if devices > 1 else "")
-            + f"{environment['device']}, {trainer.precision}, {compiled}",
-            "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, "
-            f"{data['val']:,} validation, {data['test']:,} test images, {data['classes']} classes, "
-            f"{datamodule.image_size} pixels",
-            "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
-            f"{model['flops_per_image'] / 1e6:,.1f} MFLOPs an image",
-            "training": f"{trainer.max_epochs} epochs of {steps:,} steps, batch {datamodule.batch_size}"
-            + (f" ({' x '.join(shared)} x {datamodule.batch_size // shares})" if shares > 1 else "")
-            + f", peak learning rate {config.optim.lr:g}, seed {config.seed}",
-        }
+        lines = opening_lines(self.record, config, trainer, datamodule, going_on=going_on)
         log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
         for logger in self.loggers:
             if isinstance(logger, BackgroundWandbLogger):
@@ -323,36 +287,17 @@ class _Run:
             unfinished.unlink(missing_ok=True)
 
     def _close(self) -> None:
-        """The closing table."""
-        result = self.record.result
-        table = Table(title=f"{result['name']}, seed {result['seed']}", title_justify="left")
-        table.add_column("metric")
-        table.add_column(f"test ({result['data']['test']:,} images)", justify="right")
-        table.add_column(f"validation ({result['data']['val']:,})", justify="right")
-        for name, value in result["metrics"]["test"].items():
-            table.add_row(name, *(_shown(name, each) for each in (value, result["metrics"]["val"].get(name))))
+        """The closing table and line."""
         with tolerating("the terminal's lines"):
-            self.console.print(table)
-        log.debug("metrics %s", result["metrics"])
-        timing = result["timing"]
-        speed = timing["train_images_per_s"]
-        log.info(
-            f"trained {result['epochs']} epochs in {timing['fit_s']:,.0f} s"
-            + (f" at {speed:,.0f} images/s" if speed else "")
-            + f"; {timing['total_s']:,.0f} s in all"
-        )
+            self.console.print(closing_table(self.record.result))
+        log.debug("metrics %s", self.record.result["metrics"])
+        log.info(closing_line(self.record.result))
 
 
 def _metrics(logged: Any) -> dict[str, float | None]:
     """{"test/accuracy": x, ...} as {"accuracy": x, ...}; None for what is not there or no number (no NaN in JSON)."""
     values = {key.partition("/")[2]: float(value) for key, value in logged.items()}
     return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in METRICS}
-
-
-def _shown(name: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if name in ("loss", "ece") else f"{value:.2%}"
 
 
 def _overrides() -> list[str]:

@@ -43,7 +43,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.asked: int | None = None
-        self._patient = True
+        self._patient, self._raised = True, False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -69,6 +69,10 @@ class StopSignals:
         self._patient = False
         try:
             yield
+        except Exception:
+            if self._raised:  # amid somebody's work, whose cleaning up then failed
+                self.obey()
+            raise
         finally:
             self._patient = True
 
@@ -90,4 +94,5 @@ class StopSignals:
         if first:
             self.asked = number
         if (number == signal.SIGINT and not first) or (first and not self._patient):
+            self._raised = True
             self.obey()

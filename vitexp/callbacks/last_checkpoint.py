@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
 # The newest first. A checkpoint is "next" for an instant, so that two whole ones are there at any time.
+Position = dict[str, Any]  # of a checkpoint: epochs done, images of the next one done, steps, and what must not change
 _SHARE = 0.05  # of the time, for checkpoints after epochs
 _AGREE_EVERY = 10  # steps, between processes: it makes each wait for all the others
 NAMES = ("next.ckpt", LAST, "previous.ckpt")
@@ -127,7 +128,7 @@ class LastCheckpoint(Checkpoint):
         trainer.should_stop = self._finished  # stopped early, by patience or a search: nothing is left to train
 
 
-def begin_at(position: dict[str, Any], datamodule: ImageDataModule) -> None:
+def begin_at(position: Position, datamodule: ImageDataModule) -> None:
     """Let `datamodule`, which is set up, go on at the position of a checkpoint. Raises UserError for other data."""
     if position["data"] != datamodule.fingerprint:
         raise UserError(
@@ -137,7 +138,7 @@ def begin_at(position: dict[str, Any], datamodule: ImageDataModule) -> None:
     datamodule.begin_at(epoch=position["epochs"], images=position["images"])
 
 
-def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def newest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
     """The newest whole checkpoint in `folder` and its position; damaged ones are put aside, with a warning.
 
     Raises UserError for one that could run a program when loaded.
@@ -180,7 +181,7 @@ def _find_best(states: dict[str, Any], best: Path) -> None:
         state["best_k_models"] = {place: score}
 
 
-def _fit_loop_at(trainer: Trainer, position: dict[str, Any]) -> dict[str, Any]:
+def _fit_loop_at(trainer: Trainer, position: Position) -> dict[str, Any]:
     """The state of Lightning's loops at a position, whatever the hook in which the checkpoint was written."""
     epochs, steps = position["epochs"], position["steps"]
     batches = position["images"] // _images_a_batch(trainer)

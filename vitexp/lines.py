@@ -1,0 +1,89 @@
+"""What a run says of itself when it begins and when it has ended."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning import Trainer
+from omegaconf import DictConfig
+from rich.table import Table
+
+from vitexp.callbacks.last_checkpoint import Position
+from vitexp.data.datamodule import ImageDataModule
+from vitexp.hardware import resolve_compile
+from vitexp.records import RunRecord, typed
+
+
+def opening_lines(
+    record: RunRecord,
+    config: DictConfig,
+    trainer: Trainer,
+    datamodule: ImageDataModule,
+    *,
+    going_on: Position | None,
+) -> dict[str, str]:
+    """Where, on what, what of and how it trains, with the effective values; by the name of the line.
+
+    record: its data, model and environment are known. going_on: the position of the checkpoint that it goes on from.
+    """
+    data, model, environment = (record.result[key] for key in ("data", "model", "environment"))
+    found = datamodule.source.describe()
+    devices, accumulated = environment["device_count"], trainer.accumulate_grad_batches
+    shared = [f"{devices} devices"] * (devices > 1) + [f"{accumulated} accumulated"] * (accumulated > 1)
+    batch = datamodule.batch_size
+    at_a_time = f" ({' x '.join(shared)} x {batch // (devices * accumulated)})" if shared else ""
+    steps = _steps_an_epoch(trainer, datamodule)
+    compiled = resolve_compile(config.trainer.compile, trainer.strategy.root_device)
+    lines = {
+        "run": typed(record.folder),
+        "device": (f"{devices} x " if devices > 1 else "")
+        + f"{environment['device']}, {trainer.precision}, {'' if compiled else 'not '}compiled",
+        "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, "
+        f"{data['val']:,} validation, {data['test']:,} test images, {data['classes']} classes, "
+        f"{datamodule.image_size} pixels",
+        "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
+        f"{model['flops_per_image'] / 1e6:,.1f} MFLOPs an image",
+        "training": f"{trainer.max_epochs} epochs of {steps:,} steps, batch {batch}{at_a_time}, "
+        f"peak learning rate {config.optim.lr:g}, seed {config.seed}",
+    }
+    if going_on is not None:
+        is_trained = going_on["epochs"] == trainer.max_epochs
+        lines["goes on"] = f"after step {going_on['steps']:,}, " + (
+            "the last" if is_trained else f"in epoch {going_on['epochs'] + 1}"
+        )
+    return lines
+
+
+def closing_table(result: dict[str, Any]) -> Table:
+    """The metrics of test and validation. result: what result.json holds."""
+    table = Table(title=f"{result['name']}, seed {result['seed']}", title_justify="left")
+    table.add_column("metric")
+    table.add_column(f"test ({result['data']['test']:,} images)", justify="right")
+    table.add_column(f"validation ({result['data']['val']:,})", justify="right")
+    for name, value in result["metrics"]["test"].items():
+        table.add_row(name, *(_shown(name, each) for each in (value, result["metrics"]["val"].get(name))))
+    return table
+
+
+def closing_line(result: dict[str, Any]) -> str:
+    """How long it took, and how fast it was."""
+    timing = result["timing"]
+    speed = timing["train_images_per_s"]
+    return (
+        f"trained {result['epochs']} epochs in {timing['fit_s']:,.0f} s"
+        + (f" at {speed:,.0f} images/s" if speed else "")
+        + f"; {timing['total_s']:,.0f} s in all"
+    )
+
+
+def _steps_an_epoch(trainer: Trainer, datamodule: ImageDataModule) -> int:
+    limit, accumulated = trainer.limit_train_batches, trainer.accumulate_grad_batches
+    batches = len(datamodule.train) // datamodule.batch_size * accumulated
+    return math.ceil((min(limit, batches) if isinstance(limit, int) else int(limit * batches)) / accumulated)
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if name in ("loss", "ece") else f"{value:.2%}"
