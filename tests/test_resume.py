@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import CONF, TINY, composed, result, tiny_run
-from tests.forked import Server
+from tests.forked import TRAIN, Server
 from vitexp.errors import ConfigError
 from vitexp.overrides import merged
 from vitexp.training.checkpoint_io import read_checkpoint, sealed
@@ -320,3 +320,43 @@ def test_a_trial_that_is_killed_goes_on(tmp_path: Path) -> None:
     epochs = [line for line in (trial.folder / "train.log").read_text().splitlines() if ": epoch " in line]
     assert len(epochs) in (40, 41)  # the one under way when it was killed may be told of again
     assert result(trial.folder)["epochs"] == 40
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
+    """Only the first is told to stop; both do, between the same two steps. What goes on may be one process alone."""
+    together = ("trainer.devices=2", "trainer.strategy=ddp")
+    command = [
+        *SMALL,
+        f"log_dir={tmp_path}",
+        "name=both",
+        "data.batch_size=8",
+        "trainer.max_epochs=99",
+        "trainer.max_steps=200",
+    ]
+    train = [sys.executable, str(TRAIN)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*train, *command, *together], stdout=log, stderr=log)
+        while not list((tmp_path / "both").glob("*/checkpoints/last.ckpt")):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 143
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    [folder] = (tmp_path / "both").iterdir()
+    assert result(folder)["status"] == "interrupted"
+    time.sleep(5)
+    others = subprocess.run(["pgrep", "-f", f"log_dir={tmp_path}"], capture_output=True, text=True).stdout
+    assert others == "", "the other process has outlived the first"
+    assert 16 <= read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] < 200
+
+    more = "trainer.max_steps=210"
+    refused = subprocess.run([*train, f"resume={folder}", more, "data.batch_size=16"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "data.batch_size=8, now 16" in refused.stderr
+    alone = subprocess.run(
+        [*train, f"resume={folder}", "trainer.devices=1", "trainer.strategy=auto", more], capture_output=True, text=True
+    )
+    assert alone.returncode == 0, alone.stderr
+    told = result(folder)
+    assert (told["status"], told["steps"], told["environment"]["device_count"]) == ("completed", 210, 1)

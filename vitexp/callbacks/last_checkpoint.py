@@ -25,12 +25,11 @@ from vitexp.training.checkpoint_io import DamagedCheckpoint, read_checkpoint
 
 log = logging.getLogger(__name__)
 
-LAST = "last.ckpt"
 # The newest first. A checkpoint is "next" for an instant, so that two whole ones are there at any time.
+NAMES = ("next.ckpt", "last.ckpt", "previous.ckpt")
 Position = dict[str, Any]  # of a checkpoint: epochs done, images of the next one done, steps, and what must not change
 _SHARE = 0.05  # of the time, for checkpoints after epochs
 _AGREE_EVERY = 10  # steps, between processes: it makes each wait for all the others
-NAMES = ("next.ckpt", LAST, "previous.ckpt")
 
 
 class LastCheckpoint(Checkpoint):

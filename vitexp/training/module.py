@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-import numpy as np
 import torch
 from lightning import LightningModule
 from numpy.typing import ArrayLike
@@ -85,8 +86,7 @@ class Classifier(LightningModule):
 
     def training_batch(self, batch: Batch, batch_index: int) -> tuple[Tensor, Tensor]:
         """The batch as the net sees it: images float [B, 3, S, S], augmented, normalized and mixed; targets [B, C]."""
-        key = (self.seed, self.current_epoch, batch_index, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+        _seed_draws(self.device, self.seed, self.current_epoch, batch_index, self.global_rank)
         images, labels = batch
         images = self.normalize(self.augment(to_unit_range(images)))
         return self.mixing(images, labels, progress=self.global_step / self.total_steps)
@@ -188,6 +188,18 @@ class Classifier(LightningModule):
 
         scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _seed_draws(device: torch.device, *key: int) -> None:
+    """Start the random numbers of the CPU and `device` anew, the same ones for the same key."""
+    seed = int.from_bytes(hashlib.blake2b(struct.pack(f"<{len(key)}Q", *key), digest_size=8).digest(), "little")
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    elif device.type == "cuda":
+        torch.default_generator.manual_seed(seed)
+        torch.cuda.default_generators[device.index].manual_seed(seed)
+    else:
+        torch.manual_seed(seed)  # takes a third of a millisecond, the others two thousandths
 
 
 def to_unit_range(images: Tensor) -> Tensor:
