@@ -94,11 +94,17 @@ class RunRecord:
 
     @classmethod
     def resume(cls, folder: Path, config: DictConfig, *, overrides: list[str]) -> RunRecord:
-        """Open the record of a run that goes on, status "running" again; what was left half written is removed."""
-        for left in (*folder.glob(".*.json-*"), *folder.glob(".*.yaml-*"), *folder.glob("checkpoints/.*")):
-            left.unlink()
+        """Open the record of a run that goes on, status "running" again; what was left half written is removed.
+
+        Raises UserError where nothing can be written there.
+        """
         record = cls(folder, json.loads((folder / "result.json").read_text()))
-        write_atomically(folder / "config.yaml", _repeatable(config))
+        try:
+            for left in (*folder.glob(".*.json-*"), *folder.glob(".*.yaml-*"), *folder.glob("checkpoints/.*")):
+                left.unlink()
+            write_atomically(folder / "config.yaml", _repeatable(config))
+        except OSError as error:
+            raise UserError(f"cannot go on in {folder}: {error.strerror or error}; make room there.") from error
         again = {"status": "running", "error": None, "finished_at": None}
         overrides = merged(record.result["overrides"], overrides)
         record.update(**again, overrides=overrides, config_hash=config_hash(config), environment=environment())

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,9 @@ def _record(config: DictConfig, stop: StopSignals, started: float) -> None:
     with ExitStack() as held:
         if folder is None:
             record = RunRecord.start(config, overrides=merged([], _overrides()))
-            held.enter_context(hold(record.folder / LOCK, wait=False))
-        else:
-            held.enter_context(hold(folder / LOCK, wait=False))
+        with suppress(OSError):  # some network drives have no locks
+            held.enter_context(hold((folder or record.folder) / LOCK, wait=False))
+        if folder is not None:
             record = RunRecord.resume(folder, config, overrides=_overrides())
         before = dict(os.environ)
         os.environ[RUN_FOLDER] = str(record.folder)
