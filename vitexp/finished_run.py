@@ -128,6 +128,7 @@ def _with_todays_defaults(config: DictConfig) -> DictConfig:
     Prepared images are cached where VITEXP_CACHE says, if it does: the run may come from another machine.
     """
     today = OmegaConf.load(_CONF / "train.yaml")
+    assert isinstance(today, DictConfig)
     defaults = {section: today[section] for section in ("data", "training", "checkpoint")}
     defaults["trainer"] = OmegaConf.load(_CONF / "trainer" / "auto.yaml")
     merged = OmegaConf.merge(OmegaConf.create({"seed": 0, **defaults}), config)

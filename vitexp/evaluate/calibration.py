@@ -51,8 +51,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature by which logits are divided so that the cross entropy is lowest: float [N, C], int64 [N].
 
     To be fitted on validation images, never on those that are then reported. The cross entropy is convex in the inverse
-    temperature, so the place where its slope changes sign, found by halving, is the lowest. Between 1/100 and 100: where
-    every image is right, or most are wrong, there is no lowest in between.
+    temperature, so the place where its slope changes sign, found by halving, is the lowest. Between 1/100 and 100:
+    where every image is right, or most are wrong, there is no lowest in between.
     """
     logits = logits.double()
     of_label = logits.gather(1, labels[:, None]).squeeze(1)

@@ -28,7 +28,7 @@ _QUALITY: Final = (60, 40, 25, 15, 8)  # of JPEG, 100 is best
 
 def dark(image: Image, severity: int, rng: Generator) -> Image:
     """Less light, and what a camera of 8 bits leaves of it: values are rounded, and details lost."""
-    return np.rint(image * _LIGHT[severity - 1]).astype(np.uint8)
+    return np.asarray(np.rint(image * _LIGHT[severity - 1]), np.uint8)
 
 
 def blur(image: Image, severity: int, rng: Generator) -> Image:
@@ -39,7 +39,7 @@ def blur(image: Image, severity: int, rng: Generator) -> Image:
 def noise(image: Image, severity: int, rng: Generator) -> Image:
     """Gaussian, independent in every value."""
     spoilt = image + 255 * _DEVIATION[severity - 1] * rng.standard_normal(image.shape)
-    return np.rint(spoilt.clip(0, 255)).astype(np.uint8)
+    return np.asarray(np.rint(spoilt.clip(0, 255)), np.uint8)
 
 
 def occlusion(image: Image, severity: int, rng: Generator) -> Image:

@@ -24,6 +24,9 @@ TOLERANCE = 1e-3
 class _FromPixels(nn.Module):
     """uint8 [B, S, S, 3], RGB, as data.prepare leaves an image, to logits float32 [B, C]."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, run: FinishedRun) -> None:
         super().__init__()
         self.net = run.net

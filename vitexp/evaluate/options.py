@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from vitexp.errors import ConfigError, nearest
 
 EXPORTS = ("onnx", "timm")
@@ -72,13 +70,10 @@ def _device(key: str, text: str) -> str:
 
 def _exports(key: str, text: str) -> tuple[str, ...]:
     """onnx, or onnx,timm, or [onnx,timm]."""
-    try:
-        value = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
-    except yaml.YAMLError:
-        value = None
-    if not isinstance(value, list) or not value or any(each not in EXPORTS for each in value):
+    kinds = [each.strip() for each in text.removeprefix("[").removesuffix("]").split(",")]
+    if any(kind not in EXPORTS for kind in kinds):
         raise ConfigError(f"{key}={text} must be one or both of {', '.join(EXPORTS)}, as in {key}=onnx,timm.")
-    return tuple(dict.fromkeys(value))
+    return tuple(dict.fromkeys(kinds))
 
 
 _KINDS: dict[str, Callable[[str, str], Any]] = {

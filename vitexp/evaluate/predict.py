@@ -22,10 +22,9 @@ def predict(run: FinishedRun, images: Prepared, *, change: Change | None = None)
 
     change: applied to the images of each batch, uint8 [B, S, S, 3] to the same.
     """
-    batches = torch.arange(len(images)).split(int(run.config.data.batch_size))
-    logits = []
-    for indices in batches:
-        batch = images.images(indices.numpy())
+    size, logits = int(run.config.data.batch_size), []
+    for start in range(0, len(images), size):
+        batch = images.images(np.arange(start, min(start + size, len(images))))
         logits.append(run.logits(batch if change is None else change(batch)).cpu())
     return torch.cat(logits)
 

@@ -110,3 +110,22 @@ def as_numbers(robustness: Robustness) -> dict[str, Any]:
         "mean": means,
         "mean_of_all": float(np.mean(list(means.values()))),
     }
+
+
+def as_markdown(robustness: Robustness) -> str:
+    """Accuracy by corruption and severity."""
+    heading = ["corruption", *(f"severity {each}" for each in SEVERITIES), "mean"]
+    rows = [
+        [name, *(f"{each:.2%}" for each in (*line, float(np.mean(line))))] for name, line in robustness.accuracy.items()
+    ]
+    lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{robustness.images:,} test images; {robustness.clean:.2%} are right as they are.\n\n{table}\n"
+
+
+def as_csv(robustness: Robustness) -> str:
+    """A line a measurement; severity 0 is the image as it is."""
+    lines = ["corruption,severity,accuracy", f"none,0,{robustness.clean}"]
+    for name, line in robustness.accuracy.items():
+        lines += [f"{name},{severity},{each}" for severity, each in zip(SEVERITIES, line, strict=True)]
+    return "\n".join(lines) + "\n"
