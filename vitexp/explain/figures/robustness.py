@@ -26,7 +26,7 @@ from vitexp.explain.figures.style import (
 # Colours that stay apart for colour-blind eyes (Okabe and Ito 2008), and a marker each, which needs no colour.
 _LINES: Final = (("#22272e", "o"), ("#0072b2", "s"), ("#d55e00", "^"), ("#00795c", "D"), ("#aa4499", "v"))
 # Inches.
-_CURVES, _LEFT, _NAMES, _GAP = 2.9, 0.6, 1.0, 0.05
+_CURVES, _LEFT, _NAMES, _GAP = 2.9, 0.68, 0.9, 0.05
 
 
 def robustness_curves(
@@ -52,12 +52,13 @@ def robustness_curves(
     top = TITLE_HEIGHT + _CURVES + 0.75
     height = top + len(examples) * (cell + _GAP) + MARGIN
     mean = np.mean([list(line) for line in accuracy.values()])
-    title = f"Accuracy {clean:.2%} as they are, {mean:.2%} corrupted on average ({images:,} images)"
+    title = f"Accuracy {clean:.2%}, corrupted {mean:.2%} on average ({images:,} images)"
     figure = new_figure(height=height, title=title)
     axes = place(figure, left=_LEFT, top=TITLE_HEIGHT, width=WIDTH - _LEFT - 1.25, height=_CURVES)
     for (name, line), (colour, marker) in zip(accuracy.items(), _LINES, strict=False):
         axes.plot(range(severities + 1), [clean, *line], color=colour, marker=marker, markersize=5, label=name)
     axes.set(ylim=(0, 1.02))
+    axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xticks(range(severities + 1), ["as it is", *map(str, range(1, severities + 1))])
     axes.set_xlabel("severity", fontsize=TEXT_SIZE, color=STYLE["muted"])
     axes.set_ylabel("accuracy", fontsize=TEXT_SIZE, color=STYLE["muted"])
@@ -72,7 +73,9 @@ def robustness_curves(
     )
     for row, (name, pictures) in enumerate(zip(accuracy, examples, strict=True)):
         above = top + row * (cell + _GAP)
-        figure.text(MARGIN / WIDTH, 1 - (above + cell / 2) / height, name, va="center", fontsize=TEXT_SIZE)
+        figure.text(
+            MARGIN / WIDTH, 1 - (above + cell / 2) / height, name, va="center", fontsize=TEXT_SIZE, color=STYLE["ink"]
+        )
         for column, picture in enumerate(pictures):
             shown = place(figure, left=_NAMES + column * (cell + _GAP), top=above, width=cell, height=cell)
             bare(shown)
