@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import tiny_run
+from tests.conftest import composed
+from vitexp.build import build_net
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.errors import UserError
 from vitexp.evaluate import export_onnx as onnx_module
 from vitexp.evaluate.evaluation import evaluate
@@ -20,10 +22,11 @@ from vitexp.evaluate.export_timm import export_timm
 from vitexp.evaluate.options import Options
 from vitexp.finished_run import FinishedRun, load_run
 
+TINY_VIT = ["model=vit_tiny", "model.dim=16", "model.depth=2", "model.num_heads=2", "model.patch_size=8"]
 MODELS = {
-    "vit_tiny": [],
-    "conv": ["model.stem=conv", "model.pool=gap"],
-    "shifted": ["model.stem=shifted", "model.pool=seqpool", "model.lsa=true", "model.head=mlp"],
+    "vit_tiny": TINY_VIT,
+    "conv": [*TINY_VIT, "model.stem=conv", "model.pool=gap"],
+    "shifted": [*TINY_VIT, "model.stem=shifted", "model.pool=seqpool", "model.lsa=true", "model.head=mlp"],
     "simple_cnn": ["model=simple_cnn"],
 }
 PLAIN = {
@@ -38,15 +41,24 @@ def images(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
-def untrained(folder: Path, *overrides: str) -> FinishedRun:
-    """A run of a few steps; its head gets weights that make logits differ by more than rounding."""
-    short = ("callbacks=none", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
-    run = load_run(tiny_run(folder, *short, *overrides))
+def untrained(*overrides: str) -> FinishedRun:
+    """A net as if from a run, with weights that make logits differ by more than rounding."""
+    config = composed(*overrides)
     torch.manual_seed(0)
+    net = build_net(config, num_classes=43).eval()
     with torch.no_grad():
-        for parameter in run.net.parameters():
+        for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return run
+    return FinishedRun(
+        folder=Path("nowhere"),
+        config=config,
+        result={},
+        net=net,
+        classes=list(GTSRB_CLASSES),
+        image_size=32,
+        mean=torch.tensor([0.3, 0.4, 0.5]),
+        std=torch.tensor([0.2, 0.25, 0.3]),
+    )
 
 
 def float32(run: FinishedRun, pictures: np.ndarray) -> torch.Tensor:
@@ -58,7 +70,7 @@ def float32(run: FinishedRun, pictures: np.ndarray) -> torch.Tensor:
 def test_onnxruntime_gives_the_same_logits_for_any_batch(model: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    run = untrained(tmp_path, *MODELS[model])
+    run = untrained(*MODELS[model])
     told = export_onnx(run, tmp_path / "model.onnx", images=images(5))
     assert told["largest_difference"] < 1e-3
     assert told["same_predictions"] == told["images_compared"] == 5
@@ -93,7 +105,7 @@ def test_a_missing_package_is_one_sentence(finished: Path, tmp_path: Path, monke
 @pytest.mark.parametrize("model", PLAIN)
 def test_timm_loads_the_folder_and_gives_the_same_logits(model: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    run = untrained(tmp_path, *PLAIN[model])
+    run = untrained(*TINY_VIT, *PLAIN[model])
     told = export_timm(run, tmp_path / "timm", images=images(4))
     assert told["images_compared"] == 4
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
@@ -107,14 +119,14 @@ def test_timm_loads_the_folder_and_gives_the_same_logits(model: str, tmp_path: P
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["model.stem=conv"], "timm's ViT has no stem=conv; only stem=patch"),
-        (["model.pool=seqpool"], "has no pool=seqpool; only pool=cls or gap"),
+        ([*TINY_VIT, "model.stem=conv"], "timm's ViT has no stem=conv; only stem=patch"),
+        ([*TINY_VIT, "model.pool=seqpool"], "has no pool=seqpool; only pool=cls or gap"),
         (["model=simple_cnn"], "simple_cnn is a SimpleCNN"),
     ],
 )
 def test_a_net_that_timm_does_not_have_is_refused(overrides: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
-        export_timm(untrained(tmp_path, *overrides), tmp_path / "timm", images=images(2))
+        export_timm(untrained(*overrides), tmp_path / "timm", images=images(2))
     assert not (tmp_path / "timm").exists()
 
 

@@ -153,7 +153,7 @@ class _Evaluation:
         self.told["calibration"] = told
         title = f"Calibration on {len(self.labels):,} test images of {self.test.name}"
         figures.reliability_diagram(panels=panels, title=title).savefig(self.folder / "calibration.png")
-        self.console.print(printed.calibration(told))
+        self.console.print(printed.calibration(told), soft_wrap=True)
         self._write()
 
     def _validation(self) -> tuple[Tensor, Tensor] | None:

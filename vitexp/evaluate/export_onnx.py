@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vitexp.errors import UserError
+from vitexp.errors import UserError, one_line
 from vitexp.finished_run import FinishedRun
 
 OPSET = 18
@@ -68,6 +68,7 @@ def export_onnx(run: FinishedRun, path: Path, *, images: NDArray[np.uint8]) -> d
                 dynamo=False,
             )
         model = onnx.load(str(unfinished))
+        _without_bool_eye(model)
         _add_metadata(model, run)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, str(unfinished))
@@ -80,6 +81,21 @@ def export_onnx(run: FinishedRun, path: Path, *, images: NDArray[np.uint8]) -> d
     finally:
         unfinished.unlink(missing_ok=True)
     return {"file": path.name, "opset": OPSET, "bytes": path.stat().st_size, **told}
+
+
+def _without_bool_eye(model: Any) -> None:
+    """The diagonal that lsa leaves out: onnxruntime makes one of numbers only, not of truth values.
+
+    The exporter makes it from zeros of that kind, and turns it into truth values afterwards in any case.
+    """
+    from onnx import TensorProto, helper
+
+    zeros = {node.input[0] for node in model.graph.node if node.op_type == "EyeLike"}
+    for node in model.graph.node:
+        if node.op_type == "ConstantOfShape" and node.output[0] in zeros:
+            del node.attribute[:]
+            value = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+            node.attribute.append(helper.make_attribute("value", value))
 
 
 def _add_metadata(model: Any, run: FinishedRun) -> None:
@@ -101,7 +117,10 @@ def _compared(module: nn.Module, path: Path, images: NDArray[np.uint8], *, devic
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class but this
+        raise UserError(f"onnxruntime cannot run this net: {one_line(str(error))}") from error
     parts = [part for part in (images[:1], images[1:]) if len(part)]
     theirs = np.concatenate([session.run(["logits"], {"images": part})[0] for part in parts])
     with torch.inference_mode():
