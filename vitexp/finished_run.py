@@ -62,7 +62,10 @@ class FinishedRun:
 
     @torch.inference_mode()
     def logits(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
-        """float32 [B, C] of images uint8 [B, S, S, 3], bit for bit as the run's test computed them on such a device."""
+        """float32 [B, C] of images uint8 [B, S, S, 3], in the precision of the run's test.
+
+        In batches of its size, on the same kind of device and not compiled, they are the same to the last bit.
+        """
         prepared = self.prepared(images).contiguous(memory_format=torch.channels_last)
         with self._autocast():
             return self.net(prepared).float()  # type: ignore[no-any-return]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import CONF, result
@@ -93,6 +95,33 @@ def test_other_data_of_the_same_kind_are_not_the_runs_own(finished: Path, tmp_pa
     told = evaluate(Options(run=str(finished), data=("data.test_per_class=1", "data.draw_seed=7"), out=str(tmp_path)))
     assert told["data"]["images"] == 43
     assert not told["data"]["of_the_run"]
+
+
+def test_where_the_runs_own_data_are_gone_no_temperature_is_fitted(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation"))
+    config = OmegaConf.load(folder / "config.yaml")
+    config.data.source = {"_target_": "vitexp.data.folder.Folder", "root": str(tmp_path / "gone")}
+    OmegaConf.save(config, folder / "config.yaml")
+    with pytest.raises(UserError, match="there is no folder"):
+        evaluate(Options(run=str(folder)))
+    told = evaluate(Options(run=str(folder), data=("data=signs", "data.test_per_class=2", "data.train_per_class=4")))
+    assert told["calibration"]["temperature"] is None
+    assert any("no temperature was fitted" in note for note in told["notes"])
+    recorded = result(finished)["metrics"]["test"]
+    assert told["metrics"]["accuracy"] == recorded["accuracy"]
+    assert (folder / "evaluation" / "on-signs" / "evaluation.json").exists()
+
+
+def test_what_was_measured_before_is_kept(own: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    """As long as it is of the same net and images."""
+    given = {"run": str(finished), "out": str(tmp_path)}
+    first = evaluate(Options(**given, tta=True))
+    again = evaluate(Options(**given))
+    assert again["test_time_augmentation"] == first["test_time_augmentation"]
+    other = evaluate(Options(**given, data=("data.test_per_class=1",)))
+    assert "test_time_augmentation" not in other
+    assert own["largest_difference_to_result_json"] < 1e-6
 
 
 def test_other_classes_are_refused(finished: Path, tmp_path: Path) -> None:

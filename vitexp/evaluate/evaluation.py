@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from vitexp.errors import UserError
+from vitexp.errors import ConfigError, UserError
 from vitexp.evaluate import calibration, printed, robustness
 from vitexp.evaluate.latency import measure_latency
 from vitexp.evaluate.options import Options
@@ -41,12 +41,20 @@ from vitexp.training.metrics import classification_metrics
 
 MISTAKES = 20
 COMPARED = 256  # images on which an exported net is compared
+_OPTIONAL = ("test_time_augmentation", "corruptions", "latency", "export")
+# Between machines, or compiled and not, the last bits of a logit differ, and with luck one prediction in a thousand.
+_AGREES = 2e-3
 
 
 def evaluate(options: Options) -> dict[str, Any]:
     """Do what `options` ask for; evaluation.json as it was written. Raises UserError for what a person can mend."""
     started = time.time()
-    device = choose_device(options.device)
+    try:
+        device = choose_device(options.device)
+    except ConfigError as error:
+        raise ConfigError(
+            f"device={options.device}, but torch finds none here; device=cpu works everywhere."
+        ) from error
     if device.type == "cpu":
         keep_freed_memory()
     run = load_run(options.run if options.run is not None else newest_run(options.log_dir), device=device)
@@ -83,7 +91,7 @@ class _Evaluation:
         self.labels = torch.from_numpy(test.labels)
         self.told: dict[str, Any] = {
             "schema": 1,
-            "run": {"folder": str(run.folder), "run_id": run.result["run_id"], "name": run.result["name"]},
+            "run": {"folder": str(run.folder), "run_id": run.result.get("run_id"), "name": run.config.name},
             "data": {
                 "name": test.name,
                 "images": len(test.labels),
@@ -96,6 +104,17 @@ class _Evaluation:
             "evaluated_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "notes": list(_notes(run, test)),
         }
+        self._keep_earlier()
+
+    def _keep_earlier(self) -> None:
+        """What an earlier evaluation of the same net on the same images and machine measured, and this one may not."""
+        try:
+            earlier = json.loads((self.folder / "evaluation.json").read_text())
+            same = all(earlier[key] == self.told[key] for key in ("run", "data", "precision"))
+            if same and earlier["environment"]["device"] == self.told["environment"]["device"]:
+                self.told |= {key: earlier[key] for key in _OPTIONAL if key in earlier}
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # there is none, or it is damaged
 
     def basics(self) -> None:
         """Metrics, classes, confusions, calibration and mistakes: all that one pass over the images gives."""
@@ -107,6 +126,13 @@ class _Evaluation:
         recorded = (self.run.result.get("metrics") or {}).get("test")
         if self.test.own and recorded and self.run.result["data"]["test"] == len(self.labels):
             self.told["result_json"] = recorded
+            both = [(self.told["metrics"][name], each) for name, each in recorded.items() if each is not None]
+            difference = max((abs(now - then) for now, then in both), default=0.0)
+            self.told["largest_difference_to_result_json"] = difference
+            if difference > _AGREES:
+                self._note(
+                    f"these numbers differ from result.json by up to {difference:.4f}: are these the same images?"
+                )
         self.console.print(printed.metrics(self.told))
         self._write()
         self._classes(logits)
