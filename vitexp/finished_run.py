@@ -143,7 +143,8 @@ def _with_todays_defaults(config: DictConfig) -> DictConfig:
 def newest_run(log_dir: Path | str = "logs") -> Path:
     """The folder of the run under `log_dir` that was completed last. Raises ConfigError where there is none."""
     completed = []
-    for file in Path(log_dir).expanduser().rglob("result.json"):  # a name may have slashes: paper/table1
+    logs = Path(log_dir).expanduser()
+    for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
         try:
             result = json.loads(file.read_text())
             if result["status"] == "completed" and (file.parent / "model.safetensors").exists():
