@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.conftest import composed
 from vitexp.build import build_net
@@ -128,6 +132,21 @@ def test_a_net_that_timm_does_not_have_is_refused(overrides: list[str], words: s
     with pytest.raises(UserError, match=words):
         export_timm(untrained(*overrides), tmp_path / "timm", images=images(2))
     assert not (tmp_path / "timm").exists()
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_measured(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation"))
+    config = OmegaConf.load(folder / "config.yaml")
+    config.model.lsa = True  # its temperatures are weights, so they are added
+    OmegaConf.save(config, folder / "config.yaml")
+    weights = load_run(finished).net.state_dict()
+    scales = {f"blocks.{block}.attn.scale": torch.ones(2, 1, 1) for block in range(2)}
+    with safe_open(finished / "model.safetensors", "pt") as file:
+        save_file({**weights, **scales}, folder / "model.safetensors", metadata=file.metadata())
+    with pytest.raises(UserError, match="timm's ViT has no lsa=True"):
+        evaluate(Options(run=str(folder), export=("timm",)))
+    assert not (folder / "evaluation").exists()
 
 
 def test_the_command_exports_beside_the_numbers(finished: Path, tmp_path: Path) -> None:

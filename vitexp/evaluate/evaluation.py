@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vitexp.errors import ConfigError, UserError
-from vitexp.evaluate import calibration, printed, robustness
+from vitexp.evaluate import calibration, export, printed, robustness
 from vitexp.evaluate.latency import measure_latency
 from vitexp.evaluate.options import Options
 from vitexp.evaluate.per_class import (
@@ -58,6 +58,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     if device.type == "cpu":
         keep_freed_memory()
     run = load_run(options.run if options.run is not None else newest_run(options.log_dir), device=device)
+    export.refuse_impossible(run, options.export)
     run, test = open_test_set(run, options.data)
     evaluation = _Evaluation(run, test, _folder(options, run, test))
     evaluation.basics()
@@ -243,14 +244,7 @@ class _Evaluation:
     def export(self, kind: str) -> None:
         rows = np.linspace(0, len(self.labels) - 1, min(COMPARED, len(self.labels))).astype(np.int64)
         images = self.test.images.images(rows)
-        if kind == "onnx":
-            from vitexp.evaluate.export_onnx import export_onnx
-
-            told = export_onnx(self.run, self.folder / "model.onnx", images=images)
-        else:
-            from vitexp.evaluate.export_timm import export_timm
-
-            told = export_timm(self.run, self.folder / "timm", images=images)
+        told = export.export(self.run, kind, self.folder, images=images)
         self.told.setdefault("export", {})[kind] = told
         self.console.print(printed.export(kind, told, self.folder), soft_wrap=True)
         self._write()
@@ -267,7 +261,12 @@ class _Evaluation:
         self.told["notes"].append(words)
 
     def _text(self, name: str, text: str) -> None:
-        write_atomically(self.folder / name, text)
+        try:
+            write_atomically(self.folder / name, text)
+        except OSError as error:
+            raise UserError(
+                f"cannot write into {self.folder}: {error.strerror or error}; out= names another."
+            ) from error
 
     def _write(self) -> None:
         self._text("evaluation.json", json.dumps(self.told, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

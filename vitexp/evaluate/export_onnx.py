@@ -46,9 +46,7 @@ def export_onnx(run: FinishedRun, path: Path, *, images: NDArray[np.uint8]) -> d
 
     Raises UserError where onnx or onnxruntime is not installed, or the two differ: the file is then not kept.
     """
-    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"export=onnx needs {' and '.join(missing)}: pip install 'vitexp[export]' brings them.")
+    refuse_without_onnx()
     import onnx
 
     module = _FromPixels(run).eval()
@@ -81,6 +79,13 @@ def export_onnx(run: FinishedRun, path: Path, *, images: NDArray[np.uint8]) -> d
     finally:
         unfinished.unlink(missing_ok=True)
     return {"file": path.name, "opset": OPSET, "bytes": path.stat().st_size, **told}
+
+
+def refuse_without_onnx() -> None:
+    """Raise UserError where a package is missing."""
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"export=onnx needs {' and '.join(missing)}: pip install 'vitexp[export]' brings them.")
 
 
 def _without_bool_eye(model: Any) -> None:

@@ -33,6 +33,15 @@ def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) ->
     The images that timm's net takes are normalized by the mean and std of config.json. Raises UserError for a net that
     timm does not have, and where the logits differ.
     """
+    net = refuse_unknown_to_timm(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(_config(run, net), indent=2, ensure_ascii=False) + "\n")
+    save_file(_weights(net), folder / "model.safetensors", metadata={"format": "pt"})
+    return {"folder": folder.name, **_compared(run, folder, images)}
+
+
+def refuse_unknown_to_timm(run: FinishedRun) -> ViT:
+    """The net, which timm has too. Raises UserError for another."""
     net = run.net
     if not isinstance(net, ViT):
         raise UserError(f"export=timm is for the ViTs of vitexp; {run.config.model.name} is a {type(net).__name__}.")
@@ -42,10 +51,7 @@ def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) ->
                 f"export=timm: timm's ViT has no {key}={value}; only {key}={' or '.join(map(str, plain))} is the same "
                 "there. export=onnx takes every net."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_config(run, net), indent=2, ensure_ascii=False) + "\n")
-    save_file(_weights(net), folder / "model.safetensors", metadata={"format": "pt"})
-    return {"folder": folder.name, **_compared(run, folder, images)}
+    return net
 
 
 def _config(run: FinishedRun, net: ViT) -> dict[str, Any]:
