@@ -1,0 +1,72 @@
+"""Corruptions spoil more with every severity, always in the same way; what is measured of them adds up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitexp.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from vitexp.evaluate.robustness import as_csv, as_markdown, as_numbers, measure_robustness
+from vitexp.evaluate.test_set import open_test_set
+from vitexp.finished_run import load_run
+
+
+def pictures(count: int = 12, *, size: int = 32) -> np.ndarray:
+    """Smooth pictures, as photographs are, with an edge."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:size, :size] / size
+    made = []
+    for _ in range(count):
+        a, b, c = rng.uniform(0, 1, (3, 3))
+        ramp = a * rows[..., None] + b * columns[..., None] + c * (rows > columns)[..., None]
+        made.append((255 * ramp / ramp.max()).astype(np.uint8))
+    return np.stack(made)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("size", [32, 20, 64])
+def test_each_severity_is_further_from_the_image(name: str, size: int) -> None:
+    images = pictures(size=size)
+    before = images.copy()
+    spoilt = [corrupt(images, name, severity) for severity in SEVERITIES]
+    assert all(each.shape == images.shape and each.dtype == np.uint8 for each in spoilt)
+    assert np.array_equal(images, before)
+    distances = [np.abs(each.astype(int) - images).mean() for each in spoilt]
+    assert distances[0] > 0
+    assert (np.diff(distances) > 0).all(), distances
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_an_image_is_spoilt_in_the_same_way_whatever_comes_after_it(name: str) -> None:
+    images = pictures()
+    assert np.array_equal(corrupt(images, name, 3)[:5], corrupt(images[:5], name, 3))
+
+
+def test_images_are_spoilt_each_in_its_own_way() -> None:
+    same = np.repeat(pictures(1), 2, axis=0)
+    for name in ("noise", "occlusion"):
+        one, other = corrupt(same, name, 3)
+        assert not np.array_equal(one, other)
+
+
+def test_jpeg_keeps_the_order_of_colours() -> None:
+    red = np.zeros((1, 32, 32, 3), np.uint8)
+    red[..., 0] = 255
+    assert corrupt(red, "jpeg", 5)[0].mean(axis=(0, 1))[0] > 200
+
+
+def test_the_clean_accuracy_is_that_of_the_same_images_as_prepared(finished: Path) -> None:
+    """All test images, so the accuracy of the run itself: corrupted before CLAHE, and CLAHE done afterwards."""
+    run, test = open_test_set(load_run(finished), ())
+    found = measure_robustness(run, test, images=10_000)
+    assert found.images == len(test.labels)
+    assert found.clean == pytest.approx(run.result["metrics"]["test"]["accuracy"])
+    assert found.examples.shape == (len(CORRUPTIONS), 1 + len(SEVERITIES), 32, 32, 3)
+    told = as_numbers(found)
+    assert told["mean"].keys() == CORRUPTIONS.keys()
+    assert told["mean_of_all"] == pytest.approx(np.mean([*found.accuracy.values()]))
+    assert len(as_csv(found).splitlines()) == 2 + len(CORRUPTIONS) * len(SEVERITIES)
+    assert as_markdown(found).count("\n| ") == 2 + len(CORRUPTIONS)
+    assert measure_robustness(run, test, images=10).images == 10

@@ -1,0 +1,156 @@
+"""The command as a whole: its numbers are those of the run, on whatever data, and the run is left as it was."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from tests.conftest import CONF, result
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES
+from vitexp.data.signs.source import DrawSign
+from vitexp.errors import ConfigError, UserError
+from vitexp.evaluate.evaluation import evaluate
+from vitexp.evaluate.options import Options
+
+WRITTEN = ("evaluation.json", "per_class.csv", "per_class.md", "confusions.csv", "confusion_matrix.png")
+TEST_IMAGES = 2 * 43  # those of TINY
+
+
+@pytest.fixture(scope="module")
+def own(finished: Path) -> dict[str, Any]:
+    """The evaluation on the run's own test set."""
+    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in finished.iterdir() if path.is_file()}
+    told = evaluate(Options(run=str(finished)))
+    after = {path: hashlib.sha256(path.read_bytes()).digest() for path in finished.iterdir() if path.is_file()}
+    assert before == after
+    return told
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same test images as files: in folders named as the classes, and in folders named by their numbers."""
+    root = tmp_path_factory.mktemp("folders")
+    draw = DrawSign(split="test", size=48, seed=0)
+    for index in range(TEST_IMAGES):
+        label = index % 43
+        for kind, name in (("named", GTSRB_CLASSES[label].upper()), ("numbered", f"{label:05d}")):
+            for part in ("train", "test"):
+                folder = root / kind / part / name
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(draw(index)).save(folder / f"{index}.png")
+    return root
+
+
+def test_the_metrics_are_those_of_the_run_exactly(own: dict[str, Any], finished: Path) -> None:
+    recorded, metrics = result(finished)["metrics"]["test"], dict(own["metrics"])
+    assert metrics.pop("loss") == pytest.approx(recorded.pop("loss"), abs=1e-6)  # a sum in another order
+    assert metrics == recorded
+    assert own["data"] == {"name": "signs", "images": TEST_IMAGES, "of_the_run": True, "classes": 43}
+
+
+def test_everything_is_written(own: dict[str, Any], finished: Path) -> None:
+    folder = finished / "evaluation"
+    written = {path.name for path in folder.iterdir()}
+    assert written == {*WRITTEN, "calibration.png", "confident_mistakes.png"}
+    told = json.loads((folder / "evaluation.json").read_text())
+    assert told["environment"]["device"]
+    assert told["seconds"] > 0
+    with open(folder / "per_class.csv") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(int(row["correct"]) for row in rows)
+    assert right / TEST_IMAGES == pytest.approx(told["metrics"]["accuracy"])
+    with open(folder / "confusions.csv") as file:
+        assert right + sum(int(row["count"]) for row in csv.DictReader(file)) == TEST_IMAGES
+
+
+@pytest.mark.parametrize("kind", ["named", "numbered"])
+def test_the_same_images_elsewhere_give_the_same_numbers(
+    own: dict[str, Any], finished: Path, folders: Path, kind: str, tmp_path: Path
+) -> None:
+    """The classes are in another order there, and their names in capitals or numbers."""
+    typed = ("data=folder", f"data.root={folders / kind}", f"data.name={kind}")
+    told = evaluate(Options(run=str(finished), data=typed, out=str(tmp_path)))
+    assert told["data"] == {"name": kind, "images": TEST_IMAGES, "of_the_run": False, "classes": 43}
+    recorded = result(finished)["metrics"]["test"]
+    for name, value in told["metrics"].items():
+        assert value == pytest.approx(recorded[name], abs=2e-3), name  # the batches are others
+    assert told["calibration"]["fitted_on"]["name"] == "signs"
+    assert "result_json" not in told
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_other_data_of_the_same_kind_are_not_the_runs_own(own: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    told = evaluate(Options(run=str(finished), data=("data.test_per_class=1", "data.draw_seed=7"), out=str(tmp_path)))
+    assert told["data"]["images"] == 43
+    assert not told["data"]["of_the_run"]
+    # fitted on the run's own validation images, so other test images do not matter
+    assert told["metrics"]["loss"] != own["metrics"]["loss"]
+    assert told["calibration"]["temperature"] == own["calibration"]["temperature"]
+
+
+def test_where_the_runs_own_data_are_gone_no_temperature_is_fitted(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation"))
+    config = OmegaConf.load(folder / "config.yaml")
+    config.data.source = {"_target_": "vitexp.data.folder.Folder", "root": str(tmp_path / "gone")}
+    OmegaConf.save(config, folder / "config.yaml")
+    with pytest.raises(UserError, match="there is no folder"):
+        evaluate(Options(run=str(folder)))
+    told = evaluate(Options(run=str(folder), data=("data=signs", "data.test_per_class=2", "data.train_per_class=4")))
+    assert told["calibration"]["temperature"] is None
+    assert any("no temperature was fitted" in note for note in told["notes"])
+    recorded = result(finished)["metrics"]["test"]
+    assert told["metrics"]["accuracy"] == recorded["accuracy"]
+    assert (folder / "evaluation" / "on-signs" / "evaluation.json").exists()
+
+
+def test_what_was_measured_before_is_kept(own: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    """As long as it is of the same net and images."""
+    given = {"run": str(finished), "out": str(tmp_path)}
+    first = evaluate(Options(**given, tta=True))
+    again = evaluate(Options(**given))
+    assert again["test_time_augmentation"] == first["test_time_augmentation"]
+    other = evaluate(Options(**given, data=("data.test_per_class=1",)))
+    assert "test_time_augmentation" not in other
+    assert own["largest_difference_to_result_json"] < 1e-6
+
+
+def test_other_classes_are_refused(finished: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(tmp_path / part / name / "1.png")
+    with pytest.raises(UserError, match="2 of the 2 classes of folder are none of the net's 43 \\('cat', 'dog'"):
+        evaluate(Options(run=str(finished), data=("data=folder", f"data.root={tmp_path}")))
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("data.image_size=64", "the net takes images of 32 pixels"),
+        ("data.nonsense=1", "there is no key 'data.nonsense'"),
+        ("data.test_per_class=some", "data.test_per_class=some must be an integer"),
+    ],
+)
+def test_data_that_cannot_be_are_refused(finished: Path, typed: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        evaluate(Options(run=str(finished), data=(typed,)))
+
+
+@pytest.mark.parametrize("arguments", [["run=nowhere"], ["runs=nowhere"], ["data=gtsbr", "run=RUN"]])
+def test_mistakes_are_one_sentence_and_exit_code_2(finished: Path, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "vitexp.evaluate", *(each.replace("RUN", str(finished)) for each in arguments)]
+    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("vitexp: ")
+    assert done.stderr.count("\n") == 1

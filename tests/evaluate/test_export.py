@@ -1,0 +1,163 @@
+"""Other programs get the same net: onnxruntime and timm give torch's logits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tests.conftest import composed
+from vitexp.build import build_net
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES
+from vitexp.errors import UserError
+from vitexp.evaluate import export_onnx as onnx_module
+from vitexp.evaluate.evaluation import evaluate
+from vitexp.evaluate.export_onnx import export_onnx
+from vitexp.evaluate.export_timm import export_timm
+from vitexp.evaluate.options import Options
+from vitexp.finished_run import FinishedRun, load_run
+
+TINY_VIT = ["model=vit_tiny", "model.dim=16", "model.depth=2", "model.num_heads=2", "model.patch_size=8"]
+MODELS = {
+    "vit_tiny": TINY_VIT,
+    "conv": [*TINY_VIT, "model.stem=conv", "model.pool=gap"],
+    "shifted": [*TINY_VIT, "model.stem=shifted", "model.pool=seqpool", "model.lsa=true", "model.head=mlp"],
+    "simple_cnn": ["model=simple_cnn"],
+}
+PLAIN = {
+    "cls": [],
+    "gap": ["model.pool=gap", "model.qk_norm=true", "model.layer_scale=0.1"],
+    "sincos": ["model.position_embedding=sincos", "model.registers=2", "model.mlp_ratio=2"],
+    "nowhere": ["model.position_embedding=none"],
+}
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
+def untrained(*overrides: str) -> FinishedRun:
+    """A net as if from a run, with weights that make logits differ by more than rounding."""
+    config = composed(*overrides)
+    torch.manual_seed(0)
+    net = build_net(config, num_classes=43).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return FinishedRun(
+        folder=Path("nowhere"),
+        config=config,
+        result={},
+        net=net,
+        classes=list(GTSRB_CLASSES),
+        image_size=32,
+        mean=torch.tensor([0.3, 0.4, 0.5]),
+        std=torch.tensor([0.2, 0.25, 0.3]),
+    )
+
+
+def float32(run: FinishedRun, pictures: np.ndarray) -> torch.Tensor:
+    with torch.no_grad():
+        return run.net(run.prepared(pictures))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_onnxruntime_gives_the_same_logits_for_any_batch(model: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    run = untrained(*MODELS[model])
+    told = export_onnx(run, tmp_path / "model.onnx", images=images(5))
+    assert told["largest_difference"] < 1e-3
+    assert told["same_predictions"] == told["images_compared"] == 5
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    for count in (1, 3, 17):
+        [logits] = session.run(None, {"images": images(count)})
+        np.testing.assert_allclose(logits, float32(run, images(count)).numpy(), atol=1e-3, rtol=1e-3)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["classes"]) == run.classes
+    assert [step["_target_"] for step in json.loads(facts["prepare"])][-1] == "albumentations.CLAHE"
+
+
+def test_a_file_that_differs_is_refused_and_not_kept(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnx_module, "TOLERANCE", -1.0)
+    with pytest.raises(UserError, match="differs from torch by"):
+        export_onnx(load_run(finished), tmp_path / "model.onnx", images=images(3))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_one_sentence(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_spec(name: str) -> ModuleSpec | None:
+        return None if name == "onnxruntime" else ModuleSpec(name, None)
+
+    monkeypatch.setattr(onnx_module, "find_spec", find_spec)
+    with pytest.raises(UserError, match=r"export=onnx needs onnxruntime: pip install 'vitexp\[export\]' brings them."):
+        export_onnx(load_run(finished), tmp_path / "model.onnx", images=images(3))
+
+
+@pytest.mark.parametrize("model", PLAIN)
+def test_timm_loads_the_folder_and_gives_the_same_logits(model: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    run = untrained(*TINY_VIT, *PLAIN[model])
+    told = export_timm(run, tmp_path / "timm", images=images(4))
+    assert told["images_compared"] == 4
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    with torch.no_grad():
+        logits = theirs(run.prepared(images(6)))
+    torch.testing.assert_close(logits, float32(run, images(6)), atol=1e-4, rtol=0)
+    assert theirs.pretrained_cfg["mean"] == pytest.approx(run.mean.tolist())
+    assert theirs.pretrained_cfg["input_size"] == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([*TINY_VIT, "model.stem=conv"], "timm's ViT has no stem=conv; only stem=patch"),
+        ([*TINY_VIT, "model.pool=seqpool"], "has no pool=seqpool; only pool=cls or gap"),
+        (["model=simple_cnn"], "simple_cnn is a SimpleCNN"),
+    ],
+)
+def test_a_net_that_timm_does_not_have_is_refused(overrides: list[str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        export_timm(untrained(*overrides), tmp_path / "timm", images=images(2))
+    assert not (tmp_path / "timm").exists()
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_measured(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation"))
+    config = OmegaConf.load(folder / "config.yaml")
+    config.model.lsa = True  # its temperatures are weights, so they are added
+    OmegaConf.save(config, folder / "config.yaml")
+    weights = load_run(finished).net.state_dict()
+    scales = {f"blocks.{block}.attn.scale": torch.ones(2, 1, 1) for block in range(2)}
+    with safe_open(finished / "model.safetensors", "pt") as file:
+        save_file({**weights, **scales}, folder / "model.safetensors", metadata=file.metadata())
+    with pytest.raises(UserError, match="timm's ViT has no lsa=True"):
+        evaluate(Options(run=str(folder), export=("timm",)))
+    assert not (folder / "evaluation").exists()
+
+
+def test_the_command_exports_beside_the_numbers(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("timm")
+    told: dict[str, Any] = evaluate(
+        Options(run=str(finished), out=str(tmp_path), export=("onnx", "timm"), tta=True, latency=True)
+    )
+    assert {path.name for path in (tmp_path / "timm").iterdir()} == {"config.json", "model.safetensors"}
+    assert (tmp_path / "model.onnx").stat().st_size == told["export"]["onnx"]["bytes"]
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written["export"].keys() == {"onnx", "timm"}
+    assert [row["batch_size"] for row in written["latency"]] == [1, 8, 32, 128, 512]
+    assert written["test_time_augmentation"]["metrics"].keys() == written["metrics"].keys()

@@ -1,0 +1,44 @@
+"""Views of an image, and the mean over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vitexp.evaluate.predict import predict
+from vitexp.evaluate.test_set import open_test_set
+from vitexp.evaluate.tta import predict_views, views
+from vitexp.finished_run import load_run
+
+
+def test_views_are_the_image_moved_by_a_pixel(finished: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    moved = {name: change(image) for name, change in views(load_run(finished)).items()}
+    assert list(moved) == ["as it is", "left", "right", "up", "down"]
+    assert np.array_equal(moved["as it is"], image)
+    assert np.array_equal(moved["left"][:, :, :-1], image[:, :, 1:])
+    assert np.array_equal(moved["right"][:, :, 1:], image[:, :, :-1])
+    assert np.array_equal(moved["up"][:, :-1], image[:, 1:])
+    assert np.array_equal(moved["down"][:, 1:], image[:, :-1])
+    assert np.array_equal(moved["down"][:, 0], image[:, 0])  # what comes in repeats the edge
+
+
+def test_only_a_net_that_was_trained_on_mirrored_images_gets_them(finished: Path) -> None:
+    run = load_run(finished)
+    run.config.augment = {"_target_": "vitexp.data.augment.NaturalAugment", "flip_prob": 0.5}
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    assert len(views(run)) == 10
+    assert np.array_equal(views(run)["as it is, mirrored"](image), image[:, :, ::-1])
+    run.config.augment.flip_prob = 0.0
+    assert len(views(run)) == 5
+
+
+def test_the_probabilities_are_the_mean_over_the_views(finished: Path) -> None:
+    run, test = open_test_set(load_run(finished), ())
+    part = test.images.part(np.arange(10))
+    each = [predict(run, part, change=change).softmax(dim=1) for change in views(run).values()]
+    mean = predict_views(run, part)
+    torch.testing.assert_close(mean, sum(each) / len(each))  # type: ignore[operator]
+    assert not torch.allclose(mean, each[0])

@@ -1,0 +1,1 @@
+"""What a finished run is worth: exact metrics on its own or another test set, and how they come about."""

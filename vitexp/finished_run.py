@@ -1,0 +1,156 @@
+"""A finished run, to be looked at or measured again."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from yaml import YAMLError
+
+from vitexp.build import build_datamodule, build_net
+from vitexp.data.datamodule import ImageDataModule
+from vitexp.errors import ConfigError, UserError, one_line
+from vitexp.hardware import resolve_precision
+
+_CONF = Path(__file__).parents[1] / "conf"
+_CACHE = "VITEXP_CACHE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """The net of a run folder with its weights, in evaluation mode, and what is needed to feed it.
+
+    config: what the run was started with; keys that have come since then have today's defaults.
+    mean, std: float32 [3], of values in [0, 1].
+    """
+
+    folder: Path
+    config: DictConfig
+    result: dict[str, Any]
+    net: nn.Module
+    classes: list[str]
+    image_size: int
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    @property
+    def precision(self) -> str:
+        """Lightning's name for the precision in which the run's test computes on this device."""
+        precision = resolve_precision(self.config.trainer.precision, self.device)
+        return "32-true" if precision == "16-mixed" and self.device.type != "cuda" else precision
+
+    def prepared(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Images uint8 [B, S, S, 3] as the net takes them: float [B, 3, S, S], normalized, on the device of the net."""
+        unit = torch.as_tensor(images, device=self.device).permute(0, 3, 1, 2).contiguous().float() / 255.0
+        return (unit - self.mean.to(self.device).view(3, 1, 1)) / self.std.to(self.device).view(3, 1, 1)
+
+    @torch.inference_mode()
+    def logits(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
+        """float32 [B, C] of images uint8 [B, S, S, 3], in the precision of the run's test.
+
+        In batches of its size, on the same kind of device and not compiled, they are the same to the last bit.
+        """
+        prepared = self.prepared(images).contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            return self.net(prepared).float()  # type: ignore[no-any-return]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    @cached_property
+    def data(self) -> ImageDataModule:
+        """The data set of the run, set up. Raises UserError where it is not there."""
+        datamodule, _ = build_datamodule(self.config)
+        datamodule.setup()
+        return datamodule
+
+
+def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> FinishedRun:
+    """Load a run folder from its config.yaml, result.json and model.safetensors.
+
+    The weights are read as numbers only; the net is built from the class that config.yaml names, as training would.
+    Raises UserError where `folder` is no completed run, or its parts do not belong together.
+    """
+    folder = Path(folder).expanduser().resolve()
+    try:
+        config = OmegaConf.load(folder / "config.yaml")
+        result = json.loads((folder / "result.json").read_text())
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            header = json.loads(file.metadata()["vitexp"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        classes, image_size = list(header["classes"]), int(header["image_size"])
+        mean, std = torch.tensor(header["mean"]), torch.tensor(header["std"])
+        status = result["status"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{folder} is no finished run: config.yaml, result.json and model.safetensors are needed ({error})."
+        ) from error
+    if status != "completed":
+        raise UserError(f"the run {folder} is {status}, not completed; train.py resume={folder} goes on with it.")
+    if not isinstance(config, DictConfig) or "model" not in config or "data" not in config:
+        raise UserError(f"{folder / 'config.yaml'} is no configuration of train.py: it has no model and data.")
+    config = _with_todays_defaults(config)
+    net = build_net(config, num_classes=len(classes))
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = one_line(str(error).partition("\n")[2] or str(error))
+        raise UserError(f"the weights in {folder} do not fit the model of its config.yaml: {reason}") from error
+    return FinishedRun(
+        folder=folder,
+        config=config,
+        result=result,
+        net=net.to(device).eval(),
+        classes=classes,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+    )
+
+
+def _with_todays_defaults(config: DictConfig) -> DictConfig:
+    """`config`, and beneath it what conf says now of keys that an older version of train.py did not know.
+
+    Prepared images are cached where VITEXP_CACHE says, if it does: the run may come from another machine.
+    """
+    today = OmegaConf.load(_CONF / "train.yaml")
+    assert isinstance(today, DictConfig)
+    defaults = {section: today[section] for section in ("data", "training", "checkpoint")}
+    defaults["trainer"] = OmegaConf.load(_CONF / "trainer" / "auto.yaml")
+    merged = OmegaConf.merge(OmegaConf.create({"seed": 0, **defaults}), config)
+    assert isinstance(merged, DictConfig)
+    merged.data.cache_dir = os.environ.get(_CACHE) or merged.data.cache_dir
+    return merged
+
+
+def newest_run(log_dir: Path | str = "logs") -> Path:
+    """The folder of the run under `log_dir` that was completed last. Raises ConfigError where there is none."""
+    completed = []
+    logs = Path(log_dir).expanduser()
+    for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
+        try:
+            result = json.loads(file.read_text())
+            if result["status"] == "completed" and (file.parent / "model.safetensors").exists():
+                completed.append((str(result["finished_at"]), file.parent))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    if not completed:
+        raise ConfigError(f"there is no finished run under {log_dir}; python train.py makes one in a few minutes.")
+    return max(completed)[1]
