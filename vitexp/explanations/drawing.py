@@ -86,8 +86,8 @@ def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: in
 
 def _title(explainer: Explainer, about: Shown) -> str:
     if about.explained == about.predicted:
-        return "What speaks for the predicted class"
-    return f"What speaks for “{explainer.run.classes[about.explained[0]]}”"
+        return "Explanations of the predicted class"
+    return f"Explanations of “{explainer.run.classes[about.explained[0]]}”"
 
 
 def _classes(explainer: Explainer, about: Shown) -> Figure:
@@ -98,7 +98,7 @@ def _classes(explainer: Explainer, about: Shown) -> Figure:
     maps = [explainer.maps(method, about.images, order[:, place].tolist()) for place in range(order.shape[1])]
     names = explainer.run.classes
     return figures.map_grid(
-        title=f"{NAMES[method]} for the most probable classes",
+        title=f"The most probable classes: {NAMES[method]}",
         images=about.images,
         maps=[[each[index] for each in maps] for index in range(len(about.images))],
         columns=[f"choice {place + 1}" for place in range(order.shape[1])],

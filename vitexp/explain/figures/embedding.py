@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from vitexp.explain.figures.pictures import dpi_for, show_image
@@ -67,36 +68,34 @@ def embedding_map(
         raise ValueError(f"need as many of everything, and at least one; got {lengths}, {len(points)}, {len(labels)}")
     across = 1 + neighbours.shape[1]
     side = min(1.2, (WIDTH - 2 * MARGIN - (across - 1) * _GAP) / across)
-    letters = columns_in(side, SMALL_SIZE)
-    row_height = side * images.shape[1] / images.shape[2] + 4 * _LINE + 0.1
-    below = TITLE_HEIGHT + _PLANE + 0.15
-    height = below + 0.25 + len(images) * row_height
-    figure = new_figure(
-        height=height, title=f"Embeddings of {len(points):,} training images ({method})", dpi=dpi_for(images)
-    )
+    tall = side * images.shape[1] / images.shape[2]
+    texts = [
+        [f"★ {row + 1}  {name}", *(f"{each:.3f} {class_names[label]}" for each, label in zip(*near, strict=True))]
+        for row, (name, near) in enumerate(zip(names, zip(alike, neighbour_labels, strict=True), strict=True))
+    ]
+    texts = [[wrap(text, columns=columns_in(side, SMALL_SIZE)) for text in row] for row in texts]
+    heights = [tall + max(text.count("\n") + 1 for text in row) * _LINE + 0.14 for row in texts]
+    top = TITLE_HEIGHT + _PLANE + 0.35
+    title = f"Embeddings of {len(points):,} training images ({method})"
+    figure = new_figure(height=top + sum(heights), title=title, dpi=dpi_for(images))
     plane = place(figure, left=MARGIN + 0.02, top=TITLE_HEIGHT, width=_PLANE, height=_PLANE)
-    _draw_plane(plane, points, labels, stars, class_names, _of_interest(labels, neighbour_labels, len(class_names)))
+    _draw_plane(plane, points, labels, stars, class_names, _of_interest(neighbour_labels, len(class_names)))
     for row, image in enumerate(images):
-        top = below + 0.2 + row * row_height
-        tall = side * image.shape[0] / image.shape[1]
-        for column in range(across):
-            axes = place(figure, left=MARGIN + column * (side + _GAP), top=top, width=side, height=tall)
+        for column, picture in enumerate([image, *neighbours[row]]):
+            left = MARGIN + column * (side + _GAP)
+            axes = place(figure, left=left, top=top + sum(heights[:row]), width=side, height=tall)
             bare(axes)
+            show_image(axes, picture)
+            axes.set_xlabel(texts[row][column], fontsize=SMALL_SIZE, color=STYLE["ink"], labelpad=3)
             if column == 0:
-                show_image(axes, image)
                 frame(axes, STYLE["ink"], width=1.5)
-                text = f"★ {row + 1}  {names[row]}"
-            else:
-                show_image(axes, neighbours[row, column - 1])
-                text = f"{alike[row, column - 1]:.3f} {class_names[neighbour_labels[row, column - 1]]}"
-            axes.set_xlabel(wrap(text, columns=letters), fontsize=SMALL_SIZE, color=STYLE["ink"], labelpad=3)
             if row == 0 and column == 1:
                 words = "nearest training images, with cosine similarity"
                 axes.set_title(words, loc="left", fontsize=TEXT_SIZE, color=STYLE["ink"], pad=3)
     return finish(figure)
 
 
-def _of_interest(labels: NDArray[np.integer], nearby: NDArray[np.integer], classes: int) -> list[int]:
+def _of_interest(nearby: NDArray[np.integer], classes: int) -> list[int]:
     """The classes in colour: all where they are few, else those of the neighbours, the most frequent first."""
     if classes <= len(_COLOURS):
         return list(range(classes))
@@ -130,7 +129,7 @@ def _draw_plane(
         axes.scatter(
             star[0], star[1], s=240, marker="*", color="white", edgecolors=STYLE["ink"], linewidths=1.2, zorder=3
         )
-        axes.annotate(
+        number = axes.annotate(
             str(index + 1),
             (float(star[0]), float(star[1])),
             xytext=(9, 4),
@@ -140,6 +139,7 @@ def _draw_plane(
             color=STYLE["ink"],
             zorder=4,
         )
+        number.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=STYLE["rule"])
     axes.margins(0.06)

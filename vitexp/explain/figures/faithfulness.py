@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +25,8 @@ from vitexp.explain.figures.style import (
 
 # After Okabe and Ito 2008; what has none of its own is grey.
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999")
-_LEFT: Final = 0.5
+_LEFT: Final = 0.62
+_SIDE: Final = 3.0
 _BETWEEN: Final = 0.35
 
 
@@ -45,14 +46,14 @@ def faithfulness_curves(
     images = len(next(iter(deletion.values())))
     width = (WIDTH - _LEFT - _BETWEEN - MARGIN - 0.1) / 2
     figure = new_figure(
-        height=TITLE_HEIGHT + 0.25 + 3.1 + 0.5, title=f"Which explanation is faithful, on {images:,} images"
+        height=TITLE_HEIGHT + 0.25 + _SIDE + 1.25, title=f"Which explanation is faithful, on {images:,} images"
     )
     top = TITLE_HEIGHT + 0.25
-    left = place(figure, left=_LEFT, top=top, width=width, height=3.1)
-    _curves(left, deletion, "Deletion: lower is better", "share of the image covered", legend="upper right", best=1)
+    left = place(figure, left=_LEFT, top=top, width=width, height=_SIDE)
+    _curves(left, deletion, "Deletion: lower is better", "share of the image covered", best=1)
     left.set_ylabel("probability of the predicted class", fontsize=SMALL_SIZE, color=STYLE["muted"])
-    right = place(figure, left=_LEFT + width + _BETWEEN, top=top, width=width, height=3.1)
-    _curves(right, insertion, "Insertion: higher is better", "share of the image shown", legend="lower right", best=-1)
+    right = place(figure, left=_LEFT + width + _BETWEEN, top=top, width=width, height=_SIDE)
+    _curves(right, insertion, "Insertion: higher is better", "share of the image shown", best=-1)
     right.set_yticklabels([])
     return finish(figure)
 
@@ -63,7 +64,6 @@ def _curves(
     title: str,
     x_label: str,
     *,
-    legend: Literal["upper right", "lower right"],
     best: int,
 ) -> None:
     """`best`: 1 where the smallest area comes first in the legend, -1 where the largest does."""
@@ -85,5 +85,12 @@ def _curves(
     axes.spines[["left", "bottom"]].set_color(STYLE["rule"])
     axes.tick_params(labelsize=SMALL_SIZE, labelcolor=STYLE["muted"], color=STYLE["rule"])
     axes.legend(
-        loc=legend, fontsize=SMALL_SIZE, labelcolor=STYLE["ink"], frameon=True, edgecolor="none", framealpha=0.85
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.14),
+        ncols=2,
+        fontsize=SMALL_SIZE,
+        labelcolor=STYLE["ink"],
+        frameon=False,
+        handlelength=1.4,
+        columnspacing=1.0,
     )

@@ -41,7 +41,7 @@ def head_diversity(
     layers, heads = distance.shape
     if entropy.shape != (layers, heads) or apart.shape != (layers * heads,) * 2:
         raise ValueError(f"distance {distance.shape}, entropy {entropy.shape} and {apart.shape} are not of one net")
-    figure = new_figure(height=TITLE_HEIGHT + 2 * _SIDE + 1.25, title="How the heads differ")
+    figure = new_figure(height=TITLE_HEIGHT + 2 * _SIDE + 0.95, title="How the heads differ")
     right = WIDTH - MARGIN - _SIDE - 0.1
     top = TITLE_HEIGHT + 0.25
     far = place(figure, left=_LEFT, top=top, width=_SIDE, height=_SIDE)
@@ -72,6 +72,7 @@ def _dots(axes: Axes, values: NDArray[np.floating], title: str) -> None:
     where = np.arange(1, layers + 1)
     axes.plot(where, values.mean(axis=1), color=STYLE["rule"], linewidth=2, zorder=1)
     axes.scatter(where.repeat(heads), values.ravel(), s=22, color=STYLE["train"], alpha=0.8, linewidths=0, zorder=2)
+    axes.set_xlim(0.5, layers + 0.5)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(axes, title, "layer")
