@@ -70,7 +70,7 @@ def test_patches_apart(size: int, patch: int) -> None:
     figure = exploded_patches(images=pictures, patches=image_patches(pictures, patch_size=patch), names=names(3))
     check(figure)
     side = size // patch
-    assert figure.texts[0].get_text() == f"Cut into {side} × {side} patches of {patch} × {patch} pixels"
+    assert figure.texts[0].get_text() == f"A token for each of {side} × {side} patches of {patch} × {patch} pixels"
     exploded = np.asarray(figure.axes[1].images[0].get_array())
     white = (exploded == 255).all(axis=(1, 2)).sum()
     assert (white > 0) == (side > 1)

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vitexp.explain.calls import calls_of
+
 Method = Literal["pca", "tsne", "umap"]
 _PACKAGES: dict[Method, str] = {"pca": "numpy", "tsne": "sklearn", "umap": "umap"}
 
@@ -30,16 +32,12 @@ def embeddings(net: nn.Module, head: nn.Module, images: Tensor, *, batch_size: i
     Raises:
         ValueError: the net does not call `head`.
     """
-    entered: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda module, arguments: entered.append(arguments[0]))
-    try:
+    with calls_of(head) as calls:
         for some in torch.split(images, batch_size):
             net(some)
-    finally:
-        handle.remove()
-    if not entered:
+    if not calls:
         raise ValueError("the net does not call that layer")
-    return np.asarray(torch.cat(entered).float().cpu().numpy(), dtype=np.float32)
+    return np.asarray(torch.cat([given for given, _ in calls]).float().cpu().numpy(), dtype=np.float32)
 
 
 def in_plane(

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vitexp.explain.calls import calls_of
+
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> NDArray[np.float32]:
     """Where a layer holds what speaks for the class: float32 [B, h, w], 0 or more.
@@ -42,18 +44,14 @@ def record(net: nn.Module, layer: nn.Module, images: Tensor, classes: Sequence[i
         IndexError: there is no such class.
         ValueError: the net does not call `layer`, or there are not as many classes as images.
     """
-    outputs: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda module, arguments, output: outputs.append(output))
-    try:
-        with torch.enable_grad():
-            # the images need a gradient so that there is one at the layer even where all weights are frozen
-            score = class_scores(net(images.detach().requires_grad_()), classes).sum()
-    finally:
-        handle.remove()
-    if not outputs:
+    with torch.enable_grad(), calls_of(layer) as calls:
+        # the images need a gradient so that there is one at the layer even where all weights are frozen
+        score = class_scores(net(images.detach().requires_grad_()), classes).sum()
+    if not calls:
         raise ValueError("the net does not call that layer")
-    [gradient] = torch.autograd.grad(score, outputs[-1:])
-    return outputs[-1].detach(), gradient
+    _, output = calls[-1]
+    [gradient] = torch.autograd.grad(score, [output])
+    return output.detach(), gradient
 
 
 def token_grid(tokens: Tensor, *, prefix_tokens: int, grid_size: int) -> Tensor:

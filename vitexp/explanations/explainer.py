@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,13 +38,14 @@ _AT_ONCE = 32
 class Explainer:
     """Explanations of the net of `run`. Prepared images uint8 [B, S, S, 3] in, arrays out.
 
-    Holds nothing of the images that it is asked about, so several people can ask at once.
+    Keeps nothing of the images that it is asked about: several threads can ask at once.
     """
 
     def __init__(self, run: FinishedRun) -> None:
         self.run = run
         self.net = run.net
         self.vit = run.net if isinstance(run.net, ViT) else None
+        self._grad_cam_layer = self._find_grad_cam_layer()
 
     @property
     def methods(self) -> list[str]:
@@ -140,8 +140,7 @@ class Explainer:
         activations, gradients = (token_grid(each, **grid) for each in recorded)
         return grad_cam(activations, gradients)
 
-    @cached_property
-    def _grad_cam_layer(self) -> nn.Module:
+    def _find_grad_cam_layer(self) -> nn.Module:
         """Of a ViT with a class token what the last attention reads, because no patch is read after it; of one that
         pools its patches the last block; of other nets the last map."""
         if self.vit is None:

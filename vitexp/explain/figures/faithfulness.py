@@ -44,7 +44,7 @@ def faithfulness_curves(
     if list(deletion) != list(insertion) or not 1 <= len(deletion) <= len(_COLOURS):
         raise ValueError(f"need the same names, 1 to {len(_COLOURS)}; got {list(deletion)} and {list(insertion)}")
     images = len(next(iter(deletion.values())))
-    width = (WIDTH - _LEFT - _BETWEEN - MARGIN - 0.1) / 2
+    width = (WIDTH - _LEFT - _BETWEEN - MARGIN - 0.2) / 2
     figure = new_figure(
         height=TITLE_HEIGHT + 0.25 + _SIDE + 1.25, title=f"Which explanation is faithful, on {images:,} images"
     )

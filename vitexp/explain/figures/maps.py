@@ -28,11 +28,10 @@ from vitexp.explain.figures.style import (
 
 # Inches.
 _GAP: Final = 0.06
-_LARGEST_CELL: Final = 1.35
+_LARGEST_CELL: Final = 1.6
 _GUTTER: Final = 0.62
 _LINE: Final = 1.3 * SMALL_SIZE / 72
-# Columns narrower than this many letters carry no captions that could be read.
-_LINES: Final = 4
+_LINES: Final = 4  # of a caption
 
 
 def map_grid(

@@ -33,7 +33,7 @@ _FILTER_GAP: Final = 0.12
 
 
 def exploded_patches(*, images: NDArray[np.uint8], patches: NDArray[np.uint8], names: Sequence[str]) -> Figure:
-    """Each image, and the patches that it is cut into, moved apart.
+    """Each image, and the patches that its tokens stand for, moved apart. (A convolutional stem sees a little beyond.)
 
     Args:
         images: uint8 [N, H, W, 3].
@@ -51,7 +51,7 @@ def exploded_patches(*, images: NDArray[np.uint8], patches: NDArray[np.uint8], n
     pair = _IMAGE + _BETWEEN + _EXPLODED * min(1.0, columns / rows)
     figure = new_figure(
         height=TITLE_HEIGHT + len(images) * (_EXPLODED + _BETWEEN),
-        title=f"Cut into {rows} × {columns} patches of {side} × {side} pixels",
+        title=f"A token for each of {rows} × {columns} patches of {side} × {side} pixels",
     )
     letters = columns_in(_IMAGE, SMALL_SIZE)
     for index, (image, cut, name) in enumerate(zip(images, patches, names, strict=True)):
