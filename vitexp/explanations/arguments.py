@@ -16,7 +16,7 @@ class Arguments:
     run: str = ""
     run2: str = ""
     image: str = ""
-    images: int = 200
+    images: int = 100
     shown: int = 5
     embedded: int = 2000
     layer: int = 0

@@ -1,6 +1,6 @@
 """Every explanation of a finished run, as pictures and as a table.
 
-    python -m vitexp.explain [run=FOLDER] [run2=FOLDER] [image=FILE] [images=200] [shown=5] [embedded=2000]
+    python -m vitexp.explain [run=FOLDER] [run2=FOLDER] [image=FILE] [images=100] [shown=5] [embedded=2000]
                              [layer=L] [head=H] [class=NAME]
 
 run: the newest run under logs/ where it is not given. run2: another run with the same classes, to be laid beside it.
