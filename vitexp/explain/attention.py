@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,15 +30,54 @@ def cls_attention(
         IndexError: there is no such layer.
         ValueError: the number of tokens does not fit the grid, or there is a class token but no prefix.
     """
-    attention = weights[layer].detach().float().mean(dim=1)  # (B, T, T)
+    [maps] = head_attention(
+        [weights[layer]], prefix_tokens=prefix_tokens, has_cls=has_cls, grid_size=grid_size
+    ).swapaxes(0, 1)
+    return np.asarray(maps.mean(axis=1))
+
+
+def head_attention(
+    weights: Sequence[Tensor], *, prefix_tokens: int, has_cls: bool, grid_size: int
+) -> NDArray[np.float32]:
+    """The same for every layer and head: float32 [B, layers, heads, g, g]. Arguments as in `cls_attention`."""
+    maps = []
+    for layer in weights:
+        attention = layer.detach().float()
+        shares = read_shares(attention, prefix_tokens=prefix_tokens, has_cls=has_cls, grid_size=grid_size)
+        maps.append(patch_map(shares @ attention, prefix_tokens=prefix_tokens, grid_size=grid_size))
+    return np.stack(maps, axis=1)
+
+
+def read_shares(attention: Tensor, *, prefix_tokens: int, has_cls: bool, grid_size: int) -> Tensor:
+    """What share of the output each token is, as far as the pooling goes: float32 [T], summing to 1.
+
+    All of it is the class token where there is one; else every patch has the same share. A learned pooling is taken
+    for a mean as well.
+
+    Args:
+        attention: [..., T, T]; only its shape and device matter.
+
+    Raises:
+        ValueError: as in `cls_attention`.
+    """
     tokens = prefix_tokens + grid_size**2
-    if attention.shape[1:] != (tokens, tokens):
+    if attention.shape[-2:] != (tokens, tokens):
         raise ValueError(
             f"attention is over {attention.shape[-1]} tokens, but {prefix_tokens} prefix tokens and "
             f"{grid_size} x {grid_size} patches make {tokens}"
         )
     if has_cls and prefix_tokens == 0:
         raise ValueError("a class token is one of the prefix tokens, but prefix_tokens is 0")
-    queries = attention[:, 0] if has_cls else attention[:, prefix_tokens:].mean(dim=1)  # (B, T)
-    maps = queries[:, prefix_tokens:].reshape(-1, grid_size, grid_size)
-    return np.asarray(maps.cpu().numpy(), dtype=np.float32)
+    shares = torch.zeros(tokens, device=attention.device)
+    if has_cls:
+        shares[0] = 1.0
+    else:
+        shares[prefix_tokens:] = 1.0 / grid_size**2
+    return shares
+
+
+def patch_map(values: Tensor, *, prefix_tokens: int, grid_size: int) -> NDArray[np.float32]:
+    """The patches' part of values that tokens have, where the patches lie: [..., T] to float32 [..., g, g]."""
+    patches = values.detach()[..., prefix_tokens:].float()
+    grid = patches.reshape(*patches.shape[:-1], grid_size, grid_size)
+    return np.asarray(grid.cpu().numpy(), dtype=np.float32)

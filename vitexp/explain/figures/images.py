@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vitexp.explain.figures.pictures import dpi_for, show_image, show_map, show_overlay
 from vitexp.explain.figures.style import (
-    DPI,
     MARGIN,
     SMALL_SIZE,
     STYLE,
@@ -36,8 +36,6 @@ _LINE: Final = 1.25 * SMALL_SIZE / 72
 _HEADING: Final = 0.25
 # Letters of small text below one image.
 _COLUMNS: Final = columns_in(_CELL, SMALL_SIZE)
-# Larger images are photographs, whose PNG grows with every dot.
-_SMALL_IMAGE: Final = 64
 
 
 def attention_maps(
@@ -60,8 +58,7 @@ def attention_maps(
     cell_height = _cell_height(images)
     rows = [captions[start : start + _A_ROW] for start in range(0, len(captions), _A_ROW)]
     heights = [_text_height(row) + 3 * (cell_height + _GAP) for row in rows]
-    figure = new_figure(height=TITLE_HEIGHT + sum(heights) + MARGIN, title="Where the model looks", dpi=_dpi(images))
-    extent = (0, images.shape[2], images.shape[1], 0)
+    figure = new_figure(height=TITLE_HEIGHT + sum(heights) + MARGIN, title="Where the model looks", dpi=dpi_for(images))
     for index, (image, attention) in enumerate(zip(images, maps, strict=True)):
         row, column = divmod(index, _A_ROW)
         top = TITLE_HEIGHT + sum(heights[:row]) + _text_height(rows[row])
@@ -70,12 +67,9 @@ def attention_maps(
         )
         colour = STYLE["right"] if truth[index] == predicted[index] else STYLE["wrong"]
         picture.set_title(captions[index], fontsize=SMALL_SIZE, color=colour, pad=3)
-        _show(picture, image)
-        plain.imshow(attention, cmap="magma", extent=extent, interpolation="nearest")
-        # Grey below, so that all colour is attention; stretched, because many street photographs are nearly black.
-        grey = image.astype(np.float64) @ (0.299, 0.587, 0.114)
-        overlay.imshow(grey, cmap="gray", extent=extent, interpolation=_interpolation(image))
-        overlay.imshow(attention, cmap="magma", extent=extent, interpolation="bicubic", alpha=0.55)
+        show_image(picture, image)
+        show_map(plain, attention, size=image.shape[:2])
+        show_overlay(overlay, attention, image)
     return finish(figure)
 
 
@@ -99,7 +93,7 @@ def sample_predictions(
     groups = [group for group in (("Right", right, STYLE["right"]), ("Wrong", wrong, STYLE["wrong"])) if group[1]]
     grids = [_grid_height(images, [captions[index] for index in members]) for _, members, _ in groups]
     height = TITLE_HEIGHT + sum(grids) + len(grids) * _HEADING + MARGIN
-    figure = new_figure(height=height, title="Sample predictions", dpi=_dpi(images))
+    figure = new_figure(height=height, title="Sample predictions", dpi=dpi_for(images))
     top = TITLE_HEIGHT
     for (words, members, colour), grid_height in zip(groups, grids, strict=True):
         heading(figure, words, top=top, size=TEXT_SIZE, colour=colour)
@@ -107,6 +101,36 @@ def sample_predictions(
         chosen = [captions[index] for index in members]
         _image_grid(figure, images[members], chosen, top=top, text_colour=colour, frame_colour=colour)
         top += grid_height
+    return finish(figure)
+
+
+def confident_mistakes(
+    *,
+    images: NDArray[np.uint8],
+    truth: Sequence[str],
+    predicted: Sequence[str],
+    confidence: Sequence[float],
+    errors: int,
+    of: int,
+) -> Figure:
+    """Wrong predictions with their confidence, in the order given; five a row.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        truth, predicted: N class names each.
+        confidence: N probabilities of the predicted class.
+        errors, of: how many images are wrong, of how many in all.
+
+    Raises:
+        ValueError: the arguments are not of one length, or empty.
+    """
+    _check_lengths(images, truth, predicted, confidence)
+    captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
+    height = TITLE_HEIGHT + _grid_height(images, captions) + MARGIN
+    title = f"The most confident of the {errors:,} mistakes on {of:,} images"
+    figure = new_figure(height=height, title=title, dpi=dpi_for(images))
+    colour = STYLE["wrong"]
+    _image_grid(figure, images, captions, top=TITLE_HEIGHT, text_colour=colour, frame_colour=colour)
     return finish(figure)
 
 
@@ -124,7 +148,7 @@ def augmented_batch(*, images: NDArray[Any], labels: Sequence[str]) -> Figure:
     _check_lengths(images, labels)
     captions = ["\n".join(wrap(part, columns=_COLUMNS) for part in label.split(" / ")) for label in labels]
     height = TITLE_HEIGHT + _grid_height(images, captions) + MARGIN
-    figure = new_figure(height=height, title="A batch as the network sees it", dpi=_dpi(images))
+    figure = new_figure(height=height, title="A batch as the network sees it", dpi=dpi_for(images))
     shown = _displayable(images)
     _image_grid(figure, shown, captions, top=TITLE_HEIGHT, text_colour=STYLE["ink"], frame_colour=STYLE["rule"])
     return finish(figure)
@@ -175,7 +199,7 @@ def _image_grid(
         row, column = divmod(index, _A_ROW)
         above = _grid_height(images, captions[: row * _A_ROW])
         axes = _cell(figure, column=column, top=top + above, height=_cell_height(images))
-        _show(axes, image)
+        show_image(axes, image)
         frame(axes, frame_colour, width=1.5)
         axes.set_xlabel(caption, fontsize=SMALL_SIZE, color=text_colour, labelpad=3)
 
@@ -184,19 +208,6 @@ def _cell(figure: Figure, *, column: int, top: float, height: float) -> Axes:
     axes = place(figure, left=MARGIN + column * (_CELL + _GAP), top=top, width=_CELL, height=height)
     bare(axes)
     return axes
-
-
-def _show(axes: Axes, image: NDArray[Any]) -> None:
-    axes.imshow(image, interpolation=_interpolation(image))
-
-
-def _interpolation(image: NDArray[Any]) -> str:
-    """Small images keep their pixels; large ones are scaled down without aliasing."""
-    return "nearest" if image.shape[0] <= _SMALL_IMAGE else "auto"
-
-
-def _dpi(images: NDArray[Any]) -> int:
-    return DPI if images.shape[1] <= _SMALL_IMAGE else 115
 
 
 def _displayable(images: NDArray[Any]) -> NDArray[Any]:

@@ -104,7 +104,9 @@ def wrap(name: str, *, columns: int, lines: int = 4) -> str:
     """`name` broken into at most `lines` lines of `columns` Latin letters; what does not fit ends in an ellipsis."""
     if any(east_asian_width(character) in "WF" for character in name):
         columns //= 2
-    return "\n".join(textwrap.wrap(" ".join(name.split()), max(columns, 2), max_lines=lines, placeholder="…"))
+    words = " ".join(name.split())
+    rows = textwrap.wrap(words, max(columns, 2), max_lines=lines, placeholder="…", break_on_hyphens=False)
+    return "\n".join(rows)
 
 
 def columns_in(inches: float, size: float) -> int:

@@ -1,0 +1,23 @@
+"""Nets small enough to be worked out by hand or in a moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vitexp.models import ViT
+
+
+def vit(**options: Any) -> ViT:
+    """A ViT on 16 x 16 pixels, 4 x 4 patches, weights large enough that its heads differ."""
+    torch.manual_seed(0)
+    net = ViT(image_size=16, num_classes=5, patch_size=4, dim=24, depth=3, num_heads=3, **options).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+def grid(net: ViT) -> dict[str, Any]:
+    """Where the patches are among its tokens."""
+    return {"prefix_tokens": net.prefix_tokens, "has_cls": net.has_cls, "grid_size": net.grid_size}

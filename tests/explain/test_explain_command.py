@@ -1,0 +1,127 @@
+"""The command on tiny runs, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import TINY, composed, tiny_run
+from vitexp.errors import ConfigError, UserError
+from vitexp.explanations.arguments import Arguments, find_class, read_arguments, within
+from vitexp.explanations.command import explain
+from vitexp.run import run
+
+EVERYWHERE = {"explanations", "explanations_raw", "classes", "filters", "embedding_pca", "faithfulness"}
+OF_A_VIT = {
+    *("patches", "head_diversity", "position_embedding"),
+    *("attention_layers", "attention_layers_raw", "attention_heads", "attention_heads_raw"),
+}
+FEW = ("callbacks=none", "trainer.limit_train_batches=1", "data.image_size=32")
+
+
+@pytest.fixture(scope="module")
+def vit_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("vit"), *FEW, "model.pool=gap")
+
+
+@pytest.fixture(scope="module")
+def cnn_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cnn")
+    few = [each for each in TINY if not each.startswith("model")]
+    run(composed(*few, *FEW, "model=simple_cnn", "logger=csv", f"log_dir={folder}"))
+    [made] = folder.glob("*/*")
+    return made
+
+
+def written(folder: Path) -> set[str]:
+    return {file.stem for file in folder.glob("*.png") if Image.open(file).size[0] == 1080}
+
+
+def test_two_runs_side_by_side(vit_run: Path, cnn_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    explain(Arguments(run=str(vit_run), run2=str(cnn_run), images=6, shown=3, embedded=40))
+    folder = vit_run / "figures" / "explain"
+    assert {*EVERYWHERE, *OF_A_VIT, "comparison", "confusions"} <= written(folder)
+    rows = list(csv.DictReader((folder / "faithfulness.csv").open()))
+    assert {row["explanation"] for row in rows} == {
+        *("attention", "rollout", "relevance", "Grad-CAM", "occlusion", "random order"),
+    }
+    assert all(row["images"] == "6" and 0 <= float(row["deletion_auc"]) <= 1 for row in rows)
+    order = [float(row["insertion_minus_deletion"]) for row in rows]
+    assert order == sorted(order, reverse=True)
+    table = (folder / "faithfulness.md").read_text()
+    assert len(table.splitlines()) == 8 and table in capsys.readouterr().out
+
+
+def test_a_convolutional_net(cnn_run: Path) -> None:
+    explain(Arguments(run=str(cnn_run), images=2, shown=1, embedded=20))
+    folder = cnn_run / "figures" / "explain"
+    made = written(folder)
+    assert made >= EVERYWHERE and not made & OF_A_VIT
+    names = [row["explanation"] for row in csv.DictReader((folder / "faithfulness.csv").open())]
+    assert sorted(names) == ["Grad-CAM", "occlusion", "random order"]
+
+
+def test_a_picture_of_ones_own(vit_run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "mine.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(picture)
+    explain(Arguments(run=str(vit_run), image=str(picture), embedded=20, layer=1, head=2, label="Stop"))
+    made = written(vit_run / "figures" / "explain" / "mine")
+    assert made >= (EVERYWHERE | OF_A_VIT) - {"faithfulness"} and "faithfulness" not in made
+
+
+def test_what_the_net_does_not_have(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"layer=3 is more than the 2"):
+        explain(Arguments(run=str(vit_run), layer=3))
+    with pytest.raises(ConfigError, match=r"head=1 is more than the 0"):
+        explain(Arguments(run=str(cnn_run), head=1))
+    with pytest.raises(ConfigError, match="class=Stopp"):
+        explain(Arguments(run=str(vit_run), label="Stopp"))
+    with pytest.raises(UserError, match="no finished run"):
+        explain(Arguments(run=str(tmp_path)))
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    with pytest.raises(UserError, match=r"text\.png"):
+        explain(Arguments(run=str(vit_run), image=str(text)))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run"], "write key=value"),
+        (["run="], "write key=value"),
+        (["imgae=3"], "nearest is image; there are run, run2, image, images"),
+        (["images=1"], "2 or more"),
+        (["images=many"], "2 or more"),
+        (["layer=0"], "1 or more"),
+        (["layer=-1"], "1 or more"),
+        (["images=²"], "2 or more"),
+        (["images=5", "images=6"], "twice"),
+        (["run=/nowhere/at/all"], "no folder"),
+        (["image=/nowhere/at/all.png"], "no file"),
+        (["run2=.", f"image={__file__}"], "leave image away"),
+    ],
+)
+def test_arguments_that_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_arguments(words)
+
+
+def test_arguments() -> None:
+    arguments = read_arguments(["run=.", "images=500", "class=Speed limit 30", "layer=2"])
+    assert arguments == Arguments(run=".", images=500, label="Speed limit 30", layer=2)
+
+
+def test_classes_by_name_and_number() -> None:
+    names = ["Stop", "Yield", "7"]
+    assert [find_class(word, names) for word in ("yield", "0", "7")] == [1, 0, 2]
+    with pytest.raises(ConfigError, match="from 0 to 2"):
+        find_class("3", names)
+
+
+def test_layers_count_from_one() -> None:
+    assert within("layer", 6, 6) == 5
+    assert within("layer", 0, 6) is None

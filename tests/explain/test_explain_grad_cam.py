@@ -1,0 +1,106 @@
+"""Grad-CAM: by hand on two places, and against captum and pytorch-grad-cam on our nets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from tests.explain.nets import vit
+from vitexp.explain.grad_cam import grad_cam, last_map_layer, record, token_grid
+from vitexp.models import SimpleCNN, resnet18
+
+
+def test_two_places_by_hand() -> None:
+    # Two channels over two places; mean gradients (1 + 3) / 2 = 2 and (-1 + 0) / 2 = -0.5.
+    activations = torch.tensor([[[[1.0, 2.0]], [[6.0, 2.0]]]])
+    gradients = torch.tensor([[[[1.0, 3.0]], [[-1.0, 0.0]]]])
+    maps = grad_cam(activations, gradients)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps, [[[0.0, 3.0]]])  # 2 - 3 is cut to 0; 4 - 1
+
+
+def test_two_tokens_by_hand() -> None:
+    # A class token and a patch of two channels: only the patch counts.
+    tokens = torch.tensor([[[9.0, 9.0], [2.0, 5.0]]])
+    gradients = torch.tensor([[[9.0, 9.0], [3.0, -1.0]]])
+    maps = grad_cam(*(token_grid(each, prefix_tokens=1, grid_size=1) for each in (tokens, gradients)))
+    np.testing.assert_allclose(maps, [[[1.0]]])
+
+
+def test_tokens_lie_row_by_row() -> None:
+    tokens = torch.arange(9.0).view(1, 9, 1)
+    np.testing.assert_array_equal(token_grid(tokens, prefix_tokens=5, grid_size=2)[0, 0], [[5, 6], [7, 8]])
+
+
+def stretched(maps: np.ndarray) -> np.ndarray:
+    """From 0 to 1 each, as pytorch-grad-cam returns them."""
+    lowest = maps.min(axis=(1, 2), keepdims=True)
+    return (maps - lowest) / (1e-7 + (maps - lowest).max(axis=(1, 2), keepdims=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [({}, "norm1"), ({"registers": 2}, "norm1"), ({"pool": "gap"}, "block"), ({"pool": "seqpool"}, "block")],
+)
+def test_tokens_against_pytorch_grad_cam(options: dict[str, Any], where: str) -> None:
+    net, images, classes = vit(**options), torch.randn(4, 3, 16, 16), [0, 4, 2, 2]
+    layer: Any = net.blocks[-1]
+    layer = layer.norm1 if where == "norm1" else layer
+
+    def to_grid(tokens: Tensor) -> Tensor:
+        return token_grid(tokens, prefix_tokens=net.prefix_tokens, grid_size=4)
+
+    maps = grad_cam(*map(to_grid, record(net, layer, images, classes)))
+    with GradCAM(net, [layer], reshape_transform=to_grid) as cam:
+        reference = cam(images, [ClassifierOutputTarget(label) for label in classes])
+    # theirs come back as large as the images, and stretched before and after that
+    ours = stretched(np.stack([cv2.resize(each, (16, 16)) for each in stretched(maps)]))
+    np.testing.assert_allclose(ours, reference, atol=1e-4)
+    assert ours.std() > 0.1
+
+
+@pytest.mark.parametrize("make", [SimpleCNN, resnet18])
+def test_maps_against_captum(make: Any) -> None:
+    torch.manual_seed(0)
+    net = make(num_classes=5, image_size=32).eval()
+    images, classes = torch.randn(3, 3, 32, 32), [1, 0, 4]
+    layer = last_map_layer(net, images)
+    maps = grad_cam(*record(net, layer, images, classes))
+    reference = LayerGradCam(net, layer).attribute(images, target=torch.tensor(classes), relu_attributions=True)
+    assert maps.shape == (3, 4, 4) and maps.max() > 0
+    np.testing.assert_allclose(maps, reference.detach().numpy()[:, 0], rtol=1e-4, atol=1e-7)
+
+
+def test_the_last_map_is_found() -> None:
+    images = torch.randn(1, 3, 32, 32)
+    simple = SimpleCNN(num_classes=5, image_size=32).eval()
+    assert last_map_layer(simple, images) is simple.features[-2]  # 4 x 4, before the pool makes 2 x 2 of it
+    deep = resnet18(num_classes=5, image_size=32).eval()
+    assert last_map_layer(deep, images) is deep.layer4
+    with pytest.raises(ValueError, match="4 x 4"):
+        last_map_layer(nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)), images)
+
+
+def test_frozen_nets_have_gradients_too_and_keep_no_hooks() -> None:
+    net = vit().requires_grad_(False)
+    with torch.no_grad():
+        activations, gradients = record(net, net.blocks[-1].norm1, torch.randn(1, 3, 16, 16), [0])
+    assert activations.shape == gradients.shape == (1, 17, 24)
+    assert gradients[0, 1:].abs().sum() > 0
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_what_does_not_fit() -> None:
+    net = vit()
+    with pytest.raises(ValueError, match="does not call"):
+        record(net, nn.Identity(), torch.randn(1, 3, 16, 16), [0])
+    with pytest.raises(ValueError, match=r"\[B, channels, h, w\]"):
+        grad_cam(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3))

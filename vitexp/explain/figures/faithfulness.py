@@ -1,0 +1,96 @@
+"""Deletion and insertion curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from vitexp.explain.figures.style import (
+    MARGIN,
+    SMALL_SIZE,
+    STYLE,
+    TEXT_SIZE,
+    TITLE_HEIGHT,
+    WIDTH,
+    finish,
+    new_figure,
+    place,
+)
+
+# After Okabe and Ito 2008; what has none of its own is grey.
+_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999")
+_LEFT: Final = 0.62
+_SIDE: Final = 3.0
+_BETWEEN: Final = 0.35
+
+
+def faithfulness_curves(
+    *, deletion: Mapping[str, NDArray[np.floating]], insertion: Mapping[str, NDArray[np.floating]]
+) -> Figure:
+    """The mean curve of each explanation, with the area under it; the band is its standard error.
+
+    Args:
+        deletion, insertion: curves [N, steps + 1] for each name, from `vitexp.explain.faithfulness`; the same names.
+
+    Raises:
+        ValueError: the names differ, there are none, or more than there are colours.
+    """
+    if list(deletion) != list(insertion) or not 1 <= len(deletion) <= len(_COLOURS):
+        raise ValueError(f"need the same names, 1 to {len(_COLOURS)}; got {list(deletion)} and {list(insertion)}")
+    images = len(next(iter(deletion.values())))
+    width = (WIDTH - _LEFT - _BETWEEN - MARGIN - 0.2) / 2
+    figure = new_figure(
+        height=TITLE_HEIGHT + 0.25 + _SIDE + 1.25, title=f"Which explanation is faithful, on {images:,} images"
+    )
+    top = TITLE_HEIGHT + 0.25
+    left = place(figure, left=_LEFT, top=top, width=width, height=_SIDE)
+    _curves(left, deletion, "Deletion: lower is better", "share of the image covered", best=1)
+    left.set_ylabel("probability of the predicted class", fontsize=SMALL_SIZE, color=STYLE["muted"])
+    right = place(figure, left=_LEFT + width + _BETWEEN, top=top, width=width, height=_SIDE)
+    _curves(right, insertion, "Insertion: higher is better", "share of the image shown", best=-1)
+    right.set_yticklabels([])
+    return finish(figure)
+
+
+def _curves(
+    axes: Axes,
+    curves: Mapping[str, NDArray[np.floating]],
+    title: str,
+    x_label: str,
+    *,
+    best: int,
+) -> None:
+    """`best`: 1 where the smallest area comes first in the legend, -1 where the largest does."""
+    # as vitexp.explain.faithfulness.area_under, which needs torch
+    areas = {name: float((each[:, :-1] + each[:, 1:]).mean() / 2) for name, each in curves.items()}
+    colours = dict(zip(curves, _COLOURS, strict=False))
+    for name in sorted(curves, key=lambda name: best * areas[name]):
+        values = curves[name]
+        x = np.linspace(0, 1, values.shape[1])
+        mean, error = values.mean(axis=0), values.std(axis=0) / max(len(values), 1) ** 0.5
+        axes.fill_between(x, mean - error, mean + error, color=colours[name], alpha=0.2, linewidth=0)
+        axes.plot(x, mean, color=colours[name], linewidth=1.5, label=f"{name}  {areas[name]:.3f}")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_title(title, loc="left", fontsize=TEXT_SIZE, color=STYLE["ink"])
+    axes.set_xlabel(x_label, fontsize=SMALL_SIZE, color=STYLE["muted"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(STYLE["rule"])
+    axes.tick_params(labelsize=SMALL_SIZE, labelcolor=STYLE["muted"], color=STYLE["rule"])
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.14),
+        ncols=2,
+        fontsize=SMALL_SIZE,
+        labelcolor=STYLE["ink"],
+        frameon=False,
+        handlelength=1.4,
+        columnspacing=1.0,
+    )

@@ -1,0 +1,43 @@
+"""One image, one map, or a map laid over an image, in axes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from vitexp.explain.figures.style import DPI
+
+# Larger images are photographs, whose PNG grows with every dot.
+_SMALL_IMAGE: Final = 64
+
+
+def show_image(axes: Axes, image: NDArray[Any]) -> None:
+    """[H, W, 3], uint8 or in [0, 1]."""
+    axes.imshow(image, interpolation=_interpolation(image))
+
+
+def show_map(axes: Axes, values: NDArray[np.floating], *, size: tuple[int, int]) -> None:
+    """A map [h, w] cell by cell, from its own lowest to its own highest value, as large as an image of `size`."""
+    axes.imshow(values, cmap="magma", extent=(0, size[1], size[0], 0), interpolation="nearest")
+
+
+def show_overlay(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uint8]) -> None:
+    """A map [h, w], smoothed, over the image."""
+    extent = (0, image.shape[1], image.shape[0], 0)
+    # Grey below, so that all colour is the map; stretched, because many street photographs are nearly black.
+    grey = image.astype(np.float64) @ (0.299, 0.587, 0.114)
+    axes.imshow(grey, cmap="gray", extent=extent, interpolation=_interpolation(image))
+    axes.imshow(values, cmap="magma", extent=extent, interpolation="bicubic", alpha=0.55)
+
+
+def dpi_for(images: NDArray[Any]) -> int:
+    """Dots an inch for a figure of images [N, H, W, 3]."""
+    return DPI if images.shape[1] <= _SMALL_IMAGE else 115
+
+
+def _interpolation(image: NDArray[Any]) -> str:
+    """Small images keep their pixels; large ones are scaled down without aliasing."""
+    return "nearest" if image.shape[0] <= _SMALL_IMAGE else "auto"

@@ -1,0 +1,72 @@
+"""How heads differ: how far they look, how sharply, and how unlike each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def attention_entropy(weights: Sequence[Tensor]) -> NDArray[np.float32]:
+    """Entropy of every head's attention, in bits: float32 [layers, heads]; from 0 (one token) to log2 T (all alike).
+
+    The mean over all images and queries of `weights`, one tensor [B, heads, T, T] a layer, row = query.
+    """
+    return _stack([_entropy(layer).mean(dim=(0, 2)) for layer in weights])
+
+
+def mean_attention_distance(
+    weights: Sequence[Tensor], *, prefix_tokens: int, grid_size: int, patch_size: int
+) -> NDArray[np.float32]:
+    """How far from a patch the patches lie that it attends to, in pixels: float32 [layers, heads].
+
+    The distance of patch centres, weighted with the attention between patches (what goes to class token and registers
+    is left out, and the rest scaled to sum to 1), averaged over all patches and images: Dosovitskiy et al. 2021,
+    figure 7, right.
+
+    Raises:
+        ValueError: the number of tokens does not fit the grid.
+    """
+    tokens = prefix_tokens + grid_size**2
+    places = torch.stack(torch.meshgrid(torch.arange(grid_size), torch.arange(grid_size), indexing="ij"), dim=-1)
+    centres = places.reshape(-1, 2).float() * patch_size
+    apart = torch.cdist(centres, centres)  # (N, N)
+    means = []
+    for layer in weights:
+        if layer.shape[-1] != tokens:
+            raise ValueError(
+                f"attention is over {layer.shape[-1]} tokens, but {prefix_tokens} prefix tokens and "
+                f"{grid_size} x {grid_size} patches make {tokens}"
+            )
+        between = layer.detach().float()[:, :, prefix_tokens:, prefix_tokens:]
+        shares = between / between.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+        means.append((shares * apart.to(layer.device)).sum(dim=-1).mean(dim=(0, 2)))
+    return _stack(means)
+
+
+def head_distance(weights: Sequence[Tensor]) -> NDArray[np.float32]:
+    """How unlike any two heads attend: float32 [layers * heads, layers * heads], from 0 (alike) to 1 (nothing shared).
+
+    The Jensen-Shannon divergence in bits of their attention, averaged over queries and images (Clark et al. 2019, What
+    does BERT look at, section 6). Heads in the order of the layers.
+    """
+    heads = torch.cat([layer.detach().float() for layer in weights], dim=1).transpose(0, 1)  # (LH, B, T, T)
+    own = _entropy(heads)  # (LH, B, T)
+    rows = [
+        (_entropy((heads + head) / 2) - (own + entropy) / 2).mean(dim=(1, 2))
+        for head, entropy in zip(heads, own, strict=True)
+    ]
+    return _stack(rows).clip(0.0, 1.0)
+
+
+def _entropy(shares: Tensor) -> Tensor:
+    """Of the last dimension, in bits; 0 log 0 is 0."""
+    nats: Tensor = torch.special.entr(shares.detach().float()).sum(dim=-1)
+    return nats / float(np.log(2))
+
+
+def _stack(rows: Sequence[Tensor]) -> NDArray[np.float32]:
+    return np.asarray(torch.stack(list(rows)).cpu().numpy(), dtype=np.float32)

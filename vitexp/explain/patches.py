@@ -1,0 +1,40 @@
+"""What a net first does to an image: the patches it is cut into, and the filters of its first layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def image_patches(images: NDArray[np.uint8], *, patch_size: int) -> NDArray[np.uint8]:
+    """Images [B, H, W, C] cut into patches, where they lie: [B, H / p, W / p, p, p, C], of the same type.
+
+    Raises:
+        ValueError: `patch_size` does not divide the sides.
+    """
+    batch, height, width, channels = images.shape
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"patch_size={patch_size} does not divide images of {height} x {width} pixels")
+    rows, columns = height // patch_size, width // patch_size
+    return images.reshape(batch, rows, patch_size, columns, patch_size, channels).swapaxes(2, 3)
+
+
+def filter_components(filters: Tensor, *, components: int = 28) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The first principal components of the filters of a first layer, and the share of their variance that each has.
+
+    Args:
+        filters: [F, C, h, w], of a patch embedding or of a first convolution.
+        components: how many at most; there are no more than filters, nor than weights of one filter.
+
+    Returns:
+        Components, float32 [K, h, w, C], each of length 1 and of free sign; shares, float32 [K], falling, summing to 1
+        where all are asked for. As in Dosovitskiy et al. 2021, figure 7, left.
+    """
+    count, channels, height, width = filters.shape
+    flat = filters.detach().float().reshape(count, -1)
+    _, lengths, directions = torch.linalg.svd(flat - flat.mean(dim=0), full_matrices=False)
+    shares = lengths**2 / (lengths**2).sum().clamp(min=1e-12)
+    pictures = directions[:components].reshape(-1, channels, height, width).permute(0, 2, 3, 1)
+    return np.asarray(pictures.cpu().numpy(), np.float32), np.asarray(shares[:components].cpu().numpy(), np.float32)

@@ -1,0 +1,99 @@
+"""Every explanation of a finished run, as pictures and as a table.
+
+    python -m vitexp.explain [run=FOLDER] [run2=FOLDER] [image=FILE] [images=100] [shown=5] [embedded=2000]
+                             [layer=L] [head=H] [class=NAME]
+
+run: the newest run under logs/ where it is not given. run2: another run with the same classes, to be laid beside it.
+image: one picture instead of `shown` test images. images: test images for the faithfulness table and curves; embedded:
+training images for the maps of embeddings. layer and head, from 1: whose attention to show; class, a name or number:
+what to explain instead of the predicted class. Writes into <run>/figures/explain/, or, of a picture,
+<run>/figures/explain/<name of the picture>/.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vitexp.errors import ConfigError, UserError, plain_errors
+from vitexp.explanations.arguments import Arguments, find_class, read_arguments, within
+
+if TYPE_CHECKING:
+    from vitexp.explanations.explainer import Explainer, Images
+
+
+def main() -> None:
+    with plain_errors():
+        explain(read_arguments(sys.argv[1:]))
+
+
+def explain(arguments: Arguments) -> None:
+    """Draw, write and print what is asked for. Raises UserError."""
+    # all that imports torch comes only once the arguments stand
+    from vitexp.explain.embedding import available_methods
+    from vitexp.explanations import drawing
+    from vitexp.explanations.explainer import Explainer
+    from vitexp.explanations.pick import drawn_at_random, read_prepared, right_and_wrong
+    from vitexp.finished_run import load_run, newest_run
+
+    explainer = Explainer(load_run(arguments.run or newest_run()))
+    run, vit = explainer.run, explainer.vit
+    other = Explainer(load_run(arguments.run2)) if arguments.run2 else None
+    if other and other.run.classes != run.classes:
+        raise ConfigError(f"{other.run.folder} has other classes than {run.folder}; two runs are compared on one set.")
+    layers, heads = (vit.depth, vit.num_heads) if vit else (0, 0)
+    layer, head = within("layer", arguments.layer, layers), within("head", arguments.head, heads)
+    label = find_class(arguments.label, run.classes) if arguments.label else None
+    folder = run.folder / "figures" / "explain"
+
+    if arguments.image:
+        path = Path(arguments.image).expanduser()
+        folder, chosen = folder / path.stem, np.zeros(0, np.int64)
+        about = drawing.shown(explainer, read_prepared(run, path), [None], explained=label)
+    else:
+        chosen = right_and_wrong(explainer, run.data.test, count=arguments.shown)
+        truth = run.data.test.labels[chosen].tolist()
+        about = drawing.shown(explainer, run.data.test.images(chosen), truth, explained=label)
+    _write(folder, drawing.draw_images(explainer, about, layer=-1 if layer is None else layer, head=head))
+
+    try:
+        train, test = run.data.train, run.data.test
+    except UserError as error:
+        print(f"without heads and neighbours, which need the data set: {error}")  # of a picture of one's own
+        return
+    sample = drawn_at_random(len(test), arguments.images)
+    _write(folder, drawing.draw_heads(explainer, test.images(sample)))
+    methods = available_methods()
+    _write(folder, drawing.draw_embeddings(explainer, about, train, sample=arguments.embedded, methods=methods))
+    if not arguments.image:
+        _write_faithfulness(explainer, test.images(sample), folder)
+    if other:
+        _write(folder, drawing.draw_comparison((explainer, other), about, chosen, explained=label))
+
+
+def _write_faithfulness(explainer: Explainer, images: Images, folder: Path) -> None:
+    from vitexp.explain.figures import faithfulness_curves
+    from vitexp.explanations.table import measure_faithfulness
+
+    measured = measure_faithfulness(explainer, images)
+    figure = faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
+    _write(folder, [("faithfulness", figure)])
+    (folder / "faithfulness.csv").write_text(measured.as_csv())
+    (folder / "faithfulness.md").write_text(measured.as_markdown())
+    print(measured.as_markdown(), end="")
+
+
+def _write(folder: Path, drawn: Iterable[tuple[str, Figure]]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in drawn:
+            path = folder / f"{name}.png"
+            figure.savefig(path, format="png")
+            print(path)
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror or error}.") from error

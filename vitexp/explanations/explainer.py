@@ -1,0 +1,159 @@
+"""One net of a finished run, and everything that can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vitexp.explain.attention import cls_attention, head_attention
+from vitexp.explain.embedding import embeddings
+from vitexp.explain.grad_cam import grad_cam, last_map_layer, record, token_grid
+from vitexp.explain.heads import attention_entropy, head_distance, mean_attention_distance
+from vitexp.explain.occlusion import occlusion
+from vitexp.explain.patches import filter_components
+from vitexp.explain.relevance import relevance
+from vitexp.explain.rollout import rollout
+from vitexp.finished_run import FinishedRun
+from vitexp.models import ViT
+
+Images = NDArray[np.uint8]  # [B, S, S, 3], prepared
+Maps = NDArray[np.float32]  # [B, h, w]
+
+NAMES = {
+    "attention": "attention",
+    "rollout": "rollout",
+    "relevance": "relevance",
+    "grad_cam": "Grad-CAM",
+    "occlusion": "occlusion",
+}
+# Attention of all layers is held at once.
+_AT_ONCE = 32
+
+
+class Explainer:
+    """Explanations of the net of `run`. Prepared images uint8 [B, S, S, 3] in, arrays out.
+
+    Keeps nothing of the images that it is asked about: several threads can ask at once.
+    """
+
+    def __init__(self, run: FinishedRun) -> None:
+        self.run = run
+        self.net = run.net
+        self.vit = run.net if isinstance(run.net, ViT) else None
+        self._grad_cam_layer = self._find_grad_cam_layer()
+
+    @property
+    def methods(self) -> list[str]:
+        """The keys of NAMES that apply: all for a ViT, Grad-CAM and occlusion for other nets."""
+        return [method for method in NAMES if self.vit or method in ("grad_cam", "occlusion")]
+
+    @property
+    def cells(self) -> int:
+        """A side, of the grid on which explanations are compared: that of the patches, or of 4 pixels a cell."""
+        return self.vit.grid_size if self.vit else min(16, max(4, self.run.image_size // 4))
+
+    @torch.no_grad()
+    def probabilities(self, images: Images, *, batch_size: int = 256) -> NDArray[np.float32]:
+        """float32 [B, classes]."""
+        parts = [
+            self.net(self.run.prepared(some)).float().softmax(dim=1).cpu() for some in _batches(images, batch_size)
+        ]
+        return np.asarray(torch.cat(parts).numpy(), np.float32)
+
+    def maps(self, method: str, images: Images, classes: Sequence[int], *, layer: int = -1) -> Maps:
+        """One explanation of one class an image: float32 [B, h, w]; not negative, but for occlusion.
+
+        method: one of `methods`. layer: of "attention", which like "rollout" knows no class.
+        Raises IndexError for a layer or class that there is not.
+        """
+        explain: dict[str, Callable[[Images, Sequence[int]], Maps]] = {
+            "attention": lambda some, chosen: cls_attention(self._weights(some), **self._where, layer=layer),
+            "rollout": lambda some, chosen: rollout(self._weights(some), **self._where),
+            "relevance": self._relevance,
+            "grad_cam": self._grad_cam,
+            "occlusion": self._occlusion,
+        }
+        starts = range(0, len(images), _AT_ONCE)
+        return np.concatenate(
+            [explain[method](images[at : at + _AT_ONCE], classes[at : at + _AT_ONCE]) for at in starts]
+        )
+
+    def head_maps(self, images: Images) -> NDArray[np.float32]:
+        """Attention of every layer and head: float32 [B, layers, heads, g, g]. Of a ViT."""
+        return np.concatenate(
+            [head_attention(self._weights(some), **self._where) for some in _batches(images, _AT_ONCE)]
+        )
+
+    def head_diversity(
+        self, images: Images
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], int]:
+        """Of a ViT: mean attention distance and entropy [layers, heads], divergence of heads, and tokens an image."""
+        assert self.vit is not None
+        grid = {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
+        weights = self._weights(images)
+        distance = mean_attention_distance(weights, **grid, patch_size=self.vit.patch_size)
+        return distance, attention_entropy(weights), head_distance(weights), weights[0].shape[-1]
+
+    def embeddings(self, images: Images) -> NDArray[np.float32]:
+        """What enters the classifier: float32 [B, D]."""
+        head = self.vit.head if self.vit else [each for each in self.net.modules() if isinstance(each, nn.Linear)][-1]
+        parts = [embeddings(self.net, head, self.run.prepared(some)) for some in _batches(images, 256)]
+        return np.concatenate(parts)
+
+    def filters(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Principal components of the first convolution's filters and their shares; None without a convolution."""
+        first = next((module for module in self.net.modules() if isinstance(module, nn.Conv2d)), None)
+        if first is None or first.in_channels != 3 or first.kernel_size == (1, 1):
+            return None
+        return filter_components(first.weight)
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        assert self.vit is not None
+        return {
+            "prefix_tokens": self.vit.prefix_tokens,
+            "has_cls": self.vit.has_cls,
+            "grid_size": self.vit.grid_size,
+        }
+
+    @torch.no_grad()
+    def _weights(self, images: Images) -> list[Tensor]:
+        assert self.vit is not None
+        return self.vit.forward_with_attention(self.run.prepared(images))[1]
+
+    def _relevance(self, images: Images, classes: Sequence[int]) -> Maps:
+        assert self.vit is not None
+        with torch.enable_grad():
+            logits, weights = self.vit.forward_with_attention(self.run.prepared(images))
+            return relevance(logits, weights, classes=classes, **self._where)
+
+    def _grad_cam(self, images: Images, classes: Sequence[int]) -> Maps:
+        recorded = record(self.net, self._grad_cam_layer, self.run.prepared(images), classes)
+        if self.vit is None:
+            return grad_cam(*recorded)
+        grid = {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
+        activations, gradients = (token_grid(each, **grid) for each in recorded)
+        return grad_cam(activations, gradients)
+
+    def _find_grad_cam_layer(self) -> nn.Module:
+        """Of a ViT with a class token what the last attention reads, because no patch is read after it; of one that
+        pools its patches the last block; of other nets the last map."""
+        if self.vit is None:
+            return last_map_layer(self.net, self.run.prepared(np.zeros((1, *(self.run.image_size,) * 2, 3), np.uint8)))
+        last = self.vit.blocks[-1]
+        layer = last.norm1 if self.vit.has_cls else last
+        assert isinstance(layer, nn.Module)
+        return layer
+
+    def _occlusion(self, images: Images, classes: Sequence[int]) -> Maps:
+        stride = self.run.image_size // self.cells
+        return occlusion(self.net, self.run.prepared(images), classes=classes, window=2 * stride, stride=stride)
+
+
+def _batches(images: Images, size: int) -> list[Images]:
+    return [images[at : at + size] for at in range(0, len(images), size)]
