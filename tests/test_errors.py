@@ -57,11 +57,11 @@ def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, overri
     [
         (["model=vit_tiny", "model.stem=conf"], "conv"),
         (["augment.rotation=left"], "rotation"),
-        (["trainer=gpu"], "trainer=cpu"),
+        pytest.param(["trainer=gpu"], "trainer=cpu", marks=pytest.mark.slow),
         (["trainer.precision=half"], "precision"),
         (["trainer.strategy=magic"], "strategy"),
         (["data=gtsrb", "data.root=nowhere"], "data.download=true"),
-        (["data=folder", "data.root=nowhere"], "nowhere"),
+        pytest.param(["data=folder", "data.root=nowhere"], "nowhere", marks=pytest.mark.slow),
     ],
 )
 def test_what_only_shows_while_building_is_one_sentence_too(tmp_path: Path, overrides: list[str], told: str) -> None:

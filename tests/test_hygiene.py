@@ -99,6 +99,7 @@ def assert_none_of(secrets: list[str], folder: Path) -> None:
         assert not [secret for secret in secrets if secret.encode() in content], path
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_holds_a_secret_of_the_environment(secrets: list[str], tmp_path: Path) -> None:
     code, told = said("train.py", *TINY, f"log_dir={tmp_path / 'logs'}")
     assert code == 0, told

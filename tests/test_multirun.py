@@ -29,6 +29,7 @@ def test_a_run_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 def test_one_failing_run_does_not_hide_the_rest_and_wandb_has_a_run_of_each(tmp_path: Path) -> None:
     diverging = ("optim.lr=1e-3,1e4,2e-3", "schedule.warmup_epochs=0", "trainer.log_every_n_steps=1")
     ended = multirun(tmp_path, *diverging, "logger=default", "callbacks=none")

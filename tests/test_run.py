@@ -223,7 +223,7 @@ def test_without_checkpoints_or_validation_the_last_weights_are_tested(tmp_path:
     assert (told["metrics"]["val"]["accuracy"] is None) == ("limit_val" in off)
 
 
-@pytest.mark.parametrize("model", ["vit_tiny", "simple_cnn", "resnet18"])
+@pytest.mark.parametrize("model", ["vit_tiny", "simple_cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_a_debug_run_of_every_kind_of_model(tmp_path: Path, model: str) -> None:
     """The same code trains them all, and figures stand for the few images that were tested."""
     overrides = [each for each in TINY if not each.startswith("model")]

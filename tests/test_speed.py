@@ -22,6 +22,7 @@ def losses(folder: Path) -> list[float]:
         return [float(row["train/loss_step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
 
 
+@pytest.mark.slow
 def test_resident_data_and_the_data_loader_train_the_same_weights(tmp_path: Path) -> None:
     runs = [tiny_run(tmp_path, f"data.resident={where}", "augment=none") for where in ("device", "memory")]
     assert weights(runs[0]) == weights(runs[1])

@@ -55,6 +55,7 @@ def test_seed_and_epoch_decide_and_the_number_of_workers_does_not() -> None:
     assert len(np.unique(images.numpy(), axis=0)) == 32
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can end a process with its parent")
 def test_workers_end_with_the_process_that_trains() -> None:
     """A worker that outlived it would hold the lock of its run folder."""

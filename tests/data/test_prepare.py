@@ -44,6 +44,7 @@ def test_whatever_changes_the_result_makes_another_entry(tmp_path: Path) -> None
     assert len(entries(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_as_none(tmp_path: Path) -> None:
     split = noise(4 * CHUNK + 3)
     alone = prepared(split, tmp_path / "alone")

@@ -147,7 +147,14 @@ def test_data_that_cannot_be_are_refused(finished: Path, typed: str, words: str)
         evaluate(Options(run=str(finished), data=(typed,)))
 
 
-@pytest.mark.parametrize("arguments", [["run=nowhere"], ["runs=nowhere"], ["data=gtsbr", "run=RUN"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs=nowhere"],
+        pytest.param(["run=nowhere"], marks=pytest.mark.slow),
+        pytest.param(["data=gtsbr", "run=RUN"], marks=pytest.mark.slow),
+    ],
+)
 def test_mistakes_are_one_sentence_and_exit_code_2(finished: Path, arguments: list[str]) -> None:
     command = [sys.executable, "-m", "vitexp.evaluate", *(each.replace("RUN", str(finished)) for each in arguments)]
     done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)

@@ -41,6 +41,7 @@ def written(folder: Path) -> set[str]:
     return {file.stem for file in folder.glob("*.png") if Image.open(file).size[0] == 1080}
 
 
+@pytest.mark.slow
 def test_two_runs_side_by_side(vit_run: Path, cnn_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     explain(Arguments(run=str(vit_run), run2=str(cnn_run), images=6, shown=3, embedded=40))
     folder = vit_run / "figures" / "explain"

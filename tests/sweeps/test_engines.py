@@ -244,6 +244,7 @@ def test_a_missing_package_is_named(
         run_trials(sweep(tmp_path, 1), engine, folder=tmp_path, on_event=print)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_ray_packs_shares_of_gpus_and_survives_failures(tmp_path: Path) -> None:
     """Two pretend GPUs: four trials that wait for each other; one that crashes, and one that cannot even be started."""
