@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import secrets
@@ -159,6 +160,12 @@ def without(plain: Any, keys: Iterable[str]) -> Any:
             node = node.get(parent, {})
         node.pop(last, None)
     return plain
+
+
+def metrics_of(logged: Any) -> dict[str, float | None]:
+    """{"test/accuracy": x, ...} as {"accuracy": x, ...}; None for what is not there or no number (no NaN in JSON)."""
+    values = {key.partition("/")[2]: float(value) for key, value in logged.items()}
+    return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in METRICS}
 
 
 def environment() -> dict[str, Any]:

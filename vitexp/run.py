@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sys
 import time
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -41,7 +39,7 @@ from vitexp.logs import logging_to
 from vitexp.metrics_file import rows_before
 from vitexp.outcome import record_outcome
 from vitexp.overrides import merged
-from vitexp.records import METRICS, RunRecord, typed
+from vitexp.records import RunRecord, metrics_of, typed
 from vitexp.rendezvous import meet_on_loopback
 from vitexp.resume import is_finished, run_to_resume
 from vitexp.signals import Interrupted, StopSignals, die_with_parent
@@ -264,7 +262,7 @@ class _Run:
         tested = len(module.predictions[1])
         self.record.update(
             data={**self.record.result["data"], "test": tested},
-            metrics={"test": _metrics(test), "val": _metrics(val)},
+            metrics={"test": metrics_of(test), "val": metrics_of(val)},
             timing={"total_s": round(self.progress.total_s, 3), **self.record.result["timing"]},
         )
 
@@ -292,12 +290,6 @@ class _Run:
             self.console.print(closing_table(self.record.result))
         log.debug("metrics %s", self.record.result["metrics"])
         log.info(closing_line(self.record.result))
-
-
-def _metrics(logged: Any) -> dict[str, float | None]:
-    """{"test/accuracy": x, ...} as {"accuracy": x, ...}; None for what is not there or no number (no NaN in JSON)."""
-    values = {key.partition("/")[2]: float(value) for key, value in logged.items()}
-    return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in METRICS}
 
 
 def _overrides() -> list[str]:
