@@ -92,7 +92,7 @@ def test_optuna_is_imported_by_searching_alone() -> None:
 @pytest.mark.slow
 def test_real_trials_one_of_them_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A learning rate that learns, then one that hardly does: it is stopped after its first epoch."""
-    rates = iter([3e-3, 1e-5])
+    rates = iter([1e-2, 1e-5])
 
     def sampler(*_: object) -> optuna.samplers.BaseSampler:
         fixed = {"optim.lr": next(rates), "model.drop_path": 0.05}
@@ -102,7 +102,14 @@ def test_real_trials_one_of_them_pruned(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(CONF.parent)
     chosen = {"metric": "val/loss", "direction": "minimize", "prune": {"startup": 1, "warmup": 1}}
     space = {"optim.lr": {"low": 1e-5, "high": 1e-2, "log": True}, "model.drop_path": {"low": 0.0, "high": 0.1}}
-    trainer = (*TINY, "trainer.max_epochs=3", "logger=none", "callbacks=none")
+    trainer = (
+        *TINY,
+        "trainer.max_epochs=3",
+        "augment=none",
+        "schedule.warmup_epochs=0",
+        "logger=none",
+        "callbacks=none",
+    )
     found = run(tmp_path, local(), *trainer, trials=2, parallel=1, space=space, **chosen)
     assert [(line["state"], line["epochs"]) for line in found] == [("completed", "3"), ("pruned", "1")]
     records = [json.loads((tmp_path / "found" / line["folder"] / "result.json").read_text()) for line in found]
