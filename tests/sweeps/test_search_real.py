@@ -91,8 +91,8 @@ def test_optuna_is_imported_by_searching_alone() -> None:
 
 @pytest.mark.slow
 def test_real_trials_one_of_them_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A learning rate that learns, then one that hardly does: it is stopped after its first epoch."""
-    rates = iter([1e-2, 1e-5])
+    """A learning rate that hardly learns, then one so high that it does harm: it is stopped after its first epoch."""
+    rates = iter([1e-5, 5e-2])
 
     def sampler(*_: object) -> optuna.samplers.BaseSampler:
         fixed = {"optim.lr": next(rates), "model.drop_path": 0.05}
@@ -101,7 +101,7 @@ def test_real_trials_one_of_them_pruned(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("vitexp.sweeps.study._sampler", sampler)
     monkeypatch.chdir(CONF.parent)
     chosen = {"metric": "val/loss", "direction": "minimize", "prune": {"startup": 1, "warmup": 1}}
-    space = {"optim.lr": {"low": 1e-5, "high": 1e-2, "log": True}, "model.drop_path": {"low": 0.0, "high": 0.1}}
+    space = {"optim.lr": {"low": 1e-5, "high": 1e-1, "log": True}, "model.drop_path": {"low": 0.0, "high": 0.1}}
     trainer = (
         *TINY,
         "trainer.max_epochs=3",
