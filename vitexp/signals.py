@@ -11,8 +11,6 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last: SLURM's --signal=USR1@60, a minute's notice
-
-
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
