@@ -142,6 +142,14 @@ def _with_todays_defaults(config: DictConfig) -> DictConfig:
 
 def newest_run(log_dir: Path | str = "logs") -> Path:
     """The folder of the run under `log_dir` that was completed last. Raises ConfigError where there is none."""
+    completed = completed_runs(log_dir)
+    if not completed:
+        raise ConfigError(f"there is no finished run under {log_dir}; python train.py makes one in a few minutes.")
+    return completed[0]
+
+
+def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
+    """The folders of all completed runs under `log_dir`, the last one first."""
     completed = []
     logs = Path(log_dir).expanduser()
     for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
@@ -151,6 +159,4 @@ def newest_run(log_dir: Path | str = "logs") -> Path:
                 completed.append((str(result["finished_at"]), file.parent))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    if not completed:
-        raise ConfigError(f"there is no finished run under {log_dir}; python train.py makes one in a few minutes.")
-    return max(completed)[1]
+    return [folder for _, folder in sorted(completed, reverse=True)]

@@ -57,8 +57,9 @@ def in_plane(
         raise ValueError(f"{method!r} is none of {', '.join(available_methods())}")
     if method == "pca":
         centre = training.mean(axis=0)
-        _, _, directions = np.linalg.svd(training - centre, full_matrices=False)
-        points: Any = (np.concatenate([training, given]) - centre) @ directions[:2].T
+        spread = (training - centre).astype(np.float64)
+        _, directions = np.linalg.eigh(spread.T @ spread)  # by growing variance
+        points: Any = (np.concatenate([training, given]) - centre) @ directions[:, :-3:-1]
     elif method == "tsne":
         from sklearn.manifold import TSNE
 

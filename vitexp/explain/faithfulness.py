@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from vitexp.explain.occlusion import Predict, probability
 
+_AT_ONCE = 256  # images
+
 
 def deletion(
     predict: Predict,
@@ -84,11 +86,14 @@ def exchange(
     chosen = torch.as_tensor(classes, device=start.device, dtype=torch.int64)
     rank = _ranks(torch.as_tensor(maps, dtype=torch.float32), cells, seed).to(start.device)
     rank = F.interpolate(rank[:, None].float(), size=start.shape[2:], mode="nearest")  # (B, 1, H, W)
+    counts = [round(step * cells**2 / steps) for step in range(steps + 1)]
+    at_once = max(1, _AT_ONCE // len(start))  # a single image in all its states is one batch
     curve = []
-    for step in range(steps + 1):
-        now = torch.where(rank < round(step * cells**2 / steps), end, start)
-        curve.append(probability(predict, now, chosen))
-    return np.asarray(torch.stack(curve, dim=1).cpu().numpy(), dtype=np.float32)
+    for first in range(0, len(counts), at_once):
+        some = counts[first : first + at_once]
+        now = torch.cat([torch.where(rank < count, end, start) for count in some])
+        curve.append(probability(predict, now, chosen.repeat(len(some))).view(len(some), len(start)))
+    return np.asarray(torch.cat(curve).T.cpu().numpy(), dtype=np.float32)
 
 
 def area_under(curves: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -68,12 +68,15 @@ def explain(arguments: Arguments) -> None:
         return
     sample = drawn_at_random(len(test), arguments.images)
     _write(folder, drawing.draw_heads(explainer, test.images(sample)))
-    methods = available_methods()
-    _write(folder, drawing.draw_embeddings(explainer, about, train, sample=arguments.embedded, methods=methods))
+    among = drawing.embed(explainer, train, sample=arguments.embedded)
+    for method in available_methods():
+        _write(folder, [(f"embedding_{method}", drawing.draw_embedding(explainer, about, among, method=method))])
     if not arguments.image:
         _write_faithfulness(explainer, test.images(sample), folder)
     if other:
-        _write(folder, drawing.draw_comparison((explainer, other), about, chosen, explained=label))
+        _write(folder, [("confusions", drawing.draw_confusions((explainer, other)))])
+        others = drawing.shown(other, other.run.data.test.images(chosen), about.truth, explained=label)
+        _write(folder, [("comparison", drawing.draw_side_by_side((explainer, other), (about, others)))])
 
 
 def _write_faithfulness(explainer: Explainer, images: Images, folder: Path) -> None:

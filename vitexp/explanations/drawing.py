@@ -61,27 +61,50 @@ def shown(explainer: Explainer, images: Images, truth: Sequence[int | None], *, 
 
 def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: int | None = None) -> Drawn:
     """Every figure that needs nothing but the net and the images."""
-    classes = explainer.run.classes
-    rows, images = about.captions(classes), about.images
-    cut = images[:_WITH_PATCHES]
     if explainer.vit:
-        patches = image_patches(cut, patch_size=explainer.vit.patch_size)
-        yield "patches", figures.exploded_patches(images=cut, patches=patches, names=rows[:_WITH_PATCHES])
-    if (filters := explainer.filters()) is not None:
-        side = f"{filters[0].shape[1]} × {filters[0].shape[2]} pixels"
-        yield "filters", figures.patch_filters(components=filters[0], shares=filters[1], layer=f"first layer, {side}")
+        yield "patches", draw_patches(explainer, about)
+    if (filters := draw_filters(explainer)) is not None:
+        yield "filters", filters
+    for ending, overlay in (("", True), ("_raw", False)):
+        yield f"explanations{ending}", draw_explanations(explainer, about, layer=layer, overlay=overlay)
+    yield "classes", draw_classes(explainer, about)
+    if explainer.vit:
+        for ending, overlay in (("", True), ("_raw", False)):
+            yield f"attention_layers{ending}", draw_layers(explainer, about, head=head, overlay=overlay)
+            yield f"attention_heads{ending}", draw_every_head(explainer, about, overlay=overlay)
+    if (position := draw_position(explainer)) is not None:
+        yield "position_embedding", position
+
+
+def draw_patches(explainer: Explainer, about: Shown) -> Figure:
+    """The first images, cut as a ViT cuts them."""
+    assert explainer.vit is not None
+    cut, names = about.images[:_WITH_PATCHES], about.captions(explainer.run.classes)[:_WITH_PATCHES]
+    patches = image_patches(cut, patch_size=explainer.vit.patch_size)
+    return figures.exploded_patches(images=cut, patches=patches, names=names)
+
+
+def draw_filters(explainer: Explainer) -> Figure | None:
+    """The first layer's, None where it has none."""
+    if (filters := explainer.filters()) is None:
+        return None
+    components, shares = filters
+    side = f"{components.shape[1]} × {components.shape[2]} pixels"
+    return figures.patch_filters(components=components, shares=shares, layer=f"first layer, {side}")
+
+
+def draw_explanations(explainer: Explainer, about: Shown, *, layer: int = -1, overlay: bool = True) -> Figure:
+    """Every method that applies, side by side. layer: of the attention alone."""
+    images = about.images
     maps = {NAMES[method]: explainer.maps(method, images, about.explained, layer=layer) for method in explainer.methods}
-    table = [[np.maximum(each[index], 0) for each in maps.values()] for index in range(len(images))]
-    title = _title(explainer, about)
-    for name, overlay in (("explanations", True), ("explanations_raw", False)):
-        figure = figures.map_grid(
-            title=title, images=images, maps=table, columns=list(maps), rows=rows, overlay=overlay
-        )
-        yield name, figure
-    yield "classes", _classes(explainer, about)
-    if explainer.vit:
-        yield from _attention(explainer, about, rows, head)
-        yield from _position(explainer)
+    return figures.map_grid(
+        title=_title(explainer, about),
+        images=images,
+        maps=[[np.maximum(each[index], 0) for each in maps.values()] for index in range(len(images))],
+        columns=list(maps),
+        rows=about.captions(explainer.run.classes),
+        overlay=overlay,
+    )
 
 
 def _title(explainer: Explainer, about: Shown) -> str:
@@ -90,7 +113,7 @@ def _title(explainer: Explainer, about: Shown) -> str:
     return f"Explanations of “{explainer.run.classes[about.explained[0]]}”"
 
 
-def _classes(explainer: Explainer, about: Shown) -> Figure:
+def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
     """The class-specific explanation for the most probable classes of each image."""
     method = "relevance" if explainer.vit else "grad_cam"
     probabilities = explainer.probabilities(about.images)
@@ -107,53 +130,53 @@ def _classes(explainer: Explainer, about: Shown) -> Figure:
             [f"{probabilities[index, label]:.1%} {names[label]}" for label in labels]
             for index, labels in enumerate(order)
         ],
+        overlay=overlay,
     )
 
 
-def _attention(explainer: Explainer, about: Shown, rows: list[str], head: int | None) -> Drawn:
-    """Attention through the layers for all images, and of every head for the first."""
+def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, overlay: bool = True) -> Figure:
+    """A ViT's attention through the layers, of one head or the mean of all."""
     maps = explainer.head_maps(about.images)  # (N, L, H, g, g)
-    layers, heads = maps.shape[1:3]
-    layer_names = [f"layer {layer + 1}" for layer in range(layers)]
-    through = maps.mean(axis=2) if head is None else maps[:, :, head]
     whose = "mean of the heads" if head is None else f"head {head + 1}"
-    first = np.concatenate([maps[0], maps[0].mean(axis=1, keepdims=True)], axis=1)  # (L, H + 1, g, g)
+    return figures.map_grid(
+        title=f"{_attention_of(explainer)}, {whose}",
+        images=about.images,
+        maps=list(maps.mean(axis=2) if head is None else maps[:, :, head]),
+        columns=[f"layer {layer + 1}" for layer in range(maps.shape[1])],
+        rows=about.captions(explainer.run.classes),
+        overlay=overlay,
+    )
+
+
+def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
+    """A ViT's attention for the first image, a row a layer and a column a head."""
+    maps = explainer.head_maps(about.images[:1])[0]  # (L, H, g, g)
+    layers, heads = maps.shape[:2]
+    return figures.map_grid(
+        title=f"{_attention_of(explainer)}, every head",
+        images=about.images[:1].repeat(layers, axis=0),
+        maps=list(np.concatenate([maps, maps.mean(axis=1, keepdims=True)], axis=1)),
+        columns=[*(f"head {number + 1}" for number in range(heads)), "mean"],
+        rows=[f"layer {layer + 1}" for layer in range(layers)],
+        overlay=overlay,
+        show_images=False,
+    )
+
+
+def _attention_of(explainer: Explainer) -> str:
     assert explainer.vit is not None
-    what = "Attention of the class token" if explainer.vit.has_cls else "Attention that patches receive"
-    for ending, overlay in (("", True), ("_raw", False)):
-        yield (
-            f"attention_layers{ending}",
-            figures.map_grid(
-                title=f"{what}, {whose}",
-                images=about.images,
-                maps=list(through),
-                columns=layer_names,
-                rows=rows,
-                overlay=overlay,
-            ),
-        )
-        yield (
-            f"attention_heads{ending}",
-            figures.map_grid(
-                title=f"{what}, every head",
-                images=about.images[:1].repeat(layers, axis=0),
-                maps=list(first),
-                columns=[*(f"head {number + 1}" for number in range(heads)), "mean"],
-                rows=layer_names,
-                overlay=overlay,
-                show_images=False,
-            ),
-        )
+    return "Attention of the class token" if explainer.vit.has_cls else "Attention that patches receive"
 
 
-def _position(explainer: Explainer) -> Drawn:
+def draw_position(explainer: Explainer) -> Figure | None:
+    """None where there is no position embedding."""
     net = explainer.vit
-    assert net is not None
-    if net.pos_embed is None:
-        return
+    if net is None or net.pos_embed is None:
+        return None
     where = {"prefix_tokens": net.pos_embed.shape[1] - net.grid_size**2, "grid_size": net.grid_size}
-    similarity, norm = position_similarity(net.pos_embed, **where), position_norm(net.pos_embed, **where)
-    yield "position_embedding", figures.position_embedding(similarity=similarity, norm=norm)
+    return figures.position_embedding(
+        similarity=position_similarity(net.pos_embed, **where), norm=position_norm(net.pos_embed, **where)
+    )
 
 
 def draw_heads(explainer: Explainer, images: Images) -> Drawn:
@@ -163,50 +186,56 @@ def draw_heads(explainer: Explainer, images: Images) -> Drawn:
         yield "head_diversity", figures.head_diversity(distance=distance, entropy=entropy, apart=apart, tokens=tokens)
 
 
-def draw_embeddings(
-    explainer: Explainer, about: Shown, train: Prepared, *, sample: int, methods: Sequence[Method]
-) -> Drawn:
-    """Training images in a plane, drawn at random (always the same ones); neighbours are sought among these."""
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Training images uint8 [N, S, S, 3], labels [N], what the net makes of them, vectors float32 [N, D]; and rows,
+    int64 [N], where they stand in the training set."""
+
+    images: Images
+    labels: NDArray[np.integer]
+    vectors: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+
+def embed(explainer: Explainer, train: Prepared, *, sample: int) -> Embedded:
+    """Training images drawn at random, always the same ones."""
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:sample])
-    training, labels = train.images(rows), train.labels[rows]
-    vectors = explainer.embeddings(training)
+    images = train.images(rows)
+    return Embedded(images=images, labels=train.labels[rows], vectors=explainer.embeddings(images), rows=rows)
+
+
+def draw_embedding(explainer: Explainer, about: Shown, among: Embedded, *, method: Method = "pca") -> Figure:
+    """The first images in a plane with training images, and their nearest neighbours among these."""
     some = about.images[:_WITH_PATCHES]
     given = explainer.embeddings(some)
-    found, alike = nearest(vectors, given, neighbours=_NEIGHBOURS)
+    found, alike = nearest(among.vectors, given, neighbours=_NEIGHBOURS)
+    points, stars = in_plane(among.vectors, given, method=method)
     names = explainer.run.classes
-    for method in methods:
-        points, stars = in_plane(vectors, given, method=method)
-        figure = figures.embedding_map(
-            points=points,
-            labels=labels,
-            stars=stars,
-            class_names=names,
-            images=some,
-            names=about.captions(names)[: len(some)],
-            neighbours=training[found],
-            neighbour_labels=labels[found],
-            alike=alike,
-            method=METHOD_NAMES[method],
-        )
-        yield f"embedding_{method}", figure
+    return figures.embedding_map(
+        points=points,
+        labels=among.labels,
+        stars=stars,
+        class_names=names,
+        images=some,
+        names=about.captions(names)[: len(some)],
+        neighbours=among.images[found],
+        neighbour_labels=among.labels[found],
+        alike=alike,
+        method=METHOD_NAMES[method],
+    )
 
 
-def draw_comparison(
-    explainers: tuple[Explainer, Explainer], about: Shown, chosen: NDArray[np.int64], *, explained: int | None = None
-) -> Drawn:
-    """Two nets on the same test images: their class-specific explanations and predictions; and all confusions of both.
+Pair = tuple[Explainer, Explainer]
 
-    about: what the first net says of the test images at `chosen`. Raises ConfigError where the test sets differ.
-    """
-    tests = [explainer.run.data.test for explainer in explainers]
-    if not np.array_equal(tests[0].labels, tests[1].labels):
-        raise ConfigError(f"{explainers[1].run.folder} has another test set; two runs are compared on one.")
-    seconds = shown(explainers[1], tests[1].images(chosen), about.truth, explained=explained)
+
+def draw_side_by_side(explainers: Pair, about: tuple[Shown, Shown]) -> Figure:
+    """What two nets say of the same images, with their class-specific explanations."""
     names = _run_names(explainers)
+    first = about[0]
     columns: list[str] = []
     maps: list[NDArray[np.float32]] = []
-    captions: list[list[str]] = [[] for _ in chosen]
-    for explainer, seen, name in zip(explainers, (about, seconds), names, strict=True):
+    captions: list[list[str]] = [[] for _ in first.images]
+    for explainer, seen, name in zip(explainers, about, names, strict=True):
         said = seen.captions(explainer.run.classes)
         for place, method in enumerate(each for each in explainer.methods if each not in ("attention", "rollout")):
             maps.append(np.maximum(explainer.maps(method, seen.images, seen.explained), 0))
@@ -214,27 +243,35 @@ def draw_comparison(
             for row, text in zip(captions, said, strict=True):
                 row.append(text if place == 0 else "")
     classes = explainers[0].run.classes
-    figure = figures.map_grid(
+    return figures.map_grid(
         title=f"{names[0]} and {names[1]} on the same images",
-        images=about.images,
-        maps=[[each[index] for each in maps] for index in range(len(chosen))],
+        images=first.images,
+        maps=[[each[index] for each in maps] for index in range(len(first.images))],
         columns=columns,
-        rows=["" if truth is None else f"true: {classes[truth]}" for truth in about.truth],
+        rows=["" if truth is None else f"true: {classes[truth]}" for truth in first.truth],
         captions=captions,
     )
-    yield "comparison", figure
+
+
+def draw_confusions(explainers: Pair) -> Figure:
+    """What two nets take for what, over all test images. Raises ConfigError where these differ."""
+    tests = [explainer.run.data.test for explainer in explainers]
+    if not np.array_equal(tests[0].labels, tests[1].labels):
+        raise ConfigError(f"{explainers[1].run.folder} has another test set; two runs are compared on one.")
     everything = np.arange(len(tests[0]))
     first, second = (
         explainer.probabilities(test.images(everything)).argmax(axis=1)
         for explainer, test in zip(explainers, tests, strict=True)
     )
-    yield (
-        "confusions",
-        figures.paired_confusions(truth=tests[0].labels, predicted=(first, second), class_names=classes, runs=names),
+    return figures.paired_confusions(
+        truth=tests[0].labels,
+        predicted=(first, second),
+        class_names=explainers[0].run.classes,
+        runs=_run_names(explainers),
     )
 
 
-def _run_names(explainers: tuple[Explainer, Explainer]) -> tuple[str, str]:
+def _run_names(explainers: Pair) -> tuple[str, str]:
     """Those of their models, or where these are alike of their runs."""
     models = [str(explainer.run.config.model.name) for explainer in explainers]
     runs = [str(explainer.run.config.name or explainer.run.folder.parent.name) for explainer in explainers]

@@ -1,0 +1,240 @@
+"""The app as people use it: a server of its own, and clicks in headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+PATIENCE = 60_000  # ms; CI machines are slow
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (apt-get install chromium)"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(vit_run: Path, cnn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str, Path]]:
+    """The process, its address, and the folder in which it keeps what it is sent."""
+    temporary = tmp_path_factory.mktemp("tmp")
+    command = [sys.executable, "-m", "vitexp.app", f"run={vit_run}", f"port={free_port()}"]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        line = ""
+        assert process.stdout is not None
+        while "Ctrl-C" not in line:
+            line = process.stdout.readline()
+            assert line, "the server ended before it began"
+        yield process, line.split()[0], temporary
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: tuple[Any, str, Path]) -> Iterator[Page]:
+    """A new visitor, who sees the first test image."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    made = context.new_page()
+    made.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    outside: list[str] = []
+    errors: list[str] = []
+    made.on(
+        "request",
+        lambda request: None if request.url.startswith((server[1], "data:", "blob:")) else outside.append(request.url),
+    )
+    made.on("pageerror", lambda error: errors.append(error.message))
+    made.goto(server[1])
+    made.wait_for_selector("#figure-explanations img")
+    yield made
+    context.close()
+    assert not outside, "the page asked another host"
+    assert not errors
+
+
+def about(page: Page) -> Any:
+    return page.locator("#about .md")
+
+
+def source(page: Page, figure: str) -> str:
+    return str(page.locator(f"#figure-{figure} img").get_attribute("src"))
+
+
+def changes(page: Page, figure: str, before: str) -> None:
+    expect(page.locator(f"#figure-{figure} img")).not_to_have_attribute("src", before)
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def test_every_tab_shows_its_figures(page: Page) -> None:
+    tabs = {
+        "Patches": ["patches"],
+        "Attention": ["attention_layers", "attention_heads"],
+        "Classes": ["classes"],
+        "Faithfulness": ["faithfulness"],
+        "Embeddings": ["embedding"],
+        "Heads": ["head_diversity"],
+        "Weights": ["filters", "position_embedding"],
+        "Explanations": ["explanations"],
+    }
+    for tab, figures in tabs.items():
+        open_tab(page, tab)
+        for figure in figures:
+            image = page.locator(f"#figure-{figure} img")
+            expect(image).to_be_visible()
+            assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1080, figure
+
+
+def test_controls_change_the_figures(page: Page) -> None:
+    before = source(page, "explanations")
+    page.locator("#layer input[type=number]").fill("1")
+    page.locator("#layer input[type=number]").press("Enter")
+    changes(page, "explanations", before)
+    before = source(page, "explanations")
+    page.locator("#class input").click()
+    page.get_by_role("option", name=re.compile("^14 ")).click()
+    changes(page, "explanations", before)
+    before = source(page, "explanations")
+    page.get_by_label("Maps over the picture").uncheck()
+    changes(page, "explanations", before)
+    open_tab(page, "Attention")
+    page.wait_for_selector("#figure-attention_layers img")
+    before = source(page, "attention_layers")
+    page.locator("#head input[type=number]").fill("2")
+    page.locator("#head input[type=number]").press("Enter")
+    changes(page, "attention_layers", before)
+
+
+def test_two_runs_stand_side_by_side(page: Page, cnn_run: Path) -> None:
+    open_tab(page, "Two runs")
+    page.locator("#other input").click()
+    page.get_by_role("option", name=re.compile(cnn_run.name)).click()
+    expect(page.locator("#figure-comparison img")).to_be_visible()
+    page.get_by_role("button", name=re.compile("Confusions of both")).click()
+    expect(page.locator("#figure-confusions img")).to_be_visible()
+
+
+def test_drawing_covers_a_part_and_clearing_uncovers_it(page: Page) -> None:
+    expect(about(page)).to_contain_text("Draw on it")
+    before = source(page, "explanations")
+    box = page.locator("#editor canvas").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.35 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.65 * box["width"], box["y"] + 0.5 * box["height"], steps=8)
+    page.mouse.up()
+    expect(about(page)).to_contain_text("partly covered")
+    changes(page, "explanations", before)
+    page.locator("#editor").get_by_label("Clear canvas").click()
+    expect(about(page)).to_contain_text("Draw on it")
+
+
+def test_a_click_on_the_map_loads_a_training_image(page: Page) -> None:
+    expect(about(page)).to_contain_text("Test image")
+    open_tab(page, "Embeddings")
+    page.wait_for_selector("#figure-embedding img")
+    box = page.locator("#figure-embedding img").bounding_box()
+    assert box is not None
+    for step in range(40):  # until there is a point
+        across, down = 0.06 + 0.5 * (step % 8) / 8, 0.15 + 0.5 * (step // 8) / 5
+        page.mouse.click(box["x"] + across * box["width"], box["y"] + down * box["height"])
+        page.wait_for_timeout(1000)
+        if "Training image" in about(page).inner_text():
+            break
+    expect(about(page)).to_contain_text("Training image")
+
+
+def test_pictures_of_ones_own_and_what_is_none(page: Page, tmp_path: Path) -> None:
+    mine = tmp_path / "holiday.png"
+    Image.new("RGB", (640, 480), (200, 30, 30)).save(mine)
+    page.locator("#file input[type=file], input[type=file]").first.set_input_files(mine)
+    expect(about(page)).to_contain_text("Your picture holiday.png")
+    text = tmp_path / "poem.png"
+    text.write_text("roses are red")
+    huge = tmp_path / "huge.png"
+    Image.new("1", (30_000, 30_000)).save(huge)
+    for wrong in (text, huge):
+        page.locator("#file input[type=file], input[type=file]").first.set_input_files(wrong)
+        expect(page.get_by_text(re.compile(f"{wrong.name}.*")).last).to_be_visible()
+        expect(about(page)).to_contain_text("Your picture holiday.png")
+
+
+def test_a_figure_can_be_saved(page: Page, tmp_path: Path) -> None:
+    with page.expect_download() as waiting:
+        page.locator("#figure-explanations").get_by_label("Download").click()
+    assert waiting.value.suggested_filename == "explanations.png"
+    waiting.value.save_as(tmp_path / "saved.png")
+    assert Image.open(tmp_path / "saved.png").size[0] == 1080
+
+
+def test_visitors_do_not_mix(page: Page, browser: Browser, server: tuple[Any, str, Path]) -> None:
+    mine = about(page).inner_text()
+    others = [browser.new_context().new_page() for _ in range(3)]
+    for number, other in enumerate(others):
+        other.set_default_timeout(PATIENCE)
+        other.goto(server[1])
+        other.wait_for_selector("#figure-explanations img")
+        other.locator("#gallery .thumbnail-item").nth(number + 1).click()
+    said = []
+    for other in others:
+        expect(about(other)).to_contain_text("Test image")
+        other.wait_for_timeout(3000)
+        said.append(about(other).inner_text())
+    before = source(page, "explanations")
+    page.get_by_label("Maps over the picture").uncheck()
+    changes(page, "explanations", before)
+    assert about(page).inner_text() == mine
+    for other, words in zip(others, said, strict=True):
+        other.get_by_label("Maps over the picture").uncheck()
+        other.wait_for_timeout(1500)
+        assert about(other).inner_text() == words
+        other.context.close()
+
+
+def test_only_this_machine_is_served(server: tuple[Any, str, Path]) -> None:
+    connections = psutil.Process(server[0].pid).net_connections()
+    assert connections
+    for one in connections:
+        assert one.laddr.ip in ("127.0.0.1", "::1") and (not one.raddr or one.raddr.ip in ("127.0.0.1", "::1"))
+
+
+def test_nothing_stays_behind(server: tuple[Any, str, Path]) -> None:
+    process, _, temporary = server
+    assert list(temporary.glob("vitexp-app-*"))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert not list(temporary.glob("vitexp-app-*"))
+    assert not list(temporary.glob("*gradio*"))

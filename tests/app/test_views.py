@@ -1,0 +1,125 @@
+"""Every view draws; a click on a point of the map finds the image of that point."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from vitexp.app.__main__ import read_arguments
+from vitexp.app.picture import Picture
+from vitexp.app.views import Choice, Views
+from vitexp.errors import ConfigError, UserError
+from vitexp.explanations import drawing
+from vitexp.explanations.explainer import Explainer
+from vitexp.finished_run import completed_runs, load_run
+
+PICTURE = Picture(kind="test", row=3)
+
+
+@pytest.fixture(scope="module")
+def views(vit_run: Path) -> Views:
+    return Views(Explainer(load_run(vit_run)))
+
+
+def test_every_view_of_a_vit_draws(views: Views, cnn_run: Path) -> None:
+    assert [view.name for view in views.views] == [
+        *("Explanations", "Patches", "Attention", "Classes", "Faithfulness", "Embeddings", "Heads", "Weights"),
+        "Two runs",
+    ]
+    assert views.others() == [cnn_run]
+    choice = Choice(label=5, layer=0, head=1, overlay=False, other=str(cnn_run))
+    for view in views.views:
+        for name, draw in view.figures.items():
+            figure = draw(PICTURE, choice)
+            assert figure is not None, name
+            figure.savefig(file := io.BytesIO(), format="png")
+            assert Image.open(file).size[0] == 1080, name
+
+
+def test_a_convolutional_net_has_fewer_views(cnn_run: Path, vit_run: Path) -> None:
+    views = Views(Explainer(load_run(cnn_run)))
+    names = [view.name for view in views.views]
+    assert names == ["Explanations", "Classes", "Faithfulness", "Embeddings", "Weights", "Two runs"]
+    choice = Choice(other=str(vit_run))
+    drawn = {name: draw(PICTURE, choice) for view in views.views for name, draw in view.figures.items()}
+    assert {name for name, figure in drawn.items() if figure is None} == {"position_embedding"}
+
+
+def test_a_click_on_a_point_finds_its_image(views: Views) -> None:
+    about = views.about(PICTURE, Choice())
+    figure = drawing.draw_embedding(views.explainer, about, views.embedded)
+    figure.savefig(file := io.BytesIO(), format="png")
+    offsets = np.concatenate([np.asarray(each.get_offsets()) for each in figure.axes[0].collections[:-1]])
+    pixels = figure.axes[0].transData.transform(offsets)
+    apart = np.hypot(*(pixels[:, None] - pixels[None]).transpose(2, 0, 1)) + 1e9 * np.eye(len(pixels))
+    lonely = int(apart.min(axis=1).argmax())  # the point that cannot be taken for another
+    x, y = pixels[lonely][0], Image.open(file).size[1] - pixels[lonely][1]
+    found = views.nearest_point(PICTURE, Choice(), x=x + 2, y=y - 2)
+    assert found is not None and found.kind == "train"
+    again = drawing.draw_embedding(views.explainer, views.about(found, Choice()), views.embedded)
+    star = again.axes[0].collections[-1].get_offsets()[0]
+    assert np.allclose(star, offsets[lonely], atol=1e-4 * np.abs(offsets).max())
+    assert views.nearest_point(PICTURE, Choice(), x=1, y=1) is None  # the title
+
+
+def test_what_is_covered_changes_the_answer(views: Views) -> None:
+    covered = Picture(kind="test", row=3, strokes=np.ones((32, 32, 4), np.float32))
+    white = np.full((32, 32, 3), 255, np.uint8)
+    assert (covered.image(views.run) == white).all()
+    assert not np.allclose(views.probabilities(covered), views.probabilities(PICTURE))
+    assert np.allclose(views.probabilities(covered), views.explainer.probabilities(white[None])[0])
+
+
+def test_without_the_data_set_pictures_of_ones_own_still_work(vit_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "name" / "moved"
+    shutil.copytree(vit_run, folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    config.data.source = {"_target_": "vitexp.data.folder.Folder", "root": str(tmp_path / "gone")}
+    OmegaConf.save(config, folder / "config.yaml")
+    views = Views(Explainer(load_run(folder)))
+    views.warm_up()
+    assert not len(views.test_rows["all"])
+    mine = tmp_path / "mine.png"
+    Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save(mine)
+    picture = Picture(kind="file", file=str(mine))
+    assert views.probabilities(picture).sum() == pytest.approx(1.0, abs=1e-5)
+    by_name = {view.name: view for view in views.views}
+    assert by_name["Explanations"].figures["explanations"](picture, Choice()) is not None
+    with pytest.raises(UserError, match="gone"):
+        by_name["Embeddings"].figures["embedding"](picture, Choice())
+
+
+def test_a_folder_that_is_no_run_is_refused_in_a_sentence(views: Views, vit_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished run"):
+        views.side_by_side(PICTURE, Choice(other=str(tmp_path)))
+
+
+def test_completed_runs_are_found_the_last_first(vit_run: Path, cnn_run: Path, logs: Path) -> None:
+    assert completed_runs(logs) == [cnn_run, vit_run]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["logs/x"], "write key=value"),
+        (["rum=logs"], "rum"),
+        (["run=nowhere"], "is no folder"),
+        (["port=80"], "from 1024"),
+        (["port=eighty"], "from 1024"),
+        (["port=8000", "port=8001"], "twice"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        read_arguments(words)
+
+
+def test_arguments(tmp_path: Path) -> None:
+    assert read_arguments([]) == (None, None)
+    assert read_arguments([f"run={tmp_path}", "port=8000"]) == (tmp_path, 8000)
