@@ -32,7 +32,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-FIGURES = {"attention", "augmented_batch", "confusion_matrix", "curves", "position_embedding", "samples"}
+FIGURES = {
+    *("attention", "augmented_batch", "confusion_matrix", "curves", "position_embedding", "samples"),
+    *("embedding", "explanations", "faithfulness"),
+}
 
 
 def test_the_folder_holds_everything(finished: Path) -> None:

@@ -16,6 +16,7 @@ from vitexp.explain.embedding import Method, in_plane, nearest
 from vitexp.explain.patches import image_patches
 from vitexp.explain.position import position_norm, position_similarity
 from vitexp.explanations.explainer import NAMES, Explainer, Images
+from vitexp.trained_net import TrainedNet
 
 Drawn = Iterator[tuple[str, Figure]]  # the name of the file, without its ending
 
@@ -46,7 +47,9 @@ class Shown:
         return texts
 
 
-def shown(explainer: Explainer, images: Images, truth: Sequence[int | None], *, explained: int | None = None) -> Shown:
+def shown(
+    explainer: Explainer[TrainedNet], images: Images, truth: Sequence[int | None], *, explained: int | None = None
+) -> Shown:
     """The images with what the net says of them. explained: the class that maps speak of; the predicted one if None."""
     probabilities = explainer.probabilities(images)
     predicted = [int(label) for label in probabilities.argmax(axis=1)]
@@ -164,7 +167,7 @@ def draw_heads(explainer: Explainer, images: Images) -> Drawn:
 
 
 def draw_embeddings(
-    explainer: Explainer, about: Shown, train: Prepared, *, sample: int, methods: Sequence[Method]
+    explainer: Explainer[TrainedNet], about: Shown, train: Prepared, *, sample: int, methods: Sequence[Method]
 ) -> Drawn:
     """Training images in a plane, drawn at random (always the same ones); neighbours are sought among these."""
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:sample])
