@@ -29,7 +29,7 @@ _CAPTIONS: Final = {
     ),
     "explanations": (
         "Explanations",
-        "Where the model finds what speaks for its prediction, on images that it gets right (✓) and wrong (✗): warm "
+        "Where the model finds what speaks for its prediction, on images that it gets right (✓) and wrong (✗): bright "
         "colours mark the parts that matter most, each map on its own scale. The number above a column says how "
         "faithful that explanation is to this model (see below). The best stands left; believe none that is hardly "
         "above random order.",

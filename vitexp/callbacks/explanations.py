@@ -126,7 +126,7 @@ def _side_by_side(
     methods = sorted(explainer.methods, key=lambda method: -scores[NAMES[method]])
     maps = [np.maximum(explainer.maps(method, about.images, about.explained), 0) for method in methods]
     return figures.map_grid(
-        title=f"Explanations of the predicted class, the most faithful first (random order: {scores[RANDOM]:.2f})",
+        title=f"Explanations, the most faithful first (random order: {scores[RANDOM]:.2f})",
         images=about.images,
         maps=[[each[index] for each in maps] for index in range(len(chosen))],
         columns=[f"{NAMES[method]} {scores[NAMES[method]]:.2f}" for method in methods],
