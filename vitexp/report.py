@@ -50,8 +50,8 @@ _CAPTIONS: Final = {
     "attention": (
         "Attention",
         "Above the image, below it how strongly the last layer attends to each patch (bright is strong), and both "
-        "together. Each map has its own scale: compare where, not how much. This is what the layer reads, and not yet "
-        "why the model decides: how far it explains that, the figures above have measured.",
+        "together. Each map has its own scale: compare where, not how much. It shows what that layer reads, and often "
+        "hardly why the model decides: its number among the explanations says how far it does.",
     ),
     "position_embedding": (
         "Position embeddings",
