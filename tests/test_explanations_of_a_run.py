@@ -16,7 +16,7 @@ from vitexp.trained_net import TrainedNet
 
 FIGURES = {"explanations", "faithfulness", "embedding"}
 ONLY = ("~callbacks.confusion_matrix", "~callbacks.samples", "~callbacks.curves", "~callbacks.augmented_batch")
-FEW = (*ONLY, "trainer.limit_train_batches=1", "callbacks.explanations.images=2")
+FEW = (*ONLY, "trainer.limit_train_batches=1", "callbacks.explanations.images=2", "callbacks.embedding.training=50")
 
 
 class Flat(nn.Module):
