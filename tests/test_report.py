@@ -147,10 +147,12 @@ def test_loads_nothing(tmp_path: Path) -> None:
 
 
 def test_figures_in_order_with_captions(tmp_path: Path) -> None:
-    files = ("aaa_own", "attention", "attention_epoch_10", "confusion_matrix", "curves")
+    files = ("aaa_own", "attention", "attention_epoch_10", "confusion_matrix", "curves", "explanations")
     page = read(make_run(tmp_path, figures=files))
     alternatives = [value for name, value in page.attributes if name == "alt"]
-    assert alternatives == ["Learning curves", "Confusion matrix", "Attention", "Attention: epoch 10", "Aaa own"]
+    assert alternatives == [
+        *("Learning curves", "Confusion matrix", "Explanations", "Attention", "Attention: epoch 10", "Aaa own"),
+    ]
     assert value_of(page, "Confusion matrix").startswith("Each row is a true class")
 
 
@@ -217,4 +219,4 @@ def test_knows_the_figures_that_callbacks_draw() -> None:
     from vitexp import callbacks, report
 
     keys = {value.key for value in vars(callbacks).values() if isinstance(getattr(value, "key", None), str)}
-    assert keys == set(report._CAPTIONS)
+    assert keys | set(callbacks.Explanations.keys) == set(report._CAPTIONS)

@@ -32,7 +32,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-FIGURES = {"attention", "augmented_batch", "confusion_matrix", "curves", "position_embedding", "samples"}
+FIGURES = {
+    *("attention", "augmented_batch", "confusion_matrix", "curves", "position_embedding", "samples"),
+    *("embedding", "explanations", "faithfulness"),
+}
 
 
 def test_the_folder_holds_everything(finished: Path) -> None:
@@ -230,7 +233,8 @@ def test_a_debug_run_of_every_kind_of_model(tmp_path: Path, model: str) -> None:
     from tests.conftest import composed
     from vitexp.run import run
 
-    run(composed(*overrides, f"model={model}", "trainer=debug", "logger=none", f"log_dir={tmp_path}"))
+    few = ("callbacks.explanations.images=1", "callbacks.explanations.measured=2", "callbacks.embedding.training=20")
+    run(composed(*overrides, *few, f"model={model}", "trainer=debug", "logger=none", f"log_dir={tmp_path}"))
     [folder] = tmp_path.glob("*/*")
     assert result(folder)["status"] == "completed"
     assert result(folder)["data"]["test"] == 64  # two batches

@@ -16,49 +16,35 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from yaml import YAMLError
 
 from vitexp.build import build_datamodule, build_net
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.hardware import resolve_precision
+from vitexp.trained_net import TrainedNet
 
 _CONF = Path(__file__).parents[1] / "conf"
 _CACHE = "VITEXP_CACHE"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinishedRun:
-    """The net of a run folder with its weights, in evaluation mode, and what is needed to feed it.
+class FinishedRun(TrainedNet):
+    """The net of a run folder with its weights.
 
     config: what the run was started with; keys that have come since then have today's defaults.
-    mean, std: float32 [3], of values in [0, 1].
     """
 
     folder: Path
     config: DictConfig
     result: dict[str, Any]
-    net: nn.Module
-    classes: list[str]
-    image_size: int
-    mean: Tensor
-    std: Tensor
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
 
     @property
     def precision(self) -> str:
         """Lightning's name for the precision in which the run's test computes on this device."""
         precision = resolve_precision(self.config.trainer.precision, self.device)
         return "32-true" if precision == "16-mixed" and self.device.type != "cuda" else precision
-
-    def prepared(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
-        """Images uint8 [B, S, S, 3] as the net takes them: float [B, 3, S, S], normalized, on the device of the net."""
-        unit = torch.as_tensor(images, device=self.device).permute(0, 3, 1, 2).contiguous().float() / 255.0
-        return (unit - self.mean.to(self.device).view(3, 1, 1)) / self.std.to(self.device).view(3, 1, 1)
 
     @torch.inference_mode()
     def logits(self, images: NDArray[np.uint8] | Tensor) -> Tensor:

@@ -27,10 +27,31 @@ _CAPTIONS: Final = {
         "Sample predictions",
         "Images with the predicted class and its probability; ✓ is right, ✗ is wrong, followed by the true class.",
     ),
+    "explanations": (
+        "Explanations",
+        "Where the model finds what speaks for its prediction, on images that it gets right (✓) and wrong (✗): bright "
+        "colours mark the parts that matter most, each map on its own scale. The number above a column says how "
+        "faithful that explanation is to this model (see below). The best stands left; believe none that is hardly "
+        "above random order.",
+    ),
+    "faithfulness": (
+        "Which explanation to believe",
+        "Images are covered (left), or shown bit by bit (right), beginning with what the explanation calls most "
+        "important. Where it is true, the prediction collapses early on the left and comes early on the right. The "
+        "numbers are areas under the curves; insertion minus deletion is the number above the columns of the "
+        "explanations. Random order is what no explanation may fall behind; bands that overlap tell nothing apart.",
+    ),
+    "embedding": (
+        "What looks alike to the model",
+        "Each point is a training image as the classifier receives it, pressed into a plane: classes that overlap "
+        "are easily confused. Stars are test images, mistakes first (✗), each beside the training images that are "
+        "nearest to it.",
+    ),
     "attention": (
         "Attention",
-        "Above the image, below it how strongly each patch was attended to (bright is strong), and both together. Each "
-        "map has its own scale: compare where, not how much.",
+        "Above the image, below it how strongly the last layer attends to each patch (bright is strong), and both "
+        "together. Each map has its own scale: compare where, not how much. It shows what that layer reads, and often "
+        "hardly why the model decides: its number among the explanations says how far it does.",
     ),
     "position_embedding": (
         "Position embeddings",
@@ -234,7 +255,7 @@ def _moment(iso: Any) -> str | None:
 
 
 def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What to type to repeat the run, and what that is."""
+    """What to type to repeat the run or to look into it, and what that is."""
     path = folder.resolve()
     if path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
@@ -244,6 +265,9 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         commands.append(("With exactly this configuration:", exact))
     if overrides := result.get("overrides"):
         commands.append(("As it was typed:", shlex.join(["python", "train.py", *map(str, overrides)])))
+    if (folder / "model.safetensors").is_file():
+        explain = f"python -m vitexp.explain run={shlex.quote(str(path))}"
+        commands.append(("To look further into the model, every layer and head included:", explain))
     return commands
 
 

@@ -1,5 +1,6 @@
 """What happens during a run."""
 
+from vitexp.callbacks.explanations import EmbeddingMap, Explanations
 from vitexp.callbacks.figures import (
     AttentionMaps,
     AugmentedBatch,
@@ -13,6 +14,8 @@ __all__ = [
     "AttentionMaps",
     "AugmentedBatch",
     "ConfusionMatrix",
+    "EmbeddingMap",
+    "Explanations",
     "LearningCurves",
     "PositionEmbedding",
     "SamplePredictions",

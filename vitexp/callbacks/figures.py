@@ -1,76 +1,24 @@
-"""Figures of a run: drawn from validation images while it trains, from test images at its end."""
+"""Figures of a run: its curves, its mistakes, and what there is to see in the net."""
 
 from __future__ import annotations
 
-import os
-from abc import abstractmethod
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitexp.data.datamodule import ImageDataModule
+from vitexp.callbacks.figure_callback import FigureCallback, data_of, predictions_of
 from vitexp.data.prepare import Prepared
-from vitexp.disk import tolerating
 from vitexp.explain import figures
 from vitexp.explain.attention import cls_attention
 from vitexp.explain.position import position_norm, position_similarity
-from vitexp.loggers import BackgroundWandbLogger, log_figure
+from vitexp.loggers import BackgroundWandbLogger
 from vitexp.models import ViT
 from vitexp.training.module import Classifier
-
-
-class FigureCallback(Callback):
-    """Draws one figure into `figures/<key>.png` of the run folder and hands it to the loggers under `<key>`.
-
-    every_n_epochs: how often it is drawn during training, after validation; 0 is only at the end. The file is replaced
-    each time, so that it ends with the figure of the test.
-    """
-
-    key: str
-
-    def __init__(self, *, every_n_epochs: int = 0) -> None:
-        self.every_n_epochs = every_n_epochs
-
-    @abstractmethod
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
-        """The figure, or None where it does not apply. `images` are those that `module.predictions` stand for."""
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        in_training = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if in_training and self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, _data(trainer).val)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, _data(trainer).test)
-
-    def _draw(self, trainer: Trainer, module: LightningModule, images: Prepared) -> bool:
-        """Whether there is a new picture."""
-        figure = self.draw(trainer, cast(Classifier, module), images) if trainer.is_global_zero else None
-        if figure is None:
-            return False
-        path = Path(trainer.default_root_dir) / "figures" / f"{self.key}.png"
-        with tolerating(f"figures/{path.name}"):
-            _save(figure, path)
-            log_figure(trainer.loggers, key=self.key, path=path, step=trainer.global_step)
-            return True
-        return False
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """As PNG, under a temporary name first: where the disk is full, the picture of before stays."""
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        figure.savefig(unfinished, format="png")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 class ConfusionMatrix(FigureCallback):
@@ -79,8 +27,8 @@ class ConfusionMatrix(FigureCallback):
     key = "confusion_matrix"
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
-        classes = _data(trainer).classes
-        predicted, truth, _ = _predicted(module)
+        classes = data_of(trainer).classes
+        predicted, truth, _ = predictions_of(module)
         counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
         np.add.at(counts, (truth, predicted), 1)
         return figures.confusion_matrix(counts=counts, class_names=classes)
@@ -91,10 +39,10 @@ class ConfusionMatrix(FigureCallback):
             if isinstance(logger, BackgroundWandbLogger) and trainer.is_global_zero:
                 import wandb
 
-                predicted, truth, _ = _predicted(cast(Classifier, pl_module))
+                predicted, truth, _ = predictions_of(cast(Classifier, pl_module))
                 with logger.tolerating():
                     plot = wandb.plot.confusion_matrix(
-                        y_true=truth.tolist(), preds=predicted.tolist(), class_names=_data(trainer).classes
+                        y_true=truth.tolist(), preds=predicted.tolist(), class_names=data_of(trainer).classes
                     )
                     logger.experiment.log({"confusion_matrix_interactive": plot})
 
@@ -111,10 +59,10 @@ class AttentionMaps(FigureCallback):
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
         if not isinstance(module.net, ViT):
             return None
-        predicted, truth, _ = _predicted(module)  # of the first images only, where trainer.limit_..._batches says so
+        predicted, truth, _ = predictions_of(module)  # of fewer images under trainer.limit_..._batches
         chosen = np.random.default_rng(0).permutation(len(truth))[: self.images]
         maps = self._maps(module, module.net, images.images(chosen))
-        classes = _data(trainer).classes
+        classes = data_of(trainer).classes
         return figures.attention_maps(
             images=images.images(chosen),
             maps=maps,
@@ -142,13 +90,13 @@ class SamplePredictions(FigureCallback):
         self.right, self.wrong = right, wrong
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
-        predicted, truth, confidence = _predicted(module)
+        predicted, truth, confidence = predictions_of(module)
         order = np.random.default_rng(0).permutation(len(truth))
         hits = (predicted == truth)[order]
         chosen = np.concatenate([order[hits][: self.right], order[~hits][: self.wrong]])
         if not len(chosen):  # right ones were asked for alone, and there are none
             return None
-        classes = _data(trainer).classes
+        classes = data_of(trainer).classes
         return figures.sample_predictions(
             images=images.images(chosen),
             truth=[classes[label] for label in truth[chosen]],
@@ -190,7 +138,7 @@ class AugmentedBatch(FigureCallback):
             self.batch = images[: self.images], targets[: self.images]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.batch is not None and self._draw(trainer, pl_module, _data(trainer).train):
+        if self.batch is not None and self._draw(trainer, pl_module, data_of(trainer).train):
             self.batch = None  # else, where the disk was full, once more after the next epoch
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -202,7 +150,7 @@ class AugmentedBatch(FigureCallback):
         unit = seen * module.std.cpu() + module.mean.cpu()
         return figures.augmented_batch(
             images=unit.clamp(0, 1).permute(0, 2, 3, 1).numpy(),
-            labels=[_in_words(target, _data(trainer).classes) for target in targets],
+            labels=[_in_words(target, data_of(trainer).classes) for target in targets],
         )
 
 
@@ -236,17 +184,6 @@ class LearningCurves(FigureCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
-
-
-def _data(trainer: Trainer) -> ImageDataModule:
-    return cast(ImageDataModule, trainer.datamodule)  # type: ignore[attr-defined]
-
-
-def _predicted(module: Classifier) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Predicted and true labels, int64 [N], and the confidence in the prediction, float32 [N]."""
-    probabilities, labels = module.predictions
-    confidence, predicted = probabilities.max(dim=1)
-    return predicted.cpu().numpy(), labels.cpu().numpy(), confidence.cpu().numpy()
 
 
 def _in_words(target: Tensor, classes: list[str]) -> str:

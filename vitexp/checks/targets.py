@@ -124,6 +124,8 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
         "vitexp.callbacks.PositionEmbedding": optional(every_n_epochs=_EVERY),
         "vitexp.callbacks.LearningCurves": optional(every_n_epochs=_EVERY),
         "vitexp.callbacks.AugmentedBatch": optional(images=_IMAGES),
+        "vitexp.callbacks.Explanations": optional(images=_IMAGES, measured=integer(1, 10**6)),
+        "vitexp.callbacks.EmbeddingMap": optional(training=integer(3, 10**6)),
         "vitexp.callbacks.pruning.Pruning": {
             "journal": PATH,
             "trial": integer(0, 10**9),

@@ -16,6 +16,7 @@ from vitexp.explain.embedding import Method, in_plane, nearest
 from vitexp.explain.patches import image_patches
 from vitexp.explain.position import position_norm, position_similarity
 from vitexp.explanations.explainer import NAMES, Explainer, Images
+from vitexp.trained_net import TrainedNet
 
 Drawn = Iterator[tuple[str, Figure]]  # the name of the file, without its ending
 
@@ -46,7 +47,9 @@ class Shown:
         return texts
 
 
-def shown(explainer: Explainer, images: Images, truth: Sequence[int | None], *, explained: int | None = None) -> Shown:
+def shown(
+    explainer: Explainer[TrainedNet], images: Images, truth: Sequence[int | None], *, explained: int | None = None
+) -> Shown:
     """The images with what the net says of them. explained: the class that maps speak of; the predicted one if None."""
     probabilities = explainer.probabilities(images)
     predicted = [int(label) for label in probabilities.argmax(axis=1)]
@@ -115,7 +118,7 @@ def _title(explainer: Explainer, about: Shown) -> str:
 
 def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
     """The class-specific explanation for the most probable classes of each image."""
-    method = "relevance" if explainer.vit else "grad_cam"
+    method = next(each for each in ("relevance", "grad_cam", "occlusion") if each in explainer.methods)
     probabilities = explainer.probabilities(about.images)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_CHOICES]
     maps = [explainer.maps(method, about.images, order[:, place].tolist()) for place in range(order.shape[1])]
@@ -197,14 +200,16 @@ class Embedded:
     rows: NDArray[np.int64]
 
 
-def embed(explainer: Explainer, train: Prepared, *, sample: int) -> Embedded:
+def embed(explainer: Explainer[TrainedNet], train: Prepared, *, sample: int) -> Embedded:
     """Training images drawn at random, always the same ones."""
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:sample])
     images = train.images(rows)
     return Embedded(images=images, labels=train.labels[rows], vectors=explainer.embeddings(images), rows=rows)
 
 
-def draw_embedding(explainer: Explainer, about: Shown, among: Embedded, *, method: Method = "pca") -> Figure:
+def draw_embedding(
+    explainer: Explainer[TrainedNet], about: Shown, among: Embedded, *, method: Method = "pca"
+) -> Figure:
     """The first images in a plane with training images, and their nearest neighbours among these."""
     some = about.images[:_WITH_PATCHES]
     given = explainer.embeddings(some)

@@ -1,14 +1,15 @@
-"""One net of a finished run, and everything that can be asked of it."""
+"""One trained net, mostly that of a finished run, and everything that can be asked of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from vitexp.explain.attention import cls_attention, head_attention
 from vitexp.explain.embedding import embeddings
@@ -18,8 +19,11 @@ from vitexp.explain.occlusion import occlusion
 from vitexp.explain.patches import filter_components
 from vitexp.explain.relevance import relevance
 from vitexp.explain.rollout import rollout
-from vitexp.finished_run import FinishedRun
 from vitexp.models import ViT
+from vitexp.trained_net import TrainedNet
+
+if TYPE_CHECKING:
+    from vitexp.finished_run import FinishedRun
 
 Images = NDArray[np.uint8]  # [B, S, S, 3], prepared
 Maps = NDArray[np.float32]  # [B, h, w]
@@ -34,14 +38,16 @@ NAMES = {
 # Attention of all layers is held at once.
 _AT_ONCE = 32
 
+Run = TypeVar("Run", bound=TrainedNet, default="FinishedRun", covariant=True)
 
-class Explainer:
+
+class Explainer(Generic[Run]):
     """Explanations of the net of `run`. Prepared images uint8 [B, S, S, 3] in, arrays out.
 
     Keeps nothing of the images that it is asked about: several threads can ask at once.
     """
 
-    def __init__(self, run: FinishedRun) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
         self.net = run.net
         self.vit = run.net if isinstance(run.net, ViT) else None
@@ -49,8 +55,9 @@ class Explainer:
 
     @property
     def methods(self) -> list[str]:
-        """The keys of NAMES that apply: all for a ViT, Grad-CAM and occlusion for other nets."""
-        return [method for method in NAMES if self.vit or method in ("grad_cam", "occlusion")]
+        """The keys of NAMES that apply: all for a ViT; for other nets occlusion, and Grad-CAM where they make maps."""
+        others = ("grad_cam", "occlusion") if self._grad_cam_layer else ("occlusion",)
+        return [method for method in NAMES if self.vit or method in others]
 
     @property
     def cells(self) -> int:
@@ -100,8 +107,14 @@ class Explainer:
         return distance, attention_entropy(weights), head_distance(weights), weights[0].shape[-1]
 
     def embeddings(self, images: Images) -> NDArray[np.float32]:
-        """What enters the classifier: float32 [B, D]."""
-        head = self.vit.head if self.vit else [each for each in self.net.modules() if isinstance(each, nn.Linear)][-1]
+        """What enters the classifier, of a net that is no ViT its last linear layer: float32 [B, D].
+
+        Raises ValueError where there is none.
+        """
+        linear = [each for each in self.net.modules() if isinstance(each, nn.Linear)]
+        if not linear:
+            raise ValueError("the net has no linear layer")
+        head = self.vit.head if self.vit else linear[-1]
         parts = [embeddings(self.net, head, self.run.prepared(some)) for some in _batches(images, 256)]
         return np.concatenate(parts)
 
@@ -133,6 +146,7 @@ class Explainer:
             return relevance(logits, weights, classes=classes, **self._where)
 
     def _grad_cam(self, images: Images, classes: Sequence[int]) -> Maps:
+        assert self._grad_cam_layer is not None
         recorded = record(self.net, self._grad_cam_layer, self.run.prepared(images), classes)
         if self.vit is None:
             return grad_cam(*recorded)
@@ -140,11 +154,15 @@ class Explainer:
         activations, gradients = (token_grid(each, **grid) for each in recorded)
         return grad_cam(activations, gradients)
 
-    def _find_grad_cam_layer(self) -> nn.Module:
+    def _find_grad_cam_layer(self) -> nn.Module | None:
         """Of a ViT with a class token what the last attention reads, because no patch is read after it; of one that
-        pools its patches the last block; of other nets the last map."""
+        pools its patches the last block; of other nets the last map, None where they make none."""
         if self.vit is None:
-            return last_map_layer(self.net, self.run.prepared(np.zeros((1, *(self.run.image_size,) * 2, 3), np.uint8)))
+            try:
+                black = np.zeros((1, self.run.image_size, self.run.image_size, 3), np.uint8)
+                return last_map_layer(self.net, self.run.prepared(black))
+            except ValueError:
+                return None
         last = self.vit.blocks[-1]
         layer = last.norm1 if self.vit.has_cls else last
         assert isinstance(layer, nn.Module)
