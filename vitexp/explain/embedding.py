@@ -69,7 +69,9 @@ def in_plane(
         import umap
 
         together = np.concatenate([training, given])
-        points = umap.UMAP(n_neighbors=min(15, len(together) - 1), random_state=seed).fit_transform(together)
+        # one job, as a seed asks for; it warns of any other
+        layout = umap.UMAP(n_neighbors=min(15, len(together) - 1), random_state=seed, n_jobs=1)
+        points = layout.fit_transform(together)
     points = np.asarray(points, dtype=np.float32)
     return points[: len(training)], points[len(training) :]
 

@@ -13,6 +13,7 @@ from vitexp.data.prepare import Prepared
 from vitexp.errors import ConfigError
 from vitexp.explain import figures
 from vitexp.explain.embedding import Method, in_plane, nearest
+from vitexp.explain.heads import even_attention_distance
 from vitexp.explain.patches import image_patches
 from vitexp.explain.position import position_norm, position_similarity
 from vitexp.explanations.explainer import NAMES, Explainer, Images
@@ -20,7 +21,7 @@ from vitexp.explanations.explainer import NAMES, Explainer, Images
 Drawn = Iterator[tuple[str, Figure]]  # the name of the file, without its ending
 
 METHOD_NAMES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
-_WITH_PATCHES = 3  # images; more make the figure a wall
+_FEW = 3  # images; more make a figure of patches or neighbours a wall
 _NEIGHBOURS = 5
 _CHOICES = 5  # classes
 _FOR_HEADS = 16  # images over which the heads are compared
@@ -37,13 +38,18 @@ class Shown:
     explained: list[int]
 
     def captions(self, classes: Sequence[str]) -> list[str]:
-        """A mark, the prediction with its probability, and the truth where it is another."""
+        """A mark and the probability of the prediction, a line for it, and one for the truth where it is another."""
         texts = []
         for truth, predicted, confidence in zip(self.truth, self.predicted, self.confidence, strict=True):
             mark = "" if truth is None else "✓ " if truth == predicted else "✗ "
-            true = "" if truth in (None, predicted) else f" (true: {classes[truth]})"
-            texts.append(f"{mark}{confidence:.1%} {classes[predicted]}{true}")
+            true = "" if truth in (None, predicted) else f"\ntrue: {classes[truth]}"
+            texts.append(f"{mark}{confidence:.1%}\n{classes[predicted]}{true}")
         return texts
+
+    def few(self) -> list[int]:
+        """Indices of the images of figures that show few: the first, and the last, which may be a mistake."""
+        count = len(self.images)
+        return list(range(count)) if count <= _FEW else [*range(_FEW - 1), count - 1]
 
 
 def shown(explainer: Explainer, images: Images, truth: Sequence[int | None], *, explained: int | None = None) -> Shown:
@@ -63,14 +69,18 @@ def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: in
     """Every figure that needs nothing but the net and the images."""
     classes = explainer.run.classes
     rows, images = about.captions(classes), about.images
-    cut = images[:_WITH_PATCHES]
     if explainer.vit:
-        patches = image_patches(cut, patch_size=explainer.vit.patch_size)
-        yield "patches", figures.exploded_patches(images=cut, patches=patches, names=rows[:_WITH_PATCHES])
+        few = about.few()
+        patches = image_patches(images[few], patch_size=explainer.vit.patch_size)
+        names = [rows[index] for index in few]
+        yield "patches", figures.exploded_patches(images=images[few], patches=patches, names=names)
     if (filters := explainer.filters()) is not None:
         side = f"{filters[0].shape[1]} × {filters[0].shape[2]} pixels"
         yield "filters", figures.patch_filters(components=filters[0], shares=filters[1], layer=f"first layer, {side}")
     maps = {NAMES[method]: explainer.maps(method, images, about.explained, layer=layer) for method in explainer.methods}
+    if explainer.vit:
+        number = layer + 1 if layer >= 0 else explainer.vit.depth + 1 + layer
+        maps = {f"attention of layer {number}": maps.pop(NAMES["attention"]), **maps}
     table = [[np.maximum(each[index], 0) for each in maps.values()] for index in range(len(images))]
     title = _title(explainer, about)
     for name, overlay in (("explanations", True), ("explanations_raw", False)):
@@ -104,7 +114,7 @@ def _classes(explainer: Explainer, about: Shown) -> Figure:
         columns=[f"choice {place + 1}" for place in range(order.shape[1])],
         rows=["" if truth is None else f"true: {names[truth]}" for truth in about.truth],
         captions=[
-            [f"{probabilities[index, label]:.1%} {names[label]}" for label in labels]
+            [f"{probabilities[index, label]:.1%}\n{names[label]}" for label in labels]
             for index, labels in enumerate(order)
         ],
     )
@@ -117,7 +127,7 @@ def _attention(explainer: Explainer, about: Shown, rows: list[str], head: int | 
     layer_names = [f"layer {layer + 1}" for layer in range(layers)]
     through = maps.mean(axis=2) if head is None else maps[:, :, head]
     whose = "mean of the heads" if head is None else f"head {head + 1}"
-    first = np.concatenate([maps[0], maps[0].mean(axis=1, keepdims=True)], axis=1)  # (L, H + 1, g, g)
+    first = np.concatenate([maps[0], maps[0].mean(axis=1, keepdims=True)], axis=1).swapaxes(0, 1)  # (H + 1, L, g, g)
     assert explainer.vit is not None
     what = "Attention of the class token" if explainer.vit.has_cls else "Attention that patches receive"
     for ending, overlay in (("", True), ("_raw", False)):
@@ -136,12 +146,13 @@ def _attention(explainer: Explainer, about: Shown, rows: list[str], head: int | 
             f"attention_heads{ending}",
             figures.map_grid(
                 title=f"{what}, every head",
-                images=about.images[:1].repeat(layers, axis=0),
+                images=about.images[:1].repeat(heads + 1, axis=0),
                 maps=list(first),
-                columns=[*(f"head {number + 1}" for number in range(heads)), "mean"],
-                rows=layer_names,
+                columns=layer_names,
+                rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
                 overlay=overlay,
                 show_images=False,
+                about=rows[0],
             ),
         )
 
@@ -159,8 +170,13 @@ def _position(explainer: Explainer) -> Drawn:
 def draw_heads(explainer: Explainer, images: Images) -> Drawn:
     """How the heads of a ViT differ over some images; nothing for other nets."""
     if explainer.vit:
-        distance, entropy, apart, tokens = explainer.head_diversity(images[:_FOR_HEADS])
-        yield "head_diversity", figures.head_diversity(distance=distance, entropy=entropy, apart=apart, tokens=tokens)
+        some, net = images[:_FOR_HEADS], explainer.vit
+        distance, entropy, apart, tokens = explainer.head_diversity(some)
+        even = even_attention_distance(grid_size=net.grid_size, patch_size=net.patch_size)
+        figure = figures.head_diversity(
+            distance=distance, entropy=entropy, apart=apart, tokens=tokens, even=even, images=len(some)
+        )
+        yield "head_diversity", figure
 
 
 def draw_embeddings(
@@ -170,7 +186,8 @@ def draw_embeddings(
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:sample])
     training, labels = train.images(rows), train.labels[rows]
     vectors = explainer.embeddings(training)
-    some = about.images[:_WITH_PATCHES]
+    few = about.few()
+    some = about.images[few]
     given = explainer.embeddings(some)
     found, alike = nearest(vectors, given, neighbours=_NEIGHBOURS)
     names = explainer.run.classes
@@ -182,11 +199,12 @@ def draw_embeddings(
             stars=stars,
             class_names=names,
             images=some,
-            names=about.captions(names)[: len(some)],
+            names=[about.captions(names)[index] for index in few],
             neighbours=training[found],
             neighbour_labels=labels[found],
             alike=alike,
             method=METHOD_NAMES[method],
+            truth=[about.truth[index] for index in few],
         )
         yield f"embedding_{method}", figure
 

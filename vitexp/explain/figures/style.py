@@ -109,6 +109,11 @@ def wrap(name: str, *, columns: int, lines: int = 4) -> str:
     return "\n".join(rows)
 
 
+def wrap_each(text: str, *, columns: int, lines: int = 4) -> str:
+    """Every line of `text` by itself as by `wrap`."""
+    return "\n".join(wrap(line, columns=columns, lines=lines) for line in text.split("\n"))
+
+
 def columns_in(inches: float, size: float) -> int:
     """How many average letters of `size` points fit into `inches`."""
     return int(inches * 72 / (0.6 * size))
