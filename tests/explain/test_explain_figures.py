@@ -125,6 +125,23 @@ def test_heads(layers: int, heads: int) -> None:
         head_diversity(distance=some, entropy=some, apart=apart[:-1], tokens=65)
 
 
+def test_faithfulness_has_one_colour_for_an_explanation_on_every_net() -> None:
+    curves = np.linspace(1, 0, 17)[None].repeat(9, axis=0)
+    lines = []
+    for names_of_a_net in (["attention", "rollout", "Grad-CAM", "random order"], ["Grad-CAM", "random order", "mine"]):
+        of_each = dict.fromkeys(names_of_a_net, curves)
+        figure = faithfulness_curves(deletion=of_each, insertion=of_each)
+        check(figure)
+        lines.append({line.get_label().split("  ")[0]: line for line in figure.axes[0].lines})
+    vit, cnn = lines
+    for name in ("Grad-CAM", "random order"):
+        assert vit[name].get_color() == cnn[name].get_color()
+    assert (
+        len({line.get_color() for line in vit.values()}) == 4 and len({line.get_color() for line in cnn.values()}) == 3
+    )
+    assert vit["random order"].get_linestyle() == "--"
+
+
 def test_faithfulness_names_the_best_first() -> None:
     good, bad = np.linspace(1, 0, 17)[None].repeat(9, axis=0) ** 4, np.linspace(1, 0, 17)[None].repeat(9, axis=0)
     figure = faithfulness_curves(

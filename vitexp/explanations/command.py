@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help", "help") for word in words):
+        print(__doc__)
+        return
     with plain_errors():
-        explain(read_arguments(sys.argv[1:]))
+        explain(read_arguments(words))
 
 
 def explain(arguments: Arguments) -> None:
@@ -46,6 +50,8 @@ def explain(arguments: Arguments) -> None:
     other = Explainer(load_run(arguments.run2)) if arguments.run2 else None
     if other and other.run.classes != run.classes:
         raise ConfigError(f"{other.run.folder} has other classes than {run.folder}; two runs are compared on one set.")
+    if other:
+        drawing.check_same_test((explainer, other))
     layers, heads = (vit.depth, vit.num_heads) if vit else (0, 0)
     layer, head = within("layer", arguments.layer, layers), within("head", arguments.head, heads)
     label = find_class(arguments.label, run.classes) if arguments.label else None
@@ -70,10 +76,11 @@ def explain(arguments: Arguments) -> None:
     _write(folder, drawing.draw_heads(explainer, test.images(sample)))
     methods = available_methods()
     _write(folder, drawing.draw_embeddings(explainer, about, train, sample=arguments.embedded, methods=methods))
-    if not arguments.image:
-        _write_faithfulness(explainer, test.images(sample), folder)
     if other:
         _write(folder, drawing.draw_comparison((explainer, other), about, chosen, explained=label))
+    if not arguments.image:  # last, because it takes longest
+        print(f"covering and uncovering {len(sample):,} test images cell by cell …", flush=True)
+        _write_faithfulness(explainer, test.images(sample), folder)
 
 
 def _write_faithfulness(explainer: Explainer, images: Images, folder: Path) -> None:

@@ -209,6 +209,13 @@ def draw_embeddings(
         yield f"embedding_{method}", figure
 
 
+def check_same_test(explainers: tuple[Explainer, Explainer]) -> None:
+    """Raises ConfigError where two runs were not tested on the same images, as far as their labels say."""
+    first, second = (explainer.run.data.test.labels for explainer in explainers)
+    if not np.array_equal(first, second):
+        raise ConfigError(f"{explainers[1].run.folder} has another test set; two runs are compared on one.")
+
+
 def draw_comparison(
     explainers: tuple[Explainer, Explainer], about: Shown, chosen: NDArray[np.int64], *, explained: int | None = None
 ) -> Drawn:
@@ -216,9 +223,8 @@ def draw_comparison(
 
     about: what the first net says of the test images at `chosen`. Raises ConfigError where the test sets differ.
     """
+    check_same_test(explainers)
     tests = [explainer.run.data.test for explainer in explainers]
-    if not np.array_equal(tests[0].labels, tests[1].labels):
-        raise ConfigError(f"{explainers[1].run.folder} has another test set; two runs are compared on one.")
     seconds = shown(explainers[1], tests[1].images(chosen), about.truth, explained=explained)
     names = _run_names(explainers)
     columns: list[str] = []

@@ -79,16 +79,10 @@ def _dots(axes: Axes, values: NDArray[np.floating], title: str) -> None:
 
 
 def _line(axes: Axes, height: float, words: str) -> None:
-    """What attention would have that prefers nothing, its name above the dots."""
-    axes.axhline(height, color=STYLE["muted"], linewidth=1, linestyle=":")
-    axes.annotate(
-        words,
-        (0.98, 0.99),
-        xycoords="axes fraction",
-        ha="right",
-        va="top",
-        fontsize=SMALL_SIZE,
-        color=STYLE["muted"],
+    """What attention would have that prefers nothing; its name stands above the dots."""
+    axes.axhline(height, color=STYLE["muted"], linewidth=1, linestyle=":", label=words)
+    axes.legend(
+        loc="upper right", bbox_to_anchor=(1, 1.03), fontsize=SMALL_SIZE, labelcolor=STYLE["muted"], frameon=False
     )
 
 
