@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.explain.test_figures import LONG, _any_font, check, drawn_texts, images, names  # noqa: F401 - a fixture
+from tests.explain.test_figures import LONG, _any_font, check, check_apart, drawn_texts, images, names  # noqa: F401 - a fixture
 from vitexp.explain.figures import (
     embedding_map,
     exploded_patches,
@@ -68,7 +68,10 @@ def test_maps_of_one_image_fit_a_page(rows: int, columns: int) -> None:
 
 def test_maps_of_other_sizes_and_flat_ones() -> None:
     table = [[np.zeros((4, 4)), RANDOM.random((32, 32))]]
-    check(map_grid(title="Maps", images=images(1), maps=table, columns=["flat", "fine"], rows=["x"]))
+    for overlay in (True, False):
+        figure = map_grid(title="Maps", images=images(1), maps=table, columns=["a", "b"], rows=["x"], overlay=overlay)
+        check(figure)
+        assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], ["flat"], [], []]
 
 
 def test_grids_that_do_not_fit() -> None:
@@ -201,6 +204,19 @@ def test_confusions_of_two_runs(classes: int) -> None:
     figure = paired_confusions(truth=truth, predicted=(first, second), class_names=names(classes), runs=("A", "B"))
     check(figure)
     assert "both right 90.00%, only A 0.00%, only B 8.00%, neither 2.00%" in drawn_texts(figure)
+
+
+def test_confusions_write_a_name_out_where_the_other_is_short() -> None:
+    truth, predicted = np.array([0, 1, 1]), np.array([1, 1, 2])
+    figure = paired_confusions(
+        truth=truth, predicted=(predicted, truth), class_names=["Road narrows on the right", "Stop", "x" * 99],
+        runs=("y" * 80, "two words " * 20),
+    )  # fmt: skip
+    check(figure)
+    words = drawn_texts(figure)
+    assert "Road narrows on the right → Stop" in words
+    assert "Stop → xxxxx" in words and f"{'y' * 21}… 33.33%, two words two words" in words
+    check_apart(figure, figure.texts)
 
 
 def test_two_runs_without_mistakes() -> None:

@@ -37,12 +37,12 @@ class Shown:
     confidence: list[float]
     explained: list[int]
 
-    def captions(self, classes: Sequence[str]) -> list[str]:
+    def captions(self, classes: Sequence[str], *, with_truth: bool = True) -> list[str]:
         """A mark and the probability of the prediction, a line for it, and one for the truth where it is another."""
         texts = []
         for truth, predicted, confidence in zip(self.truth, self.predicted, self.confidence, strict=True):
             mark = "" if truth is None else "✓ " if truth == predicted else "✗ "
-            true = "" if truth in (None, predicted) else f"\ntrue: {classes[truth]}"
+            true = "" if truth in (None, predicted) or not with_truth else f"\ntrue: {classes[truth]}"
             texts.append(f"{mark}{confidence:.1%}\n{classes[predicted]}{true}")
         return texts
 
@@ -231,15 +231,16 @@ def draw_comparison(
     maps: list[NDArray[np.float32]] = []
     captions: list[list[str]] = [[] for _ in chosen]
     for explainer, seen, name in zip(explainers, (about, seconds), names, strict=True):
-        said = seen.captions(explainer.run.classes)
+        said = seen.captions(explainer.run.classes, with_truth=False)
         for place, method in enumerate(each for each in explainer.methods if each not in ("attention", "rollout")):
             maps.append(np.maximum(explainer.maps(method, seen.images, seen.explained), 0))
             columns.append(f"{name}: {NAMES[method]}")
             for row, text in zip(captions, said, strict=True):
                 row.append(text if place == 0 else "")
     classes = explainers[0].run.classes
+    whose = "what each predicts" if explained is None else f"“{classes[explained]}”"
     figure = figures.map_grid(
-        title=f"{names[0]} and {names[1]} on the same images",
+        title=f"Explanations of two runs, of {whose}",
         images=about.images,
         maps=[[each[index] for each in maps] for index in range(len(chosen))],
         columns=columns,

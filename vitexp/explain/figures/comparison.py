@@ -26,6 +26,7 @@ from vitexp.explain.figures.style import (
 _LISTED: Final = 15
 _NAMES: Final = 3.6  # inches
 _LINE: Final = 0.3
+_RUN: Final = 22  # letters of a name of a run
 
 
 def paired_confusions(
@@ -47,17 +48,18 @@ def paired_confusions(
     """
     if not len(truth) or any(len(each) != len(truth) for each in predicted):
         raise ValueError(f"need as many predictions as labels, and at least one; got {len(truth)}")
+    runs = one_line(runs[0], columns=_RUN), one_line(runs[1], columns=_RUN)
     right = [each == truth for each in predicted]
     counts = [_counts(truth, each, len(class_names)) for each in predicted]
     together = counts[0] + counts[1]
     order = [int(flat) for flat in np.argsort(-together, axis=None, kind="stable")[:_LISTED] if together.flat[flat]]
     height = max(len(order), 1) * _LINE
-    top = TITLE_HEIGHT + 0.95
-    figure = new_figure(height=top + height + 0.45, title=f"{runs[0]} and {runs[1]} on {len(truth):,} images")
+    top = TITLE_HEIGHT + 0.75
+    figure = new_figure(height=top + height + 0.45, title=f"Confusions of two runs on {len(truth):,} images")
     both, neither = (right[0] & right[1]).mean(), (~right[0] & ~right[1]).mean()
     only = (right[0] & ~right[1]).mean(), (right[1] & ~right[0]).mean()
     words = (
-        f"accuracy {right[0].mean():.2%} and {right[1].mean():.2%}\n"
+        f"accuracy: {runs[0]} {right[0].mean():.2%}, {runs[1]} {right[1].mean():.2%}\n"
         f"both right {both:.2%}, only {runs[0]} {only[0]:.2%}, only {runs[1]} {only[1]:.2%}, neither {neither:.2%}"
     )
     y = 1 - TITLE_HEIGHT / figure.get_size_inches()[1]
@@ -68,11 +70,9 @@ def paired_confusions(
         lengths = [int(counts[run].flat[flat]) for flat in order]
         bars = axes.barh(where + shift, lengths, height=0.36, color=STYLE[colour], label=name)
         axes.bar_label(bars, fontsize=SMALL_SIZE, color=STYLE["muted"], padding=2)
-    letters = columns_in(_NAMES - 0.2, SMALL_SIZE) // 2 - 2
-    names = [
-        [one_line(class_names[label], columns=letters) for label in divmod(flat, len(class_names))] for flat in order
-    ]
-    axes.set_yticks(where, [f"{true} → {taken}" for true, taken in names])
+    axes.set_yticks(
+        where, [_confusion(*(class_names[label] for label in divmod(flat, len(class_names)))) for flat in order]
+    )
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.margins(x=0.12)
     axes.set_xlabel("images", fontsize=SMALL_SIZE, color=STYLE["muted"])
@@ -85,6 +85,14 @@ def paired_confusions(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=SMALL_SIZE, frameon=False, labelcolor=STYLE["ink"]
     )
     return finish(figure)
+
+
+def _confusion(true: str, taken: str) -> str:
+    """Both names on one line; one that is short leaves its place to the other."""
+    letters = columns_in(_NAMES - 0.2, SMALL_SIZE) - 3
+    half = letters // 2
+    first = one_line(true, columns=max(half, letters - len(taken)))
+    return f"{first} → {one_line(taken, columns=max(half, letters - len(first)))}"
 
 
 def _counts(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> NDArray[np.int64]:

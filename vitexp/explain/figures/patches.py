@@ -31,6 +31,7 @@ _LINE: Final = 1.3 * SMALL_SIZE / 72
 _FILTERS_A_ROW: Final = 7
 _FILTER_GAP: Final = 0.12
 _LINE_AROUND: Final = 170  # the grey of 255
+_DOTS: Final = 320  # a side of all patches without their gaps, about
 
 
 def exploded_patches(*, images: NDArray[np.uint8], patches: NDArray[np.uint8], names: Sequence[str]) -> Figure:
@@ -114,7 +115,7 @@ def _apart(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
     A thin grey line runs around each patch: white ones would have no border.
     """
     rows, columns, side = patches.shape[:3]
-    times = max(1, 40 // side)  # so that a gap may be less than a pixel of the patch
+    times = max(1, _DOTS // (side * max(rows, columns)))  # so that gap and line may be less than a pixel of the patch
     whole = side * times
     gap = max(3, whole // 5)
     step = whole + gap

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from vitexp.explain.figures.style import DPI
+from vitexp.explain.figures.style import DPI, SMALL_SIZE
 
 _COLOURS: Final = "magma"
 _OPAQUE: Final = 0.55  # a map over an image
@@ -24,6 +24,7 @@ def show_image(axes: Axes, image: NDArray[Any]) -> None:
 def show_map(axes: Axes, values: NDArray[np.floating], *, size: tuple[int, int]) -> None:
     """A map [h, w] cell by cell, from its own lowest to its own highest value, as large as an image of `size`."""
     axes.imshow(values, cmap=_COLOURS, extent=(0, size[1], size[0], 0), interpolation="nearest")
+    _say_if_flat(axes, values)
 
 
 def show_overlay(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uint8]) -> None:
@@ -33,6 +34,7 @@ def show_overlay(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uin
     grey = image.astype(np.float64) @ (0.299, 0.587, 0.114)
     axes.imshow(grey, cmap="gray", extent=extent, interpolation=_interpolation(image))
     axes.imshow(values, cmap=_COLOURS, extent=extent, interpolation="bicubic", alpha=_OPAQUE)
+    _say_if_flat(axes, values)
 
 
 def show_scale(axes: Axes, *, overlay: bool) -> None:
@@ -41,6 +43,13 @@ def show_scale(axes: Axes, *, overlay: bool) -> None:
         axes.imshow([[0.5]], cmap="gray", vmin=0, vmax=1, extent=(0, 1, 0, 1), aspect="auto")
     shades = np.linspace(0, 1, 256)[None]
     axes.imshow(shades, cmap=_COLOURS, extent=(0, 1, 0, 1), aspect="auto", alpha=_OPAQUE if overlay else 1.0)
+
+
+def _say_if_flat(axes: Axes, values: NDArray[np.floating]) -> None:
+    """A map without a highest value looks like one of low values."""
+    if np.ptp(values) == 0:
+        style = {"ha": "center", "va": "bottom", "fontsize": SMALL_SIZE, "color": "white"}
+        axes.text(0.5, 0.05, "flat", transform=axes.transAxes, **style)
 
 
 def dpi_for(images: NDArray[Any]) -> int:

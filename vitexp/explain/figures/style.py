@@ -106,6 +106,8 @@ def wrap(name: str, *, columns: int, lines: int = 4) -> str:
         columns //= 2
     words = " ".join(name.split())
     rows = textwrap.wrap(words, max(columns, 2), max_lines=lines, placeholder="…", break_on_hyphens=False)
+    if rows == ["…"]:  # one word that is longer than the line
+        rows = [words[: max(columns - 1, 1)] + "…"]
     return "\n".join(rows)
 
 
