@@ -248,15 +248,19 @@ def draw_comparison(
         captions=captions,
     )
     yield "comparison", figure
-    everything = np.arange(len(tests[0]))
-    first, second = (
-        explainer.probabilities(test.images(everything)).argmax(axis=1)
-        for explainer, test in zip(explainers, tests, strict=True)
-    )
+    first, second = (_predicted(explainer) for explainer in explainers)
     yield (
         "confusions",
         figures.paired_confusions(truth=tests[0].labels, predicted=(first, second), class_names=classes, runs=names),
     )
+
+
+def _predicted(explainer: Explainer) -> NDArray[np.int64]:
+    """Of all test images [N], as the test of the run had it: to the last image of its accuracy, see `FinishedRun`."""
+    run, size = explainer.run, int(explainer.run.config.data.batch_size)
+    images = run.data.test.images(np.arange(len(run.data.test)))
+    parts = [run.logits(images[at : at + size]).argmax(dim=1).cpu().numpy() for at in range(0, len(images), size)]
+    return np.concatenate(parts)
 
 
 def _run_names(explainers: tuple[Explainer, Explainer]) -> tuple[str, str]:

@@ -48,8 +48,8 @@ def show_scale(axes: Axes, *, overlay: bool) -> None:
 def _say_if_flat(axes: Axes, values: NDArray[np.floating]) -> None:
     """A map without a highest value looks like one of low values."""
     if np.ptp(values) == 0:
-        style = {"ha": "center", "va": "bottom", "fontsize": SMALL_SIZE, "color": "white"}
-        axes.text(0.5, 0.05, "flat", transform=axes.transAxes, **style)
+        within = axes.transAxes
+        axes.text(0.5, 0.05, "flat", transform=within, ha="center", va="bottom", fontsize=SMALL_SIZE, color="white")
 
 
 def dpi_for(images: NDArray[Any]) -> int:
