@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from tests.explain.test_figures import LONG, _any_font, check, check_apart, drawn_texts, images, names  # noqa: F401 - a fixture
 from vitexp.explain.figures import (
@@ -217,6 +218,16 @@ def test_confusions_write_a_name_out_where_the_other_is_short() -> None:
     assert "Road narrows on the right → Stop" in words
     assert "Stop → xxxxx" in words and f"{'y' * 21}… 33.33%, two words two words" in words
     check_apart(figure, figure.texts)
+
+
+def test_long_names_of_runs_stay_apart() -> None:
+    truth = np.array([0, 1, 1])
+    runs = "20261121-113229-34efde", "20261121-120716-c5cffa"
+    figure = paired_confusions(truth=truth, predicted=(truth[::-1], truth), class_names=["a", "b"], runs=runs)
+    check(figure)
+    [axes] = figure.axes
+    title = next(text for text in axes.findobj(Text) if text.get_text() == "true → predicted")
+    check_apart(figure, [*figure.texts, title, *axes.get_legend().get_texts()])
 
 
 def test_two_runs_without_mistakes() -> None:

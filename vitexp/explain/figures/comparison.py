@@ -21,6 +21,7 @@ from vitexp.explain.figures.style import (
     new_figure,
     one_line,
     place,
+    wrap_each,
 )
 
 _LISTED: Final = 15
@@ -53,17 +54,18 @@ def paired_confusions(
     counts = [_counts(truth, each, len(class_names)) for each in predicted]
     together = counts[0] + counts[1]
     order = [int(flat) for flat in np.argsort(-together, axis=None, kind="stable")[:_LISTED] if together.flat[flat]]
-    height = max(len(order), 1) * _LINE
-    top = TITLE_HEIGHT + 0.75
-    figure = new_figure(height=top + height + 0.45, title=f"Confusions of two runs on {len(truth):,} images")
     both, neither = (right[0] & right[1]).mean(), (~right[0] & ~right[1]).mean()
     only = (right[0] & ~right[1]).mean(), (right[1] & ~right[0]).mean()
     words = (
-        f"accuracy: {runs[0]} {right[0].mean():.2%}, {runs[1]} {right[1].mean():.2%}\n"
-        f"both right {both:.2%}, only {runs[0]} {only[0]:.2%}, only {runs[1]} {only[1]:.2%}, neither {neither:.2%}"
+        f"accuracy: {runs[0]} {right[0].mean():.2%}, {runs[1]} {right[1].mean():.2%}",
+        f"both right {both:.2%}, only {runs[0]} {only[0]:.2%}, only {runs[1]} {only[1]:.2%}, neither {neither:.2%}",
     )
+    lines = wrap_each("\n".join(words), columns=columns_in(WIDTH - 2 * MARGIN, TEXT_SIZE))
+    height = max(len(order), 1) * _LINE
+    top = TITLE_HEIGHT + 0.39 + 0.18 * (lines.count("\n") + 1)
+    figure = new_figure(height=top + height + 0.45, title=f"Confusions of two runs on {len(truth):,} images")
     y = 1 - TITLE_HEIGHT / figure.get_size_inches()[1]
-    figure.text(MARGIN / WIDTH, y, words, va="top", fontsize=TEXT_SIZE, color=STYLE["ink"], linespacing=1.4)
+    figure.text(MARGIN / WIDTH, y, lines, va="top", fontsize=TEXT_SIZE, color=STYLE["ink"], linespacing=1.4)
     axes = place(figure, left=_NAMES, top=top, width=WIDTH - _NAMES - MARGIN - 0.2, height=height)
     where = np.arange(len(order))
     for run, (name, colour, shift) in enumerate(zip(runs, ("train", "val"), (-0.19, 0.19), strict=True)):
@@ -80,9 +82,17 @@ def paired_confusions(
     axes.spines["bottom"].set_color(STYLE["rule"])
     axes.tick_params(labelsize=SMALL_SIZE, labelcolor=STYLE["ink"], color=STYLE["rule"])
     axes.tick_params(axis="y", length=0)
-    axes.set_title("true → predicted", loc="left", x=0, ha="right", fontsize=SMALL_SIZE, color=STYLE["muted"])
+    axes.set_title("true → predicted", loc="left", x=-0.02, ha="right", fontsize=SMALL_SIZE, color=STYLE["muted"])
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=SMALL_SIZE, frameon=False, labelcolor=STYLE["ink"]
+        loc="lower right",
+        bbox_to_anchor=(1.05, 1),
+        ncols=2,
+        fontsize=SMALL_SIZE,
+        frameon=False,
+        labelcolor=STYLE["ink"],
+        handlelength=1.0,
+        handletextpad=0.4,
+        columnspacing=1.0,
     )
     return finish(figure)
 
