@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import TINY, composed, tiny_run
 from vitexp.errors import ConfigError, UserError
 from vitexp.explanations.arguments import Arguments, find_class, read_arguments, within
-from vitexp.explanations.command import explain
+from vitexp.explanations.command import explain, main
 from vitexp.run import run
 
 EVERYWHERE = {"explanations", "explanations_raw", "classes", "filters", "embedding_pca", "faithfulness"}
@@ -77,7 +79,7 @@ def test_a_picture_of_ones_own(vit_run: Path, tmp_path: Path) -> None:
 def test_what_the_net_does_not_have(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"layer=3 is more than the 2"):
         explain(Arguments(run=str(vit_run), layer=3))
-    with pytest.raises(ConfigError, match=r"head=1 is more than the 0"):
+    with pytest.raises(ConfigError, match=r"head=1 asks for attention"):
         explain(Arguments(run=str(cnn_run), head=1))
     with pytest.raises(ConfigError, match="class=Stopp"):
         explain(Arguments(run=str(vit_run), label="Stopp"))
@@ -87,6 +89,26 @@ def test_what_the_net_does_not_have(vit_run: Path, cnn_run: Path, tmp_path: Path
     text.write_text("no picture")
     with pytest.raises(UserError, match=r"text\.png"):
         explain(Arguments(run=str(vit_run), image=str(text)))
+
+
+def test_runs_with_other_test_images_are_refused_before_anything_is_drawn(vit_run: Path, tmp_path: Path) -> None:
+    another = Path(shutil.copytree(vit_run, tmp_path / "another"))
+    config = OmegaConf.load(another / "config.yaml")
+    config.data.source.test_per_class += 1
+    OmegaConf.save(config, another / "config.yaml")
+    folder = vit_run / "figures" / "explain"
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("*")}
+    with pytest.raises(ConfigError, match="another test set"):
+        explain(Arguments(run=str(vit_run), run2=str(another)))
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("*")} == before
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help(word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["explain", word])
+    main()
+    said = capsys.readouterr().out
+    assert all(f"[{key}=" in said for key in ("run", "run2", "image", "images", "layer", "head", "class"))
 
 
 @pytest.mark.parametrize(

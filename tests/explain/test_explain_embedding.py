@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -41,8 +43,11 @@ def test_other_planes_keep_groups_together() -> None:
     assert available_methods()[0] == "pca"
     training = np.repeat(np.eye(8)[:2] * 50, 20, axis=0) + np.random.default_rng(0).normal(size=(40, 8))
     for method in available_methods()[1:]:
-        points, stars = in_plane(training, training[:1], method=method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            points, stars = in_plane(training, training[:1], method=method)
         assert points.shape == (40, 2) and stars.shape == (1, 2)
+        np.testing.assert_array_equal(in_plane(training, training[:1], method=method)[0], points)
         centres = points[:20].mean(axis=0), points[20:].mean(axis=0)
         near, far = (np.linalg.norm(stars[0] - centre) for centre in centres)
         assert near < far

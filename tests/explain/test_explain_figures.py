@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
-from tests.explain.test_figures import _any_font, check, drawn_texts, images, names  # noqa: F401 - a fixture
+from tests.explain.test_figures import LONG, _any_font, check, check_apart, drawn_texts, images, names  # noqa: F401 - a fixture
 from vitexp.explain.figures import (
     embedding_map,
     exploded_patches,
@@ -39,22 +40,39 @@ def test_grids_of_maps(rows: int, columns: int, overlay: bool) -> None:
         overlay=overlay,
     )
     check(figure)
-    assert len(figure.axes) == rows * (columns + 1)
+    assert len(figure.axes) == rows * (columns + 1) + 1
+    assert "each map by itself" in drawn_texts(figure)
 
 
 def test_grids_without_images_name_their_rows() -> None:
+    pictures = images(1).repeat(3, axis=0)
     figure = map_grid(
-        title="Heads", images=images(3), maps=maps(3, 2), columns=["a", "b"], rows=["layer 1", "layer 2", "layer 3"],
-        show_images=False,
+        title="Heads", images=pictures, maps=maps(3, 2), columns=["a", "b"], rows=["head 1", "head 2", "head 3"],
+        show_images=False, about="✓ 91.4%\nPriority road",
     )  # fmt: skip
     check(figure)
-    assert len(figure.axes) == 6
-    assert "layer 3" in drawn_texts(figure)
+    head, *grid, _ = figure.axes
+    np.testing.assert_array_equal(head.images[0].get_array(), pictures[0])  # once, above all maps
+    assert len(grid) == 6 and all(each.get_position().y1 < head.get_position().y0 for each in grid)
+    assert "head 3" in drawn_texts(figure) and "✓ 91.4%\nPriority road" in drawn_texts(figure)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (13, 12), (13, 2)])
+def test_maps_of_one_image_fit_a_page(rows: int, columns: int) -> None:
+    figure = map_grid(
+        title="Heads", images=images(1).repeat(rows, axis=0), maps=maps(rows, columns), columns=names(columns),
+        rows=[f"head {row + 1}" for row in range(rows)], show_images=False, about=LONG,
+    )  # fmt: skip
+    check(figure)
+    assert figure.get_size_inches()[1] < 10
 
 
 def test_maps_of_other_sizes_and_flat_ones() -> None:
     table = [[np.zeros((4, 4)), RANDOM.random((32, 32))]]
-    check(map_grid(title="Maps", images=images(1), maps=table, columns=["flat", "fine"], rows=["x"]))
+    for overlay in (True, False):
+        figure = map_grid(title="Maps", images=images(1), maps=table, columns=["a", "b"], rows=["x"], overlay=overlay)
+        check(figure)
+        assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], ["flat"], [], []]
 
 
 def test_grids_that_do_not_fit() -> None:
@@ -64,16 +82,27 @@ def test_grids_that_do_not_fit() -> None:
         map_grid(title="Maps", images=images(1), maps=maps(2, 1), columns=["a"], rows=["x", "y"])
 
 
-@pytest.mark.parametrize(("size", "patch"), [(32, 4), (64, 16), (8, 8)])
-def test_patches_apart(size: int, patch: int) -> None:
-    pictures = images(3, size=size)
-    figure = exploded_patches(images=pictures, patches=image_patches(pictures, patch_size=patch), names=names(3))
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize(("size", "patch"), [(32, 2), (32, 4), (64, 16), (8, 8)])
+def test_patches_apart(size: int, patch: int, count: int) -> None:
+    pictures = images(count, size=size)
+    patches = image_patches(pictures, patch_size=patch)
+    figure = exploded_patches(images=pictures, patches=patches, names=names(count))
     check(figure)
+    assert len(figure.axes) == 2 * count
     side = size // patch
     assert figure.texts[0].get_text() == f"A token for each of {side} × {side} patches of {patch} × {patch} pixels"
     exploded = np.asarray(figure.axes[1].images[0].get_array())
     white = (exploded == 255).all(axis=(1, 2)).sum()
     assert (white > 0) == (side > 1)
+
+
+def test_white_patches_have_a_border() -> None:
+    pictures = np.full((1, 8, 8, 3), 255, np.uint8)
+    figure = exploded_patches(images=pictures, patches=image_patches(pictures, patch_size=4), names=["white"])
+    exploded = np.asarray(figure.axes[1].images[0].get_array())
+    across = exploded[exploded.shape[0] // 4, :, 0]
+    assert (np.diff(across.astype(int)) < 0).sum() == 3  # the left border is the picture's edge
 
 
 @pytest.mark.parametrize("count", [1, 27, 28])
@@ -82,6 +111,7 @@ def test_filters(count: int) -> None:
     figure = patch_filters(components=components, shares=np.full(count, 1 / count), layer="first layer")
     check(figure)
     assert len(figure.axes) == count
+    assert "share of the variance" in drawn_texts(figure)
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (6, 3), (12, 12)])
@@ -90,8 +120,30 @@ def test_heads(layers: int, heads: int) -> None:
     some = RANDOM.random((layers, heads))
     figure = head_diversity(distance=some * 20, entropy=some * 6, apart=apart, tokens=65)
     check(figure)
+    assert "patches alike" not in drawn_texts(figure)
+    figure = head_diversity(distance=some, entropy=some, apart=apart, tokens=65, even=16.7, images=1234)
+    check(figure)
+    assert "all patches alike" in drawn_texts(figure) and "over 1,234 images" in drawn_texts(figure)
+    assert figure.axes[0].get_ylim()[1] > 16.7
     with pytest.raises(ValueError, match="not of one net"):
         head_diversity(distance=some, entropy=some, apart=apart[:-1], tokens=65)
+
+
+def test_faithfulness_has_one_colour_for_an_explanation_on_every_net() -> None:
+    curves = np.linspace(1, 0, 17)[None].repeat(9, axis=0)
+    lines = []
+    for names_of_a_net in (["attention", "rollout", "Grad-CAM", "random order"], ["Grad-CAM", "random order", "mine"]):
+        of_each = dict.fromkeys(names_of_a_net, curves)
+        figure = faithfulness_curves(deletion=of_each, insertion=of_each)
+        check(figure)
+        lines.append({line.get_label().split("  ")[0]: line for line in figure.axes[0].lines})
+    vit, cnn = lines
+    for name in ("Grad-CAM", "random order"):
+        assert vit[name].get_color() == cnn[name].get_color()
+    assert (
+        len({line.get_color() for line in vit.values()}) == 4 and len({line.get_color() for line in cnn.values()}) == 3
+    )
+    assert vit["random order"].get_linestyle() == "--"
 
 
 def test_faithfulness_names_the_best_first() -> None:
@@ -115,6 +167,13 @@ def test_embedding_maps(classes: int, count: int) -> None:
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert (legend[0] == "other classes") == (classes > 10)
     assert "★ 1" in drawn_texts(figure)
+
+
+def test_embedding_maps_colour_the_true_class_too() -> None:
+    given = {**embedded(43, 2), "neighbour_labels": np.full((2, 5), 7)}
+    figure = embedding_map(**given, truth=[11, None])
+    legend = [text.get_text()[:2] for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["ot", "11", "7 "]
 
 
 def embedded(classes: int, count: int) -> dict[str, Any]:
@@ -146,6 +205,29 @@ def test_confusions_of_two_runs(classes: int) -> None:
     figure = paired_confusions(truth=truth, predicted=(first, second), class_names=names(classes), runs=("A", "B"))
     check(figure)
     assert "both right 90.00%, only A 0.00%, only B 8.00%, neither 2.00%" in drawn_texts(figure)
+
+
+def test_confusions_write_a_name_out_where_the_other_is_short() -> None:
+    truth, predicted = np.array([0, 1, 1]), np.array([1, 1, 2])
+    figure = paired_confusions(
+        truth=truth, predicted=(predicted, truth), class_names=["Road narrows on the right", "Stop", "x" * 99],
+        runs=("y" * 80, "two words " * 20),
+    )  # fmt: skip
+    check(figure)
+    words = drawn_texts(figure)
+    assert "Road narrows on the right → Stop" in words
+    assert "Stop → xxxxx" in words and f"{'y' * 21}… 33.33%, two words two words" in words
+    check_apart(figure, figure.texts)
+
+
+def test_long_names_of_runs_stay_apart() -> None:
+    truth = np.array([0, 1, 1])
+    runs = "20261121-113229-34efde", "20261121-120716-c5cffa"
+    figure = paired_confusions(truth=truth, predicted=(truth[::-1], truth), class_names=["a", "b"], runs=runs)
+    check(figure)
+    [axes] = figure.axes
+    title = next(text for text in axes.findobj(Text) if text.get_text() == "true → predicted")
+    check_apart(figure, [*figure.texts, title, *axes.get_legend().get_texts()])
 
 
 def test_two_runs_without_mistakes() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from vitexp.explain.heads import attention_entropy, head_distance, mean_attention_distance
+from vitexp.explain.heads import attention_entropy, even_attention_distance, head_distance, mean_attention_distance
 
 # Four tokens, two heads: one looks at itself, one at all alike.
 ITSELF, ALL = torch.eye(4), torch.full((4, 4), 0.25)
@@ -23,6 +23,12 @@ def test_distance_in_pixels_by_hand() -> None:
     distance = mean_attention_distance([LAYER], prefix_tokens=0, grid_size=2, patch_size=8)
     assert distance.dtype == np.float32
     np.testing.assert_allclose(distance, [[0, (8 + 8 + 8 * 2**0.5) / 4]], rtol=1e-6, atol=1e-6)
+
+
+def test_distance_of_attention_that_prefers_nothing() -> None:
+    ours = mean_attention_distance([LAYER], prefix_tokens=0, grid_size=2, patch_size=8)
+    assert even_attention_distance(grid_size=2, patch_size=8) == pytest.approx(ours[0, 1])
+    assert even_attention_distance(grid_size=1, patch_size=8) == 0
 
 
 def test_distance_leaves_the_prefix_out() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitexp.explain.patches import filter_components, image_patches
-from vitexp.models.stems import PatchStem
+from vitexp.explain.patches import filter_components, image_patches, shifted_filters
+from vitexp.models.stems import PatchStem, ShiftedStem
 
 
 def test_patches_lie_where_they_were() -> None:
@@ -26,6 +26,22 @@ def test_patches_are_those_of_the_net() -> None:
 def test_patches_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="patch_size=3"):
         image_patches(np.zeros((1, 8, 8, 3), np.uint8), patch_size=3)
+
+
+@pytest.mark.parametrize("patch", [4, 5])
+def test_shifted_filters_are_what_the_stem_computes(patch: int) -> None:
+    torch.manual_seed(0)
+    stem = ShiftedStem(in_channels=3, patch_size=patch, dim=7)
+    torch.nn.init.normal_(stem.norm.weight)
+    image = torch.randn(1, 3, 3 * patch, 3 * patch)
+    window = shifted_filters(stem.proj.weight, stem.norm.weight, patch_size=patch)
+    beyond = (window.shape[-1] - patch) // 2
+    seen = image[0, :, patch - beyond : 2 * patch + beyond, patch - beyond : 2 * patch + beyond]
+    entering: list[torch.Tensor] = []
+    stem.norm.register_forward_pre_hook(lambda _, given: entering.append(given[0]))
+    token = stem(image)[0, 4] - stem.proj.bias
+    deviation = (entering[0][0, 4].var(correction=0) + stem.norm.eps).sqrt()
+    torch.testing.assert_close((window * seen).sum(dim=(1, 2, 3)), token * deviation, rtol=1e-4, atol=1e-4)
 
 
 def test_components_of_known_filters() -> None:

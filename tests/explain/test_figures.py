@@ -186,6 +186,17 @@ def test_position_embedding_fits(grid: int) -> None:
     check(position_embedding(similarity=similarity, norm=np.linspace(0.1, 9, grid**2).reshape(grid, grid)))
 
 
+def test_scales_of_position_embeddings() -> None:
+    opposite = position_embedding(
+        similarity=np.linspace(-0.2, 1, 16).reshape((2,) * 4), norm=np.array([[9.8] * 2, [9.9] * 2])
+    )
+    maps, _, lengths, _ = opposite.axes
+    assert maps.images[0].get_clim() == (-1, 1)  # around zero, whatever the run
+    assert lengths.images[0].get_clim() == (0, 9.9)  # a hundredth is no contrast
+    alike = position_embedding(similarity=np.linspace(0.72, 1, 16).reshape((2,) * 4), norm=np.zeros((2, 2)))
+    assert alike.axes[0].images[0].get_clim() == pytest.approx((0.7, 1))
+
+
 def test_position_embedding_lays_each_map_at_its_patch() -> None:
     similarity = np.zeros((2, 2, 2, 2), dtype=np.float32)
     similarity[1, 0] = [[0.1, 0.2], [0.3, 0.4]]

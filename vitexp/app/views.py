@@ -15,7 +15,7 @@ from vitexp.app.picture import Picture
 from vitexp.errors import UserError
 from vitexp.explain.embedding import in_plane
 from vitexp.explain.figures import faithfulness_curves
-from vitexp.explanations import drawing
+from vitexp.explanations import drawing, two_runs
 from vitexp.explanations.drawing import Embedded, Shown
 from vitexp.explanations.explainer import Explainer
 from vitexp.explanations.pick import drawn_at_random
@@ -206,11 +206,11 @@ class Views:
             return None
         other = self._load(choice.other)
         seen = drawing.shown(other, picture.image(other.run)[None], [picture.truth(self.run)], explained=choice.label)
-        return drawing.draw_side_by_side((self.explainer, other), (self.about(picture, choice), seen))
+        return two_runs.draw_side_by_side((self.explainer, other), (self.about(picture, choice), seen))
 
     def confusions(self, choice: Choice) -> Figure | None:
         """Both nets on all test images: takes a while. None where no other is chosen."""
-        return drawing.draw_confusions((self.explainer, self._load(choice.other))) if choice.other else None
+        return two_runs.draw_confusions((self.explainer, self._load(choice.other))) if choice.other else None
 
     def _load(self, folder: str) -> Explainer:
         if folder not in self._loaded:

@@ -70,7 +70,11 @@ def in_plane(
         import umap
 
         together = np.concatenate([training, given])
-        points = umap.UMAP(n_neighbors=min(15, len(together) - 1), random_state=seed).fit_transform(together)
+        # From PCA, because its spectral start fails on groups that lie apart, which a good net makes; and in one job,
+        # as a seed asks for. It would warn of both.
+        start = np.concatenate(in_plane(training, given))
+        layout = umap.UMAP(n_neighbors=min(15, len(together) - 1), init=start, random_state=seed, n_jobs=1)
+        points = layout.fit_transform(together)
     points = np.asarray(points, dtype=np.float32)
     return points[: len(training)], points[len(training) :]
 

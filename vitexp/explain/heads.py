@@ -31,9 +31,7 @@ def mean_attention_distance(
         ValueError: the number of tokens does not fit the grid.
     """
     tokens = prefix_tokens + grid_size**2
-    places = torch.stack(torch.meshgrid(torch.arange(grid_size), torch.arange(grid_size), indexing="ij"), dim=-1)
-    centres = places.reshape(-1, 2).float() * patch_size
-    apart = torch.cdist(centres, centres)  # (N, N)
+    apart = _distances(grid_size, patch_size)
     means = []
     for layer in weights:
         if layer.shape[-1] != tokens:
@@ -45,6 +43,11 @@ def mean_attention_distance(
         shares = between / between.sum(dim=-1, keepdim=True).clamp(min=1e-12)
         means.append((shares * apart.to(layer.device)).sum(dim=-1).mean(dim=(0, 2)))
     return _stack(means)
+
+
+def even_attention_distance(*, grid_size: int, patch_size: int) -> float:
+    """The mean attention distance of a head that attends to all patches alike, in pixels."""
+    return float(_distances(grid_size, patch_size).mean())
 
 
 def head_distance(weights: Sequence[Tensor]) -> NDArray[np.float32]:
@@ -60,6 +63,13 @@ def head_distance(weights: Sequence[Tensor]) -> NDArray[np.float32]:
         for head, entropy in zip(heads, own, strict=True)
     ]
     return _stack(rows).clip(0.0, 1.0)
+
+
+def _distances(grid_size: int, patch_size: int) -> Tensor:
+    """Of the centres of any two patches, in pixels: float32 [g * g, g * g]."""
+    places = torch.stack(torch.meshgrid(torch.arange(grid_size), torch.arange(grid_size), indexing="ij"), dim=-1)
+    centres = places.reshape(-1, 2).float() * patch_size
+    return torch.cdist(centres, centres)
 
 
 def _entropy(shares: Tensor) -> Tensor:

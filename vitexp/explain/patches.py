@@ -21,6 +21,30 @@ def image_patches(images: NDArray[np.uint8], *, patch_size: int) -> NDArray[np.u
     return images.reshape(batch, rows, patch_size, columns, patch_size, channels).swapaxes(2, 3)
 
 
+def shifted_filters(weight: Tensor, scale: Tensor, *, patch_size: int) -> Tensor:
+    """What a token of shifted patch tokenization weighs the pixels around it with: [F, 3, w, w].
+
+    The five shifted copies of an image, put back where they came from, are one window of w = p + 2 (p // 2) pixels a
+    side. The LayerNorm's scale and its mean, taken away, are in these filters; its division by the deviation of the
+    token is not, which is another for every token but the same for all its filters.
+
+    Args:
+        weight: [F, 5 * 3 * p * p], of the linear layer: the image, then itself moved left-up, right-up, left-down and
+            right-down by p // 2 pixels; of each its channels, rows and columns.
+        scale: [5 * 3 * p * p], of the LayerNorm before it.
+    """
+    filters = weight.detach().float() * scale.detach().float()
+    filters = filters - filters.mean(dim=1, keepdim=True)
+    step = patch_size // 2
+    copies = filters.reshape(len(filters), 5, 3, patch_size, patch_size).unbind(dim=1)
+    window = filters.new_zeros(len(filters), 3, *(patch_size + 2 * step,) * 2)
+    # a copy moved left and up shows what lies further right and down
+    for copy, (row, column) in zip(copies, ((1, 1), (2, 2), (2, 0), (0, 2), (0, 0)), strict=True):
+        top, left = row * step, column * step
+        window[:, :, top : top + patch_size, left : left + patch_size] += copy
+    return window
+
+
 def filter_components(filters: Tensor, *, components: int = 28) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The first principal components of the filters of a first layer, and the share of their variance that each has.
 

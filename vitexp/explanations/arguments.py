@@ -76,6 +76,8 @@ def _near(word: str, classes: Sequence[str]) -> str:
 
 def within(key: str, number: int, count: int) -> int | None:
     """The index of layer or head `number`, None where it is not given. Raises ConfigError."""
+    if number and not count:
+        raise ConfigError(f"{key}={number} asks for attention, which this net does not have; leave {key} away.")
     if number > count:
-        raise ConfigError(f"{key}={number} is more than the {count} that this net has.")
+        raise ConfigError(f"{key}={number} is more than the {count} that this net has; give 1 to {count}.")
     return number - 1 if number else None

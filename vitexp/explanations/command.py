@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help", "help") for word in words):
+        print(__doc__)
+        return
     with plain_errors():
-        explain(read_arguments(sys.argv[1:]))
+        explain(read_arguments(words))
 
 
 def explain(arguments: Arguments) -> None:
     """Draw, write and print what is asked for. Raises UserError."""
     # all that imports torch comes only once the arguments stand
     from vitexp.explain.embedding import available_methods
-    from vitexp.explanations import drawing
+    from vitexp.explanations import drawing, two_runs
     from vitexp.explanations.explainer import Explainer
     from vitexp.explanations.pick import drawn_at_random, read_prepared, right_and_wrong
     from vitexp.finished_run import load_run, newest_run
@@ -46,6 +50,8 @@ def explain(arguments: Arguments) -> None:
     other = Explainer(load_run(arguments.run2)) if arguments.run2 else None
     if other and other.run.classes != run.classes:
         raise ConfigError(f"{other.run.folder} has other classes than {run.folder}; two runs are compared on one set.")
+    if other:
+        two_runs.check_same_test((explainer, other))
     layers, heads = (vit.depth, vit.num_heads) if vit else (0, 0)
     layer, head = within("layer", arguments.layer, layers), within("head", arguments.head, heads)
     label = find_class(arguments.label, run.classes) if arguments.label else None
@@ -71,12 +77,13 @@ def explain(arguments: Arguments) -> None:
     among = drawing.embed(explainer, train, sample=arguments.embedded)
     for method in available_methods():
         _write(folder, [(f"embedding_{method}", drawing.draw_embedding(explainer, about, among, method=method))])
-    if not arguments.image:
-        _write_faithfulness(explainer, test.images(sample), folder)
     if other:
-        _write(folder, [("confusions", drawing.draw_confusions((explainer, other)))])
+        _write(folder, [("confusions", two_runs.draw_confusions((explainer, other)))])
         others = drawing.shown(other, other.run.data.test.images(chosen), about.truth, explained=label)
-        _write(folder, [("comparison", drawing.draw_side_by_side((explainer, other), (about, others)))])
+        _write(folder, [("comparison", two_runs.draw_side_by_side((explainer, other), (about, others)))])
+    if not arguments.image:  # last, because it takes longest
+        print(f"covering and uncovering {len(sample):,} test images cell by cell …", flush=True)
+        _write_faithfulness(explainer, test.images(sample), folder)
 
 
 def _write_faithfulness(explainer: Explainer, images: Images, folder: Path) -> None:

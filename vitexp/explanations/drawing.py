@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vitexp.data.prepare import Prepared
-from vitexp.errors import ConfigError
 from vitexp.explain import figures
 from vitexp.explain.embedding import Method, in_plane, nearest
+from vitexp.explain.heads import even_attention_distance
 from vitexp.explain.patches import image_patches
 from vitexp.explain.position import position_norm, position_similarity
 from vitexp.explanations.explainer import NAMES, Explainer, Images
@@ -21,7 +21,7 @@ from vitexp.trained_net import TrainedNet
 Drawn = Iterator[tuple[str, Figure]]  # the name of the file, without its ending
 
 METHOD_NAMES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
-_WITH_PATCHES = 3  # images; more make the figure a wall
+_FEW = 3  # images; more make a figure of patches or neighbours a wall
 _NEIGHBOURS = 5
 _CHOICES = 5  # classes
 _FOR_HEADS = 16  # images over which the heads are compared
@@ -37,14 +37,19 @@ class Shown:
     confidence: list[float]
     explained: list[int]
 
-    def captions(self, classes: Sequence[str]) -> list[str]:
-        """A mark, the prediction with its probability, and the truth where it is another."""
+    def captions(self, classes: Sequence[str], *, with_truth: bool = True) -> list[str]:
+        """A mark and the probability of the prediction, a line for it, and one for the truth where it is another."""
         texts = []
         for truth, predicted, confidence in zip(self.truth, self.predicted, self.confidence, strict=True):
             mark = "" if truth is None else "✓ " if truth == predicted else "✗ "
-            true = "" if truth in (None, predicted) else f" (true: {classes[truth]})"
-            texts.append(f"{mark}{confidence:.1%} {classes[predicted]}{true}")
+            true = "" if truth in (None, predicted) or not with_truth else f"\ntrue: {classes[truth]}"
+            texts.append(f"{mark}{confidence:.1%}\n{classes[predicted]}{true}")
         return texts
+
+    def few(self) -> list[int]:
+        """Indices of the images of figures that show few: the first, and the last, which may be a mistake."""
+        count = len(self.images)
+        return list(range(count)) if count <= _FEW else [*range(_FEW - 1), count - 1]
 
 
 def shown(
@@ -80,11 +85,11 @@ def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: in
 
 
 def draw_patches(explainer: Explainer, about: Shown) -> Figure:
-    """The first images, cut as a ViT cuts them."""
+    """A few images, cut as a ViT cuts them."""
     assert explainer.vit is not None
-    cut, names = about.images[:_WITH_PATCHES], about.captions(explainer.run.classes)[:_WITH_PATCHES]
-    patches = image_patches(cut, patch_size=explainer.vit.patch_size)
-    return figures.exploded_patches(images=cut, patches=patches, names=names)
+    few, captions = about.few(), about.captions(explainer.run.classes)
+    patches = image_patches(about.images[few], patch_size=explainer.vit.patch_size)
+    return figures.exploded_patches(images=about.images[few], patches=patches, names=[captions[each] for each in few])
 
 
 def draw_filters(explainer: Explainer) -> Figure | None:
@@ -100,6 +105,9 @@ def draw_explanations(explainer: Explainer, about: Shown, *, layer: int = -1, ov
     """Every method that applies, side by side. layer: of the attention alone."""
     images = about.images
     maps = {NAMES[method]: explainer.maps(method, images, about.explained, layer=layer) for method in explainer.methods}
+    if explainer.vit:
+        number = layer + 1 if layer >= 0 else explainer.vit.depth + 1 + layer
+        maps = {f"attention of layer {number}": maps.pop(NAMES["attention"]), **maps}
     return figures.map_grid(
         title=_title(explainer, about),
         images=images,
@@ -130,7 +138,7 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
         columns=[f"choice {place + 1}" for place in range(order.shape[1])],
         rows=["" if truth is None else f"true: {names[truth]}" for truth in about.truth],
         captions=[
-            [f"{probabilities[index, label]:.1%} {names[label]}" for label in labels]
+            [f"{probabilities[index, label]:.1%}\n{names[label]}" for label in labels]
             for index, labels in enumerate(order)
         ],
         overlay=overlay,
@@ -152,17 +160,18 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
 
 
 def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
-    """A ViT's attention for the first image, a row a layer and a column a head."""
-    maps = explainer.head_maps(about.images[:1])[0]  # (L, H, g, g)
-    layers, heads = maps.shape[:2]
+    """A ViT's attention for the first image, a row a head and a column a layer."""
+    maps = explainer.head_maps(about.images[:1])[0].swapaxes(0, 1)  # (H, L, g, g)
+    heads, layers = maps.shape[:2]
     return figures.map_grid(
         title=f"{_attention_of(explainer)}, every head",
-        images=about.images[:1].repeat(layers, axis=0),
-        maps=list(np.concatenate([maps, maps.mean(axis=1, keepdims=True)], axis=1)),
-        columns=[*(f"head {number + 1}" for number in range(heads)), "mean"],
-        rows=[f"layer {layer + 1}" for layer in range(layers)],
+        images=about.images[:1].repeat(heads + 1, axis=0),
+        maps=[*maps, maps.mean(axis=0)],
+        columns=[f"layer {number + 1}" for number in range(layers)],
+        rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
         overlay=overlay,
         show_images=False,
+        about=about.captions(explainer.run.classes)[0],
     )
 
 
@@ -185,8 +194,13 @@ def draw_position(explainer: Explainer) -> Figure | None:
 def draw_heads(explainer: Explainer, images: Images) -> Drawn:
     """How the heads of a ViT differ over some images; nothing for other nets."""
     if explainer.vit:
-        distance, entropy, apart, tokens = explainer.head_diversity(images[:_FOR_HEADS])
-        yield "head_diversity", figures.head_diversity(distance=distance, entropy=entropy, apart=apart, tokens=tokens)
+        some, net = images[:_FOR_HEADS], explainer.vit
+        distance, entropy, apart, tokens = explainer.head_diversity(some)
+        even = even_attention_distance(grid_size=net.grid_size, patch_size=net.patch_size)
+        figure = figures.head_diversity(
+            distance=distance, entropy=entropy, apart=apart, tokens=tokens, even=even, images=len(some)
+        )
+        yield "head_diversity", figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +224,9 @@ def embed(explainer: Explainer[TrainedNet], train: Prepared, *, sample: int) -> 
 def draw_embedding(
     explainer: Explainer[TrainedNet], about: Shown, among: Embedded, *, method: Method = "pca"
 ) -> Figure:
-    """The first images in a plane with training images, and their nearest neighbours among these."""
-    some = about.images[:_WITH_PATCHES]
+    """A few images in a plane with training images, and their nearest neighbours among these."""
+    few = about.few()
+    some = about.images[few]
     given = explainer.embeddings(some)
     found, alike = nearest(among.vectors, given, neighbours=_NEIGHBOURS)
     points, stars = in_plane(among.vectors, given, method=method)
@@ -222,64 +237,10 @@ def draw_embedding(
         stars=stars,
         class_names=names,
         images=some,
-        names=about.captions(names)[: len(some)],
+        names=[about.captions(names)[index] for index in few],
         neighbours=among.images[found],
         neighbour_labels=among.labels[found],
         alike=alike,
         method=METHOD_NAMES[method],
+        truth=[about.truth[index] for index in few],
     )
-
-
-Pair = tuple[Explainer, Explainer]
-
-
-def draw_side_by_side(explainers: Pair, about: tuple[Shown, Shown]) -> Figure:
-    """What two nets say of the same images, with their class-specific explanations."""
-    names = _run_names(explainers)
-    first = about[0]
-    columns: list[str] = []
-    maps: list[NDArray[np.float32]] = []
-    captions: list[list[str]] = [[] for _ in first.images]
-    for explainer, seen, name in zip(explainers, about, names, strict=True):
-        said = seen.captions(explainer.run.classes)
-        for place, method in enumerate(each for each in explainer.methods if each not in ("attention", "rollout")):
-            maps.append(np.maximum(explainer.maps(method, seen.images, seen.explained), 0))
-            columns.append(f"{name}: {NAMES[method]}")
-            for row, text in zip(captions, said, strict=True):
-                row.append(text if place == 0 else "")
-    classes = explainers[0].run.classes
-    return figures.map_grid(
-        title=f"{names[0]} and {names[1]} on the same images",
-        images=first.images,
-        maps=[[each[index] for each in maps] for index in range(len(first.images))],
-        columns=columns,
-        rows=["" if truth is None else f"true: {classes[truth]}" for truth in first.truth],
-        captions=captions,
-    )
-
-
-def draw_confusions(explainers: Pair) -> Figure:
-    """What two nets take for what, over all test images. Raises ConfigError where these differ."""
-    tests = [explainer.run.data.test for explainer in explainers]
-    if not np.array_equal(tests[0].labels, tests[1].labels):
-        raise ConfigError(f"{explainers[1].run.folder} has another test set; two runs are compared on one.")
-    everything = np.arange(len(tests[0]))
-    first, second = (
-        explainer.probabilities(test.images(everything)).argmax(axis=1)
-        for explainer, test in zip(explainers, tests, strict=True)
-    )
-    return figures.paired_confusions(
-        truth=tests[0].labels,
-        predicted=(first, second),
-        class_names=explainers[0].run.classes,
-        runs=_run_names(explainers),
-    )
-
-
-def _run_names(explainers: Pair) -> tuple[str, str]:
-    """Those of their models, or where these are alike of their runs."""
-    models = [str(explainer.run.config.model.name) for explainer in explainers]
-    runs = [str(explainer.run.config.name or explainer.run.folder.parent.name) for explainer in explainers]
-    ids = [explainer.run.folder.name for explainer in explainers]
-    first, second = next((pair for pair in (models, runs) if pair[0] != pair[1]), ids)
-    return first, second

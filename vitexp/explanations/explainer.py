@@ -16,10 +16,11 @@ from vitexp.explain.embedding import embeddings
 from vitexp.explain.grad_cam import grad_cam, last_map_layer, record, token_grid
 from vitexp.explain.heads import attention_entropy, head_distance, mean_attention_distance
 from vitexp.explain.occlusion import occlusion
-from vitexp.explain.patches import filter_components
+from vitexp.explain.patches import filter_components, shifted_filters
 from vitexp.explain.relevance import relevance
 from vitexp.explain.rollout import rollout
 from vitexp.models import ViT
+from vitexp.models.stems import ShiftedStem
 from vitexp.trained_net import TrainedNet
 
 if TYPE_CHECKING:
@@ -120,6 +121,9 @@ class Explainer(Generic[Run]):
 
     def filters(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """Principal components of the first convolution's filters and their shares; None without a convolution."""
+        stem = self.vit.patch_embed if self.vit else None
+        if isinstance(stem, ShiftedStem):
+            return filter_components(shifted_filters(stem.proj.weight, stem.norm.weight, patch_size=stem.patch_size))
         first = next((module for module in self.net.modules() if isinstance(module, nn.Conv2d)), None)
         if first is None or first.in_channels != 3 or first.kernel_size == (1, 1):
             return None
@@ -170,7 +174,8 @@ class Explainer(Generic[Run]):
 
     def _occlusion(self, images: Images, classes: Sequence[int]) -> Maps:
         stride = self.run.image_size // self.cells
-        return occlusion(self.net, self.run.prepared(images), classes=classes, window=2 * stride, stride=stride)
+        window = min(2 * stride, self.run.image_size // 2)  # never the whole image
+        return occlusion(self.net, self.run.prepared(images), classes=classes, window=window, stride=stride)
 
 
 def _batches(images: Images, size: int) -> list[Images]:

@@ -23,11 +23,20 @@ from vitexp.explain.figures.style import (
     place,
 )
 
-# After Okabe and Ito 2008; what has none of its own is grey.
-_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999")
+# After Okabe and Ito 2008; an explanation has the same one in the figures of all nets.
+_COLOURS: Final = {
+    "attention": "#0072b2",
+    "rollout": "#d55e00",
+    "relevance": "#009e73",
+    "Grad-CAM": "#cc79a7",
+    "occlusion": "#56b4e9",
+}
+_OTHERS: Final = ("#e69f00", "#000000")
+_BASELINE: Final = "random order"  # grey and dashed
+_MOST: Final = len(_COLOURS) + len(_OTHERS)
 _LEFT: Final = 0.62
 _SIDE: Final = 3.0
-_BETWEEN: Final = 0.35
+_BETWEEN: Final = 0.45
 
 
 def faithfulness_curves(
@@ -41,8 +50,8 @@ def faithfulness_curves(
     Raises:
         ValueError: the names differ, there are none, or more than there are colours.
     """
-    if list(deletion) != list(insertion) or not 1 <= len(deletion) <= len(_COLOURS):
-        raise ValueError(f"need the same names, 1 to {len(_COLOURS)}; got {list(deletion)} and {list(insertion)}")
+    if list(deletion) != list(insertion) or not 1 <= len(deletion) <= _MOST:
+        raise ValueError(f"need the same names, 1 to {_MOST}; got {list(deletion)} and {list(insertion)}")
     images = len(next(iter(deletion.values())))
     width = (WIDTH - _LEFT - _BETWEEN - MARGIN - 0.2) / 2
     figure = new_figure(
@@ -55,6 +64,9 @@ def faithfulness_curves(
     right = place(figure, left=_LEFT + width + _BETWEEN, top=top, width=width, height=_SIDE)
     _curves(right, insertion, "Insertion: higher is better", "share of the image shown", best=-1)
     right.set_yticklabels([])
+    words = "bands: one standard error; numbers: the area under the curve"
+    y = 0.08 / figure.get_size_inches()[1]
+    figure.text(_LEFT / WIDTH, y, words, va="bottom", fontsize=SMALL_SIZE, color=STYLE["muted"])
     return finish(figure)
 
 
@@ -69,13 +81,21 @@ def _curves(
     """`best`: 1 where the smallest area comes first in the legend, -1 where the largest does."""
     # as vitexp.explain.faithfulness.area_under, which needs torch
     areas = {name: float((each[:, :-1] + each[:, 1:]).mean() / 2) for name, each in curves.items()}
-    colours = dict(zip(curves, _COLOURS, strict=False))
+    spare = iter([*_OTHERS, *(colour for name, colour in _COLOURS.items() if name not in curves)])
+    colours = {name: _COLOURS.get(name) or (STYLE["muted"] if name == _BASELINE else next(spare)) for name in curves}
     for name in sorted(curves, key=lambda name: best * areas[name]):
         values = curves[name]
         x = np.linspace(0, 1, values.shape[1])
         mean, error = values.mean(axis=0), values.std(axis=0) / max(len(values), 1) ** 0.5
         axes.fill_between(x, mean - error, mean + error, color=colours[name], alpha=0.2, linewidth=0)
-        axes.plot(x, mean, color=colours[name], linewidth=1.5, label=f"{name}  {areas[name]:.3f}")
+        axes.plot(
+            x,
+            mean,
+            color=colours[name],
+            linewidth=1.5,
+            linestyle="--" if name == _BASELINE else "-",
+            label=f"{name}  {areas[name]:.3f}",
+        )
     axes.set(xlim=(0, 1), ylim=(0, 1))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))

@@ -25,7 +25,13 @@ _LEFT = 0.6
 
 
 def head_diversity(
-    *, distance: NDArray[np.floating], entropy: NDArray[np.floating], apart: NDArray[np.floating], tokens: int
+    *,
+    distance: NDArray[np.floating],
+    entropy: NDArray[np.floating],
+    apart: NDArray[np.floating],
+    tokens: int,
+    even: float | None = None,
+    images: int | None = None,
 ) -> Figure:
     """How far every head looks, how sharply, and how unlike any two of them are.
 
@@ -34,6 +40,8 @@ def head_diversity(
         entropy: of the attention [layers, heads], in bits.
         apart: Jensen-Shannon divergence [layers * heads, layers * heads], in [0, 1]. All from `vitexp.explain.heads`.
         tokens: how many an image has; entropy can be log2 of it at most.
+        even: the distance of attention that is the same for all patches, as a line to compare with.
+        images: over how many the means are, for the title.
 
     Raises:
         ValueError: the shapes do not fit each other.
@@ -41,26 +49,19 @@ def head_diversity(
     layers, heads = distance.shape
     if entropy.shape != (layers, heads) or apart.shape != (layers * heads,) * 2:
         raise ValueError(f"distance {distance.shape}, entropy {entropy.shape} and {apart.shape} are not of one net")
-    figure = new_figure(height=TITLE_HEIGHT + 2 * _SIDE + 0.95, title="How the heads differ")
+    title = "How the heads differ" + (f", on average over {images:,} images" if images else "")
+    figure = new_figure(height=TITLE_HEIGHT + 2 * _SIDE + 0.95, title=title)
     right = WIDTH - MARGIN - _SIDE - 0.1
     top = TITLE_HEIGHT + 0.25
     far = place(figure, left=_LEFT, top=top, width=_SIDE, height=_SIDE)
     _dots(far, distance, "Mean attention distance (pixels)")
+    far.set_ylim(0, 1.15 * max(float(distance.max()), even or 0.0, 1e-6))
+    if even is not None:
+        _line(far, even, "all patches alike")
     sharp = place(figure, left=right, top=top, width=_SIDE, height=_SIDE)
     _dots(sharp, entropy, "Attention entropy (bits)")
-    sharp.axhline(np.log2(tokens), color=STYLE["muted"], linewidth=1, linestyle=":")
-    sharp.annotate(
-        "all tokens alike",
-        (0.98, np.log2(tokens)),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, -3),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=SMALL_SIZE,
-        color=STYLE["muted"],
-    )
-    sharp.set_ylim(0, np.log2(tokens) * 1.05)
+    sharp.set_ylim(0, np.log2(tokens) * 1.15)
+    _line(sharp, float(np.log2(tokens)), "all tokens alike")
     _matrix(figure, apart, layers, heads, top=top + _SIDE + 0.75, left=_LEFT)
     _histogram(figure, apart, layers, heads, top=top + _SIDE + 0.75, left=right)
     return finish(figure)
@@ -73,9 +74,16 @@ def _dots(axes: Axes, values: NDArray[np.floating], title: str) -> None:
     axes.plot(where, values.mean(axis=1), color=STYLE["rule"], linewidth=2, zorder=1)
     axes.scatter(where.repeat(heads), values.ravel(), s=22, color=STYLE["train"], alpha=0.8, linewidths=0, zorder=2)
     axes.set_xlim(0.5, layers + 0.5)
-    axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(axes, title, "layer")
+
+
+def _line(axes: Axes, height: float, words: str) -> None:
+    """What attention would have that prefers nothing; its name stands above the dots."""
+    axes.axhline(height, color=STYLE["muted"], linewidth=1, linestyle=":", label=words)
+    axes.legend(
+        loc="upper right", bbox_to_anchor=(1, 1.03), fontsize=SMALL_SIZE, labelcolor=STYLE["muted"], frameon=False
+    )
 
 
 def _matrix(figure: Figure, apart: NDArray[np.floating], layers: int, heads: int, *, top: float, left: float) -> None:

@@ -45,11 +45,13 @@ def position_embedding(*, similarity: NDArray[np.floating], norm: NDArray[np.flo
     figure = new_figure(height=TITLE_HEIGHT + 0.3 + _MAPS_SIDE + 0.55, title="Position embeddings")
     shown = "each patch" if step == 1 else f"patches {step} apart"
     left, right = MARGIN, WIDTH - MARGIN - _LENGTH_SIDE
-    maps = _shaded(
-        figure, _tiled(similarity[::step, ::step]), left=left, side=_MAPS_SIDE, cmap="RdBu_r", limits=(-1, 1)
-    )
+    # Embeddings that all point one way would be one red square on a scale that has room for opposites.
+    lowest = float(np.floor(10 * similarity.min()) / 10)
+    cmap, limits = ("RdBu_r", (-1.0, 1.0)) if lowest < 0 else ("magma", (min(lowest, 0.9), 1.0))
+    maps = _shaded(figure, _tiled(similarity[::step, ::step]), left=left, side=_MAPS_SIDE, cmap=cmap, limits=limits)
     maps.set_title(f"Cosine similarity of {shown} to all others", loc="left", fontsize=TEXT_SIZE, color=STYLE["ink"])
-    limits = (float(norm.min()), float(norm.max()))
+    # From 0 on: lengths that differ by a hundredth should look alike.
+    limits = (0.0, max(float(norm.max()), 1e-6))
     lengths = _shaded(figure, norm, left=right, side=_LENGTH_SIDE, cmap="cividis", limits=limits)
     lengths.set_title("Length", loc="left", fontsize=TEXT_SIZE, color=STYLE["ink"])
     return finish(figure)

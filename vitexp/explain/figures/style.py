@@ -106,7 +106,14 @@ def wrap(name: str, *, columns: int, lines: int = 4) -> str:
         columns //= 2
     words = " ".join(name.split())
     rows = textwrap.wrap(words, max(columns, 2), max_lines=lines, placeholder="…", break_on_hyphens=False)
+    if rows == ["…"]:  # one word that is longer than the line
+        rows = [words[: max(columns - 1, 1)] + "…"]
     return "\n".join(rows)
+
+
+def wrap_each(text: str, *, columns: int, lines: int = 4) -> str:
+    """Every line of `text` by itself as by `wrap`."""
+    return "\n".join(wrap(line, columns=columns, lines=lines) for line in text.split("\n"))
 
 
 def columns_in(inches: float, size: float) -> int:
