@@ -54,9 +54,8 @@ def faithfulness_curves(
         raise ValueError(f"need the same names, 1 to {_MOST}; got {list(deletion)} and {list(insertion)}")
     images = len(next(iter(deletion.values())))
     width = (WIDTH - _LEFT - _BETWEEN - MARGIN - 0.2) / 2
-    figure = new_figure(
-        height=TITLE_HEIGHT + 0.25 + _SIDE + 1.25, title=f"Which explanation is faithful, on {images:,} images"
-    )
+    title = f"Which explanation is faithful, on {f'{images:,} images' if images > 1 else 'one image'}"
+    figure = new_figure(height=TITLE_HEIGHT + 0.25 + _SIDE + 1.25, title=title)
     top = TITLE_HEIGHT + 0.25
     left = place(figure, left=_LEFT, top=top, width=width, height=_SIDE)
     _curves(left, deletion, "Deletion: lower is better", "share of the image covered", best=1)
@@ -64,7 +63,8 @@ def faithfulness_curves(
     right = place(figure, left=_LEFT + width + _BETWEEN, top=top, width=width, height=_SIDE)
     _curves(right, insertion, "Insertion: higher is better", "share of the image shown", best=-1)
     right.set_yticklabels([])
-    words = "bands: one standard error; numbers: the area under the curve"
+    bands = "bands: one standard error; " if images > 1 else ""
+    words = f"{bands}numbers: the area under the curve"
     y = 0.08 / figure.get_size_inches()[1]
     figure.text(_LEFT / WIDTH, y, words, va="bottom", fontsize=SMALL_SIZE, color=STYLE["muted"])
     return finish(figure)

@@ -58,7 +58,9 @@ def attention_maps(
     cell_height = _cell_height(images)
     rows = [captions[start : start + _A_ROW] for start in range(0, len(captions), _A_ROW)]
     heights = [_text_height(row) + 3 * (cell_height + _GAP) for row in rows]
-    figure = new_figure(height=TITLE_HEIGHT + sum(heights) + MARGIN, title="Where the model looks", dpi=dpi_for(images))
+    figure = new_figure(
+        height=TITLE_HEIGHT + sum(heights) + MARGIN, title="Attention of the last layer", dpi=dpi_for(images)
+    )
     for index, (image, attention) in enumerate(zip(images, maps, strict=True)):
         row, column = divmod(index, _A_ROW)
         top = TITLE_HEIGHT + sum(heights[:row]) + _text_height(rows[row])
