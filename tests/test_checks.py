@@ -107,6 +107,8 @@ def test_seed_zero_is_a_seed() -> None:
         # each right, and not together
         (["checkpoint.monitor=val/loss"], "checkpoint.mode=min"),
         (["optim=sgd", "optim.momentum=0"], "optim.nesterov=false"),
+        (["optim=muon", "optim.momentum=0"], "optim.nesterov=false"),
+        (["optim=muon", "trainer=fsdp"], "trainer=ddp"),
         (["trainer.limit_val_batches=0", "training.patience=3"], "training.patience"),
         (["trainer.min_epochs=9", "training.patience=3"], "trainer.max_epochs=8"),
         (["trainer.val_check_interval=10000"], "trainer.val_check_interval"),

@@ -88,6 +88,15 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             **_OPTIMIZER,
             **optional(momentum=RATE, dampening=number(0, 1), nesterov=FLAG, foreach=NULL | FLAG, fused=NULL | FLAG),
         },
+        "vitexp.training.muon.Muon": {
+            **_OPTIMIZER,
+            "momentum": RATE,
+            "nesterov": FLAG,
+            "update_rms": number(0, 1000, above=True),
+            "betas": pair(RATE),
+            "eps": number(0, 1, above=True),
+            "fused": NULL | FLAG,
+        },
     },
     "schedule": {
         "vitexp.training.schedule.CosineWarmup": {**_WARMUP, "min_lr": number(0, 1e4)},

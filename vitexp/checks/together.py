@@ -83,6 +83,8 @@ def _optimizer(config: dict[str, Any]) -> Iterator[str]:
         yield "optim.nesterov=true needs optim.momentum above 0, and no dampening; else optim.nesterov=false."
     if optim.get("foreach") and optim.get("fused"):
         yield "optim.foreach and optim.fused are two ways of the same; leave one of them true."
+    if optim["_target_"] == "vitexp.training.muon.Muon" and "fsdp" in str(config["trainer"]["strategy"]).lower():
+        yield "optim=muon needs whole matrices, which trainer=fsdp cuts up; take trainer=ddp or optim=adamw."
     if schedule.get("warmup_epochs", 0) > epochs:
         yield f"schedule.warmup_epochs={schedule['warmup_epochs']} must lie between 0 and trainer.max_epochs={epochs}."
     if schedule.get("min_lr", 0) > optim.get("lr", math.inf):
