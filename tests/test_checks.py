@@ -160,6 +160,7 @@ def test_nothing_of_a_wrong_kind_or_size_passes(overrides: list[str], told: str)
         (["augment=natural", "augment.magnitude=3"], ["augment.policy=randaugment"]),
         (["augment=natural", "augment.fill=0.3"], ["augment.policy=autoaugment"]),
         (["model.drop_path=0.3", "model.depth=1"], ["model.depth=2"]),
+        (["model.mlp_conv=true", "model.pool=cls", "model.depth=1"], ["model.pool=gap"]),
         (["callbacks.attention.images=3", "model=simple_cnn"], ["model=vit_tiny"]),
         (["callbacks.curves.every_n_epochs=3", "trainer.limit_val_batches=0"], ["trainer.limit_val_batches=1.0"]),
     ],

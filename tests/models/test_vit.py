@@ -29,6 +29,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"qk_norm": True},
     {"layer_scale": 0.1},
     {"lsa": True},
+    {"mlp_conv": True},
+    {"mlp_conv": True, "registers": 2},
+    {"mlp_conv": True, "pool": "gap", "stem": "conv"},
+    {"mlp_conv": True, "pool": "seqpool", "registers": 1},
     {"head": "mlp"},
     {"init": "mimetic"},
     {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.1},
@@ -112,7 +116,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert not torch.equal(ViT(**SMALL).head.weight, build().head.weight)
 
 
-@pytest.mark.parametrize("options", [{}, {"registers": 2, "qk_norm": True}, {"lsa": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"registers": 2, "qk_norm": True}, {"lsa": True}, {"mlp_conv": True}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_last_block_may_compute_the_class_token_alone(options: dict[str, Any], dtype: torch.dtype) -> None:
     model = build(**options).to(dtype)
@@ -147,7 +151,9 @@ def test_gradient_checkpointing_computes_blocks_twice() -> None:
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("options", [{}, {"pool": "gap", "registers": 1, "stem": "shifted", "lsa": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"pool": "gap", "registers": 1, "stem": "shifted", "lsa": True, "mlp_conv": True}], ids=str
+)
 def test_it_compiles_as_one_graph(options: dict[str, Any]) -> None:
     model = build(**options).train()
     x = images(model)

@@ -41,6 +41,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             qk_norm=FLAG,
             layer_scale=NULL | number(-1000, 1000),
             lsa=FLAG,
+            mlp_conv=FLAG,
             head=one_of("linear", "mlp"),
             init=one_of("default", "mimetic"),
             gradient_checkpointing=FLAG,

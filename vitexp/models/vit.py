@@ -47,6 +47,8 @@ class ViT(nn.Module):
     Tokens: `stem` makes them (stems.py), `position_embedding` is added, `registers` learned tokens go in front
     (Darcet et al. 2024), and `pool` reads them out: the class token, the mean of the patches, or their learned
     weighted mean (pooling.py).
+    `mlp_conv` puts a depthwise convolution over the patches into each MLP (token_conv.py), but for the last block where
+    the class token alone is read out: nobody would see there what it does to the patches.
     Attention: `qk_norm` and `lsa` (attention.py); `layer_scale` is the initial factor on each branch, None for none.
     `head`: "linear", or "mlp" with one hidden layer and tanh, the pre-training head of Dosovitskiy et al. 2021.
     `init`: "default" or "mimetic" (initialisation.py); with "mimetic" learned positions start as the sine-cosine
@@ -78,6 +80,7 @@ class ViT(nn.Module):
         qk_norm: bool = False,
         layer_scale: float | None = None,
         lsa: bool = False,
+        mlp_conv: bool = False,
         head: Head = "linear",
         init: Init = "default",
         gradient_checkpointing: bool = False,
@@ -141,8 +144,9 @@ class ViT(nn.Module):
                 qk_norm=qk_norm,
                 layer_scale=layer_scale,
                 lsa=lsa,
+                conv_behind=self.prefix_tokens if mlp_conv and not (pool == "cls" and block == depth) else None,
             )
-            for rate in drop_path_rates(maximum=drop_path, depth=depth)
+            for block, rate in enumerate(drop_path_rates(maximum=drop_path, depth=depth), start=1)
         )
         # A mean is normalised after it is taken, all else before: so does timm.
         self.norm = nn.Identity() if pool == "gap" else nn.LayerNorm(dim, eps=NORM_EPS)

@@ -42,7 +42,8 @@ class Muon(Optimizer):
         eps: float,
         fused: bool | None,
     ) -> None:
-        hidden, others = [], []
+        hidden: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
         for group in params:
             named = list(group["params"])
             for part, groups in ((True, hidden), (False, others)):
@@ -57,7 +58,7 @@ class Muon(Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both. closure: computes the loss, with its gradients, which is returned."""
         loss = None
         if closure is not None:
