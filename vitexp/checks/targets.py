@@ -89,6 +89,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             **_OPTIMIZER,
             **optional(momentum=RATE, dampening=number(0, 1), nesterov=FLAG, foreach=NULL | FLAG, fused=NULL | FLAG),
         },
+        "vitexp.training.lion.Lion": {**_OPTIMIZER, "betas": pair(RATE)},
         "vitexp.training.muon.Muon": {
             **_OPTIMIZER,
             "momentum": RATE,
