@@ -16,7 +16,9 @@ from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.source import Source
 from vitexp.errors import ConfigError
 from vitexp.hardware import choose_device
+from vitexp.models import ViT
 from vitexp.records import config_hash
+from vitexp.training.parameter_groups import parameter_groups
 
 
 def options(group: str) -> list[str]:
@@ -54,7 +56,8 @@ def test_model(option: str) -> None:
 
 @pytest.mark.parametrize("option", options("optim"))
 def test_optim(option: str) -> None:
-    optimizer = build(composed(f"optim={option}").optim)(nn.Linear(2, 2).parameters())
+    net = ViT(image_size=8, num_classes=2, dim=8, depth=1, num_heads=1)
+    optimizer = build(composed(f"optim={option}").optim)(parameter_groups(net))
     assert optimizer.defaults["lr"] > 0
 
 

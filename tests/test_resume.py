@@ -167,6 +167,8 @@ CASES = {
     "max_steps": ["trainer.max_steps=20"],
     "validation within the epoch": ["trainer.val_check_interval=0.25"],
     "sgd": ["optim=sgd", "schedule=cosine_restarts"],
+    "sizes": ["training.image_sizes=[16,32]"],
+    "muon": ["optim=muon"],
     "data loader": ["data.resident=memory"],
     "figures": ["callbacks=default"],
 }

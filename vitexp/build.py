@@ -180,6 +180,7 @@ def build_module(config: DictConfig, datamodule: ImageDataModule, augment: nn.Mo
         seed=config.seed,
         mean=datamodule.mean,
         std=datamodule.std,
+        image_sizes=training.get("image_sizes"),
     )
 
 

@@ -45,7 +45,7 @@ def opening_lines(
         "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
         f"{model['flops_per_image'] / 1e6:,.1f} MFLOPs an image",
         "training": f"{trainer.max_epochs} epochs of {steps:,} steps, batch {batch}{at_a_time}, "
-        f"peak learning rate {config.optim.lr:g}, seed {config.seed}",
+        f"peak learning rate {config.optim.lr:g}, seed {config.seed}{_sizes(config)}",
     }
     if going_on is not None:
         is_trained = going_on["epochs"] == trainer.max_epochs
@@ -75,6 +75,14 @@ def closing_line(result: dict[str, Any]) -> str:
         + (f" at {speed:,.0f} images/s" if speed else "")
         + f"; {timing['total_s']:,.0f} s in all"
     )
+
+
+def _sizes(config: DictConfig) -> str:
+    """What the sizes that training draws cost."""
+    if not (sizes := config.training.get("image_sizes")):
+        return ""
+    patches = sum((size / config.data.image_size) ** 2 for size in sizes) / len(sizes)
+    return f", images of {', '.join(map(str, sizes))} pixels, drawn by batch ({patches:.2f} times the patches)"
 
 
 def _steps_an_epoch(trainer: Trainer, datamodule: ImageDataModule) -> int:

@@ -29,6 +29,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"qk_norm": True},
     {"layer_scale": 0.1},
     {"lsa": True},
+    {"mlp_conv": True},
+    {"mlp_conv": True, "registers": 2},
+    {"mlp_conv": True, "pool": "gap", "stem": "conv"},
+    {"mlp_conv": True, "pool": "seqpool", "registers": 1},
     {"head": "mlp"},
     {"init": "mimetic"},
     {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.1},
@@ -112,7 +116,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert not torch.equal(ViT(**SMALL).head.weight, build().head.weight)
 
 
-@pytest.mark.parametrize("options", [{}, {"registers": 2, "qk_norm": True}, {"lsa": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"registers": 2, "qk_norm": True}, {"lsa": True}, {"mlp_conv": True}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_last_block_may_compute_the_class_token_alone(options: dict[str, Any], dtype: torch.dtype) -> None:
     model = build(**options).to(dtype)
@@ -147,7 +151,9 @@ def test_gradient_checkpointing_computes_blocks_twice() -> None:
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("options", [{}, {"pool": "gap", "registers": 1, "stem": "shifted", "lsa": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"pool": "gap", "registers": 1, "stem": "shifted", "lsa": True, "mlp_conv": True}], ids=str
+)
 def test_it_compiles_as_one_graph(options: dict[str, Any]) -> None:
     model = build(**options).train()
     x = images(model)
@@ -217,9 +223,35 @@ def test_what_does_not_fit_is_said_in_one_sentence(options: dict[str, Any], mess
         build(**options)
 
 
-def test_images_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 24, 24\); this model takes .* \(3, 16, 16\)"):
-        build()(torch.zeros(1, 3, 24, 24))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"registers": 2, "stem": "shifted"},
+        {"pool": "gap", "stem": "conv", "mlp_conv": True},
+        {"position_embedding": "none"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [8, 24])
+def test_images_of_another_size_are_seen_as_by_the_net_resized_to_them(options: dict[str, Any], size: int) -> None:
+    net, resized = build(**options).eval(), build(**options, image_size=size).eval()
+    resized.load_resized(net.state_dict())
+    x = images(resized)
+    torch.testing.assert_close(net(x), resized(x))
+
+
+def test_images_of_another_size_teach_the_positions() -> None:
+    net = build()
+    net(torch.randn(2, 3, 24, 24)).square().sum().backward()
+    assert net.pos_embed is not None and net.pos_embed.grad is not None
+    assert (net.pos_embed.grad.abs().sum(dim=2) > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 18, 18), (3, 16, 24), (1, 16, 16)])
+def test_images_that_do_not_fit_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"square ones of 3 channels, whose sides patch_size=4 divides"):
+        build()(torch.zeros(1, *shape))
 
 
 def test_a_layer_scale_of_a_whole_number_is_learned_too() -> None:

@@ -171,6 +171,11 @@ _RULES = (
         lambda config: config["model"].get("depth") == 1,
         "the rate rises from 0 at the first block, and model.depth=1 has no other",
     ),
+    _Rule(
+        "model.mlp_conv",
+        lambda config: config["model"].get("depth") == 1 and config["model"].get("pool", "cls") == "cls",
+        "of the last block, here the only one, model.pool=cls reads no patch",
+    ),
 )
 
 

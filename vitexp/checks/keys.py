@@ -80,6 +80,14 @@ _DEVICES = Kind(
     ),
 )
 
+# torch.compile makes a graph of each, and of more than eight none.
+_SIZES = Kind(
+    words="a list of 2 to 6 different numbers of pixels, such as [24,32,40], at most 4,096 each",
+    accepts=lambda value: (
+        list_of(integer(1, 4096), "", least=2).accepts(value) and len(value) <= 6 and len(set(value)) == len(value)
+    ),
+)
+
 TOP: Keys = {
     "seed": SEED,
     "name": text(
@@ -125,6 +133,7 @@ TRAINING: Keys = {
     "mix_until": SHARE,
     "ema_decay": RATE,
     "patience": NULL | integer(1, EPOCHS),
+    **optional(image_sizes=NULL | _SIZES),
 }
 
 CHECKPOINT: Keys = {

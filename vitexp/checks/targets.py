@@ -41,6 +41,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             qk_norm=FLAG,
             layer_scale=NULL | number(-1000, 1000),
             lsa=FLAG,
+            mlp_conv=FLAG,
             head=one_of("linear", "mlp"),
             init=one_of("default", "mimetic"),
             gradient_checkpointing=FLAG,
@@ -87,6 +88,16 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
         "torch.optim.SGD": {
             **_OPTIMIZER,
             **optional(momentum=RATE, dampening=number(0, 1), nesterov=FLAG, foreach=NULL | FLAG, fused=NULL | FLAG),
+        },
+        "vitexp.training.lion.Lion": {**_OPTIMIZER, "betas": pair(RATE)},
+        "vitexp.training.muon.Muon": {
+            **_OPTIMIZER,
+            "momentum": RATE,
+            "nesterov": FLAG,
+            "update_rms": number(0, 1000, above=True),
+            "betas": pair(RATE),
+            "eps": number(0, 1, above=True),
+            "fused": NULL | FLAG,
         },
     },
     "schedule": {

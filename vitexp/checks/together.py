@@ -21,6 +21,7 @@ def complaints(config: dict[str, Any]) -> Iterator[str]:
     model, data = config["model"], config["data"]
     if model["_target_"] == "vitexp.models.ViT":
         yield from _vit(model, data["image_size"])
+    yield from _sizes(config["training"].get("image_sizes") or [], model)
     yield from _augment(config["augment"], data)
     yield from _optimizer(config)
     yield from _choice_of_checkpoint(config)
@@ -67,6 +68,19 @@ def _vit(model: dict[str, Any], image_size: int) -> Iterator[str]:
         yield "model.lsa=true lets no token see itself, and there is one only; take a smaller model.patch_size."
 
 
+def _sizes(sizes: list[int], model: dict[str, Any]) -> Iterator[str]:
+    if sizes and model["_target_"] != "vitexp.models.ViT":
+        yield "training.image_sizes is for Vision Transformers, whose positions can be interpolated; leave it null."
+    patch_size = model.get("patch_size", 4)
+    for size in sizes:
+        if size % patch_size:
+            yield f"model.patch_size={patch_size} does not divide {size} of training.image_sizes; take multiples of it."
+        if (tokens := (size // patch_size) ** 2) > _TOKENS:
+            yield f"{size} of training.image_sizes makes {tokens:,} tokens, more than {_TOKENS:,}; take less."
+        if model.get("lsa") and tokens + model.get("registers", 0) + (model.get("pool", "cls") == "cls") < 2:
+            yield f"{size} of training.image_sizes leaves model.lsa=true one token, which cannot see itself; take more."
+
+
 def _augment(augment: dict[str, Any], data: dict[str, Any]) -> Iterator[str]:
     if augment.get("blur_prob") and "blur_sigma" in augment:
         reach = math.ceil(2 * augment["blur_sigma"][1])
@@ -83,6 +97,8 @@ def _optimizer(config: dict[str, Any]) -> Iterator[str]:
         yield "optim.nesterov=true needs optim.momentum above 0, and no dampening; else optim.nesterov=false."
     if optim.get("foreach") and optim.get("fused"):
         yield "optim.foreach and optim.fused are two ways of the same; leave one of them true."
+    if optim["_target_"] == "vitexp.training.muon.Muon" and "fsdp" in str(config["trainer"]["strategy"]).lower():
+        yield "optim=muon needs whole matrices, which trainer=fsdp cuts up; take trainer=ddp or optim=adamw."
     if schedule.get("warmup_epochs", 0) > epochs:
         yield f"schedule.warmup_epochs={schedule['warmup_epochs']} must lie between 0 and trainer.max_epochs={epochs}."
     if schedule.get("min_lr", 0) > optim.get("lr", math.inf):

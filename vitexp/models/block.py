@@ -7,20 +7,22 @@ from torch import Tensor, nn
 
 from vitexp.models.attention import NORM_EPS, Attention
 from vitexp.models.drop_path import DropPath
+from vitexp.models.token_conv import TokenConv
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear: (B, T, dim) -> (B, T, dim)."""
+    """Linear, GELU, linear: (B, T, dim) -> (B, T, dim). conv: on the hidden channels before GELU; None for none."""
 
-    def __init__(self, *, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+    def __init__(self, *, dim: int, hidden_dim: int, dropout: float = 0.0, conv: TokenConv | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
+        self.conv = conv or nn.Identity()
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))  # type: ignore[no-any-return]
+        return self.drop(self.fc2(self.drop(self.act(self.conv(self.fc1(x))))))  # type: ignore[no-any-return]
 
 
 class LayerScale(nn.Module):
@@ -35,7 +37,10 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): (B, T, dim) -> (B, T, dim)."""
+    """x + attention(norm(x)), then x + mlp(norm(x)): (B, T, dim) -> (B, T, dim).
+
+    conv_behind: how many tokens come before the patches that a convolution in the MLP goes over; None for none.
+    """
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Block(nn.Module):
         qk_norm: bool = False,
         layer_scale: float | None = None,
         lsa: bool = False,
+        conv_behind: int | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -62,12 +68,14 @@ class Block(nn.Module):
         )
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim=dim, initial=layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim=dim, hidden_dim=int(dim * mlp_ratio), dropout=dropout)
+        hidden_dim = int(dim * mlp_ratio)
+        conv = None if conv_behind is None else TokenConv(dim=hidden_dim, prefix_tokens=conv_behind)
+        self.mlp = Mlp(dim=dim, hidden_dim=hidden_dim, dropout=dropout, conv=conv)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim=dim, initial=layer_scale)
         self.drop_path = DropPath(rate=drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, *, read: int | None = None) -> Tensor:
-        """(B, T, dim) -> (B, T, dim), or (B, read, dim): only the first `read` tokens, for a last block."""
+        """(B, T, dim) -> (B, T, dim), or (B, read, dim): the first `read` tokens, for a last block without conv."""
         x = x[:, :read] + self.drop_path(self.ls1(self.attn(self.norm1(x), read=read)))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))  # type: ignore[no-any-return]
 

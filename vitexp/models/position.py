@@ -44,6 +44,9 @@ def interpolate_position_embedding(pos_embed: Tensor, *, old_grid: int, new_grid
     if new_grid == old_grid:
         return pos_embed
     prefix, patches = pos_embed[:, :prefix_tokens], pos_embed[:, prefix_tokens:]
-    square = patches.reshape(1, old_grid, old_grid, -1).permute(0, 3, 1, 2).float()  # (1, dim, old_grid, old_grid)
-    square = F.interpolate(square, size=(new_grid, new_grid), mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([prefix, square.flatten(2).transpose(1, 2).to(pos_embed.dtype)], dim=1)
+    # Along each axis it is a product with a matrix, whose gradient is, unlike F.interpolate's, the same every time.
+    same = torch.eye(old_grid, device=pos_embed.device)[None, None]
+    resampling = F.interpolate(same, size=(new_grid, old_grid), mode="bicubic", antialias=True, align_corners=False)
+    square = patches.unflatten(1, (old_grid, old_grid)).float()  # type: ignore[no-untyped-call]
+    square = torch.einsum("ai,bj,nijd->nabd", resampling[0, 0], resampling[0, 0], square)
+    return torch.cat([prefix, square.flatten(1, 2).to(pos_embed.dtype)], dim=1)

@@ -39,6 +39,8 @@ STEMS: dict[Stem, type[PatchStem] | type[ConvStem] | type[ShiftedStem]] = {
 class ViT(nn.Module):
     """Images (B, in_channels, image_size, image_size), float, to logits (B, num_classes).
 
+    Images of other sizes that `patch_size` divides are taken too: the position embedding is interpolated for them.
+
     Sizes: `image_size` and `patch_size` in pixels, `dim` channels, `depth` blocks of `num_heads` heads, MLPs of
     `mlp_ratio * dim` hidden channels.
     Regularisation: `dropout` after the position embedding and after every linear layer but qkv (Dosovitskiy et al.
@@ -47,6 +49,8 @@ class ViT(nn.Module):
     Tokens: `stem` makes them (stems.py), `position_embedding` is added, `registers` learned tokens go in front
     (Darcet et al. 2024), and `pool` reads them out: the class token, the mean of the patches, or their learned
     weighted mean (pooling.py).
+    `mlp_conv` puts a depthwise convolution over the patches into each MLP (token_conv.py), but for the last block where
+    the class token alone is read out: nobody would see there what it does to the patches.
     Attention: `qk_norm` and `lsa` (attention.py); `layer_scale` is the initial factor on each branch, None for none.
     `head`: "linear", or "mlp" with one hidden layer and tanh, the pre-training head of Dosovitskiy et al. 2021.
     `init`: "default" or "mimetic" (initialisation.py); with "mimetic" learned positions start as the sine-cosine
@@ -78,6 +82,7 @@ class ViT(nn.Module):
         qk_norm: bool = False,
         layer_scale: float | None = None,
         lsa: bool = False,
+        mlp_conv: bool = False,
         head: Head = "linear",
         init: Init = "default",
         gradient_checkpointing: bool = False,
@@ -141,8 +146,9 @@ class ViT(nn.Module):
                 qk_norm=qk_norm,
                 layer_scale=layer_scale,
                 lsa=lsa,
+                conv_behind=self.prefix_tokens if mlp_conv and not (pool == "cls" and block == depth) else None,
             )
-            for rate in drop_path_rates(maximum=drop_path, depth=depth)
+            for block, rate in enumerate(drop_path_rates(maximum=drop_path, depth=depth), start=1)
         )
         # A mean is normalised after it is taken, all else before: so does timm.
         self.norm = nn.Identity() if pool == "gap" else nn.LayerNorm(dim, eps=NORM_EPS)
@@ -233,17 +239,23 @@ class ViT(nn.Module):
 
     def _embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> what enters the first block (B, T, dim)."""
-        expected = (self.in_channels, self.image_size, self.image_size)
-        if x.shape[1:] != expected:
+        channels, height, width = x.shape[1:]
+        if channels != self.in_channels or height != width or height % self.patch_size:
             raise ValueError(
-                f"The images are {tuple(x.shape[1:])}; this model takes (channels, height, width) {expected}."
+                f"The images are {(channels, height, width)} in channels, height and width; this model takes square "
+                f"ones of {self.in_channels} channels, whose sides patch_size={self.patch_size} divides."
             )
         x = self.patch_embed(x)  # (B, N, dim)
         prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         if prefix:
             x = torch.cat([*prefix, x], dim=1)  # (B, T, dim)
         if self.pos_embed is not None:
-            x = x + self.pos_embed
+            x = x + interpolate_position_embedding(
+                self.pos_embed,
+                old_grid=self.grid_size,
+                new_grid=height // self.patch_size,
+                prefix_tokens=self.prefix_tokens,
+            )
         return self.pos_drop(x)  # type: ignore[no-any-return]
 
     @torch.no_grad()

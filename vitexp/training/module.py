@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -28,10 +28,12 @@ class Classifier(LightningModule):
     """Trains and measures a net that turns images, float [B, 3, S, S], into logits, [B, num_classes].
 
     augment: on the training device, float [B, 3, S, S] in [0, 1] to the same. mean, std: [3], of values in [0, 1].
-    optimizer: takes parameter groups (a partial torch optimizer). seed: what is drawn at a step (augmentation, mixing,
-    dropout) depends on it, the step and the process alone, not on what came before. After a validation or test epoch
-    `predictions` holds its probabilities, float [N, C], and labels, int64 [N], of the whole set in its order, in every
-    process; metrics are taken of them at once, so that they do not depend on how many processes shared the images.
+    image_sizes: in pixels, of which each training batch draws one, the same in all processes; None: as they come.
+    optimizer: takes groups of named parameters (a partial torch optimizer). seed: what is drawn at a step
+    (augmentation, mixing, dropout) depends on it, the step and the process alone, not on what came before. After a
+    validation or test epoch `predictions` holds its probabilities, float [N, C], and labels, int64 [N], of the whole
+    set in its order, in every process; metrics are taken of them at once, so that they do not depend on how many
+    processes shared the images.
     """
 
     mean: Tensor
@@ -53,11 +55,12 @@ class Classifier(LightningModule):
         seed: int,
         mean: ArrayLike,
         std: ArrayLike,
+        image_sizes: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.net, self.augment, self.mixing = net, augment, mixing
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
-        self.seed = seed
+        self.seed, self.image_sizes = seed, image_sizes
         self.register_buffer("mean", torch.as_tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.as_tensor(std).view(3, 1, 1), persistent=False)
         self._measured: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -88,8 +91,17 @@ class Classifier(LightningModule):
         """The batch as the net sees it: images float [B, 3, S, S], augmented, normalized and mixed; targets [B, C]."""
         _seed_draws(self.device, self.seed, self.current_epoch, batch_index, self.global_rank)
         images, labels = batch
-        images = self.normalize(self.augment(to_unit_range(images)))
+        images = self.normalize(self._resized(self.augment(to_unit_range(images)), batch_index))
         return self.mixing(images, labels, progress=self.global_step / self.total_steps)
+
+    def _resized(self, images: Tensor, batch_index: int) -> Tensor:
+        """float [B, 3, S, S] at the size that this batch draws."""
+        if self.image_sizes is None:
+            return images
+        size = self.image_sizes[_hashed(self.seed, self.current_epoch, batch_index) % len(self.image_sizes)]
+        if size == images.shape[-1]:
+            return images
+        return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
     def on_train_epoch_start(self) -> None:
         # loss, images right, images of the epoch so far; read once, at its end
@@ -192,7 +204,7 @@ class Classifier(LightningModule):
 
 def _seed_draws(device: torch.device, *key: int) -> None:
     """Start the random numbers of the CPU and `device` anew, the same ones for the same key."""
-    seed = int.from_bytes(hashlib.blake2b(struct.pack(f"<{len(key)}Q", *key), digest_size=8).digest(), "little")
+    seed = _hashed(*key)
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
     elif device.type == "cuda":
@@ -200,6 +212,11 @@ def _seed_draws(device: torch.device, *key: int) -> None:
         torch.cuda.default_generators[device.index].manual_seed(seed)
     else:
         torch.manual_seed(seed)  # takes a third of a millisecond, the others two thousandths
+
+
+def _hashed(*key: int) -> int:
+    """A number below 2^64 that has nothing to do with that of another key."""
+    return int.from_bytes(hashlib.blake2b(struct.pack(f"<{len(key)}Q", *key), digest_size=8).digest(), "little")
 
 
 def to_unit_range(images: Tensor) -> Tensor:

@@ -1,0 +1,129 @@
+"""Muon for the hidden matrices of a net, AdamW for everything else, as one optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+# Of the quintic iteration that takes singular values into about [0.7, 1.2] in five steps (Jordan et al. 2024).
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_STEPS = 5
+
+
+class Muon(Optimizer):
+    """Momentum whose update of each matrix is replaced by the nearest orthogonal one (Jordan et al. 2024).
+
+    params: groups of named parameters, as of parameter_groups.py. Hidden matrices are the weights of two dimensions in
+    `blocks`; queries, keys and values are three of them. All else (stem, head, tokens, vectors, convolutions) is
+    AdamW's, which `betas`, `eps` and `fused` belong to. Both decay weights by lr * weight_decay a step.
+    update_rms: root mean square of a matrix's update, in multiples of lr. That of AdamW is about 0.2, so that one
+    learning rate does for both (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+
+    The matrices of one shape are orthogonalized together, which torch.optim.Muon does one by one.
+    Raises ValueError for a net without hidden matrices.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        nesterov: bool,
+        update_rms: float,
+        betas: tuple[float, float],
+        eps: float,
+        fused: bool | None,
+    ) -> None:
+        hidden: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
+        for group in params:
+            named = list(group["params"])
+            for part, groups in ((True, hidden), (False, others)):
+                if kept := [each for each in named if _is_hidden(*each) is part]:
+                    groups.append({**group, "params": kept, "hidden": part})
+        if not hidden:
+            raise ValueError("there are no blocks, whose matrices it is for; take optim=adamw or optim=sgd.")
+        self.momentum, self.nesterov, self.update_rms = momentum, nesterov, update_rms
+        super().__init__([*hidden, *others], {"lr": lr, "weight_decay": weight_decay})
+        self._adamw = AdamW(
+            [group for group in self.param_groups if not group["hidden"]], betas=betas, eps=eps, fused=fused
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of both. closure: computes the loss, with its gradients, which is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for matrices in self._by_shape():
+            self._step_matrices(*zip(*matrices, strict=True))
+        # A loaded checkpoint has put other groups and states in the place of those that AdamW knew.
+        self._adamw.param_groups = [group for group in self.param_groups if not group["hidden"]]
+        self._adamw.state = self.state
+        self._adamw.step()
+        return loss
+
+    def _by_shape(self) -> Iterator[list[tuple[Tensor, Tensor, Tensor, dict[str, Any]]]]:
+        """Of all matrices with gradients: matrix, gradient, momentum and group; those of one shape together."""
+        found = defaultdict(list)
+        for group in self.param_groups:
+            if not group["hidden"]:
+                continue
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+                parts = 3 if name.endswith("qkv.weight") else 1
+                split = (each.chunk(parts) for each in (parameter, parameter.grad, state["momentum_buffer"]))
+                for matrix, gradient, buffer in zip(*split, strict=True):
+                    found[matrix.shape].append((matrix, gradient, buffer, group))
+        return iter(found.values())
+
+    def _step_matrices(
+        self,
+        matrices: tuple[Tensor, ...],
+        gradients: tuple[Tensor, ...],
+        buffers: tuple[Tensor, ...],
+        groups: tuple[dict[str, Any], ...],
+    ) -> None:
+        """Matrices of one shape, each [rows, columns]."""
+        torch._foreach_lerp_(buffers, gradients, 1 - self.momentum)
+        updates = torch._foreach_lerp(gradients, buffers, self.momentum) if self.nesterov else buffers
+        orthogonal = orthogonalized(torch.stack(tuple(updates))).to(matrices[0].dtype)
+        # An orthogonal matrix has the root mean square 1 / sqrt(its longer side).
+        scale = self.update_rms * math.sqrt(max(matrices[0].shape))
+        torch._foreach_mul_(matrices, [1 - group["lr"] * group["weight_decay"] for group in groups])
+        torch._foreach_add_(
+            matrices, torch._foreach_mul(orthogonal.unbind(), [-group["lr"] * scale for group in groups])
+        )
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """[N, rows, columns] to about the orthogonal matrices U V^T of their U S V^T, bfloat16 (Newton-Schulz iteration).
+
+    The singular values end near 1, not at it, which training does not mind (Jordan et al. 2024).
+    """
+    a, b, c = _COEFFICIENTS
+    x = matrices.bfloat16()
+    if tall := x.shape[-2] > x.shape[-1]:
+        x = x.mT
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # singular values of at most 1
+    for _ in range(_STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+def _is_hidden(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 2 and "blocks" in name.split(".")
