@@ -65,7 +65,7 @@ def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: in
     rows, images = about.captions(classes), about.images
     cut = images[:_WITH_PATCHES]
     if explainer.vit:
-        patches = image_patches(cut, patch_size=explainer.vit.patch_size)
+        patches = image_patches(explainer.as_cut(cut), patch_size=explainer.vit.patch_size)
         yield "patches", figures.exploded_patches(images=cut, patches=patches, names=rows[:_WITH_PATCHES])
     if (filters := explainer.filters()) is not None:
         side = f"{filters[0].shape[1]} × {filters[0].shape[2]} pixels"

@@ -99,6 +99,12 @@ class Explainer:
         distance = mean_attention_distance(weights, **grid, patch_size=self.vit.patch_size)
         return distance, attention_entropy(weights), head_distance(weights), weights[0].shape[-1]
 
+    def as_cut(self, images: Images) -> NDArray[np.uint8]:
+        """Images as a ViT cuts them into patches, enlarged where it does so: uint8 [B, s, s, 3]."""
+        assert self.vit is not None
+        enlarged = self.vit.enlarged(torch.as_tensor(images).permute(0, 3, 1, 2).float())
+        return np.asarray(enlarged.permute(0, 2, 3, 1).clamp(0, 255).round().to(torch.uint8).numpy())
+
     def embeddings(self, images: Images) -> NDArray[np.float32]:
         """What enters the classifier: float32 [B, D]."""
         head = self.vit.head if self.vit else [each for each in self.net.modules() if isinstance(each, nn.Linear)][-1]
@@ -151,7 +157,7 @@ class Explainer:
         return layer
 
     def _occlusion(self, images: Images, classes: Sequence[int]) -> Maps:
-        stride = self.run.image_size // self.cells
+        stride = max(1, self.run.image_size // self.cells)  # an enlarged image has patches smaller than a pixel
         return occlusion(self.net, self.run.prepared(images), classes=classes, window=2 * stride, stride=stride)
 
 
