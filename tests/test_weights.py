@@ -98,7 +98,7 @@ class Bomb:
 def test_no_code_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"blocks.0.norm1.weight": Bomb()}, "a.pth")
-    Path("b.bin").write_bytes(pickle.dumps({"model": Bomb()}))
+    Path("b.bin").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
     np.savez("c.npz", cls=np.array([Bomb()], dtype=object))
     for name in ("a.pth", "b.bin", "c.npz"):
         with pytest.raises(ConfigError, match=rf"^model\.weights={name} cannot be read as weights: "):
@@ -117,6 +117,9 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
 def test_what_is_not_there_or_no_vit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.weights=imagenet: there is no .*; give imagenet1k, imagenet21k, a"):
         starting_weights(composed("model.weights=imagenet"), going_on=None)
+    for name in ("~nobody/at/all", "x" * 1000):
+        with pytest.raises(ConfigError, match="there is no "):
+            starting_weights(composed(f"model.weights={name}"), going_on=None)
     with pytest.raises(ConfigError, match=r"there is no .*model\.safetensors"):
         read_weights(tmp_path, name="it")
     torch.save({"fc.weight": torch.zeros(2), "step": 3}, tmp_path / "a.pth")
@@ -301,3 +304,16 @@ def test_only_a_vit_starts_from_weights() -> None:
     with pytest.raises(ConfigError, match=r"no key 'model\.weights' of vitexp\.models\.SimpleCNN"):
         check(composed("model=simple_cnn", "+model.weights=x"))
     assert config_hash(composed("model.weights=x")) != config_hash(composed())
+
+
+# ---- the recipes
+
+
+def test_the_recipes_compose_and_pass_the_checks() -> None:
+    check(tuned := composed("experiment=cifar10_finetune"))
+    assert (tuned.data.image_size, tuned.model.upsample, tuned.augment.crop_padding) == (32, 224, 4)
+    entry = weights.PUBLISHED["imagenet21k"][tuned.model.dim, tuned.model.depth, tuned.model.patch_size]
+    assert entry.num_heads == tuned.model.num_heads
+    check(transfer := composed("experiment=signs_to_gtsrb"))
+    with pytest.raises(ConfigError, match=r"model\.weights=logs/pretrained/signs: there is no "):
+        starting_weights(transfer, going_on=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,7 @@ def starting_weights(config: DictConfig, *, going_on: Mapping[str, Any] | None) 
         weights.normalization = NORMALIZATIONS[published.normalize]
         weights.known["num_heads"] = published.num_heads
         return weights
-    return read_weights(Path(name).expanduser(), name=name)
+    return read_weights(Path(os.path.expanduser(name)), name=name)
 
 
 def normalization(choice: str, weights: StartingWeights | None) -> Normalization | None:
@@ -151,9 +152,8 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
 
     Raises ConfigError, in which it is called `name`, for what is none or is not there.
     """
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.is_file():
+    path = path / "model.safetensors" if os.path.isdir(path) else path
+    if not os.path.isfile(path):  # os.path's do not mind what can be no name at all
         raise ConfigError(
             f"model.weights={name}: there is no {path}; give {', '.join(PUBLISHED)}, a file of weights "
             "(.pth, .safetensors, .npz) or the folder of a finished run."
