@@ -17,6 +17,10 @@ def test_the_defaults_stand() -> None:
     ("override", "wrong", "right"),
     [
         ("model.patch_size=5", "does not divide data.image_size=32", "2, 4, 8 or 16"),
+        ("model.upsample=30", "model.upsample=30", "at least data.image_size=32"),
+        ("model.upsample=50", "model.patch_size=4 does not divide model.upsample=50", "2, 5, 10 or 25"),
+        ("training.layer_decay=0", "training.layer_decay=0", "above 0"),
+        ("data.normalize=cifar", "data.normalize=cifar", "auto, train, imagenet or half"),
         ("model.num_heads=5", "does not divide model.dim=192", "1, 2, 3, 4, 6, 8, 12 or 16"),
         ("model.depth=0", "model.depth=0", "1 or more"),
         ("model.drop_path=1.0", "model.drop_path=1.0", "below 1"),
@@ -135,6 +139,7 @@ def test_nothing_of_a_wrong_kind_or_size_passes(overrides: list[str], told: str)
         (["training.mix_prob=0.5"], ["training.mixup_alpha=0.2"]),
         (["training.mix_until=0.5"], ["training.cutmix_alpha=0.2"]),
         (["training.mixup_alpha=0.2", "training.mix_prob=0"], ["training.mix_prob=1"]),
+        (["training.layer_decay=0.7", "model=simple_cnn"], ["model=vit_tiny"]),
         (["data.root=somewhere"], ["data=folder"]),
         (["data.download=true"], ["data=cifar10"]),
         (["data.on_broken=skip"], ["data=folder", "data.root=x"]),

@@ -13,6 +13,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 SIZES: dict[str, Any] = {"image_size": 32, "patch_size": 8, "dim": 24, "depth": 2, "num_heads": 3}
 CLASSES = 5
+# The same as a user types it.
+SMALL = ("model=vit_tiny", "model.dim=24", "model.depth=2", "model.num_heads=3", "model.patch_size=8")
 
 
 def disturbed(net: nn.Module) -> nn.Module:

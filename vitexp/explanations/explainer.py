@@ -97,6 +97,7 @@ class Explainer:
         grid = {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
         weights = self._weights(images)
         distance = mean_attention_distance(weights, **grid, patch_size=self.vit.patch_size)
+        distance *= self.run.image_size / (self.vit.grid_size * self.vit.patch_size)  # 1 unless it enlarges images
         return distance, attention_entropy(weights), head_distance(weights), weights[0].shape[-1]
 
     def as_cut(self, images: Images) -> NDArray[np.uint8]:
