@@ -111,7 +111,7 @@ def test_what_is_not_there_or_no_vit_is_refused(tmp_path: Path) -> None:
         starting_weights(composed("model.weights=imagenet"), going_on=None)
     for name in ("~nobody/at/all", "x" * 1000):
         with pytest.raises(ConfigError, match="there is no "):
-            starting_weights(composed(f"model.weights={name}"), going_on=None)
+            starting_weights(composed(f"model.weights='{name}'"), going_on=None)
     with pytest.raises(ConfigError, match=r"there is no .*model\.safetensors"):
         read_weights(tmp_path, name="it")
     torch.save({"fc.weight": torch.zeros(2), "step": 3}, tmp_path / "a.pth")
