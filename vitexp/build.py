@@ -30,6 +30,7 @@ from vitexp.training.mixing import Mixing
 from vitexp.training.module import Classifier
 from vitexp.training.parameter_groups import parameter_groups
 from vitexp.training.schedule import Schedule
+from vitexp.weights import StartingWeights, normalization
 
 Made = TypeVar("Made")
 
@@ -64,8 +65,11 @@ def build_a(kind: type[Made] | tuple[type[Made], ...], node: DictConfig, **argum
     return made
 
 
-def build_datamodule(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
-    """The data, and the augmentation that runs on the training device (an identity where it runs while loading)."""
+def build_datamodule(config: DictConfig, weights: StartingWeights | None = None) -> tuple[ImageDataModule, nn.Module]:
+    """The data, and the augmentation that runs on the training device (an identity where it runs while loading).
+
+    weights: those that the net starts from, which may ask for a normalization of their own.
+    """
     data = config.data
     augment: Any = build_a((nn.Module, AlbumentationsAugment), config.augment)
     cache_dir = Path(data.cache_dir).expanduser()
@@ -93,6 +97,7 @@ def build_datamodule(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
         on_broken=data.on_broken,
         seed=config.seed,
         sample_augment=sample,
+        normalization=normalization(data.normalize, weights),
     )
     return datamodule, nn.Identity() if sample is not None else augment
 
@@ -123,17 +128,24 @@ def _try_transforms(transforms: Any, image_size: int, *, known: int | None) -> N
 
 def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:
     """The net of config.model, float [B, 3, S, S] to logits [B, num_classes]."""
-    arguments = OmegaConf.masked_copy(config.model, [key for key in config.model if key != "name"])
+    # What a net starts from is no argument of ours; a finished run does not need it.
+    ours = ("name", "weights") if config.model.get("_target_") == "vitexp.models.ViT" else ("name",)
+    arguments = OmegaConf.masked_copy(config.model, [key for key in config.model if key not in ours])
     return build_a(nn.Module, arguments, num_classes=num_classes, image_size=config.data.image_size)
 
 
-def try_out(config: DictConfig) -> None:
-    """Raise ConfigError for a net, an optimizer or a schedule that cannot be built, before any data is read."""
+def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
+    """Raise ConfigError for a net, an optimizer or a schedule that cannot be built, before any data is read.
+
+    weights: those that the net starts from; ConfigError where they are of another net.
+    """
     net = build_net(config, num_classes=2)
+    if weights is not None:
+        weights.load_into(net, classes=[])
     if config.model.get("_target_") not in TARGETS["model"]:  # else known to do what a net must
         _try_net(net, config.data.image_size, str(config.model.get("_target_")))
     build_a(Schedule, config.schedule)
-    _try_optimizer(build(config.optim), net, str(config.optim.get("_target_")))
+    _try_optimizer(build(config.optim), net, config.training.layer_decay, str(config.optim.get("_target_")))
 
 
 def _try_net(net: nn.Module, image_size: int, name: str) -> None:
@@ -146,24 +158,29 @@ def _try_net(net: nn.Module, image_size: int, name: str) -> None:
         raise ConfigError(f"{name} must turn images, [B, 3, S, S], into logits, [B, num_classes].")
 
 
-def _try_optimizer(optimizer: Callable[..., Any], net: nn.Module, name: str) -> None:
+def _try_optimizer(optimizer: Callable[..., Any], net: nn.Module, layer_decay: float, name: str) -> None:
     try:
-        made = optimizer(parameter_groups(net))
+        made = optimizer(parameter_groups(net, layer_decay=layer_decay))
     except Exception as error:
         raise ConfigError(f"{name}: {one_line(str(error))}") from error
     if not isinstance(made, Optimizer):
         raise ConfigError(f"{name} makes a {type(made).__name__}, where an Optimizer is needed.")
 
 
-def build_module(config: DictConfig, datamodule: ImageDataModule, augment: nn.Module) -> Classifier:
-    """The training step around the net of config.model. `datamodule` is set up.
+def build_module(
+    config: DictConfig, datamodule: ImageDataModule, augment: nn.Module, weights: StartingWeights | None = None
+) -> Classifier:
+    """The training step around the net of config.model, which starts from `weights`. `datamodule` is set up.
 
     Raises ConfigError where batches are asked for that the data does not have.
     """
     check_lengths(config, **{part: len(getattr(datamodule, part).labels) for part in ("train", "val", "test")})
     training, num_classes = config.training, len(datamodule.classes)
+    net = build_net(config, num_classes=num_classes)
+    if weights is not None:
+        weights.load_into(net, classes=datamodule.classes)
     return Classifier(
-        net=build_net(config, num_classes=num_classes),
+        net=net,
         num_classes=num_classes,
         augment=augment,
         mixing=Mixing(
@@ -181,6 +198,7 @@ def build_module(config: DictConfig, datamodule: ImageDataModule, augment: nn.Mo
         mean=datamodule.mean,
         std=datamodule.std,
         image_sizes=training.get("image_sizes"),
+        layer_decay=training.layer_decay,
     )
 
 

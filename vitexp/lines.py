@@ -35,6 +35,7 @@ def opening_lines(
     at_a_time = f" ({' x '.join(shared)} x {batch // (devices * accumulated)})" if shared else ""
     steps = _steps_an_epoch(trainer, datamodule)
     compiled = resolve_compile(config.trainer.compile, trainer.strategy.root_device)
+    upsample = config.model.get("upsample")
     lines = {
         "run": typed(record.folder),
         "device": (f"{devices} x " if devices > 1 else "")
@@ -43,10 +44,13 @@ def opening_lines(
         f"{data['val']:,} validation, {data['test']:,} test images, {data['classes']} classes, "
         f"{datamodule.image_size} pixels",
         "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
+        f"{f'images enlarged to {upsample} pixels, ' if upsample else ''}"
         f"{model['flops_per_image'] / 1e6:,.1f} MFLOPs an image",
         "training": f"{trainer.max_epochs} epochs of {steps:,} steps, batch {batch}{at_a_time}, "
         f"peak learning rate {config.optim.lr:g}, seed {config.seed}{_sizes(config)}",
     }
+    if told := model.get("weights"):
+        lines["weights"] = _told_of_weights(told)
     if going_on is not None:
         is_trained = going_on["epochs"] == trainer.max_epochs
         lines["goes on"] = f"after step {going_on['steps']:,}, " + (
@@ -83,6 +87,18 @@ def _sizes(config: DictConfig) -> str:
         return ""
     patches = sum((size / config.data.image_size) ** 2 for size in sizes) / len(sizes)
     return f", images of {', '.join(map(str, sizes))} pixels, drawn by batch ({patches:.2f} times the patches)"
+
+
+def _told_of_weights(told: dict[str, Any]) -> str:
+    parts = [
+        f"{told['taken']} of {told['of']} tensors from {told['from']}",
+        f"positions from {told['grids'][0]} x {told['grids'][0]} to {told['grids'][1]} x {told['grids'][1]}"
+        if told["grids"]
+        else "",
+        f"new: {', '.join(told['new'])}" if told["new"] else "",
+        f"not taken: {', '.join(told['unused'])}" if told["unused"] else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def _steps_an_epoch(trainer: Trainer, datamodule: ImageDataModule) -> int:

@@ -183,6 +183,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
         ],
         "Model": [
             ("Name", model.get("name")),
+            ("Starts from", _part(model, "weights").get("from")),
             ("Parameters", _large(model.get("parameters"))),
             ("FLOPs an image", _large(model.get("flops_per_image"))),
         ],

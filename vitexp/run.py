@@ -46,6 +46,7 @@ from vitexp.signals import Interrupted, StopSignals, die_with_parent
 from vitexp.training.checkpoint_io import DamagedCheckpoint, read_checkpoint
 from vitexp.training.module import Classifier
 from vitexp.training.out_of_memory import explained_out_of_memory
+from vitexp.weights import starting_weights
 
 log = logging.getLogger("vitexp")
 
@@ -131,15 +132,16 @@ class _Run:
             # All that may refuse its configuration comes before the data are read.
             trainer = self._trainer(device)
             self.store = meet_on_loopback(trainer)
-            try_out(config)
-            datamodule, augment = build_datamodule(config)
+            self.weights = starting_weights(config, going_on=self.record.result if going_on else None)
+            try_out(config, self.weights)
+            datamodule, augment = build_datamodule(config, self.weights)
             for logger in wandb:
                 logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
             datamodule.setup()
             if going_on is not None:
                 begin_at(going_on[1], datamodule)
             seed_everything(config.seed, workers=True, verbose=False)
-            module = build_module(config, datamodule, augment)
+            module = build_module(config, datamodule, augment, self.weights)
             self._describe(trainer, module, datamodule, device, going_on and going_on[1])
             if resolve_compile(config.trainer.compile, device):
                 shares = trainer.world_size * trainer.accumulate_grad_batches
@@ -219,6 +221,8 @@ class _Run:
             "parameters": sum(parameter.numel() for parameter in module.net.parameters()),
             "flops_per_image": flops_per_image(module.net, config.data.image_size),
         }
+        if self.weights is not None:
+            model["weights"] = self.weights.told
         devices = trainer.num_devices * trainer.num_nodes
         environment = {"device": describe_device(device), "device_count": devices}
         self.record.update(data=data, model=model, environment={**self.record.result["environment"], **environment})

@@ -22,6 +22,7 @@ def read(name: str) -> dict[str, Any]:
         config = OmegaConf.to_container(compose(f"model/{name}").model)
     assert isinstance(config, dict)
     assert config.pop("name") == name
+    config.pop("weights", None)  # where the net starts is no argument of it
     return {str(key): value for key, value in config.items()}
 
 

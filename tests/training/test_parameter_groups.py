@@ -1,9 +1,19 @@
-"""Which parameters are decayed."""
+"""Which parameters are decayed, and which learn more slowly."""
 
 from __future__ import annotations
 
-from vitexp.models import ViT
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from vitexp.models import SimpleCNN, ViT
+from vitexp.training.mixing import Mixing
+from vitexp.training.module import Classifier
 from vitexp.training.parameter_groups import parameter_groups
+from vitexp.training.schedule import CosineWarmup
 
 
 def test_only_matrices_and_kernels_decay() -> None:
@@ -36,3 +46,59 @@ def test_frozen_parameters_are_left_out() -> None:
     net.head.requires_grad_(False)
     kept = sum(len(group["params"]) for group in parameter_groups(net))
     assert kept == len(list(net.parameters())) - 2
+
+
+def test_each_block_learns_more_slowly_than_the_one_above_it() -> None:
+    net = ViT(image_size=16, num_classes=3, patch_size=8, dim=16, depth=3, num_heads=2, pool="seqpool", registers=1)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    groups = parameter_groups(net, layer_decay=0.5)
+    scales = {names[id(each)]: group["lr_scale"] for group in groups for _, each in group["params"]}
+    assert scales.keys() == set(names.values())
+    for name, scale in scales.items():
+        if name.startswith("blocks."):
+            assert scale == 0.5 ** (3 - int(name.split(".")[1])), name
+        else:
+            lowest = name.startswith(("patch_embed", "pos_embed", "reg_token"))
+            assert scale == (0.5**4 if lowest else 1.0), name
+    assert [names[id(each)] for _, each in groups[0]["params"]] == ["seq_pool.score.weight", "head.weight"]
+    assert groups[0]["lr_scale"] == 1.0
+    plain = {
+        names[id(each)]: group.get("weight_decay") for group in parameter_groups(net) for _, each in group["params"]
+    }
+    assert plain == {names[id(each)]: group.get("weight_decay") for group in groups for _, each in group["params"]}
+
+
+def test_a_decay_by_layers_needs_layers() -> None:
+    with pytest.raises(ValueError, match="goes by blocks, and this model has none"):
+        parameter_groups(SimpleCNN(num_classes=3, image_size=16), layer_decay=0.5)
+
+
+def test_the_ratio_of_the_layers_stays_through_warmup_and_decay() -> None:
+    net = ViT(image_size=16, num_classes=3, patch_size=8, dim=16, depth=2, num_heads=2)
+    module = Classifier(
+        net=net,
+        num_classes=3,
+        augment=nn.Identity(),
+        mixing=Mixing(num_classes=3, mixup_alpha=0, cutmix_alpha=0, mix_prob=1, mix_switch_prob=0.5, mix_until=1),
+        optimizer=partial(torch.optim.AdamW, lr=0.8),
+        schedule=CosineWarmup(warmup_epochs=1, min_lr=0.08),
+        label_smoothing=0,
+        seed=0,
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+        layer_decay=0.5,
+    )
+    module.trainer = SimpleNamespace(  # type: ignore[assignment]
+        estimated_stepping_batches=8, num_training_batches=2, accumulate_grad_batches=1
+    )
+    made = module.configure_optimizers()
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    seen = []
+    for _ in range(9):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    assert [rates[0] for rates in seen[:3]] == pytest.approx([0.4, 0.8, 0.8])
+    assert seen[8][0] == pytest.approx(0.08)
+    for rates in seen:
+        assert sorted({round(rate / rates[0], 9) for rate in rates}) == [0.125, 0.25, 0.5, 1.0]

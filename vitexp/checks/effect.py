@@ -20,6 +20,7 @@ from vitexp.checks.targets import HANDED_ON, TARGETS
 _CONF = Path(__file__).parents[2] / "conf"
 _WITHOUT_FILES = ("vitexp.data.signs.Signs", "vitexp.data.cifar.CIFAR")
 _ONLY_OF_VIT = ("vitexp.callbacks.AttentionMaps", "vitexp.callbacks.PositionEmbedding")
+_WITHOUT_BLOCKS = ("vitexp.models.SimpleCNN", "vitexp.models.resnet18")
 _ABSENT = object()
 
 Config = dict[str, Any]
@@ -156,6 +157,11 @@ _RULES = (
         lambda config: config["model"]["_target_"] == "vitexp.models.ViT",
         "this model has no batch norm",
     ),
+    _Rule(
+        "training.layer_decay",
+        lambda config: config["model"]["_target_"] in _WITHOUT_BLOCKS,
+        "this model has no blocks",
+    ),
     _Rule("augment.blur_sigma", _augment("blur_prob", 0), "augment.blur_prob=0 blurs no image"),
     _Rule("augment.erase_area augment.erase_aspect", _augment("erase_prob", 0), "augment.erase_prob=0 erases no box"),
     _Rule("augment.padding", _unmoved, "no image is moved (augment.rotation, translation, scale, shear)"),
@@ -181,7 +187,7 @@ _RULES = (
 
 def _of_callbacks(config: Config) -> Iterator[_Rule]:
     model = config["model"]
-    no_vit = model["_target_"] in ("vitexp.models.SimpleCNN", "vitexp.models.resnet18")
+    no_vit = model["_target_"] in _WITHOUT_BLOCKS
     no_positions = no_vit or model.get("position_embedding") == "none"
     for name, node in config["callbacks"].items():
         keys = " ".join(f"callbacks.{name}.{key}" for key in node if key != "_target_")

@@ -33,7 +33,8 @@ SHARE = number(0, 1, "a number between 0 and 1")
 INSIDE = number(0, 1, "a number between 0 and 1, both excluded", above=True, below=True)
 _FOLDER_PART = r"(?!\.)[^/\\]{1,100}"
 _FOLDER = text("a folder's name, without slashes and not beginning with a dot", pattern=_FOLDER_PART)
-PATH = text("a path", pattern=r".{1,2000}")
+_PATH = r".{1,2000}"
+PATH = text("a path", pattern=_PATH)
 _BETA = Kind(
     words="0 (off) or more, at most 1,000 (of what is not 0, at least 0.001)",
     accepts=lambda value: is_number(value) and (value == 0 or 1e-3 <= value <= 1e3),
@@ -118,10 +119,19 @@ DATA: Keys = {
     ),
     "num_workers": one_of("auto") | integer(0, 1024),
     "resident": one_of("auto", "device", "memory"),
+    "normalize": one_of("auto", "train", "imagenet", "half"),
     "cache_dir": PATH,
     "on_broken": one_of("refuse", "skip"),
     "source": NODE,
     "prepare": list_of(NODE, "a list of transforms, each a mapping with _target_"),
+}
+
+MODEL: Keys = {"name": _FOLDER}
+VIT: Keys = {
+    **MODEL,
+    **optional(
+        weights=NULL | text("imagenet21k, imagenet1k, or the path of a file or of a run's folder", pattern=_PATH)
+    ),
 }
 
 TRAINING: Keys = {
@@ -131,6 +141,7 @@ TRAINING: Keys = {
     "mix_prob": SHARE,
     "mix_switch_prob": SHARE,
     "mix_until": SHARE,
+    "layer_decay": number(0, 1, above=True),
     "ema_decay": RATE,
     "patience": NULL | integer(1, EPOCHS),
     **optional(image_sizes=NULL | _SIZES),

@@ -45,6 +45,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             head=one_of("linear", "mlp"),
             init=one_of("default", "mimetic"),
             gradient_checkpointing=FLAG,
+            upsample=NULL | _SIDE,
         ),
         "vitexp.models.SimpleCNN": optional(dropout=RATE),
         "vitexp.models.resnet18": {},

@@ -48,16 +48,20 @@ def _folders(config: dict[str, Any]) -> Iterator[str]:
 def _vit(model: dict[str, Any], image_size: int) -> Iterator[str]:
     patch_size, dim = model.get("patch_size", 4), model.get("dim", 192)
     num_heads, depth, mlp_ratio = model.get("num_heads", 3), model.get("depth", 6), model.get("mlp_ratio", 4.0)
-    if image_size % patch_size:
-        fitting = [size for size in range(2, image_size // 2 + 1) if image_size % size == 0] or [image_size]
-        yield f"model.patch_size={patch_size} does not divide data.image_size={image_size}; {_listed(fitting)} would."
+    upsample = model.get("upsample")
+    if upsample is not None and upsample < image_size:
+        yield f"model.upsample={upsample} must be at least data.image_size={image_size}, or null for no enlargement."
+    side, key = (image_size, "data.image_size") if upsample is None else (upsample, "model.upsample")
+    if side % patch_size:
+        fitting = [size for size in range(2, side // 2 + 1) if side % size == 0] or [side]
+        yield f"model.patch_size={patch_size} does not divide {key}={side}; {_listed(fitting)} would."
     if dim % num_heads:
         fitting = [heads for heads in range(1, min(dim, 16) + 1) if dim % heads == 0]
         yield f"model.num_heads={num_heads} does not divide model.dim={dim}; {_listed(fitting)} would."
-    tokens = (image_size // patch_size) ** 2
+    tokens = (side // patch_size) ** 2
     if tokens > _TOKENS:
         yield (
-            f"model.patch_size={patch_size} cuts data.image_size={image_size} into {tokens:,} tokens, more than "
+            f"model.patch_size={patch_size} cuts {key}={side} into {tokens:,} tokens, more than "
             f"{_TOKENS:,}; take larger patches."
         )
     if dim * mlp_ratio < 1:
@@ -71,6 +75,8 @@ def _vit(model: dict[str, Any], image_size: int) -> Iterator[str]:
 def _sizes(sizes: list[int], model: dict[str, Any]) -> Iterator[str]:
     if sizes and model["_target_"] != "vitexp.models.ViT":
         yield "training.image_sizes is for Vision Transformers, whose positions can be interpolated; leave it null."
+    if sizes and model.get("upsample"):
+        yield "model.upsample brings all images to one size, and training.image_sizes to several; leave one of them null."
     patch_size = model.get("patch_size", 4)
     for size in sizes:
         if size % patch_size:

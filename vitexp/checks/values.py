@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from vitexp.checks.keys import CHECKPOINT, DATA, TOP, TRAINER, TRAINING, Keys
+from vitexp.checks.keys import CHECKPOINT, DATA, MODEL, TOP, TRAINER, TRAINING, VIT, Keys
 from vitexp.checks.kinds import FLAG, NODE, Kind, one_of, optional, shown
 from vitexp.checks.targets import HANDED_ON, TARGETS
 from vitexp.errors import nearest
@@ -28,12 +28,17 @@ def complaints(config: Any, *, own_keys: Collection[str] = ()) -> Iterator[str]:
             yield from _keys(f"{name}.", config[name], keys)
     yield from _data(config["data"])
     for name in _NODES:
-        own = {"name": DATA["name"]} if name == "model" else {}
+        own = _of_models(config["model"]) if name == "model" else {}
         yield from _node(name, config[name], TARGETS[name], own=own, partial=name == "optim")
     for group in _MAPPINGS:
         yield from _mapping(group, config[group])
     top = {key: value for key, value in config.items() if key not in names and key not in own_keys}
     yield from _keys("", top, TOP, also=names)  # last, for the name is made of others
+
+
+def _of_models(model: dict[str, Any]) -> Keys:
+    """What stands beside the arguments of a model's class."""
+    return VIT if model.get("_target_") == "vitexp.models.ViT" else MODEL
 
 
 def _data(data: dict[str, Any]) -> Iterator[str]:

@@ -36,8 +36,8 @@ class ImageDataModule(LightningDataModule):
     resident: whether all images lie on the training device ("device") or batches are copied to it ("memory"); "auto"
     is the device where they take at most half of its free memory.
     sample_augment: applied image by image while loading; a batch augmentation belongs to the training step instead.
-    After `setup`: classes, train, val and test (Prepared), mean and std (float32 [3], over the training part, of values
-    in [0, 1]).
+    normalization: mean and std to normalize by, [3] each, of values in [0, 1]; None for those of the training part.
+    After `setup`: classes, train, val and test (Prepared), mean and std (float32 [3]).
     """
 
     classes: list[str]
@@ -62,12 +62,13 @@ class ImageDataModule(LightningDataModule):
         on_broken: Literal["refuse", "skip"],
         seed: int,
         sample_augment: AlbumentationsAugment | None = None,
+        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.name, self.source, self.transforms = name, source, prepare
         self.image_size, self.batch_size, self.val_fraction = image_size, batch_size, val_fraction
         self.num_workers, self.cache_dir, self.on_broken, self.seed = num_workers, cache_dir, on_broken, seed
-        self.resident, self.sample_augment = resident, sample_augment
+        self.resident, self.sample_augment, self.normalization = resident, sample_augment, normalization
         self._on_device: dict[int, Tensor] = {}
         self._begin_at: dict[str, int] = {"epoch": 0, "images": 0}
         self.ready = False
@@ -89,8 +90,8 @@ class ImageDataModule(LightningDataModule):
                 "choose a smaller one."
             )
         mean, mean_square = self.train.moments.mean(axis=0)
-        self.mean = mean.astype(np.float32)
-        self.std = np.sqrt(np.maximum(mean_square - mean**2, 1e-6)).astype(np.float32)
+        std = np.sqrt(np.maximum(mean_square - mean**2, 1e-6))
+        self.mean, self.std = (np.asarray(each, np.float32) for each in self.normalization or (mean, std))
         self.ready = True
 
     def _prepare(self, split: Literal["train", "test"]) -> Prepared:

@@ -43,19 +43,23 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         yield
 
 
-def fetch(url: str, path: Path, *, md5: str) -> None:
-    """Download `url` to `path`, unless the file is there, and check it against its published md5 sum.
+def fetch(url: str, path: Path, *, md5: str | None = None, sha256: str | None = None) -> None:
+    """Download `url` to `path`, unless the file is there, and check it against its published sum, one of the two.
+
+    Of a SHA-256 the first digits are enough, for some publish no more.
 
     An interrupted download stays as `<path>.part` and is continued. Raises DataError, which names the folder where
     the file may be put by hand.
     """
+    kind, published = ("md5", md5) if md5 is not None else ("sha256", sha256)
+    assert published is not None
     by_hand = f"the file may be put into {path.parent} by hand"
     part = path.with_name(f"{path.name}.part")
     try:
         if path.exists():
-            if _md5(path) != md5:
+            if not _digest(path, kind).startswith(published):
                 raise DataError(
-                    f"{path} is not the published file (its md5 sum is not {md5}): delete it and try again."
+                    f"{path} is not the published file (its {kind} sum is not {published}): delete it and try again."
                 )
             return
         if missing := _receive(url, part):
@@ -63,9 +67,11 @@ def fetch(url: str, path: Path, *, md5: str) -> None:
                 f"the download of {url} broke off {missing:,} bytes before its end; the same command continues it, "
                 f"or {by_hand}."
             )
-        if _md5(part) != md5:
+        if not _digest(part, kind).startswith(published):
             part.unlink()
-            raise DataError(f"{url} is not the published file (its md5 sum is not {md5}): try again, or {by_hand}.")
+            raise DataError(
+                f"{url} is not the published file (its {kind} sum is not {published}): try again, or {by_hand}."
+            )
         part.replace(path)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DataError(f"cannot download {url}: {_reason(error)}; {by_hand}.") from error
@@ -74,7 +80,7 @@ def fetch(url: str, path: Path, *, md5: str) -> None:
 def _receive(url: str, part: Path) -> int:
     """Append to `part` what it lacks of `url`; return how many bytes the server announced and did not send."""
     have = part.stat().st_size if part.exists() else 0
-    # S310 below: addresses are constants of our sources, and what comes is checked by its md5 sum
+    # S310 below: addresses are constants of our sources, and what comes is checked by its sum
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
@@ -176,8 +182,8 @@ def _require_space(folder: Path, needed: int) -> None:
         raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free", os.fspath(folder))
 
 
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
+def _digest(path: Path, kind: str) -> str:
+    digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)

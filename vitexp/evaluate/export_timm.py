@@ -45,7 +45,14 @@ def refuse_unknown_to_timm(run: FinishedRun) -> ViT:
     net = run.net
     if not isinstance(net, ViT):
         raise UserError(f"export=timm is for the ViTs of vitexp; {run.config.model.name} is a {type(net).__name__}.")
-    for key, plain in {"stem": ("patch",), "pool": ("cls", "gap"), "lsa": (False,), "head": ("linear",)}.items():
+    for key, plain in {
+        "stem": ("patch",),
+        "pool": ("cls", "gap"),
+        "lsa": (False,),
+        "head": ("linear",),
+        "upsample": (None,),
+        "mlp_conv": (False,),
+    }.items():
         if (value := run.config.model.get(key, plain[0])) not in plain:
             raise UserError(
                 f"export=timm: timm's ViT has no {key}={value}; only {key}={' or '.join(map(str, plain))} is the same "

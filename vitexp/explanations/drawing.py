@@ -88,7 +88,7 @@ def draw_patches(explainer: Explainer, about: Shown) -> Figure:
     """A few images, cut as a ViT cuts them."""
     assert explainer.vit is not None
     few, captions = about.few(), about.captions(explainer.run.classes)
-    patches = image_patches(about.images[few], patch_size=explainer.vit.patch_size)
+    patches = image_patches(explainer.as_cut(about.images[few]), patch_size=explainer.vit.patch_size)
     return figures.exploded_patches(images=about.images[few], patches=patches, names=[captions[each] for each in few])
 
 

@@ -105,7 +105,14 @@ class Explainer(Generic[Run]):
         grid = {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
         weights = self._weights(images)
         distance = mean_attention_distance(weights, **grid, patch_size=self.vit.patch_size)
+        distance *= self.run.image_size / (self.vit.grid_size * self.vit.patch_size)  # 1 unless it enlarges images
         return distance, attention_entropy(weights), head_distance(weights), weights[0].shape[-1]
+
+    def as_cut(self, images: Images) -> NDArray[np.uint8]:
+        """Images as a ViT cuts them into patches, enlarged where it does so: uint8 [B, s, s, 3]."""
+        assert self.vit is not None
+        enlarged = self.vit.enlarged(torch.as_tensor(images).permute(0, 3, 1, 2).float())
+        return np.asarray(enlarged.permute(0, 2, 3, 1).clamp(0, 255).round().to(torch.uint8).numpy())
 
     def embeddings(self, images: Images) -> NDArray[np.float32]:
         """What enters the classifier, of a net that is no ViT its last linear layer: float32 [B, D].
@@ -173,7 +180,7 @@ class Explainer(Generic[Run]):
         return layer
 
     def _occlusion(self, images: Images, classes: Sequence[int]) -> Maps:
-        stride = self.run.image_size // self.cells
+        stride = max(1, self.run.image_size // self.cells)  # an enlarged image has patches smaller than a pixel
         window = min(2 * stride, self.run.image_size // 2)  # never the whole image
         return occlusion(self.net, self.run.prepared(images), classes=classes, window=window, stride=stride)
 

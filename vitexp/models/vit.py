@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -42,7 +43,8 @@ class ViT(nn.Module):
     Images of other sizes that `patch_size` divides are taken too: the position embedding is interpolated for them.
 
     Sizes: `image_size` and `patch_size` in pixels, `dim` channels, `depth` blocks of `num_heads` heads, MLPs of
-    `mlp_ratio * dim` hidden channels.
+    `mlp_ratio * dim` hidden channels. `upsample`: pixels a side to which images are enlarged first, bicubically, None
+    for none; the patches are then those of the enlarged image. So small images stay small wherever they are kept.
     Regularisation: `dropout` after the position embedding and after every linear layer but qkv (Dosovitskiy et al.
     2021, appendix B.1); `attention_dropout` on the attention weights; `drop_path` rises linearly from 0 at the first
     block to its value at the last.
@@ -86,6 +88,7 @@ class ViT(nn.Module):
         head: Head = "linear",
         init: Init = "default",
         gradient_checkpointing: bool = False,
+        upsample: int | None = None,
     ) -> None:
         super().__init__()
         _check_positive(
@@ -106,14 +109,17 @@ class ViT(nn.Module):
         _check_option("init", init, Init)
         if registers < 0:
             raise ValueError(f"registers={registers} is negative; use 0 for none.")
-        if image_size % patch_size:
-            raise ValueError(
-                f"patch_size={patch_size} does not divide image_size={image_size}; use one of {_divisors(image_size)}."
-            )
+        if upsample is not None and upsample < image_size:
+            raise ValueError(f"upsample={upsample} is below image_size={image_size}; use a larger one, or none.")
+        side = upsample or image_size
+        if side % patch_size:
+            name = "image_size" if upsample is None else "upsample"
+            raise ValueError(f"patch_size={patch_size} does not divide {name}={side}; use one of {_divisors(side)}.")
         if dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; use one of {_divisors(dim)}.")
 
         self.image_size = image_size
+        self.upsample = upsample
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.patch_size = patch_size
@@ -211,10 +217,16 @@ class ViT(nn.Module):
             )
         self.load_state_dict(state_dict)
 
+    def enlarged(self, x: Tensor) -> Tensor:
+        """Images (B, C, image_size, image_size), float -> as they are cut into patches, `upsample` pixels a side."""
+        if self.upsample in (None, x.shape[-1]):
+            return x
+        return F.interpolate(x, size=(self.upsample, self.upsample), mode="bicubic", align_corners=False)
+
     @property
     def grid_size(self) -> int:
         """Patches a side."""
-        return self.image_size // self.patch_size
+        return (self.upsample or self.image_size) // self.patch_size
 
     @property
     def has_cls(self) -> bool:
@@ -245,7 +257,7 @@ class ViT(nn.Module):
                 f"The images are {(channels, height, width)} in channels, height and width; this model takes square "
                 f"ones of {self.in_channels} channels, whose sides patch_size={self.patch_size} divides."
             )
-        x = self.patch_embed(x)  # (B, N, dim)
+        x = self.patch_embed(self.enlarged(x))  # (B, N, dim)
         prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         if prefix:
             x = torch.cat([*prefix, x], dim=1)  # (B, T, dim)

@@ -56,11 +56,12 @@ class Classifier(LightningModule):
         mean: ArrayLike,
         std: ArrayLike,
         image_sizes: Sequence[int] | None = None,
+        layer_decay: float = 1.0,
     ) -> None:
         super().__init__()
         self.net, self.augment, self.mixing = net, augment, mixing
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
-        self.seed, self.image_sizes = seed, image_sizes
+        self.seed, self.image_sizes, self.layer_decay = seed, image_sizes, layer_decay
         self.register_buffer("mean", torch.as_tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.as_tensor(std).view(3, 1, 1), persistent=False)
         self._measured: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -187,7 +188,7 @@ class Classifier(LightningModule):
         return {key: float(value) for key, value in logged.items() if key.startswith("val/")}
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.net))
+        optimizer = self.optimizer(parameter_groups(self.net, layer_decay=self.layer_decay))
         # A fused optimizer would unscale fp16 gradients itself, and Lightning could not clip them before.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         self.total_steps = total_steps = int(self.trainer.estimated_stepping_batches)
@@ -198,7 +199,9 @@ class Classifier(LightningModule):
             lr = self.schedule(step, total_steps=total_steps, steps_per_epoch=steps_per_epoch, peak_lr=peak_lr)
             return lr / peak_lr
 
-        scheduler = LambdaLR(optimizer, factor)
+        # Every group keeps its ratio to the head's, in warmup and down to min_lr.
+        scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        scheduler = LambdaLR(optimizer, [lambda step, scale=scale: scale * factor(step) for scale in scales])  # type: ignore[misc]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

@@ -160,8 +160,12 @@ def _step(trainer: Trainer, module: Classifier, count: int) -> None:
     # What the optimizer will hold from its first step on, two averages for AdamW, where it has taken none.
     ahead = 0 if any(optimizer.state for optimizer in trainer.optimizers) else 2
     reserve = [torch.empty_like(parameter) for parameter in parameters for _ in range(ahead)]
-    with trainer.precision_plugin.train_step_context():
-        loss = module.training_step((images, torch.zeros(count, dtype=torch.int64, device=module.device)), 0)
+    drawn, module.image_sizes = module.image_sizes, module.image_sizes and [max(module.image_sizes)]
+    try:
+        with trainer.precision_plugin.train_step_context():
+            loss = module.training_step((images, torch.zeros(count, dtype=torch.int64, device=module.device)), 0)
+    finally:
+        module.image_sizes = drawn
     # Unlike backward() this does not wake the hooks of DDP, which would wait for the other processes.
     torch.autograd.grad(loss, parameters, allow_unused=True)
     del reserve

@@ -1,22 +1,56 @@
-"""Which parameters are decayed."""
+"""Which parameters are decayed, and which learn more slowly."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
 
+Named = list[tuple[str, nn.Parameter]]
 
-def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
+
+def parameter_groups(net: nn.Module, *, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Two groups of named parameters: matrices and kernels with the optimizer's weight decay; all else with none.
 
     Without decay are vectors (norms, biases, layer scales), and, by their names, what is no weight whatever its shape:
     tokens and position embeddings (`_token`, `_embed`, as in timm; Touvron et al. 2021) and temperatures (`scale`).
+
+    With a `layer_decay` below 1 there are two such groups a layer, the head's first, and "lr_scale" of a group is what
+    its learning rate is multiplied by: 1 at the head, then that factor once more for every block downwards, and at last
+    for stem, tokens and positions together (Clark et al. 2020, ELECTRA; for ViTs Bao et al. 2022, BEiT).
+
+    Raises ValueError where there is a `layer_decay` and the net has no blocks.
     """
-    decayed: list[tuple[str, nn.Parameter]] = []
-    spared: list[tuple[str, nn.Parameter]] = []
-    for name, parameter in net.named_parameters():
-        if parameter.requires_grad:
-            no_weight = name.rpartition(".")[2].endswith(("_token", "_embed", "scale"))
-            (spared if parameter.ndim < 2 or no_weight else decayed).append((name, parameter))
+    learning = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
+    if layer_decay == 1.0:
+        return _two_groups(learning)
+    blocks = {int(found[1]) for name, _ in learning if (found := re.match(r"blocks\.(\d+)\.", name))}
+    if not blocks:
+        raise ValueError(f"training.layer_decay={layer_decay} goes by blocks, and this model has none; take 1.0.")
+    layers: dict[int, Named] = {}
+    for name, parameter in learning:
+        layers.setdefault(_layer(name, head=max(blocks) + 2), []).append((name, parameter))
+    top = max(layers)
+    return [
+        {**group, "lr_scale": layer_decay ** (top - layer)}
+        for layer in sorted(layers, reverse=True)
+        for group in _two_groups(layers[layer])
+        if group["params"]
+    ]
+
+
+def _two_groups(parameters: Named) -> list[dict[str, Any]]:
+    decayed: Named = []
+    spared: Named = []
+    for name, parameter in parameters:
+        no_weight = name.rpartition(".")[2].endswith(("_token", "_embed", "scale"))
+        (spared if parameter.ndim < 2 or no_weight else decayed).append((name, parameter))
     return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+
+
+def _layer(name: str, *, head: int) -> int:
+    """0 for stem, tokens and positions, then the blocks from 1 on; all that comes after them goes with the head."""
+    if found := re.match(r"blocks\.(\d+)\.", name):
+        return int(found[1]) + 1
+    return 0 if name.partition(".")[0].endswith(("_embed", "_token")) else head

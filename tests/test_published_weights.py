@@ -1,0 +1,94 @@
+"""Published weights are fetched once, checked against their sum, and refused for a net that they are not of."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from tests.conftest import composed
+from tests.data.conftest import FileServer, server  # noqa: F401 - a fixture
+from vitexp import weights
+from vitexp.data.source import DataError
+from vitexp.errors import ConfigError
+from vitexp.weights import NORMALIZATIONS, Published, starting_weights
+
+pytest.importorskip("timm")
+
+from tests.models.published import SMALL, of_torchvision
+
+
+@pytest.fixture
+def published(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DictConfig:  # noqa: F811
+    """A configuration that starts from a file of torchvision's small net on a server of our own."""
+    body = io.BytesIO()
+    torch.save(of_torchvision().state_dict(), body)
+    digits = hashlib.sha256(body.getvalue()).hexdigest()[:8]
+    server.files[f"vit-{digits}.pth"] = body.getvalue()
+    entry = Published(url=f"{server.url}/vit-{digits}.pth", sha256=digits, normalize="imagenet", num_heads=3)
+    monkeypatch.setattr(weights, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})
+    return composed(*SMALL, "model.weights=imagenet1k", f"data.cache_dir={tmp_path}")
+
+
+def test_published_weights_are_fetched_once(server: FileServer, published: DictConfig, tmp_path: Path) -> None:  # noqa: F811
+    for _ in range(2):
+        started = starting_weights(published, going_on=None)
+    assert started is not None
+    assert started.normalization == NORMALIZATIONS["imagenet"]
+    [name] = server.files
+    assert server.requests == [(name, None)]
+    assert (tmp_path / "weights" / name).read_bytes() == server.files[name]
+    assert name.endswith(f"-{started.sha256[:8]}.pth")
+
+
+def test_a_broken_off_download_goes_on(server: FileServer, published: DictConfig) -> None:  # noqa: F811
+    server.cut = 5000
+    with pytest.raises(DataError, match="the same command continues it"):
+        starting_weights(published, going_on=None)
+    server.cut = None
+    assert starting_weights(published, going_on=None) is not None
+    assert server.requests[1][1] == "bytes=5000-"
+
+
+def test_another_file_is_not_taken_for_the_published(server: FileServer, published: DictConfig) -> None:  # noqa: F811
+    [name] = server.files
+    server.files[name] = server.files[name][:-1] + b"!"
+    with pytest.raises(DataError, match=r"is not the published file \(its sha256 sum is not [0-9a-f]{8}\)"):
+        starting_weights(published, going_on=None)
+
+
+def test_without_a_network_it_is_said_where_the_file_may_be_put(
+    published: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/vit.pth"
+        entry = Published(url=url, sha256="00", normalize="half", num_heads=3)
+        monkeypatch.setattr(weights, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})
+        with pytest.raises(DataError, match=rf"cannot download {url}: .*; the file may be put into {tmp_path}/weights"):
+            starting_weights(published, going_on=None)
+
+
+def test_sizes_that_are_not_published_are_refused_before_anything_is_fetched() -> None:
+    with pytest.raises(ConfigError, match=r"imagenet21k is published for model\.dim=768 .*model=vit_b16"):
+        starting_weights(composed("model.weights=imagenet21k"), going_on=None)
+
+
+def test_the_table_is_that_of_torchvision() -> None:
+    from torchvision.models import vision_transformer
+
+    for name, entry in zip(("B_16", "B_32", "L_16", "L_32"), weights.PUBLISHED["imagenet1k"].items(), strict=True):
+        (dim, depth, patch_size), published = entry
+        theirs = getattr(vision_transformer, f"ViT_{name}_Weights").IMAGENET1K_V1
+        net = getattr(vision_transformer, f"vit_{name.lower()}")
+        with torch.device("meta"):
+            built = net()
+        assert (published.url, published.num_heads) == (theirs.url, built.encoder.layers[0].num_heads)
+        assert (dim, depth, patch_size) == (built.hidden_dim, len(built.encoder.layers), built.patch_size)
+        transform = theirs.transforms()
+        assert (tuple(transform.mean), tuple(transform.std)) == NORMALIZATIONS[published.normalize]

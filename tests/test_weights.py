@@ -1,0 +1,237 @@
+"""What a run may start from: read safely, refused in one sentence where it does not fit, and told in the record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import composed, result, tiny_run
+from vitexp.build import build_net
+from vitexp.checks import check
+from vitexp.errors import ConfigError
+from vitexp.evaluate.export_onnx import export_onnx
+from vitexp.evaluate.export_timm import refuse_unknown_to_timm
+from vitexp.explanations.explainer import Explainer
+from vitexp.finished_run import load_run
+from vitexp.records import config_hash
+from vitexp.weights import NORMALIZATIONS, PUBLISHED, normalization, read_weights, starting_weights
+
+pytest.importorskip("timm")
+
+from tests.models.published import CLASSES, SMALL, as_google, of_timm, of_torchvision
+
+
+def net_of(path: Path) -> torch.nn.Module:
+    """Our net of five classes that starts from the file, its head too, as if it were of the same classes."""
+    config = composed(*SMALL, f"model.weights={path}")
+    started = starting_weights(config, going_on=None)
+    assert started is not None
+    started.classes = ["these"] * CLASSES
+    net = build_net(config, num_classes=CLASSES)
+    started.load_into(net, classes=["these"] * CLASSES)
+    return net.eval()
+
+
+def saved(folder: Path, kind: str) -> tuple[Path, torch.nn.Module]:
+    """A file of weights as others publish them, and the net that they are of."""
+    net = of_torchvision() if kind.startswith("torchvision") else of_timm()
+    state, path = net.state_dict(), folder / f"weights{kind[kind.index('.') :]}"
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    elif path.suffix == ".npz":
+        np.savez(path, **as_google(state))
+    else:
+        torch.save({"model": state, "epoch": 3} if kind.startswith("deit") else state, path)
+    return path, net
+
+
+@pytest.mark.parametrize(
+    ("kind", "normalized"),
+    [
+        ("torchvision.pth", NORMALIZATIONS["imagenet"]),
+        ("timm.pth", None),
+        ("deit.pth", None),
+        ("timm.bin", None),
+        ("timm.safetensors", None),
+        ("google.npz", NORMALIZATIONS["half"]),
+    ],
+)
+def test_files_as_others_publish_them(tmp_path: Path, kind: str, normalized: Any) -> None:
+    path, reference = saved(tmp_path, kind)
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(net_of(path)(images), reference(images), rtol=0, atol=1e-5)
+    read = read_weights(path, name="x")
+    assert read.normalization == normalized
+    assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_model_folder_of_timm_says_how_it_normalizes(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path, "timm.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}}))
+    assert read_weights(path, name="x").normalization == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("exploded"),)
+
+
+def test_no_code_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"blocks.0.norm1.weight": Bomb()}, "a.pth")
+    Path("b.bin").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
+    np.savez("c.npz", cls=np.array([Bomb()], dtype=object))
+    for name in ("a.pth", "b.bin", "c.npz"):
+        with pytest.raises(ConfigError, match=rf"^model\.weights={name} cannot be read as weights: "):
+            read_weights(Path(name), name=name)
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.npz", "a.bin"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 cut"])
+def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be read as weights"):
+        read_weights(tmp_path / name, name="it")
+
+
+def test_what_is_not_there_or_no_vit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.weights=imagenet: there is no .*; give imagenet1k, imagenet21k, a"):
+        starting_weights(composed("model.weights=imagenet"), going_on=None)
+    for name in ("~nobody/at/all", "x" * 1000):
+        with pytest.raises(ConfigError, match="there is no "):
+            starting_weights(composed(f"model.weights='{name}'"), going_on=None)
+    with pytest.raises(ConfigError, match=r"there is no .*model\.safetensors"):
+        read_weights(tmp_path, name="it")
+    torch.save({"fc.weight": torch.zeros(2), "step": 3}, tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match=r"holds no ViT of .*, but fc\.weight and the like"):
+        read_weights(tmp_path / "a.pth", name="it")
+    torch.save([1, 2], tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match="cannot be read as weights"):
+        read_weights(tmp_path / "a.pth", name="it")
+
+
+def test_heads_that_the_shapes_of_googles_arrays_show_must_be_the_models(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path, "google.npz")
+    config = composed(*SMALL, "model.num_heads=4", f"model.weights={path}")
+    started = starting_weights(config, going_on=None)
+    assert started is not None
+    with pytest.raises(ConfigError, match=r"does not fit: it takes model\.num_heads=3, and this model has 4\.$"):
+        started.load_into(build_net(config, num_classes=2), classes=[])
+
+
+# ---- normalization
+
+
+def test_auto_is_what_the_weights_were_trained_with(tmp_path: Path) -> None:
+    google, timm = (read_weights(saved(tmp_path, kind)[0], name="it") for kind in ("google.npz", "timm.pth"))
+    assert normalization("auto", google) == NORMALIZATIONS["half"]
+    assert normalization("auto", None) is None
+    assert normalization("train", google) is None
+    assert normalization("imagenet", google) == NORMALIZATIONS["imagenet"]
+    assert normalization("half", timm) == NORMALIZATIONS["half"]
+    with pytest.raises(ConfigError, match=r"does not say its normalization; say data\.normalize=half"):
+        normalization("auto", timm)
+
+
+# ---- runs
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("first"), "callbacks=none", "model.dim=24", "model.num_heads=3")
+
+
+OURS = ("callbacks=none", "model.dim=24", "model.num_heads=3")
+
+
+def test_a_run_starts_from_a_run_of_the_same_classes_with_its_head(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Of a rate of almost nothing, so that what is left at the end is what it started from.
+    again = tiny_run(tmp_path, *OURS, f"model.weights={first}", "optim.lr=1e-12", "schedule.min_lr=0")
+    before, after = (load_file(folder / "model.safetensors") for folder in (first, again))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-7)
+    told = result(again)["model"]["weights"]
+    assert (told["taken"], told["new"], told["unused"], told["grids"]) == (told["of"], [], [], None)
+    assert told["sha256"] == hashlib.sha256((first / "model.safetensors").read_bytes()).hexdigest()
+    assert told["from"] == str(first)
+    assert f"weights   {told['taken']} of {told['of']} tensors from" in (again / "train.log").read_text()
+    assert OmegaConf.load(again / "config.yaml").model.weights == str(first)
+    assert result(again)["config_hash"] != result(first)["config_hash"]
+
+
+def test_a_run_of_other_classes_and_size_gets_a_new_head_and_keeps_the_normalization(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(first, source, ignore=shutil.ignore_patterns("checkpoints"))
+    monkeypatch.setattr("vitexp.data.signs.source.Signs.classes", property(lambda self: [str(i) for i in range(43)]))
+    options = (*OURS, f"model.weights={source}", "data.image_size=16", "model.upsample=48")
+    run = tiny_run(tmp_path / "logs", *options, "training.layer_decay=0.5")
+    told = result(run)["model"]["weights"]
+    assert (told["new"], told["unused"], told["grids"]) == (["head"], ["head"], [4, 6])
+    assert told["taken"] == told["of"] - 2
+    log = (run / "train.log").read_text()
+    assert "positions from 4 x 4 to 6 x 6; new: head" in log
+    assert "images enlarged to 48 pixels" in log
+
+    # Finished, it needs no longer what it began with.
+    shutil.rmtree(source)
+    finished, origin = load_run(run), load_run(first)
+    assert torch.equal(finished.mean, origin.mean)
+    assert torch.equal(finished.std, origin.std)
+    images = finished.data.test.images(np.arange(4))
+    assert finished.logits(images).shape == (4, 43)
+    explainer = Explainer(finished)
+    assert explainer.as_cut(images).shape == (4, 48, 48, 3)
+    for method in explainer.methods:
+        assert np.isfinite(explainer.maps(method, images, [0, 1, 2, 3])).all()
+    assert export_onnx(finished, tmp_path / "net.onnx", images=images)["same_predictions"] == 4
+    with pytest.raises(Exception, match="timm's ViT has no upsample=48"):
+        refuse_unknown_to_timm(finished)
+
+    # Nor does it to go on.
+    longer = (*options, "training.layer_decay=0.5", "trainer.max_epochs=2", f"resume={run}")
+    with pytest.raises(ValueError, match="not enough values to unpack"):  # of no new folder
+        tiny_run(tmp_path / "logs", *longer)
+    assert result(run)["epochs"] == 2
+    assert result(run)["model"]["weights"] == told
+    assert torch.equal(load_run(run).mean, origin.mean)
+
+
+def test_weights_of_another_net_are_refused_before_data_are_read(first: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not fit: it takes model\.depth=2, and this model has 3\.$"):
+        tiny_run(tmp_path, *OURS, f"model.weights={first}", "model.depth=3", "data.cache_dir=/nowhere")
+
+
+def test_only_a_vit_starts_from_weights() -> None:
+    with pytest.raises(ConfigError, match=r"no key 'model\.weights' of vitexp\.models\.SimpleCNN"):
+        check(composed("model=simple_cnn", "+model.weights=x"))
+    assert config_hash(composed("model.weights=x")) != config_hash(composed())
+
+
+# ---- the recipes
+
+
+def test_the_recipes_compose_and_pass_the_checks() -> None:
+    check(tuned := composed("experiment=cifar10_finetune"))
+    assert (tuned.data.image_size, tuned.model.upsample, tuned.augment.crop_padding) == (32, 224, 4)
+    entry = PUBLISHED["imagenet21k"][tuned.model.dim, tuned.model.depth, tuned.model.patch_size]
+    assert entry.num_heads == tuned.model.num_heads
+    check(transfer := composed("experiment=signs_to_gtsrb"))
+    with pytest.raises(ConfigError, match=r"model\.weights=logs/pretrained/signs: there is no "):
+        starting_weights(transfer, going_on=None)

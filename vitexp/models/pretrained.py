@@ -1,0 +1,160 @@
+"""Pretrained weights into our ViT: what fits, what is interpolated, and what stays new."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitexp.models.checkpoint_names import Tensors
+from vitexp.models.position import interpolate_position_embedding
+from vitexp.models.vit import ViT
+
+# What a model may have otherwise, or anew: how the tokens are read out, and to which classes.
+_READ_OUT = ("cls_token", "seq_pool", "head")
+
+
+class Misfit(ValueError):
+    """The weights are those of another model. The message goes on a sentence about them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What became of the weights: `taken` of the model's `of` tensors are theirs.
+
+    new: parts of the model that stayed as they were; unused: parts that only the weights have, or that are not taken.
+    grids: patches a side of their position embedding and of ours, where it was interpolated.
+    """
+
+    taken: int
+    of: int
+    new: list[str]
+    unused: list[str]
+    grids: tuple[int, int] | None
+
+
+def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mapping[str, Any]) -> Loaded:
+    """Load `tensors`, which have our names, into `net`; positions are interpolated to its grid.
+
+    The head is taken if `keep_head` says so and it has the same shape. A class token that only one of the two has stays
+    new, or unused; the last norm is taken whether the tokens go through it, or their mean.
+    known: keys of the model, such as num_heads, that the tensors do not show.
+
+    Raises Misfit, and leaves the net as it was, where anything else differs.
+    """
+    _refuse_another_architecture(net, tensors, known)
+    mine = net.state_dict()
+    theirs = _with_the_last_norm_of(mine, tensors)
+    if not (keep_head and _shapes(mine, "head") == _shapes(theirs, "head")):
+        head, theirs = _shapes(theirs, "head"), {name: theirs[name] for name in theirs if _part(name) != "head"}
+    else:
+        head = {}
+    lacking = [name for name in mine if name not in theirs and _part(name) not in _READ_OUT]
+    left = [name for name in theirs if name not in mine and _part(name) not in _READ_OUT]
+    if lacking or left:
+        raise Misfit(
+            f"it lacks {_some(lacking)}" if lacking else f"it holds {_some(left)}, for which this model has no place"
+        )
+    taken = {name: theirs[name] for name in mine if name in theirs}
+    grids = None
+    if "pos_embed" in taken:
+        taken["pos_embed"], grids = _positions(net, theirs)
+    for name, tensor in taken.items():
+        if tensor.shape != mine[name].shape:
+            raise Misfit(f"its {name} is {list(tensor.shape)}, and {list(mine[name].shape)} is needed")
+    net.load_state_dict({**mine, **taken})
+    return Loaded(
+        taken=len(taken),
+        of=len(mine),
+        new=_parts(name for name in mine if name not in taken),
+        unused=_parts([*head, *(name for name in theirs if name not in taken)]),
+        grids=grids,
+    )
+
+
+def architecture(tensors: Tensors) -> dict[str, Any]:
+    """The keys of conf/model that the tensors of a ViT show, by our names."""
+    dim = tensors["blocks.0.norm1.weight"].shape[0]
+    found: dict[str, Any] = {
+        "dim": dim,
+        "depth": 1 + max(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))),
+        "registers": tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
+        "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
+        "layer_scale": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,  # a usual value; the learned ones are loaded
+        "lsa": "blocks.0.attn.scale" in tensors,
+        "position_embedding": "learned" if "pos_embed" in tensors else "none",
+    }
+    if (hidden := tensors.get("blocks.0.mlp.fc1.weight")) is not None:
+        found["mlp_ratio"] = hidden.shape[0] / dim
+    projection = tensors.get("patch_embed.proj.weight")
+    if projection is None:
+        stages = sum(bool(re.fullmatch(r"patch_embed\.layers\.\d+\.weight", name)) for name in tensors)
+        found |= {"stem": "conv", "patch_size": 2**stages}
+    elif projection.ndim == 4:
+        found |= {"stem": "patch", "patch_size": projection.shape[-1]}
+    else:  # five images of three colours
+        found |= {"stem": "shifted", "patch_size": math.isqrt(projection.shape[1] // 15)}
+    return found
+
+
+def _refuse_another_architecture(net: ViT, tensors: Tensors, known: Mapping[str, Any]) -> None:
+    theirs, mine = {**architecture(tensors), **known}, {**architecture(net.state_dict()), "num_heads": net.num_heads}
+    if net.pos_embed is not None and not isinstance(net.pos_embed, nn.Parameter):
+        mine["position_embedding"] = "sincos"  # which is no weight
+    if wrong := [key for key, value in theirs.items() if key in mine and mine[key] != value]:
+        fitting = " ".join(f"model.{key}={_typed(theirs[key])}" for key in wrong)
+        raise Misfit(f"it takes {fitting}, and this model has {', '.join(_typed(mine[key]) for key in wrong)}")
+
+
+def _positions(net: ViT, theirs: Tensors) -> tuple[Tensor, tuple[int, int] | None]:
+    """Their position embedding on our grid, [1, T, dim], and both grids where they differ."""
+    table, has_cls = theirs["pos_embed"], "cls_token" in theirs
+    prefix = has_cls + net.registers
+    if not _is_square(table.shape[1] - prefix) and _is_square(table.shape[1]):
+        # Only patches have a position there (timm's no_embed_class).
+        table = torch.cat([table.new_zeros(1, prefix, table.shape[2]), table], dim=1)
+    if not _is_square(table.shape[1] - prefix):
+        raise Misfit(f"its {table.shape[1]} position embeddings are those of no square grid")
+    grid = math.isqrt(table.shape[1] - prefix)
+    patches = interpolate_position_embedding(table[:, prefix:], old_grid=grid, new_grid=net.grid_size, prefix_tokens=0)
+    assert net.pos_embed is not None
+    of_cls = (table if has_cls else net.pos_embed.detach().cpu())[:, : int(net.has_cls)]
+    made = torch.cat([of_cls, table[:, int(has_cls) : prefix], patches], dim=1)
+    return made, None if grid == net.grid_size else (grid, net.grid_size)
+
+
+def _with_the_last_norm_of(mine: Tensors, theirs: Tensors) -> dict[str, Tensor]:
+    """It is fc_norm where it follows a mean of the patches, and norm elsewhere."""
+    ours = "fc_norm." if "fc_norm.weight" in mine else "norm."
+    return {re.sub(r"^(fc_)?norm\.", ours, name): tensor for name, tensor in theirs.items()}
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
+
+
+def _shapes(tensors: Tensors, part: str) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items() if _part(name) == part}
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _parts(names: Any) -> list[str]:
+    return list(dict.fromkeys(map(_part, names)))
+
+
+def _typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
