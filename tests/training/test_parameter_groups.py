@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,10 @@ from vitexp.training.mixing import Mixing
 from vitexp.training.module import Classifier
 from vitexp.training.parameter_groups import parameter_groups
 from vitexp.training.schedule import CosineWarmup
+
+
+def decay_by_name(groups: list[dict[str, Any]]) -> dict[str, float | None]:
+    return {name: group.get("weight_decay") for group in groups for name, _ in group["params"]}
 
 
 def test_only_matrices_and_kernels_decay() -> None:

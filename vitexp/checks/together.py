@@ -76,7 +76,7 @@ def _sizes(sizes: list[int], model: dict[str, Any]) -> Iterator[str]:
     if sizes and model["_target_"] != "vitexp.models.ViT":
         yield "training.image_sizes is for Vision Transformers, whose positions can be interpolated; leave it null."
     if sizes and model.get("upsample"):
-        yield "model.upsample brings all images to one size, and training.image_sizes to several; leave one of them null."
+        yield "model.upsample makes images one size, and training.image_sizes several; leave one of them null."
     patch_size = model.get("patch_size", 4)
     for size in sizes:
         if size % patch_size:

@@ -181,7 +181,7 @@ class Explainer(Generic[Run]):
 
     def _occlusion(self, images: Images, classes: Sequence[int]) -> Maps:
         stride = max(1, self.run.image_size // self.cells)  # an enlarged image has patches smaller than a pixel
-        window = min(2 * stride, self.run.image_size // 2)  # never the whole image
+        window = max(stride, min(2 * stride, self.run.image_size // 2))  # never the whole image, but of one patch
         return occlusion(self.net, self.run.prepared(images), classes=classes, window=window, stride=stride)
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vitexp.models.argument_checks import check_option, check_positive, check_rates, divisors
 from vitexp.models.attention import NORM_EPS, Attention
 from vitexp.models.block import Block
 from vitexp.models.drop_path import drop_path_rates
@@ -91,7 +92,7 @@ class ViT(nn.Module):
         upsample: int | None = None,
     ) -> None:
         super().__init__()
-        _check_positive(
+        check_positive(
             image_size=image_size,
             num_classes=num_classes,
             in_channels=in_channels,
@@ -101,12 +102,12 @@ class ViT(nn.Module):
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
         )
-        _check_rates(dropout=dropout, attention_dropout=attention_dropout, drop_path=drop_path)
-        _check_option("stem", stem, Stem)
-        _check_option("pool", pool, Pool)
-        _check_option("position_embedding", position_embedding, PositionEmbedding)
-        _check_option("head", head, Head)
-        _check_option("init", init, Init)
+        check_rates(dropout=dropout, attention_dropout=attention_dropout, drop_path=drop_path)
+        check_option("stem", stem, Stem)
+        check_option("pool", pool, Pool)
+        check_option("position_embedding", position_embedding, PositionEmbedding)
+        check_option("head", head, Head)
+        check_option("init", init, Init)
         if registers < 0:
             raise ValueError(f"registers={registers} is negative; use 0 for none.")
         if upsample is not None and upsample < image_size:
@@ -114,9 +115,9 @@ class ViT(nn.Module):
         side = upsample or image_size
         if side % patch_size:
             name = "image_size" if upsample is None else "upsample"
-            raise ValueError(f"patch_size={patch_size} does not divide {name}={side}; use one of {_divisors(side)}.")
+            raise ValueError(f"patch_size={patch_size} does not divide {name}={side}; use one of {divisors(side)}.")
         if dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; use one of {_divisors(dim)}.")
+            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; use one of {divisors(dim)}.")
 
         self.image_size = image_size
         self.upsample = upsample
@@ -252,7 +253,8 @@ class ViT(nn.Module):
     def _embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> what enters the first block (B, T, dim)."""
         channels, height, width = x.shape[1:]
-        if channels != self.in_channels or height != width or height % self.patch_size:
+        side = self.upsample or height
+        if channels != self.in_channels or height != width or side % self.patch_size:
             raise ValueError(
                 f"The images are {(channels, height, width)} in channels, height and width; this model takes square "
                 f"ones of {self.in_channels} channels, whose sides patch_size={self.patch_size} divides."
@@ -265,7 +267,7 @@ class ViT(nn.Module):
             x = x + interpolate_position_embedding(
                 self.pos_embed,
                 old_grid=self.grid_size,
-                new_grid=height // self.patch_size,
+                new_grid=side // self.patch_size,
                 prefix_tokens=self.prefix_tokens,
             )
         return self.pos_drop(x)  # type: ignore[no-any-return]
@@ -286,24 +288,3 @@ class ViT(nn.Module):
                 self.pos_embed.copy_(start)
             else:
                 nn.init.trunc_normal_(self.pos_embed, std=0.02)
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name}={value} is not a positive number; use a larger one.")
-
-
-def _check_rates(**values: float) -> None:
-    for name, value in values.items():
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"{name}={value} is no rate; use a number from 0 up to, but not including, 1.")
-
-
-def _check_option(name: str, value: str, options: Any) -> None:
-    if value not in get_args(options):
-        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(get_args(options))}.")
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)

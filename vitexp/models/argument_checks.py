@@ -1,0 +1,26 @@
+"""Checks of what a model is given, each a ValueError of one sentence."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+
+def check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name}={value} is not a positive number; use a larger one.")
+
+
+def check_rates(**values: float) -> None:
+    for name, value in values.items():
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"{name}={value} is no rate; use a number from 0 up to, but not including, 1.")
+
+
+def check_option(name: str, value: str, options: Any) -> None:
+    if value not in get_args(options):
+        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(get_args(options))}.")
+
+
+def divisors(number: int) -> str:
+    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
