@@ -60,7 +60,7 @@ def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, overri
         pytest.param(["trainer=gpu"], "trainer=cpu", marks=pytest.mark.slow),
         (["trainer.precision=half"], "precision"),
         (["trainer.strategy=magic"], "strategy"),
-        (["data=gtsrb", "data.root=nowhere"], "data.download=true"),
+        pytest.param(["data=gtsrb", "data.root=nowhere"], "data.download=true", marks=pytest.mark.slow),
         pytest.param(["data=folder", "data.root=nowhere"], "nowhere", marks=pytest.mark.slow),
     ],
 )

@@ -125,7 +125,7 @@ class Page:
     def _build_tabs(self) -> None:
         self.tabs: dict[str, gr.Tab] = {}
         self.shown: dict[tuple[str, str], gr.Image] = {}
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             for view in self.views.views:
                 with gr.Tab(view.name) as self.tabs[view.name]:
                     gr.Markdown(view.words)
