@@ -21,7 +21,7 @@ _SIDE = 320  # pixels of the picture that is drawn on, or more
 _THUMBNAIL = 96
 _THUMBNAILS = 12
 _CHOICES = 5  # classes in the prediction
-_PREDICTED = "the predicted class"
+_PREDICTED = "the predicted one"
 _COVERS: list[str | tuple[str, float]] = ["#808080", "#000000", "#ffffff", "#d03020", "#2050c0", "#e0c020"]
 
 Updates = Any  # new values by component in a dict, or gr.skip() for none
@@ -75,11 +75,11 @@ class Page:
                 value="all",
                 show_label=False,
                 container=False,
-                min_width=170,
+                min_width=180,
                 visible=have_test,
             )
-            self.others = gr.Button("Other ones", size="sm", min_width=70, visible=have_test, elem_id="others")
-            self.file = gr.UploadButton("Your picture…", size="sm", min_width=90, elem_id="file")
+            self.others = gr.Button("Others", size="sm", min_width=60, visible=have_test, elem_id="others")
+            self.file = gr.UploadButton("Yours…", size="sm", min_width=60, elem_id="file")
         self.gallery = gr.Gallery(
             visible=have_test,
             show_label=False,
@@ -115,11 +115,15 @@ class Page:
                 (_PREDICTED, -1),
                 *((f"{number} {name}", number) for number, name in enumerate(self.run.classes)),
             ]
-            self.label = gr.Dropdown(classes, value=-1, label="Class to explain", elem_id="class")
+            self.label = gr.Dropdown(classes, value=-1, label="Class to explain", min_width=150, elem_id="class")
             depth, heads = (self.vit.depth, self.vit.num_heads) if self.vit else (1, 1)
             visible = self.vit is not None
-            self.layer = gr.Slider(1, depth, value=depth, step=1, label="Layer", visible=visible, elem_id="layer")
-            self.head = gr.Slider(0, heads, value=0, step=1, label="Head (0: all)", visible=visible, elem_id="head")
+            self.layer = gr.Slider(
+                1, depth, value=depth, step=1, label="Layer", info="of attention", visible=visible, elem_id="layer"
+            )
+            self.head = gr.Slider(
+                0, heads, value=0, step=1, label="Head", info="0: mean of all", visible=visible, elem_id="head"
+            )
             self.overlay = gr.Checkbox(True, label="Maps over the picture", elem_id="overlay")
 
     def _build_tabs(self) -> None:

@@ -31,8 +31,11 @@ _STYLE = """
 #gallery .grid-wrap { min-height: 0; max-height: none; overflow: visible; padding: 4px; }
 #gallery .grid-container { grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 4px; }
 #gallery img, #editor canvas { image-rendering: pixelated; }
+#gallery .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
 #gallery .grid-container > * { aspect-ratio: 1; height: auto; }
-#which { align-items: center; }
+#which { align-items: center; flex-wrap: nowrap; }
+#which .wrap { flex-wrap: nowrap; gap: 4px; }
+#which label { padding: 4px 8px; }
 #editor { overflow: hidden; }
 """
 
