@@ -1,0 +1,71 @@
+"""What README and the experiments say of results is what the records of runs say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import composed
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results", ROOT / ".readme" / "results.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_and_experiments_say_what_the_records_say(results: ModuleType) -> None:
+    for path, text in results.written().items():
+        assert path.read_text() == text, f"run python .readme/results.py: {path.name} differs"
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_an_experiment_opens_with_its_command_and_composes(file: Path) -> None:
+    head = file.read_text().partition("defaults:")[0]
+    assert f"#   python train.py experiment={file.stem}" in head
+    assert re.search(r"^# Reached: ", head, re.MULTILINE)
+    assert composed(f"experiment={file.stem}").trainer.max_epochs > 1
+
+
+def test_a_record_without_its_machines_name(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RECORDS", tmp_path / "records")
+    record = {
+        "status": "completed",
+        "overrides": ["experiment=gtsrb_clahe", "seed=3"],
+        "seed": 3,
+        "epochs": 80,
+        "model": {"name": "vit_gtsrb"},
+        "data": {"name": "gtsrb"},
+        "timing": {"fit_s": 600.0},
+        "environment": {"git_dirty": False, "hostname": "secret", "device": "a machine"},
+    }
+    for seed, share in ((3, 0.98), (4, 0.99)):
+        run = tmp_path / str(seed)
+        run.mkdir()
+        record |= {"seed": seed, "metrics": {"test": {"accuracy": share}}}
+        (run / "result.json").write_text(json.dumps(record))
+        assert "secret" not in results.add(run).read_text()
+    said = results.reached("gtsrb_clahe")
+    assert said == "# Reached: vit_gtsrb on GTSRB 98.50 ± 0.71 % (2 seeds) (80 epochs, 10 min, a machine).\n"
+    for wrong, why in (
+        ({"status": "failed"}, "no completed run"),
+        ({"overrides": ["data=gtsrb"]}, "of an experiment"),
+        ({"overrides": ["experiment=x", "data.root=/home"]}, "places of one machine"),
+        ({"environment": {"git_dirty": True}}, "in no commit"),
+    ):
+        (run / "result.json").write_text(json.dumps(record | wrong))
+        with pytest.raises(ValueError, match=why):
+            results.add(run)
