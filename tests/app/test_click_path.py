@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,10 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def server(vit_run: Path, cnn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str, Path]]:
+@contextmanager
+def serving(run: Path, temporary: Path) -> Iterator[tuple[Any, str, Path]]:
     """The process, its address, and the folder in which it keeps what it is sent."""
-    temporary = tmp_path_factory.mktemp("tmp")
-    command = [sys.executable, "-m", "vitexp.app", f"run={vit_run}", f"port={free_port()}"]
+    command = [sys.executable, "-m", "vitexp.app", f"run={run}", f"port={free_port()}"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         line = ""
@@ -51,6 +51,13 @@ def server(vit_run: Path, cnn_run: Path, tmp_path_factory: pytest.TempPathFactor
             assert line, "the server ended before it began"
         yield process, line.split()[0], temporary
         process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(vit_run: Path, cnn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str, Path]]:
+    """Of a ViT; there is another run beside it."""
+    with serving(vit_run, tmp_path_factory.mktemp("tmp")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +229,15 @@ def test_visitors_do_not_mix(page: Page, browser: Browser, server: tuple[Any, st
         other.wait_for_timeout(1500)
         assert about(other).inner_text() == words
         other.context.close()
+
+
+def test_a_convolutional_net_has_a_page(cnn_run: Path, browser: Browser, tmp_path: Path) -> None:
+    with serving(cnn_run, tmp_path) as (_, address, _):
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector("#figure-explanations img", timeout=PATIENCE)
+        assert not page.locator("#layer").is_visible() and not page.get_by_role("tab", name="Attention").count()
+        page.close()
 
 
 def test_only_this_machine_is_served(server: tuple[Any, str, Path]) -> None:

@@ -75,11 +75,11 @@ class Page:
                 value="all",
                 show_label=False,
                 container=False,
-                min_width=180,
+                min_width=170,
                 visible=have_test,
             )
             self.others = gr.Button("Others", size="sm", min_width=60, visible=have_test, elem_id="others")
-            self.file = gr.UploadButton("Yours…", size="sm", min_width=60, elem_id="file")
+            self.file = gr.UploadButton("Your picture…", size="sm", min_width=104, elem_id="file")
         self.gallery = gr.Gallery(
             visible=have_test,
             show_label=False,
@@ -116,13 +116,27 @@ class Page:
                 *((f"{number} {name}", number) for number, name in enumerate(self.run.classes)),
             ]
             self.label = gr.Dropdown(classes, value=-1, label="Class to explain", min_width=150, elem_id="class")
-            depth, heads = (self.vit.depth, self.vit.num_heads) if self.vit else (1, 1)
-            visible = self.vit is not None
+            depth, heads = (self.vit.depth, self.vit.num_heads) if self.vit else (0, 0)
+            # a slider needs two ends, also where there is nothing to choose
             self.layer = gr.Slider(
-                1, depth, value=depth, step=1, label="Layer", info="of attention", visible=visible, elem_id="layer"
+                1,
+                max(depth, 2),
+                value=depth or 1,
+                step=1,
+                label="Layer",
+                info="of attention",
+                visible=depth > 1,
+                elem_id="layer",
             )
             self.head = gr.Slider(
-                0, heads, value=0, step=1, label="Head", info="0: mean of all", visible=visible, elem_id="head"
+                0,
+                max(heads, 1),
+                value=0,
+                step=1,
+                label="Head",
+                info="0: mean of all",
+                visible=heads > 1,
+                elem_id="head",
             )
             self.overlay = gr.Checkbox(True, label="Maps over the picture", elem_id="overlay")
 
