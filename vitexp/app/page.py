@@ -1,4 +1,4 @@
-"""The page: what stands where, and what happens on a click."""
+"""What happens on a click."""
 
 from __future__ import annotations
 
@@ -13,155 +13,31 @@ import gradio as gr
 import numpy as np
 from matplotlib.figure import Figure
 
+from vitexp.app.layout import SIDE, THUMBNAILS, Layout
 from vitexp.app.picture import Picture, enlarged, read_strokes
 from vitexp.app.views import Choice, Views
 from vitexp.errors import UserError
 
-_SIDE = 320  # pixels of the picture that is drawn on, or more
-_THUMBNAIL = 96
-_THUMBNAILS = 12
-_CHOICES = 5  # classes in the prediction
-_PREDICTED = "the predicted one"
-_COVERS: list[str | tuple[str, float]] = ["#808080", "#000000", "#ffffff", "#d03020", "#2050c0", "#e0c020"]
+_THUMBNAIL = 96  # pixels a side, or more
 
 Updates = Any  # new values by component in a dict, or gr.skip() for none
 
 
-class Page:
-    """Builds the page of `views`. `folder`: where figures are written, for the server to send and to delete.
+class Page(Layout):
+    """Answers what a visitor does. `folder`: where figures are written, for the server to send and to delete.
 
     All that belongs to one visitor is in the components and in gr.State, which Gradio keeps apart by session.
     """
 
     def __init__(self, views: Views, *, folder: Path) -> None:
-        self.views, self.run, self.folder = views, views.run, folder
-        self.vit = views.explainer.vit
+        super().__init__(views)
+        self.folder = folder
 
     def build(self) -> gr.Blocks:
-        blocks: gr.Blocks
-        with gr.Blocks(title=f"vitexp: {self._name()}", fill_width=True, delete_cache=(600, 3600)) as blocks:
-            gr.Markdown(self._heading())
-            self.picture, self.rows = gr.State(None), gr.State([])
-            self.tab = gr.State(self.views.views[0].name)
-            with gr.Row():
-                with gr.Column(scale=2, min_width=340):
-                    self._build_choice_of_pictures()
-                with gr.Column(scale=5, min_width=480):
-                    self._build_controls()
-                    self._build_tabs()
+        blocks = super().build()
+        with blocks:
             self._connect(blocks)
         return blocks
-
-    # what stands where
-
-    def _name(self) -> str:
-        return f"{self.run.result.get('name') or self.run.folder.parent.name}"
-
-    def _heading(self) -> str:
-        result = self.run.result
-        trained = [(result.get(part) or {}).get("name") for part in ("model", "data")]
-        parts = [f"{trained[0]} on {trained[1]}" if all(trained) else f"{len(self.run.classes)} classes"]
-        if parameters := (result.get("model") or {}).get("parameters"):
-            parts.append(f"{parameters:,} parameters")
-        if accuracy := ((result.get("metrics") or {}).get("test") or {}).get("accuracy"):
-            parts.append(f"test accuracy {accuracy:.2%}")
-        return f"## {self._name()}\n{' · '.join([*parts, f'run {self.run.folder.name}'])}"
-
-    def _build_choice_of_pictures(self) -> None:
-        have_test = len(self.views.test_rows["all"]) > 0
-        with gr.Row(elem_id="which", equal_height=True):
-            self.which = gr.Radio(
-                [("all", "all"), ("mistakes", "mistakes")],
-                value="all",
-                show_label=False,
-                container=False,
-                min_width=170,
-                visible=have_test,
-            )
-            self.others = gr.Button("Others", size="sm", min_width=60, visible=have_test, elem_id="others")
-            self.file = gr.UploadButton("Your picture…", size="sm", min_width=104, elem_id="file")
-        self.gallery = gr.Gallery(
-            visible=have_test,
-            show_label=False,
-            columns=_THUMBNAILS // 2,
-            object_fit="contain",
-            height="auto",
-            allow_preview=False,
-            format="png",
-            buttons=[],
-            elem_id="gallery",
-        )
-        self.about = gr.Markdown("", elem_id="about")
-        self.editor = gr.ImageEditor(
-            show_label=False,
-            type="numpy",
-            format="png",
-            sources=(),
-            transforms=(),
-            layers=False,
-            canvas_size=(_SIDE, _SIDE),
-            height=_SIDE + 60,
-            brush=gr.Brush(default_size=_SIDE // 8, colors=_COVERS, default_color=_COVERS[0], color_mode="fixed"),
-            elem_id="editor",
-            buttons=[],
-        )
-        self.prediction = gr.Label(
-            label="Prediction", num_top_classes=_CHOICES, show_heading=False, elem_id="prediction"
-        )
-
-    def _build_controls(self) -> None:
-        with gr.Row(equal_height=True):
-            classes = [
-                (_PREDICTED, -1),
-                *((f"{number} {name}", number) for number, name in enumerate(self.run.classes)),
-            ]
-            self.label = gr.Dropdown(classes, value=-1, label="Class to explain", min_width=150, elem_id="class")
-            depth, heads = (self.vit.depth, self.vit.num_heads) if self.vit else (0, 0)
-            # a slider needs two ends, also where there is nothing to choose
-            self.layer = gr.Slider(
-                1,
-                max(depth, 2),
-                value=depth or 1,
-                step=1,
-                label="Layer",
-                info="of attention",
-                visible=depth > 1,
-                elem_id="layer",
-            )
-            self.head = gr.Slider(
-                0,
-                max(heads, 1),
-                value=0,
-                step=1,
-                label="Head",
-                info="0: mean of all",
-                visible=heads > 1,
-                elem_id="head",
-            )
-            self.overlay = gr.Checkbox(True, label="Maps over the picture", elem_id="overlay")
-
-    def _build_tabs(self) -> None:
-        self.tabs: dict[str, gr.Tab] = {}
-        self.shown: dict[tuple[str, str], gr.Image] = {}
-        with gr.Tabs(overflow_behavior="wrap"):
-            for view in self.views.views:
-                with gr.Tab(view.name) as self.tabs[view.name]:
-                    gr.Markdown(view.words)
-                    if view.name == "Two runs":
-                        self._build_other()
-                    for name in view.figures:
-                        self.shown[view.name, name] = _figure(name)
-                    if view.name == "Two runs":
-                        self.compare = gr.Button("Confusions of both, over all test images (takes a while)", size="sm")
-                        self.confusions = _figure("confusions")
-
-    def _build_other(self) -> None:
-        runs = [(f"{folder.parent.name} / {folder.name}", str(folder)) for folder in self.views.others()]
-        self.other = gr.Dropdown(
-            [("none", ""), *runs], value="", label="Other run", elem_id="other", interactive=bool(runs)
-        )
-
-    # what happens on a click
 
     def _connect(self, blocks: gr.Blocks) -> None:
         controls = [self.tab, self.label, self.layer, self.head, self.overlay, self.other]
@@ -201,7 +77,7 @@ class Page:
 
     def _thumbnails(self, which: str) -> tuple[Any, list[int]]:
         rows = self.views.test_rows[which]
-        chosen = np.random.default_rng(secrets.randbits(32)).permutation(rows)[:_THUMBNAILS]
+        chosen = np.random.default_rng(secrets.randbits(32)).permutation(rows)[:THUMBNAILS]
         if not len(chosen):
             return [], []
         images = self.run.data.test.images(chosen)
@@ -226,7 +102,7 @@ class Page:
     def _look_at(self, picture: Picture, *controls: Any) -> Updates:
         """At another picture than before."""
         with _sentence():
-            image = enlarged(picture.bare(self.run), side=_SIDE)
+            image = enlarged(picture.bare(self.run), side=SIDE)
             return {self.editor: image, **self._answer(picture, *controls)}
         return gr.skip()
 
@@ -291,22 +167,6 @@ class Page:
         path.parent.mkdir()
         figure.savefig(path, format="png")
         return gr.update(value=str(path), visible=True)
-
-
-def _figure(name: str) -> gr.Image:
-    """An empty place for a figure, with buttons to save it and to see it large."""
-    return gr.Image(
-        show_label=False,
-        container=False,
-        interactive=False,
-        type="filepath",
-        format="png",
-        buttons=["download", "fullscreen"],
-        visible=False,
-        elem_id=f"figure-{name}",
-        elem_classes="figure",
-        alt_text=name.replace("_", " "),
-    )
 
 
 def _sentence_case(words: str) -> str:

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vitexp.app.layout import STYLE
 from vitexp.app.page import Page
 from vitexp.app.views import Views
 from vitexp.errors import ConfigError
@@ -26,18 +27,6 @@ _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'self'; frame-ancestors 'self'"
 )
-_STYLE = """
-.figure img { width: 100%; max-width: 1080px; height: auto; object-fit: contain; object-position: left top; }
-#gallery .grid-wrap { min-height: 0; max-height: none; overflow: visible; padding: 4px; }
-#gallery .grid-container { grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 4px; }
-#gallery img, #editor canvas { image-rendering: pixelated; }
-#gallery .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
-#gallery .grid-container > * { aspect-ratio: 1; height: auto; }
-#which { align-items: center; flex-wrap: nowrap; }
-#which .wrap { flex-wrap: nowrap; gap: 4px; }
-#which label { padding: 4px 8px; }
-#editor { overflow: hidden; }
-"""
 
 
 def serve(run: Path, *, folder: Path, port: int | None) -> None:
@@ -72,7 +61,7 @@ def _launch(blocks: gr.Blocks, port: int | None) -> tuple[Any, str, str]:
             footer_links=[],
             enable_monitoring=False,
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css=_STYLE,
+            css=STYLE,
             app_kwargs={
                 "middleware": [
                     # another host's name for this address is what a page elsewhere would come with
