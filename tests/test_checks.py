@@ -117,7 +117,7 @@ def test_seed_zero_is_a_seed() -> None:
         (["training.image_sizes=[24,24]"], "different"),
         (["training.image_sizes=[24,30]"], "does not divide 30 of training.image_sizes"),
         (["training.image_sizes=[24,32]", "model.upsample=64"], "leave one of them null"),
-        (["model.distillation_token=true"], "training.teacher="),
+        (["model=vit_tiny", "model.distillation_token=true"], "training.teacher="),
         (["model.distillation_token=true", "model.pool=gap", "training.teacher=x"], "take cls"),
         (["training.teacher=x", "training.teacher_weight=0"], "above 0"),
         (["training.image_sizes=[24,32]", "model=resnet18"], "Vision Transformers"),

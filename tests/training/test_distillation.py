@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from tests.conftest import TINY, composed, result, tiny_run
 from vitexp.errors import ConfigError
 from vitexp.evaluate.export_timm import refuse_unknown_to_timm
+from vitexp.evaluate.test_set import open_test_set
 from vitexp.explanations.explainer import Explainer
 from vitexp.finished_run import load_run
 from vitexp.models import ViT
@@ -166,7 +167,7 @@ def test_the_teacher_sees_the_very_images_of_the_student_mixed_and_normalized_as
     assert len(teacher.seen) == len(student.seen) == 3
     for mine, theirs in zip(student.seen, teacher.seen, strict=True):
         torch.testing.assert_close((mine * STD + MEAN - 0.5) / 0.1, theirs, rtol=1e-4, atol=1e-4)
-        assert not torch.equal(mine, student.seen[0]) or mine is student.seen[0]
+    assert not torch.equal(student.seen[0], student.seen[1])  # each batch is mixed otherwise
 
 
 def test_a_teacher_of_another_size_sees_them_at_its_own() -> None:
@@ -260,6 +261,8 @@ def test_the_finished_student_needs_no_teacher_and_is_explained(teacher: Path, s
     for method in explainer.methods:
         maps = explainer.maps(method, images, [0, 1, 2])
         assert np.isfinite(maps).all(), method
+    measured, test_set = open_test_set(run, ["data.test_per_class=1"])
+    assert measured.config.model.distillation_token and len(test_set.labels) == len(run.classes)
     with pytest.raises(Exception, match="timm's ViT has no distillation_token=True"):
         refuse_unknown_to_timm(run)
 
@@ -289,7 +292,7 @@ def test_what_is_no_finished_run_cannot_teach(teacher: Path, tmp_path: Path) -> 
 def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
     """A copy of the teacher that says it was trained with these."""
     shutil.copytree(teacher, folder)
-    config, said = OmegaConf.load(folder / "config.yaml"), composed(*TINY, *overrides, "data.image_size=24")
+    config, said = OmegaConf.load(folder / "config.yaml"), composed(*overrides, "data.image_size=24")
     config.seed, config.data = said.seed, OmegaConf.create(OmegaConf.to_container(said.data, resolve=True))
     OmegaConf.save(config, folder / "config.yaml")
     return folder
@@ -300,7 +303,7 @@ def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
     [
         ([], [], None),
         ([], ["seed=1"], "with seed=0 and so"),
-        ([], ["data.val_fraction=0.5"], "with data.val_fraction=0.25 and so"),
+        ([], ["data.val_fraction=0.5"], "with data.val_fraction=0.1 and so"),
         (["data.batch_size=8", "data.test_per_class=3"], [], None),
         (["data.train_per_class=5"], [], "data.source.train_per_class=5"),
         (["data.draw_seed=7", "seed=1"], [], None),  # other pictures
@@ -315,7 +318,7 @@ def test_a_teacher_may_not_have_learned_what_validates_the_student(
     teacher: Path, tmp_path: Path, its: list[str], mine: list[str], told: str | None
 ) -> None:
     copied = with_data(teacher, tmp_path / "copied", *its)
-    config = composed(*TINY, *mine, f"training.teacher={copied}")
+    config = composed(*mine, f"training.teacher={copied}")
     if told is None:
         assert load_teacher(config, going_on=None) is not None
         return
@@ -340,5 +343,5 @@ def test_a_teacher_of_images_that_were_prepared_otherwise_is_told(
     load_teacher(composed(*TINY, f"training.teacher={teacher}"), going_on=None)
     assert not caplog.records
     copied = with_data(teacher, tmp_path / "copied", "data.prepare=[]")
-    load_teacher(composed(*TINY, f"training.teacher={copied}"), going_on=None)
+    load_teacher(composed(f"training.teacher={copied}"), going_on=None)
     assert "prepared otherwise" in caplog.text
