@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def load_teacher(config: DictConfig, *, going_on: Mapping[str, Any] | None) -> T
     name = config.training.get("teacher")
     if name is None:
         return None
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # which does not mind a home of nobody
     try:
         run = load_run(folder)
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()

@@ -168,6 +168,15 @@ def test_it_compiles_as_one_graph(options: dict[str, Any]) -> None:
     torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_it_compiles_as_one_graph_with_the_logits_of_both_tokens() -> None:
+    model = build(distillation_token=True).train()
+    x = images(model)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    both = compiled(x, separate=True)
+    torch.testing.assert_close(both, model(x, separate=True))
+    torch.testing.assert_close(both.mean(dim=0), model(x))
+
+
 def test_weights_of_another_image_size_load() -> None:
     small, large = build(registers=1), build(registers=1, image_size=24)
     large.load_resized(small.state_dict())

@@ -284,9 +284,11 @@ def test_a_run_goes_on_with_its_teacher_and_with_no_other(teacher: Path, student
 
 
 def test_what_is_no_finished_run_cannot_teach(teacher: Path, tmp_path: Path) -> None:
-    config = composed(*TINY, f"training.teacher={tmp_path}")
-    with pytest.raises(ConfigError, match=r"^training\.teacher=.* is no finished run"):
-        load_teacher(config, going_on=None)
+    for typed in (tmp_path, "~nobody/run", "x" * 1000):
+        config = composed(*TINY)
+        config.training.teacher = str(typed)
+        with pytest.raises(ConfigError, match=r"^training\.teacher="):
+            load_teacher(config, going_on=None)
 
 
 def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
