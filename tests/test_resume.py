@@ -166,6 +166,7 @@ CASES = {
     "patience": ["training.patience=1", "optim.lr=1e-9", "schedule.min_lr=0", "trainer.max_epochs=8"],
     "max_steps": ["trainer.max_steps=20"],
     "validation within the epoch": ["trainer.val_check_interval=0.25"],
+    "teacher": ["training.distillation=soft", "model.distillation_token=true", "model.pool=cls"],
     "sgd": ["optim=sgd", "schedule=cosine_restarts"],
     "sizes": ["training.image_sizes=[16,32]"],
     "muon": ["optim=muon"],
@@ -176,14 +177,13 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_every_kind_of_run_goes_on(server: Server, tmp_path: Path, case: str) -> None:
-    undisturbed = whole(server, tmp_path, *CASES[case])
+def test_every_kind_of_run_goes_on(server: Server, undisturbed: Run, tmp_path: Path, case: str) -> None:
+    overrides = [*CASES[case], *([f"training.teacher={undisturbed.folder}"] if case == "teacher" else [])]
+    expected = whole(server, tmp_path, *overrides)
     numbers: list[int] = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
-    codes = stopped_and_resumed(
-        server, tmp_path, "again", numbers, random.Random(case), undisturbed.seconds, *CASES[case]
-    )
+    codes = stopped_and_resumed(server, tmp_path, "again", numbers, random.Random(case), expected.seconds, *overrides)
     assert codes[-1] == 0, (tmp_path / "again.log").read_text()[-2000:]
-    assert same(undisturbed, left_by(tmp_path / "again"))
+    assert same(expected, left_by(tmp_path / "again"))
 
 
 @pytest.mark.slow

@@ -25,7 +25,9 @@ from vitexp.data.source import Source
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.hardware import resolve_precision
+from vitexp.trained_net import TrainedNet
 from vitexp.training.checkpoint_io import CheckedCheckpointIO
+from vitexp.training.distillation import Distillation
 from vitexp.training.mixing import Mixing
 from vitexp.training.module import Classifier
 from vitexp.training.parameter_groups import parameter_groups
@@ -168,9 +170,15 @@ def _try_optimizer(optimizer: Callable[..., Any], net: nn.Module, layer_decay: f
 
 
 def build_module(
-    config: DictConfig, datamodule: ImageDataModule, augment: nn.Module, weights: StartingWeights | None = None
+    config: DictConfig,
+    datamodule: ImageDataModule,
+    augment: nn.Module,
+    weights: StartingWeights | None = None,
+    teacher: TrainedNet | None = None,
 ) -> Classifier:
-    """The training step around the net of config.model, which starts from `weights`. `datamodule` is set up.
+    """The training step around the net of config.model, which starts from `weights` and learns from `teacher` as well.
+
+    `datamodule` is set up; the teacher knows the same classes.
 
     Raises ConfigError where batches are asked for that the data does not have.
     """
@@ -199,6 +207,14 @@ def build_module(
         std=datamodule.std,
         image_sizes=training.get("image_sizes"),
         layer_decay=training.layer_decay,
+        distillation=None
+        if teacher is None
+        else Distillation(
+            teacher=teacher,
+            kind=training.distillation,
+            weight=training.teacher_weight,
+            temperature=training.temperature,
+        ),
     )
 
 

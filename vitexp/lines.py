@@ -13,6 +13,7 @@ from vitexp.callbacks.last_checkpoint import Position
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.hardware import resolve_compile
 from vitexp.records import RunRecord, typed
+from vitexp.training.distillation import TEACHER_WEIGHTS
 
 
 def opening_lines(
@@ -51,6 +52,8 @@ def opening_lines(
     }
     if told := model.get("weights"):
         lines["weights"] = _told_of_weights(told)
+    if told := model.get("teacher"):
+        lines["teacher"] = _told_of_teacher(told, config)
     if going_on is not None:
         is_trained = going_on["epochs"] == trainer.max_epochs
         lines["goes on"] = f"after step {going_on['steps']:,}, " + (
@@ -99,6 +102,15 @@ def _told_of_weights(told: dict[str, Any]) -> str:
         f"not taken: {', '.join(told['unused'])}" if told["unused"] else "",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _told_of_teacher(told: dict[str, Any], config: DictConfig) -> str:
+    training = config.training
+    weight = TEACHER_WEIGHTS[training.distillation] if training.teacher_weight is None else training.teacher_weight
+    return (
+        f"{told['model']} of {told['from']}, {told['test_accuracy']:.2%} on its test images, "
+        f"{told['flops_per_image'] / 1e6:,.1f} MFLOPs an image; {training.distillation}, {weight:g} of the loss"
+    )
 
 
 def _steps_an_epoch(trainer: Trainer, datamodule: ImageDataModule) -> int:

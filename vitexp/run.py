@@ -25,13 +25,7 @@ from vitexp.callbacks.last_checkpoint import LastCheckpoint, Position, begin_at,
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.disk import tolerating
-from vitexp.hardware import (
-    choose_device,
-    describe_device,
-    flops_per_image,
-    keep_freed_memory,
-    resolve_compile,
-)
+from vitexp.hardware import choose_device, describe_device, flops_per_image, keep_freed_memory, resolve_compile
 from vitexp.lines import closing_line, closing_table, opening_lines
 from vitexp.lock import hold
 from vitexp.loggers import BackgroundWandbLogger
@@ -43,6 +37,7 @@ from vitexp.records import RunRecord, metrics_of, typed
 from vitexp.rendezvous import meet_on_loopback
 from vitexp.resume import is_finished, run_to_resume
 from vitexp.signals import Interrupted, StopSignals, die_with_parent
+from vitexp.teacher import load_teacher
 from vitexp.training.checkpoint_io import DamagedCheckpoint, read_checkpoint
 from vitexp.training.module import Classifier
 from vitexp.training.out_of_memory import explained_out_of_memory
@@ -133,15 +128,18 @@ class _Run:
             trainer = self._trainer(device)
             self.store = meet_on_loopback(trainer)
             self.weights = starting_weights(config, going_on=self.record.result if going_on else None)
+            self.teacher = load_teacher(config, going_on=self.record.result if going_on else None)
             try_out(config, self.weights)
             datamodule, augment = build_datamodule(config, self.weights)
+            if self.teacher is not None:
+                self.teacher.refuse_other_classes(datamodule.source.classes)
             for logger in wandb:
                 logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
             datamodule.setup()
             if going_on is not None:
                 begin_at(going_on[1], datamodule)
             seed_everything(config.seed, workers=True, verbose=False)
-            module = build_module(config, datamodule, augment, self.weights)
+            module = build_module(config, datamodule, augment, self.weights, self.teacher)
             self._describe(trainer, module, datamodule, device, going_on and going_on[1])
             if resolve_compile(config.trainer.compile, device):
                 shares = trainer.world_size * trainer.accumulate_grad_batches
@@ -223,6 +221,8 @@ class _Run:
         }
         if self.weights is not None:
             model["weights"] = self.weights.told
+        if self.teacher is not None:
+            model["teacher"] = self.teacher.told
         devices = trainer.num_devices * trainer.num_nodes
         environment = {"device": describe_device(device), "device_count": devices}
         self.record.update(data=data, model=model, environment={**self.record.result["environment"], **environment})

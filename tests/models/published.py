@@ -13,6 +13,14 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 SIZES: dict[str, Any] = {"image_size": 32, "patch_size": 8, "dim": 24, "depth": 2, "num_heads": 3}
 CLASSES = 5
+TIMMS_SIZES: dict[str, Any] = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 3,
+    "num_classes": CLASSES,
+}
 # The same as a user types it.
 SMALL = ("model=vit_tiny", "model.dim=24", "model.depth=2", "model.num_heads=3", "model.patch_size=8")
 
@@ -27,11 +35,7 @@ def disturbed(net: nn.Module) -> nn.Module:
 
 
 def of_timm(**options: Any) -> nn.Module:
-    return disturbed(
-        timm_vit.VisionTransformer(
-            img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=CLASSES, **options
-        )
-    )
+    return disturbed(timm_vit.VisionTransformer(**TIMMS_SIZES, **options))
 
 
 def of_torchvision(**options: Any) -> nn.Module:

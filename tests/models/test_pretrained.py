@@ -15,7 +15,9 @@ from vitexp.models.pretrained import Loaded, Misfit, load_pretrained
 
 pytest.importorskip("timm")
 
-from tests.models.published import CLASSES, SIZES, as_google, of_timm, of_torchvision
+import timm.models.deit as timm_deit
+
+from tests.models.published import CLASSES, SIZES, TIMMS_SIZES, as_google, disturbed, of_timm, of_torchvision
 
 
 def ours(**options: Any) -> ViT:
@@ -138,6 +140,30 @@ def test_a_class_token_that_the_weights_have_not_stays_new() -> None:
     assert torch.equal(net.pos_embed[:, 0], before)
 
 
+def test_distillation_tokens_come_with_the_weights_or_stay_new_or_unused() -> None:
+    distilled = disturbed(timm_deit.VisionTransformerDistilled(**TIMMS_SIZES))
+    net = ours(distillation_token=True)
+    loaded = load(net, distilled.state_dict())
+    assert (loaded.new, loaded.unused, loaded.taken) == ([], [], loaded.of)
+    assert_same(net, distilled)
+    loaded = load(ours(distillation_token=True, image_size=16), distilled.state_dict(), keep_head=False)
+    assert (loaded.new, loaded.grids) == (["head", "head_dist"], (4, 2))
+
+    plain = ours()
+    assert load(plain, distilled.state_dict()).unused == ["dist_token", "head_dist"]
+    assert plain.pos_embed is not None
+    theirs = distilled.state_dict()["pos_embed"]
+    assert torch.equal(plain.pos_embed, theirs[:, [0, *range(2, 18)]])
+
+    net = ours(distillation_token=True)
+    assert net.pos_embed is not None
+    before = net.pos_embed[:, 1].clone()
+    loaded = load(net, of_timm().state_dict())
+    assert (loaded.new, loaded.unused) == (["dist_token", "head_dist"], [])
+    assert torch.equal(net.pos_embed[:, 1], before)
+    assert torch.equal(net.pos_embed[:, [0, *range(2, 18)]], of_timm().state_dict()["pos_embed"])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -165,8 +191,8 @@ def test_another_model_is_refused_with_what_would_fit(options: dict[str, Any], s
 
 def test_what_has_no_place_or_is_lacking_is_refused() -> None:
     state = dict(of_timm().state_dict())
-    with pytest.raises(Misfit, match=r"it holds dist_token, for which this model has no place"):
-        load(ours(), {**state, "dist_token": torch.zeros(1, 1, 24)})
+    with pytest.raises(Misfit, match=r"it holds fc_extra, for which this model has no place"):
+        load(ours(), {**state, "fc_extra": torch.zeros(1, 1, 24)})
     del state["blocks.1.mlp.fc2.bias"]
     with pytest.raises(Misfit, match=r"it lacks blocks\.1\.mlp\.fc2\.bias"):
         load(ours(), state)

@@ -12,6 +12,8 @@ from vitexp.models import ViT
 
 SMALL: dict[str, Any] = {"image_size": 16, "num_classes": 5, "patch_size": 4, "dim": 24, "depth": 2, "num_heads": 3}
 
+TOKEN: dict[str, Any] = {"distillation_token": True}
+
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"in_channels": 1},
@@ -34,6 +36,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"mlp_conv": True, "pool": "gap", "stem": "conv"},
     {"mlp_conv": True, "pool": "seqpool", "registers": 1},
     {"head": "mlp"},
+    TOKEN,
+    {"distillation_token": True, "registers": 2, "head": "mlp", "mlp_conv": True, "gradient_checkpointing": True},
     {"init": "mimetic"},
     {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.1},
     {"gradient_checkpointing": True},
@@ -86,6 +90,7 @@ def test_logits_have_gradients_with_respect_to_the_attention() -> None:
 def test_prefix_tokens_count_the_class_token_and_the_registers() -> None:
     assert (build().prefix_tokens, build().has_cls, build().grid_size) == (1, True, 4)
     assert (build(registers=2).prefix_tokens, build(pool="gap", registers=2).prefix_tokens) == (3, 2)
+    assert build(registers=2, distillation_token=True).prefix_tokens == 4
     assert (build(pool="gap").prefix_tokens, build(pool="gap").has_cls) == (0, False)
 
 
@@ -116,7 +121,9 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert not torch.equal(ViT(**SMALL).head.weight, build().head.weight)
 
 
-@pytest.mark.parametrize("options", [{}, {"registers": 2, "qk_norm": True}, {"lsa": True}, {"mlp_conv": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"registers": 2, "qk_norm": True}, {"lsa": True}, {"mlp_conv": True}, TOKEN], ids=str
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_last_block_may_compute_the_class_token_alone(options: dict[str, Any], dtype: torch.dtype) -> None:
     model = build(**options).to(dtype)
@@ -161,6 +168,15 @@ def test_it_compiles_as_one_graph(options: dict[str, Any]) -> None:
     torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_it_compiles_as_one_graph_with_the_logits_of_both_tokens() -> None:
+    model = build(distillation_token=True).train()
+    x = images(model)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    both = compiled(x, separate=True)
+    torch.testing.assert_close(both, model(x, separate=True))
+    torch.testing.assert_close(both.mean(dim=0), model(x))
+
+
 def test_weights_of_another_image_size_load() -> None:
     small, large = build(registers=1), build(registers=1, image_size=24)
     large.load_resized(small.state_dict())
@@ -198,6 +214,10 @@ def test_weights_that_differ_otherwise_do_not_load() -> None:
         ({"position_embedding": "rope"}, "position_embedding='rope' is unknown; use one of learned, sincos, none."),
         ({"head": "zero"}, "head='zero' is unknown; use one of linear, mlp."),
         ({"init": "jax"}, "init='jax' is unknown; use one of default, mimetic."),
+        (
+            {"distillation_token": True, "pool": "gap"},
+            "distillation_token stands beside a class token, which pool='gap' has not; use 'cls'.",
+        ),
         ({"depth": 0}, "depth=0 is not a positive number; use a larger one."),
         ({"mlp_ratio": -1.0}, "mlp_ratio=-1.0 is not a positive number; use a larger one."),
         ({"num_classes": 0}, "num_classes=0 is not a positive number; use a larger one."),
@@ -228,6 +248,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(options: dict[str, Any], mess
     [
         {},
         {"registers": 2, "stem": "shifted"},
+        {"registers": 1, "distillation_token": True},
         {"pool": "gap", "stem": "conv", "mlp_conv": True},
         {"position_embedding": "none"},
     ],

@@ -158,6 +158,16 @@ _RULES = (
         "this model has no batch norm",
     ),
     _Rule(
+        "training.distillation training.teacher_weight training.temperature",
+        lambda config: config["training"].get("teacher") is None,
+        "there is no training.teacher to learn from",
+    ),
+    _Rule(
+        "training.temperature",
+        lambda config: config["training"].get("distillation", "hard") == "hard",
+        "training.distillation=hard looks at the teacher's choice alone",
+    ),
+    _Rule(
         "training.layer_decay",
         lambda config: config["model"]["_target_"] in _WITHOUT_BLOCKS,
         "this model has no blocks",

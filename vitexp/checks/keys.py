@@ -144,7 +144,13 @@ TRAINING: Keys = {
     "layer_decay": number(0, 1, above=True),
     "ema_decay": RATE,
     "patience": NULL | integer(1, EPOCHS),
-    **optional(image_sizes=NULL | _SIZES),
+    **optional(
+        image_sizes=NULL | _SIZES,
+        teacher=NULL | text("the folder of a finished run", pattern=_PATH),
+        distillation=one_of("hard", "soft"),
+        teacher_weight=NULL | number(0, 1, above=True),
+        temperature=number(0, 1000, above=True),
+    ),
 }
 
 CHECKPOINT: Keys = {

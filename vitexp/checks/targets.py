@@ -46,6 +46,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             init=one_of("default", "mimetic"),
             gradient_checkpointing=FLAG,
             upsample=NULL | _SIDE,
+            distillation_token=FLAG,
         ),
         "vitexp.models.SimpleCNN": optional(dropout=RATE),
         "vitexp.models.resnet18": {},

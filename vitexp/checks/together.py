@@ -21,6 +21,7 @@ def complaints(config: dict[str, Any]) -> Iterator[str]:
     model, data = config["model"], config["data"]
     if model["_target_"] == "vitexp.models.ViT":
         yield from _vit(model, data["image_size"])
+        yield from _distillation_token(model, config["training"])
     yield from _sizes(config["training"].get("image_sizes") or [], model)
     yield from _augment(config["augment"], data)
     yield from _optimizer(config)
@@ -70,6 +71,15 @@ def _vit(model: dict[str, Any], image_size: int) -> Iterator[str]:
         yield f"the model would have {parameters:.0e} parameters; take a smaller model.dim, depth or mlp_ratio."
     if model.get("lsa") and tokens + model.get("registers", 0) + (model.get("pool", "cls") == "cls") < 2:
         yield "model.lsa=true lets no token see itself, and there is one only; take a smaller model.patch_size."
+
+
+def _distillation_token(model: dict[str, Any], training: dict[str, Any]) -> Iterator[str]:
+    if not model.get("distillation_token"):
+        return
+    if (pool := model.get("pool", "cls")) != "cls":
+        yield f"model.distillation_token=true stands beside a class token, and model.pool={pool} has none; take cls."
+    if training.get("teacher") is None and model.get("weights") is None:
+        yield "model.distillation_token=true learns from a teacher; say training.teacher=<folder of a finished run>."
 
 
 def _sizes(sizes: list[int], model: dict[str, Any]) -> Iterator[str]:

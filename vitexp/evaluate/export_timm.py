@@ -52,6 +52,7 @@ def refuse_unknown_to_timm(run: FinishedRun) -> ViT:
         "head": ("linear",),
         "upsample": (None,),
         "mlp_conv": (False,),
+        "distillation_token": (False,),
     }.items():
         if (value := run.config.model.get(key, plain[0])) not in plain:
             raise UserError(

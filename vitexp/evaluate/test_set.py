@@ -108,6 +108,7 @@ def _data_config(run: FinishedRun, typed: Sequence[str]) -> DictConfig:
         raise ConfigError(f"data.image_size={data.image_size}, but the net takes images of {run.image_size} pixels.")
     OmegaConf.set_struct(full, False)
     full.data, full.model = data, run.config.model
+    full.training.teacher = run.config.training.teacher  # which the model may ask for
     check(full)
     config = run.config.copy()
     config.data = OmegaConf.create(OmegaConf.to_container(full.data, resolve=True))

@@ -22,5 +22,13 @@ def check_option(name: str, value: str, options: Any) -> None:
         raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(get_args(options))}.")
 
 
-def divisors(number: int) -> str:
-    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
+def check_divides(name: str, value: int, of: str, whole: int) -> None:
+    if whole % value:
+        fitting = ", ".join(str(divisor) for divisor in range(1, whole + 1) if whole % divisor == 0)
+        raise ValueError(f"{name}={value} does not divide {of}={whole}; use one of {fitting}.")
+
+
+def check_grid(*, image_size: int, upsample: int | None, patch_size: int) -> None:
+    if upsample is not None and upsample < image_size:
+        raise ValueError(f"upsample={upsample} is below image_size={image_size}; use a larger one, or none.")
+    check_divides("patch_size", patch_size, "image_size" if upsample is None else "upsample", upsample or image_size)

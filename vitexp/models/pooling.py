@@ -1,8 +1,12 @@
-"""Pooling of tokens (B, T, dim) to one vector an image (B, dim)."""
+"""From tokens (B, T, dim) to one vector an image (B, dim), and from it to logits."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
+
+Head = Literal["linear", "mlp"]
 
 
 class SequencePool(nn.Module):
@@ -18,3 +22,9 @@ class SequencePool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return (self.weights(tokens).unsqueeze(1) @ tokens).squeeze(1)  # (B, 1, T) @ (B, T, dim)
+
+
+def classifier(head: Head, *, dim: int, num_classes: int) -> nn.Module:
+    """(B, dim) -> logits (B, num_classes): a linear layer, for "mlp" behind a hidden one with tanh."""
+    last = nn.Linear(dim, num_classes)
+    return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), last) if head == "mlp" else last

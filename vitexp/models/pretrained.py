@@ -16,7 +16,8 @@ from vitexp.models.position import interpolate_position_embedding
 from vitexp.models.vit import ViT
 
 # What a model may have otherwise, or anew: how the tokens are read out, and to which classes.
-_READ_OUT = ("cls_token", "seq_pool", "head")
+_READ_OUT = ("cls_token", "dist_token", "seq_pool", "head", "head_dist")
+_HEADS = ("head", "head_dist")
 
 
 class Misfit(ValueError):
@@ -41,8 +42,9 @@ class Loaded:
 def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mapping[str, Any]) -> Loaded:
     """Load `tensors`, which have our names, into `net`; positions are interpolated to its grid.
 
-    The head is taken if `keep_head` says so and it has the same shape. A class token that only one of the two has stays
-    new, or unused; the last norm is taken whether the tokens go through it, or their mean.
+    The head is taken if `keep_head` says so and it has the same shape, and with it that of a distillation token. A
+    token that only one of the two has stays new, or unused; the last norm is taken whether the tokens go through it, or
+    their mean.
     known: keys of the model, such as num_heads, that the tensors do not show.
 
     Raises Misfit, and leaves the net as it was, where anything else differs.
@@ -51,9 +53,10 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
     mine = net.state_dict()
     theirs = _with_the_last_norm_of(mine, tensors)
     if not (keep_head and _shapes(mine, "head") == _shapes(theirs, "head")):
-        head, theirs = _shapes(theirs, "head"), {name: theirs[name] for name in theirs if _part(name) != "head"}
+        heads = [name for name in theirs if _part(name) in _HEADS]
+        theirs = {name: theirs[name] for name in theirs if name not in heads}
     else:
-        head = {}
+        heads = []
     lacking = [name for name in mine if name not in theirs and _part(name) not in _READ_OUT]
     left = [name for name in theirs if name not in mine and _part(name) not in _READ_OUT]
     if lacking or left:
@@ -72,7 +75,7 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
         taken=len(taken),
         of=len(mine),
         new=_parts(name for name in mine if name not in taken),
-        unused=_parts([*head, *(name for name in theirs if name not in taken)]),
+        unused=_parts([*heads, *(name for name in theirs if name not in taken)]),
         grids=grids,
     )
 
@@ -113,8 +116,9 @@ def _refuse_another_architecture(net: ViT, tensors: Tensors, known: Mapping[str,
 
 def _positions(net: ViT, theirs: Tensors) -> tuple[Tensor, tuple[int, int] | None]:
     """Their position embedding on our grid, [1, T, dim], and both grids where they differ."""
-    table, has_cls = theirs["pos_embed"], "cls_token" in theirs
-    prefix = has_cls + net.registers
+    table = theirs["pos_embed"]
+    tokens = [name for name in ("cls_token", "dist_token") if name in theirs]
+    prefix = len(tokens) + net.registers
     if not _is_square(table.shape[1] - prefix) and _is_square(table.shape[1]):
         # Only patches have a position there (timm's no_embed_class).
         table = torch.cat([table.new_zeros(1, prefix, table.shape[2]), table], dim=1)
@@ -123,8 +127,12 @@ def _positions(net: ViT, theirs: Tensors) -> tuple[Tensor, tuple[int, int] | Non
     grid = math.isqrt(table.shape[1] - prefix)
     patches = interpolate_position_embedding(table[:, prefix:], old_grid=grid, new_grid=net.grid_size, prefix_tokens=0)
     assert net.pos_embed is not None
-    of_cls = (table if has_cls else net.pos_embed.detach().cpu())[:, : int(net.has_cls)]
-    made = torch.cat([of_cls, table[:, int(has_cls) : prefix], patches], dim=1)
+    ours = net.pos_embed.detach().cpu()
+    mine = [name for name, _ in net.named_parameters() if name in ("cls_token", "dist_token")]  # in this order
+    of_tokens = [
+        table[:, [tokens.index(name)]] if name in tokens else ours[:, [place]] for place, name in enumerate(mine)
+    ]
+    made = torch.cat([*of_tokens, table[:, len(tokens) : prefix], patches], dim=1)
     return made, None if grid == net.grid_size else (grid, net.grid_size)
 
 

@@ -2,7 +2,7 @@
 
 With the plain options (stem "patch", pool "cls" or "gap", learned positions, linear head, no lsa) the names in the
 state dict and the function computed are those of timm's VisionTransformer; "gap" is its global_pool="avg" without
-class token.
+class token; with `distillation_token` they are those of its VisionTransformerDistilled.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitexp.models.argument_checks import check_option, check_positive, check_rates, divisors
+from vitexp.models.argument_checks import check_divides, check_grid, check_option, check_positive, check_rates
 from vitexp.models.attention import NORM_EPS, Attention
 from vitexp.models.block import Block
 from vitexp.models.drop_path import drop_path_rates
 from vitexp.models.initialisation import initialise_layer, initialise_mimetic
-from vitexp.models.pooling import SequencePool
+from vitexp.models.pooling import Head, SequencePool, classifier
 from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
 from vitexp.models.stems import ConvStem, PatchStem, ShiftedStem
 
 Stem = Literal["patch", "conv", "shifted"]
 Pool = Literal["cls", "gap", "seqpool"]
 PositionEmbedding = Literal["learned", "sincos", "none"]
-Head = Literal["linear", "mlp"]
 Init = Literal["default", "mimetic"]
 
 STEMS: dict[Stem, type[PatchStem] | type[ConvStem] | type[ShiftedStem]] = {
@@ -51,7 +50,8 @@ class ViT(nn.Module):
     block to its value at the last.
     Tokens: `stem` makes them (stems.py), `position_embedding` is added, `registers` learned tokens go in front
     (Darcet et al. 2024), and `pool` reads them out: the class token, the mean of the patches, or their learned
-    weighted mean (pooling.py).
+    weighted mean (pooling.py). `distillation_token` puts a second token behind the class token, with a head of its own
+    that learns from a teacher; the logits are the mean of both heads' (Touvron et al. 2021, DeiT, section 4).
     `mlp_conv` puts a depthwise convolution over the patches into each MLP (token_conv.py), but for the last block where
     the class token alone is read out: nobody would see there what it does to the patches.
     Attention: `qk_norm` and `lsa` (attention.py); `layer_scale` is the initial factor on each branch, None for none.
@@ -90,6 +90,7 @@ class ViT(nn.Module):
         init: Init = "default",
         gradient_checkpointing: bool = False,
         upsample: int | None = None,
+        distillation_token: bool = False,
     ) -> None:
         super().__init__()
         check_positive(
@@ -108,16 +109,12 @@ class ViT(nn.Module):
         check_option("position_embedding", position_embedding, PositionEmbedding)
         check_option("head", head, Head)
         check_option("init", init, Init)
+        if distillation_token and pool != "cls":
+            raise ValueError(f"distillation_token stands beside a class token, which pool={pool!r} has not; use 'cls'.")
         if registers < 0:
             raise ValueError(f"registers={registers} is negative; use 0 for none.")
-        if upsample is not None and upsample < image_size:
-            raise ValueError(f"upsample={upsample} is below image_size={image_size}; use a larger one, or none.")
-        side = upsample or image_size
-        if side % patch_size:
-            name = "image_size" if upsample is None else "upsample"
-            raise ValueError(f"patch_size={patch_size} does not divide {name}={side}; use one of {divisors(side)}.")
-        if dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; use one of {divisors(dim)}.")
+        check_grid(image_size=image_size, upsample=upsample, patch_size=patch_size)
+        check_divides("num_heads", num_heads, "dim", dim)
 
         self.image_size = image_size
         self.upsample = upsample
@@ -128,11 +125,13 @@ class ViT(nn.Module):
         self.depth = depth
         self.num_heads = num_heads
         self.pool = pool
+        self.distillation_token = distillation_token
         self.registers = registers
         self.gradient_checkpointing = gradient_checkpointing
 
         self.patch_embed = STEMS[stem](in_channels=in_channels, patch_size=patch_size, dim=dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim)) if pool == "cls" else None
+        self.dist_token = nn.Parameter(torch.empty(1, 1, dim)) if distillation_token else None
         self.reg_token = nn.Parameter(torch.empty(1, registers, dim)) if registers else None
         if position_embedding == "learned":
             self.pos_embed = nn.Parameter(torch.empty(1, self.prefix_tokens + self.grid_size**2, dim))
@@ -162,25 +161,32 @@ class ViT(nn.Module):
         self.fc_norm = nn.LayerNorm(dim, eps=NORM_EPS) if pool == "gap" else nn.Identity()
         if pool == "seqpool":
             self.seq_pool = SequencePool(dim=dim)
-        classifier = nn.Linear(dim, num_classes)
-        self.head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), classifier) if head == "mlp" else classifier
+        self.head = classifier(head, dim=dim, num_classes=num_classes)
+        self.head_dist = classifier(head, dim=dim, num_classes=num_classes) if distillation_token else None
 
         self._initialise(init)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> logits (B, num_classes)."""
-        # Of the last block only the class token is read: it alone needs a query there, and the MLP.
-        return self.forward_head(self._encode(x, read=1 if self.pool == "cls" else None))
+    def forward(self, x: Tensor, *, separate: bool = False) -> Tensor:
+        """Images (B, C, H, W) -> logits (B, num_classes).
+
+        separate: those of the class token and of the distillation token by themselves, (2, B, num_classes).
+        """
+        # Of the last block only these tokens are read: they alone need a query there, and the MLP.
+        read = 1 + int(self.distillation_token) if self.pool == "cls" else None
+        return self.forward_head(self._encode(x, read=read), separate=separate)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm: class token, registers, patches by rows.
+        """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm: class token first, patches last.
 
         With pool "gap" the norm comes after the mean, and the tokens are those of the last block.
         """
         return self._encode(x, read=None)
 
-    def forward_head(self, tokens: Tensor) -> Tensor:
-        """The tokens of `forward_features` (B, T, dim) -> logits (B, num_classes)."""
+    def forward_head(self, tokens: Tensor, *, separate: bool = False) -> Tensor:
+        """The tokens of `forward_features` (B, T, dim) -> logits (B, num_classes), or (2, B, num_classes)."""
+        if self.head_dist is not None:
+            both = torch.stack([self.head(tokens[:, 0]), self.head_dist(tokens[:, 1])])
+            return both if separate else both.mean(dim=0)
         if self.pool == "cls":
             pooled = tokens[:, 0]
         elif self.pool == "gap":
@@ -236,8 +242,8 @@ class ViT(nn.Module):
 
     @property
     def prefix_tokens(self) -> int:
-        """How many tokens come before the patches: the class token and the registers."""
-        return int(self.has_cls) + self.registers
+        """How many tokens come before the patches: the class token, the distillation token and the registers."""
+        return int(self.has_cls) + int(self.distillation_token) + self.registers
 
     def _encode(self, x: Tensor, *, read: int | None) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm, or the first `read` of them."""
@@ -260,9 +266,8 @@ class ViT(nn.Module):
                 f"ones of {self.in_channels} channels, whose sides patch_size={self.patch_size} divides."
             )
         x = self.patch_embed(self.enlarged(x))  # (B, N, dim)
-        prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
-        if prefix:
-            x = torch.cat([*prefix, x], dim=1)  # (B, T, dim)
+        if self.prefix_tokens:
+            x = torch.cat([*(token.expand(x.shape[0], -1, -1) for token in self._prefix()), x], dim=1)  # (B, T, dim)
         if self.pos_embed is not None:
             x = x + interpolate_position_embedding(
                 self.pos_embed,
@@ -272,12 +277,15 @@ class ViT(nn.Module):
             )
         return self.pos_drop(x)  # type: ignore[no-any-return]
 
+    def _prefix(self) -> list[Tensor]:
+        """The learned tokens before the patches, in their order."""
+        return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+
     @torch.no_grad()
     def _initialise(self, init: Init) -> None:
         self.apply(initialise_layer)
-        for token in (self.cls_token, self.reg_token):
-            if token is not None:
-                nn.init.trunc_normal_(token, std=0.02)
+        for token in self._prefix():
+            nn.init.trunc_normal_(token, std=0.02)
         if init == "mimetic":
             for module in self.modules():
                 if isinstance(module, Attention):

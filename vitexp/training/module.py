@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from vitexp.training.distillation import Distillation
 from vitexp.training.metrics import classification_metrics
 from vitexp.training.mixing import Mixing
 from vitexp.training.parameter_groups import parameter_groups
@@ -29,6 +30,7 @@ class Classifier(LightningModule):
 
     augment: on the training device, float [B, 3, S, S] in [0, 1] to the same. mean, std: [3], of values in [0, 1].
     image_sizes: in pixels, of which each training batch draws one, the same in all processes; None: as they come.
+    distillation: the teacher's share in the loss; a distillation token of the net, if it has one, learns from it alone.
     optimizer: takes groups of named parameters (a partial torch optimizer). seed: what is drawn at a step
     (augmentation, mixing, dropout) depends on it, the step and the process alone, not on what came before. After a
     validation or test epoch `predictions` holds its probabilities, float [N, C], and labels, int64 [N], of the whole
@@ -57,28 +59,35 @@ class Classifier(LightningModule):
         std: ArrayLike,
         image_sizes: Sequence[int] | None = None,
         layer_decay: float = 1.0,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         self.net, self.augment, self.mixing = net, augment, mixing
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
         self.seed, self.image_sizes, self.layer_decay = seed, image_sizes, layer_decay
+        self.distillation = distillation
         self.register_buffer("mean", torch.as_tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.as_tensor(std).view(3, 1, 1), persistent=False)
         self._measured: list[tuple[Tensor, Tensor, Tensor]] = []
         self._compiled_for: int | None = None
 
     def compile_net(self, *, batch_size: int) -> None:
-        """Compile the net, in place, for batches of this size alone: smaller ones of an evaluation are filled up."""
+        """Compile the net, in place, for batches of this size alone: smaller ones of an evaluation are filled up.
+
+        So is the net of a teacher.
+        """
         self.net.compile(dynamic=False)
+        if self.distillation is not None:
+            self.distillation.net.compile(dynamic=False)
         self._compiled_for = batch_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [B, num_classes], of uint8 images, [B, S, S, 3]."""
         return self._logits(self.prepared(images))
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, **options: bool) -> Tensor:
         # The layout in which convolutions are fastest: simple_cnn trains 1.7 times as fast with it.
-        return cast(Tensor, self.net(images.contiguous(memory_format=torch.channels_last)))
+        return cast(Tensor, self.net(images.contiguous(memory_format=torch.channels_last), **options))
 
     def prepared(self, images: Tensor) -> Tensor:
         """uint8 [B, S, S, 3] as the net takes it without augmentation: float [B, 3, S, S], normalized."""
@@ -104,18 +113,31 @@ class Classifier(LightningModule):
             return images
         return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
+    def on_train_start(self) -> None:
+        if self.distillation is not None:
+            self.distillation.to(self.device)
+
     def on_train_epoch_start(self) -> None:
         # loss, images right, images of the epoch so far; read once, at its end
         self.train_sums = torch.zeros(3, device=self.device)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, targets = self.training_batch(batch, batch_index)
-        logits = self._logits(images)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+        logits, loss = self._learn(images, targets)
         right = (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).sum()
         self.train_loss = loss.detach()  # Lightning hands on a share of it where gradients are accumulated
         self.train_sums += torch.stack([self.train_loss * len(targets), right, torch.full_like(right, len(targets))])
         return loss
+
+    def _learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, [B, C], and the loss, of a batch that is ready for the net."""
+        two_tokens = self.distillation is not None and getattr(self.net, "distillation_token", False)
+        of_labels, of_teacher = self._logits(images, separate=True) if two_tokens else [self._logits(images)] * 2
+        loss = F.cross_entropy(of_labels.float(), targets, label_smoothing=self.label_smoothing)
+        if self.distillation is None:
+            return of_labels, loss
+        unit = images * self.std + self.mean  # the very images, also mixed ones, in the range that all nets share
+        return (of_labels + of_teacher) / 2, self.distillation(loss, of_teacher, unit)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Log what is due, and nothing else: `self.log` costs a quarter of a millisecond."""

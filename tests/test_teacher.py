@@ -1,0 +1,162 @@
+"""Runs that learn from a finished one: what they tell, how they go on, and which teachers are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from tests.conftest import TINY, composed, result, tiny_run
+from vitexp.errors import ConfigError
+from vitexp.evaluate.export_timm import refuse_unknown_to_timm
+from vitexp.evaluate.test_set import open_test_set
+from vitexp.explanations.explainer import Explainer
+from vitexp.finished_run import load_run
+from vitexp.models import ViT
+from vitexp.records import config_hash
+from vitexp.teacher import load_teacher
+
+SMALL = ("callbacks=none", "model=vit_tiny", "model.dim=16", "model.depth=2", "model.num_heads=2")
+TOKEN = ("model.distillation_token=true", "model.pool=cls")
+STUDENT_RUN = (
+    *SMALL,
+    *TOKEN,
+    *("training.distillation=soft", "training.teacher_weight=0.3", "training.mixup_alpha=0.5"),
+    *("training.ema_decay=0.9", "trainer.accumulate_grad_batches=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of another size, and for images of another size."""
+    return tiny_run(tmp_path_factory.mktemp("teacher"), "callbacks=none", "model.dim=24", "data.image_size=24")
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("student"), *STUDENT_RUN, f"training.teacher={teacher}")
+
+
+def test_a_run_says_who_taught_it_and_keeps_none_of_it(teacher: Path, student: Path) -> None:
+    told, origin = result(student)["model"]["teacher"], result(teacher)
+    assert told == {
+        "from": str(teacher),
+        "run_id": origin["run_id"],
+        "model": "vit_tiny",
+        "test_accuracy": origin["metrics"]["test"]["accuracy"],
+        "flops_per_image": origin["model"]["flops_per_image"],
+        "sha256": hashlib.sha256((teacher / "model.safetensors").read_bytes()).hexdigest(),
+    }
+    log = (student / "train.log").read_text()
+    [line] = [line for line in log.splitlines() if "teacher   vit_tiny of" in line]
+    assert "MFLOPs an image; soft, 0.3 of the loss" in line
+    net = load_run(student).net
+    assert isinstance(net, ViT)
+    assert set(load_file(student / "model.safetensors")) == set(net.state_dict())
+    assert {"dist_token", "head_dist.weight"} <= set(net.state_dict())
+    assert config_hash(composed(f"training.teacher={teacher}")) != config_hash(composed())
+
+
+def test_the_finished_student_needs_no_teacher_and_is_explained(teacher: Path, student: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(student, alone)
+    config = OmegaConf.load(alone / "config.yaml")
+    config.training.teacher = "/nowhere"
+    OmegaConf.save(config, alone / "config.yaml")
+    run = load_run(alone)
+    images = run.data.test.images(np.arange(3))
+    explainer = Explainer(run)
+    for method in explainer.methods:
+        maps = explainer.maps(method, images, [0, 1, 2])
+        assert np.isfinite(maps).all(), method
+    measured, test_set = open_test_set(run, ["data.test_per_class=1"])
+    assert measured.config.model.distillation_token and len(test_set.labels) == len(run.classes)
+    with pytest.raises(Exception, match="timm's ViT has no distillation_token=True"):
+        refuse_unknown_to_timm(run)
+
+
+def test_a_run_goes_on_with_its_teacher_and_with_no_other(teacher: Path, student: Path, tmp_path: Path) -> None:
+    mine, begun = tmp_path / "teacher", tmp_path / "task" / "run"
+    shutil.copytree(teacher, mine)
+    weights = mine / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x17")
+    shutil.copytree(student, begun)
+    longer = (*STUDENT_RUN, f"training.teacher={teacher}", "trainer.max_epochs=2", f"resume={begun}")
+    config = composed(*TINY, *longer)
+    going_on = result(begun)
+    told = load_teacher(config, going_on=going_on)
+    assert told is not None and told.told == going_on["model"]["teacher"]
+    config.training.teacher = str(mine)
+    with pytest.raises(ConfigError, match=r"holds other weights \(SHA-256 .*\) than those that this run began with"):
+        load_teacher(config, going_on=going_on)
+
+
+def test_what_is_no_finished_run_cannot_teach(teacher: Path, tmp_path: Path) -> None:
+    for typed in (tmp_path, "~nobody/run", "x" * 1000):
+        config = composed(*TINY)
+        config.training.teacher = str(typed)
+        with pytest.raises(ConfigError, match=r"^training\.teacher="):
+            load_teacher(config, going_on=None)
+
+
+def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
+    """A copy of the teacher that says it was trained with these."""
+    shutil.copytree(teacher, folder)
+    config, said = OmegaConf.load(folder / "config.yaml"), composed(*overrides, "data.image_size=24")
+    config.seed, config.data = said.seed, OmegaConf.create(OmegaConf.to_container(said.data, resolve=True))
+    OmegaConf.save(config, folder / "config.yaml")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("its", "mine", "told"),
+    [
+        ([], [], None),
+        ([], ["seed=1"], "with seed=0 and so"),
+        ([], ["data.val_fraction=0.5"], "with data.val_fraction=0.1 and so"),
+        (["data.batch_size=8", "data.test_per_class=3"], [], None),
+        (["data.train_per_class=5"], [], "data.source.train_per_class=5"),
+        (["data.draw_seed=7", "seed=1"], [], None),  # other pictures
+        (["data=gtsrb", "data.root=a"], ["data=gtsrb", "data.root=b"], None),  # the same images elsewhere
+        (["data=gtsrb", "data.train_set=online"], ["data=gtsrb", "data.train_set=full"], "train_set=online"),
+        (["data=gtsrb", "seed=1"], ["data=signs"], None),
+        (["data=folder", "data.root=a", "seed=1"], ["data=folder", "data.root=b"], None),
+        (["data=folder", "data.root=a", "data.split_seed=1"], ["data=folder", "data.root=a"], "data.source.seed=1"),
+    ],
+)
+def test_a_teacher_may_not_have_learned_what_validates_the_student(
+    teacher: Path, tmp_path: Path, its: list[str], mine: list[str], told: str | None
+) -> None:
+    copied = with_data(teacher, tmp_path / "copied", *its)
+    config = composed(*mine, f"training.teacher={copied}")
+    if told is None:
+        assert load_teacher(config, going_on=None) is not None
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_teacher(config, going_on=None)
+    assert told in str(caught.value)
+    assert "train teacher and student on the same part of the data." in str(caught.value)
+
+
+def test_other_classes_are_refused_before_images_are_read(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitexp.data.signs.source.Signs.classes", property(lambda self: [str(i) for i in range(43)]))
+    monkeypatch.setattr("vitexp.data.datamodule.ImageDataModule.setup", lambda self: pytest.fail("images were read"))
+    with pytest.raises(ConfigError, match=r"knows a class .* where these data have '0'"):
+        tiny_run(tmp_path, *SMALL, f"training.teacher={teacher}")
+
+
+def test_a_teacher_of_images_that_were_prepared_otherwise_is_told(
+    teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_teacher(composed(*TINY, f"training.teacher={teacher}"), going_on=None)
+    assert not caplog.records
+    copied = with_data(teacher, tmp_path / "copied", "data.prepare=[]")
+    load_teacher(composed(f"training.teacher={copied}"), going_on=None)
+    assert "prepared otherwise" in caplog.text

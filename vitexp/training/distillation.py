@@ -1,0 +1,62 @@
+"""Learning from a trained net beside the labels (Touvron et al. 2021, DeiT, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitexp.trained_net import TrainedNet
+
+Kind = Literal["hard", "soft"]
+
+# The paper's shares of the teacher in the loss: a half in equation 3, and lambda in equation 2.
+TEACHER_WEIGHTS: Mapping[Kind, float] = {"hard": 0.5, "soft": 0.1}
+
+
+class Distillation:
+    """The loss with a teacher's share in it.
+
+    It is no module, and the teacher, frozen and in evaluation mode, none of the student's: no checkpoint, optimizer,
+    average of weights or other process knows it. Move it with `to`.
+    kind: "hard" takes the class that the teacher finds likeliest as a label, without smoothing; "soft" takes its
+    probabilities, both nets' logits divided by `temperature`. weight: the teacher's share, None for the paper's.
+    """
+
+    def __init__(self, *, teacher: TrainedNet, kind: Kind, weight: float | None, temperature: float) -> None:
+        self.net = teacher.net.eval().requires_grad_(False)
+        self.image_size, self.mean, self.std = teacher.image_size, teacher.mean, teacher.std
+        self.kind, self.temperature = kind, temperature
+        self.weight = TEACHER_WEIGHTS[kind] if weight is None else weight
+
+    def to(self, device: torch.device) -> None:
+        self.net.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+
+    def __deepcopy__(self, memo: Any) -> Distillation:
+        return self  # averaged weights are a copy of the student; it needs no teacher of its own
+
+    def __call__(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        """(1 - weight) * loss + weight * loss against the teacher.
+
+        loss: that of the labels. logits: [B, C], the student's that learn from the teacher. images: float [B, 3, S, S]
+        in [0, 1], as the student sees them, augmented and mixed; the teacher sees them at its own size.
+        """
+        return (1.0 - self.weight) * loss + self.weight * self._of_teacher(logits.float(), self.teacher_logits(images))
+
+    @torch.no_grad()
+    def teacher_logits(self, images: Tensor) -> Tensor:
+        """float [B, 3, S, S] in [0, 1], of any S, to float32 [B, C]."""
+        if images.shape[-1] != self.image_size:
+            images = F.interpolate(images, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
+        normalized = (images - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
+        return self.net(normalized.contiguous(memory_format=torch.channels_last)).float()  # type: ignore[no-any-return]
+
+    def _of_teacher(self, logits: Tensor, teacher: Tensor) -> Tensor:
+        if self.kind == "hard":
+            return F.cross_entropy(logits, teacher.argmax(dim=1))
+        student, teacher = (F.log_softmax(each / self.temperature, dim=1) for each in (logits, teacher))
+        return self.temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
