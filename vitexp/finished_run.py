@@ -23,6 +23,7 @@ from vitexp.build import build_datamodule, build_net
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.hardware import resolve_precision
+from vitexp.records import is_pretraining
 from vitexp.trained_net import TrainedNet
 
 _CONF = Path(__file__).parents[1] / "conf"
@@ -92,6 +93,11 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
         raise UserError(f"the run {folder} is {status}, not completed; train.py resume={folder} goes on with it.")
     if not isinstance(config, DictConfig) or "model" not in config or "data" not in config:
         raise UserError(f"{folder / 'config.yaml'} is no configuration of train.py: it has no model and data.")
+    if "pretrain" in config:
+        raise UserError(
+            f"the run {folder} is a pretraining, which has no classifier; train one that starts from it with "
+            f"train.py model.weights={folder}."
+        )
     config = _with_todays_defaults(config)
     net = build_net(config, num_classes=len(classes))
     try:
@@ -135,13 +141,14 @@ def newest_run(log_dir: Path | str = "logs") -> Path:
 
 
 def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
-    """The folders of all completed runs under `log_dir`, the last one first."""
+    """The folders of all completed runs of classifiers under `log_dir`, the last one first."""
     completed = []
     logs = Path(log_dir).expanduser()
     for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
         try:
             result = json.loads(file.read_text())
-            if result["status"] == "completed" and (file.parent / "model.safetensors").exists():
+            usable = (file.parent / "model.safetensors").exists() and not is_pretraining(result)
+            if result["status"] == "completed" and usable:
                 completed.append((str(result["finished_at"]), file.parent))
         except (OSError, ValueError, KeyError, TypeError):
             continue

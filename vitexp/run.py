@@ -25,13 +25,7 @@ from vitexp.callbacks.last_checkpoint import LastCheckpoint, Position, begin_at,
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.disk import tolerating
-from vitexp.hardware import (
-    choose_device,
-    describe_device,
-    flops_per_image,
-    keep_freed_memory,
-    resolve_compile,
-)
+from vitexp.hardware import choose_device, describe_device, flops_per_image, keep_freed_memory, resolve_compile
 from vitexp.lines import closing_line, closing_table, opening_lines
 from vitexp.lock import hold
 from vitexp.loggers import BackgroundWandbLogger
@@ -44,7 +38,7 @@ from vitexp.rendezvous import meet_on_loopback
 from vitexp.resume import is_finished, run_to_resume
 from vitexp.signals import Interrupted, StopSignals, die_with_parent
 from vitexp.training.checkpoint_io import DamagedCheckpoint, read_checkpoint
-from vitexp.training.module import Classifier
+from vitexp.training.image_training import ImageTraining
 from vitexp.training.out_of_memory import explained_out_of_memory
 from vitexp.weights import starting_weights
 
@@ -202,7 +196,7 @@ class _Run:
     def _describe(
         self,
         trainer: Trainer,
-        module: Classifier,
+        module: ImageTraining,
         datamodule: ImageDataModule,
         device: torch.device,
         going_on: Position | None,
@@ -235,7 +229,9 @@ class _Run:
             elif not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
-    def _fit(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule, checkpoint: Path | None) -> None:
+    def _fit(
+        self, trainer: Trainer, module: ImageTraining, datamodule: ImageDataModule, checkpoint: Path | None
+    ) -> None:
         with self.stop.patient() if trainer.checkpoint_callbacks else nullcontext():
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         speed = self.progress.images_per_s
@@ -251,7 +247,7 @@ class _Run:
             },
         )
 
-    def _measure(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
+    def _measure(self, trainer: Trainer, module: ImageTraining, datamodule: ImageDataModule) -> None:
         """Load the best checkpoint, measure it on validation and test, and keep its weights."""
         val = module.val_metrics()
         if best := self.best.best_model_path:  # none where checkpoints or validation are off
@@ -263,14 +259,13 @@ class _Run:
                 module.load_state_dict(checkpoint["state_dict"])
                 val = checkpoint["val_metrics"]
         [test] = trainer.test(module, datamodule=datamodule, verbose=False)
-        tested = len(module.predictions[1])
         self.record.update(
-            data={**self.record.result["data"], "test": tested},
-            metrics={"test": metrics_of(test), "val": metrics_of(val)},
+            data={**self.record.result["data"], "test": module.images_measured},
+            metrics={"test": metrics_of(test, module.metrics), "val": metrics_of(val, module.metrics)},
             timing={"total_s": round(self.progress.total_s, 3), **self.record.result["timing"]},
         )
 
-    def _save_weights(self, module: Classifier, datamodule: ImageDataModule) -> None:
+    def _save_weights(self, module: ImageTraining, datamodule: ImageDataModule) -> None:
         header = {
             "model": OmegaConf.to_container(self.config.model, resolve=True),
             "image_size": datamodule.image_size,
@@ -278,7 +273,7 @@ class _Run:
             "mean": datamodule.mean.tolist(),
             "std": datamodule.std.tolist(),
         }
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.weights().items()}
         path = self.record.folder / "model.safetensors"
         unfinished = path.with_name(f".{path.name}")
         try:

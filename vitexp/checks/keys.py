@@ -147,6 +147,14 @@ TRAINING: Keys = {
     **optional(image_sizes=NULL | _SIZES),
 }
 
+PRETRAIN: Keys = {
+    "mask_ratio": INSIDE,
+    "decoder_dim": integer(4, 65_536),
+    "decoder_depth": integer(1, 1000),
+    "decoder_heads": integer(1, 65_536),
+    "normalize_targets": FLAG,
+}
+
 CHECKPOINT: Keys = {
     "monitor": one_of(*(f"val/{name}" for name in METRICS)),
     "mode": one_of("max", "min"),

@@ -172,12 +172,13 @@ class ViT(nn.Module):
         # Of the last block only the class token is read: it alone needs a query there, and the MLP.
         return self.forward_head(self._encode(x, read=1 if self.pool == "cls" else None))
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, *, only: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm: class token, registers, patches by rows.
 
-        With pool "gap" the norm comes after the mean, and the tokens are those of the last block.
+        With pool "gap" the norm comes after the mean, and the tokens are those of the last block. only: (B, V) int64,
+        numbers of patches; the blocks then compute no others.
         """
-        return self._encode(x, read=None)
+        return self._encode(x, read=None, only=only)
 
     def forward_head(self, tokens: Tensor) -> Tensor:
         """The tokens of `forward_features` (B, T, dim) -> logits (B, num_classes)."""
@@ -239,9 +240,12 @@ class ViT(nn.Module):
         """How many tokens come before the patches: the class token and the registers."""
         return int(self.has_cls) + self.registers
 
-    def _encode(self, x: Tensor, *, read: int | None) -> Tensor:
+    def _encode(self, x: Tensor, *, read: int | None, only: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm, or the first `read` of them."""
         x = self._embed(x)
+        if only is not None:
+            seen = x[:, self.prefix_tokens :].gather(1, only.unsqueeze(2).expand(-1, -1, self.dim))
+            x = torch.cat([x[:, : self.prefix_tokens], seen], dim=1)
         for depth, block in enumerate(self.blocks, start=1):
             wanted = read if depth == self.depth else None
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
