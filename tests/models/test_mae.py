@@ -124,5 +124,5 @@ def test_every_parameter_learns_and_only_the_encoders_names_are_those_of_a_vit()
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="mlp_conv=True goes over whole grids"):
         autoencoder(mlp_conv=True, pool="gap")
-    with pytest.raises(ValueError, match="mask_ratio=1.0 is no share"):
+    with pytest.raises(ValueError, match=r"mask_ratio=1\.0 is no share"):
         autoencoder(mask_ratio=1.0)
