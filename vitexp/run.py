@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from safetensors.torch import save_file
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitexp.build import build_a, build_datamodule, build_module, build_trainer, try_out
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
@@ -177,7 +178,8 @@ class _Run:
         if self.loggers:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         if config.training.ema_decay > 0:
-            callbacks.append(EMAWeightAveraging(decay=config.training.ema_decay))
+            # Not Lightning's EMAWeightAveraging, whose rounding moves buffers that are constant, such as fixed positions.
+            callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.training.ema_decay)))
         if config.training.patience is not None:
             callbacks.append(
                 EarlyStopping(config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience)

@@ -149,9 +149,9 @@ TRAINING: Keys = {
 
 PRETRAIN: Keys = {
     "mask_ratio": INSIDE,
-    "decoder_dim": integer(4, 65_536),
-    "decoder_depth": integer(1, 1000),
-    "decoder_heads": integer(1, 65_536),
+    "decoder_dim": integer(4, 8192),
+    "decoder_depth": integer(1, 100),
+    "decoder_heads": integer(1, 8192),
     "normalize_targets": FLAG,
 }
 
