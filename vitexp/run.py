@@ -178,8 +178,9 @@ class _Run:
         if self.loggers:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         if config.training.ema_decay > 0:
-            # Not Lightning's EMAWeightAveraging, whose rounding moves buffers that are constant, such as fixed positions.
-            callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.training.ema_decay)))
+            # Lightning's EMAWeightAveraging rounds, which moves constant buffers such as fixed positions.
+            average = get_ema_multi_avg_fn(config.training.ema_decay)  # type: ignore[no-untyped-call]
+            callbacks.append(WeightAveraging(multi_avg_fn=average))
         if config.training.patience is not None:
             callbacks.append(
                 EarlyStopping(config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience)
