@@ -40,7 +40,7 @@ DRAWING: dict[str, Any] = {
 # What only the images of a folder show: how many there are.
 FROM_THE_IMAGES = ("larger than the training part", "needs two or more", "is less than one", "must not exceed the")
 
-GROUPS = ("augment", "callbacks", "data", "logger", "model", "optim", "schedule", "trainer")
+GROUPS = ("augment", "callbacks", "data", "logger", "model", "optim", "pretrain", "schedule", "trainer")
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -290,6 +290,7 @@ def _watch(folder: Path) -> None:
     from vitexp.data.folder import Folder
     from vitexp.data.gtsrb import GTSRB
     from vitexp.data.signs import Signs
+    from vitexp.training.masked_autoencoder import MaskedAutoencoding
     from vitexp.training.module import Classifier
 
     for source in (CIFAR, Folder, GTSRB, Signs):
@@ -300,17 +301,17 @@ def _watch(folder: Path) -> None:
             return found
 
         source.split = split  # type: ignore[method-assign]
-    step = Classifier.training_step
+    for kind in (Classifier, MaskedAutoencoding):
 
-    def counted(self: Any, *arguments: Any) -> Any:
-        loss = step(self, *arguments)
-        with (folder / "steps").open("ab") as file:
-            file.write(b".")
-            if file.tell() >= STEPS:
-                os.kill(os.getpid(), signal.SIGINT)
-        return loss
+        def counted(self: Any, *arguments: Any, step: Any = kind.training_step) -> Any:
+            loss = step(self, *arguments)
+            with (folder / "steps").open("ab") as file:
+                file.write(b".")
+                if file.tell() >= STEPS:
+                    os.kill(os.getpid(), signal.SIGINT)
+            return loss
 
-    Classifier.training_step = counted  # type: ignore[method-assign]
+        kind.training_step = counted  # type: ignore[method-assign]
 
 
 def _judge(outcome: Outcome) -> str:

@@ -54,12 +54,12 @@ def test_a_batch_larger_than_the_set_is_one_sentence(tmp_path: Path) -> None:
 def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    import vitexp.run
+    import vitexp.finished_run
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(vitexp.run, "save_file", full)
+    monkeypatch.setattr(vitexp.finished_run, "save_file", full)
     with pytest.raises(FullDisk, match="is full; make room"):
         tiny_run(tmp_path, "callbacks=none")
     [folder] = tmp_path.glob("*/*")

@@ -172,6 +172,10 @@ CASES = {
     "muon": ["optim=muon"],
     "data loader": ["data.resident=memory"],
     "figures": ["callbacks=default"],
+    "pretraining": [
+        *("pretrain=mae", "training.mixup_alpha=0", "training.cutmix_alpha=0", "callbacks=pretraining"),
+        "callbacks.reconstructions.every_n_epochs=1",
+    ],
 }
 
 

@@ -25,9 +25,12 @@ from vitexp.data.source import Source
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.hardware import resolve_precision
+from vitexp.models import MaskedAutoencoder
 from vitexp.trained_net import TrainedNet
 from vitexp.training.checkpoint_io import CheckedCheckpointIO
 from vitexp.training.distillation import Distillation
+from vitexp.training.image_training import ImageTraining
+from vitexp.training.masked_autoencoder import MaskedAutoencoding
 from vitexp.training.mixing import Mixing
 from vitexp.training.module import Classifier
 from vitexp.training.parameter_groups import parameter_groups
@@ -144,10 +147,20 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
     net = build_net(config, num_classes=2)
     if weights is not None:
         weights.load_into(net, classes=[])
-    if config.model.get("_target_") not in TARGETS["model"]:  # else known to do what a net must
+    if "pretrain" in config:
+        net = _autoencoder(config, net)
+    elif config.model.get("_target_") not in TARGETS["model"]:  # else known to do what a net must
         _try_net(net, config.data.image_size, str(config.model.get("_target_")))
     build_a(Schedule, config.schedule)
     _try_optimizer(build(config.optim), net, config.training.layer_decay, str(config.optim.get("_target_")))
+
+
+def _autoencoder(config: DictConfig, encoder: Any) -> MaskedAutoencoder:
+    """The net of a pretraining around the net of config.model."""
+    try:
+        return MaskedAutoencoder(encoder=encoder, **config.pretrain)
+    except ValueError as error:
+        raise ConfigError(f"pretrain: {one_line(str(error))}") from error
 
 
 def _try_net(net: nn.Module, image_size: int, name: str) -> None:
@@ -175,7 +188,7 @@ def build_module(
     augment: nn.Module,
     weights: StartingWeights | None = None,
     teacher: TrainedNet | None = None,
-) -> Classifier:
+) -> ImageTraining:
     """The training step around the net of config.model, which starts from `weights` and learns from `teacher` as well.
 
     `datamodule` is set up; the teacher knows the same classes.
@@ -187,10 +200,20 @@ def build_module(
     net = build_net(config, num_classes=num_classes)
     if weights is not None:
         weights.load_into(net, classes=datamodule.classes)
+    common = {
+        "augment": augment,
+        "optimizer": build(config.optim),
+        "schedule": build(config.schedule),
+        "seed": config.seed,
+        "mean": datamodule.mean,
+        "std": datamodule.std,
+        "layer_decay": training.layer_decay,
+    }
+    if "pretrain" in config:
+        return MaskedAutoencoding(net=_autoencoder(config, net), **common)
     return Classifier(
         net=net,
         num_classes=num_classes,
-        augment=augment,
         mixing=Mixing(
             num_classes=num_classes,
             mixup_alpha=training.mixup_alpha,
@@ -199,14 +222,8 @@ def build_module(
             mix_switch_prob=training.mix_switch_prob,
             mix_until=training.mix_until,
         ),
-        optimizer=build(config.optim),
-        schedule=build(config.schedule),
         label_smoothing=training.label_smoothing,
-        seed=config.seed,
-        mean=datamodule.mean,
-        std=datamodule.std,
         image_sizes=training.get("image_sizes"),
-        layer_decay=training.layer_decay,
         distillation=None
         if teacher is None
         else Distillation(
@@ -215,6 +232,7 @@ def build_module(
             weight=training.teacher_weight,
             temperature=training.temperature,
         ),
+        **common,
     )
 
 

@@ -1,9 +1,10 @@
-"""A finished run, to be looked at or measured again."""
+"""A finished run, to be looked at or measured again; and the weights that a run leaves."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from yaml import YAMLError
 
@@ -23,6 +25,7 @@ from vitexp.build import build_datamodule, build_net
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.hardware import resolve_precision
+from vitexp.records import is_pretraining
 from vitexp.trained_net import TrainedNet
 
 _CONF = Path(__file__).parents[1] / "conf"
@@ -92,6 +95,11 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
         raise UserError(f"the run {folder} is {status}, not completed; train.py resume={folder} goes on with it.")
     if not isinstance(config, DictConfig) or "model" not in config or "data" not in config:
         raise UserError(f"{folder / 'config.yaml'} is no configuration of train.py: it has no model and data.")
+    if "pretrain" in config:
+        raise UserError(
+            f"the run {folder} is a pretraining, which has no classifier; train one that starts from it with "
+            f"train.py model.weights={folder}."
+        )
     config = _with_todays_defaults(config)
     net = build_net(config, num_classes=len(classes))
     try:
@@ -109,6 +117,19 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
         mean=mean,
         std=std,
     )
+
+
+def write_weights(folder: Path, weights: Mapping[str, Tensor], *, header: dict[str, Any]) -> None:
+    """Write what load_run reads, replaced in one step. header: model, image_size, classes, mean and std."""
+    path = folder / "model.safetensors"
+    unfinished = path.with_name(f".{path.name}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    try:
+        # one entry only: safetensors writes several in random order, and equal runs would differ in their bytes
+        save_file(tensors, unfinished, metadata={"vitexp": json.dumps(header)})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _with_todays_defaults(config: DictConfig) -> DictConfig:
@@ -135,13 +156,14 @@ def newest_run(log_dir: Path | str = "logs") -> Path:
 
 
 def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
-    """The folders of all completed runs under `log_dir`, the last one first."""
+    """The folders of all completed runs of classifiers under `log_dir`, the last one first."""
     completed = []
     logs = Path(log_dir).expanduser()
     for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
         try:
             result = json.loads(file.read_text())
-            if result["status"] == "completed" and (file.parent / "model.safetensors").exists():
+            usable = (file.parent / "model.safetensors").exists() and not is_pretraining(result)
+            if result["status"] == "completed" and usable:
                 completed.append((str(result["finished_at"]), file.parent))
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -50,6 +50,11 @@ def opening_lines(
         "training": f"{trainer.max_epochs} epochs of {steps:,} steps, batch {batch}{at_a_time}, "
         f"peak learning rate {config.optim.lr:g}, seed {config.seed}{_sizes(config)}",
     }
+    if pretrain := config.get("pretrain"):
+        lines["pretrain"] = (
+            f"masked autoencoder: {pretrain.mask_ratio:.0%} of each image is covered, decoder of "
+            f"{pretrain.decoder_depth} x {pretrain.decoder_dim} channels"
+        )
     if told := model.get("weights"):
         lines["weights"] = _told_of_weights(told)
     if told := model.get("teacher"):

@@ -11,7 +11,7 @@ import secrets
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -162,10 +162,15 @@ def without(plain: Any, keys: Iterable[str]) -> Any:
     return plain
 
 
-def metrics_of(logged: Any) -> dict[str, float | None]:
+def metrics_of(logged: Any, names: Iterable[str] = METRICS) -> dict[str, float | None]:
     """{"test/accuracy": x, ...} as {"accuracy": x, ...}; None for what is not there or no number (no NaN in JSON)."""
     values = {key.partition("/")[2]: float(value) for key, value in logged.items()}
-    return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in METRICS}
+    return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in names}
+
+
+def is_pretraining(result: Mapping[str, Any]) -> bool:
+    """Whether a record is that of a completed pretraining: its loss is all that is measured."""
+    return list((result.get("metrics") or {}).get("test") or {}) == ["loss"]
 
 
 def environment() -> dict[str, Any]:

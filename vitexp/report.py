@@ -11,12 +11,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from vitexp.records import is_pretraining
+
 # Title and how to read it, by the beginning of the file's name (the callbacks' keys); in the order of the page.
 _CAPTIONS: Final = {
     "curves": (
         "Learning curves",
         "Loss, accuracy and learning rate over training; the dashed line marks the best validation. Training values "
         "are taken on augmented and mixed images, so they may well be worse than the validation's.",
+    ),
+    "reconstructions": (
+        "Reconstructions",
+        "Validation images, what the encoder sees of them, and what the decoder makes of the rest. Fine detail cannot "
+        "be known from so little: look for shapes that go on. With pretrain.normalize_targets the mean colour and the "
+        "contrast of each covered patch are not drawn, and are the true ones here.",
     ),
     "confusion_matrix": (
         "Confusion matrix",
@@ -150,6 +158,8 @@ def _headline(result: Mapping[str, Any]) -> tuple[str, str] | None:
         accuracy = _part(metrics, split).get("accuracy")
         if accuracy is not None:
             return _metric("accuracy", accuracy), words
+    if is_pretraining(result):
+        return _metric("loss", metrics["test"]["loss"]), "test loss of the pretraining"
     return None
 
 
@@ -266,7 +276,11 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         commands.append(("With exactly this configuration:", exact))
     if overrides := result.get("overrides"):
         commands.append(("As it was typed:", shlex.join(["python", "train.py", *map(str, overrides)])))
-    if (folder / "model.safetensors").is_file():
+    if is_pretraining(result):
+        same = f"data={_part(result, 'data').get('name')} model={_part(result, 'model').get('name')}"
+        tune = f"python train.py {same} model.weights={shlex.quote(str(path))}"
+        commands.append(("To train the same model, starting from this pretraining:", tune))
+    elif (folder / "model.safetensors").is_file():
         explain = f"python -m vitexp.explain run={shlex.quote(str(path))}"
         commands.append(("To look further into the model, every layer and head included:", explain))
     return commands

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -13,11 +12,11 @@ from pathlib import Path
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from safetensors.torch import save_file
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitexp.build import build_a, build_datamodule, build_module, build_trainer, try_out
 from vitexp.callbacks.finite import StopOnNonFiniteLoss
@@ -25,6 +24,7 @@ from vitexp.callbacks.last_checkpoint import LastCheckpoint, Position, begin_at,
 from vitexp.callbacks.progress import EpochProgress
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.disk import tolerating
+from vitexp.finished_run import write_weights
 from vitexp.hardware import choose_device, describe_device, flops_per_image, keep_freed_memory, resolve_compile
 from vitexp.lines import closing_line, closing_table, opening_lines
 from vitexp.lock import hold
@@ -39,7 +39,7 @@ from vitexp.resume import is_finished, run_to_resume
 from vitexp.signals import Interrupted, StopSignals, die_with_parent
 from vitexp.teacher import load_teacher
 from vitexp.training.checkpoint_io import DamagedCheckpoint, read_checkpoint
-from vitexp.training.module import Classifier
+from vitexp.training.image_training import ImageTraining
 from vitexp.training.out_of_memory import explained_out_of_memory
 from vitexp.weights import starting_weights
 
@@ -181,7 +181,9 @@ class _Run:
         if self.loggers:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         if config.training.ema_decay > 0:
-            callbacks.append(EMAWeightAveraging(decay=config.training.ema_decay))
+            # Lightning's EMAWeightAveraging rounds, which moves constant buffers such as fixed positions.
+            average = get_ema_multi_avg_fn(config.training.ema_decay)  # type: ignore[no-untyped-call]
+            callbacks.append(WeightAveraging(multi_avg_fn=average))
         if config.training.patience is not None:
             callbacks.append(
                 EarlyStopping(config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience)
@@ -200,7 +202,7 @@ class _Run:
     def _describe(
         self,
         trainer: Trainer,
-        module: Classifier,
+        module: ImageTraining,
         datamodule: ImageDataModule,
         device: torch.device,
         going_on: Position | None,
@@ -235,7 +237,9 @@ class _Run:
             elif not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
-    def _fit(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule, checkpoint: Path | None) -> None:
+    def _fit(
+        self, trainer: Trainer, module: ImageTraining, datamodule: ImageDataModule, checkpoint: Path | None
+    ) -> None:
         with self.stop.patient() if trainer.checkpoint_callbacks else nullcontext():
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         speed = self.progress.images_per_s
@@ -251,7 +255,7 @@ class _Run:
             },
         )
 
-    def _measure(self, trainer: Trainer, module: Classifier, datamodule: ImageDataModule) -> None:
+    def _measure(self, trainer: Trainer, module: ImageTraining, datamodule: ImageDataModule) -> None:
         """Load the best checkpoint, measure it on validation and test, and keep its weights."""
         val = module.val_metrics()
         if best := self.best.best_model_path:  # none where checkpoints or validation are off
@@ -263,14 +267,13 @@ class _Run:
                 module.load_state_dict(checkpoint["state_dict"])
                 val = checkpoint["val_metrics"]
         [test] = trainer.test(module, datamodule=datamodule, verbose=False)
-        tested = len(module.predictions[1])
         self.record.update(
-            data={**self.record.result["data"], "test": tested},
-            metrics={"test": metrics_of(test), "val": metrics_of(val)},
+            data={**self.record.result["data"], "test": module.images_measured},
+            metrics={"test": metrics_of(test, module.metrics), "val": metrics_of(val, module.metrics)},
             timing={"total_s": round(self.progress.total_s, 3), **self.record.result["timing"]},
         )
 
-    def _save_weights(self, module: Classifier, datamodule: ImageDataModule) -> None:
+    def _save_weights(self, module: ImageTraining, datamodule: ImageDataModule) -> None:
         header = {
             "model": OmegaConf.to_container(self.config.model, resolve=True),
             "image_size": datamodule.image_size,
@@ -278,15 +281,7 @@ class _Run:
             "mean": datamodule.mean.tolist(),
             "std": datamodule.std.tolist(),
         }
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
-        path = self.record.folder / "model.safetensors"
-        unfinished = path.with_name(f".{path.name}")
-        try:
-            # one entry only: safetensors writes several in random order, and equal runs would differ in their bytes
-            save_file(weights, unfinished, metadata={"vitexp": json.dumps(header)})
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_weights(self.record.folder, module.weights(), header=header)
 
     def _close(self) -> None:
         """The closing table and line."""

@@ -21,7 +21,9 @@ from torch.optim import SGD, Optimizer
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import Prepared
+from vitexp.models.mae import MaskedAutoencoder
 from vitexp.models.vit import ViT
+from vitexp.training.masked_autoencoder import MaskedAutoencoding
 from vitexp.training.mixing import Mixing
 from vitexp.training.module import Classifier
 from vitexp.training.schedule import CosineWarmup
@@ -126,6 +128,26 @@ def measured(world_size: int, size: int) -> dict[str, Any]:
     return {"val": val, "val_count": counted, "test": test, "predictions": module.predictions}
 
 
+def completed(world_size: int, size: int) -> dict[str, Any]:
+    """What a pretraining measures of `size` images, each with its own mask."""
+    seed_everything(0, verbose=False)
+    encoder = ViT(num_classes=CLASSES, image_size=PIXELS, patch_size=2, dim=16, depth=2, num_heads=2)
+    module = MaskedAutoencoding(
+        net=MaskedAutoencoder(encoder=encoder, decoder_dim=8, decoder_depth=1, decoder_heads=2),
+        augment=nn.Identity(),
+        optimizer=partial(SGD, lr=1e-30),
+        schedule=CosineWarmup(warmup_epochs=0.5, min_lr=0.0),
+        seed=0,
+        mean=np.full(3, 0.5, np.float32),
+        std=np.full(3, 0.25, np.float32),
+    )
+    images, running = data(size), trainer(world_size, max_epochs=1, limit_train_batches=1)
+    running.fit(module, datamodule=images)
+    val = float(running.callback_metrics["val/loss"])
+    [test] = running.test(module, datamodule=images, verbose=False)
+    return {"val": val, "test": test["test/loss"], "count": module.images_measured}
+
+
 def trained(world_size: int, accumulated: int) -> dict[str, Any]:
     """Learning rates, number of steps and final weights of a training."""
     module, rates = classifier(vit(), lr=0.05), LearningRates()
@@ -161,6 +183,7 @@ def main(rank: int, folder: Path) -> None:
         os.environ.update(LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         told = {
             "measured": {size: measured(world_size, size) for size in asked["sizes"]},
+            "completed": {size: completed(world_size, size) for size in asked["sizes"]},
             "tested_as_trained": tested_as_trained(world_size),
             "trained": {accumulated: trained(world_size, accumulated) for accumulated in (1, 2)},
         }

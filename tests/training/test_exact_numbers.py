@@ -60,6 +60,15 @@ def test_every_image_counts_once_in_two_processes(short: Told) -> None:
     assert_counted_once(short)
 
 
+def test_a_pretraining_measures_every_image_with_its_own_mask_in_two_processes(short: Told) -> None:
+    for size, alone in short[1, 0]["completed"].items():
+        assert alone["count"] == size
+        assert alone["val"] == alone["test"], "of the same images, for the masks are the same"
+        for told in short.values():
+            assert told["completed"][size] == pytest.approx(alone, rel=1e-6)
+    assert len({alone["test"] for alone in short[1, 0]["completed"].values()}) == 5
+
+
 def test_training_is_the_same_in_two_processes(short: Told) -> None:
     assert_trained_alike(short)
 

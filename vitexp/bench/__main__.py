@@ -42,6 +42,8 @@ def check_bench(config: DictConfig) -> None:
     for key in ("repeats", "steps", "starts"):
         if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
             raise ConfigError(f"{key}={config[key]} must be an integer of 1 or more.")
+    if "pretrain" in config:
+        raise ConfigError("pretraining is not benchmarked; leave pretrain away.")
     for key in ("devices", "accumulate_grad_batches"):
         if config.trainer[key] != 1:
             raise ConfigError(f"trainer.{key}={config.trainer[key]} is not benchmarked; leave it at 1.")

@@ -19,7 +19,7 @@ from vitexp.build import build_datamodule, build_module
 from vitexp.data.augment import SignsAugment
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.hardware import choose_device
-from vitexp.training.module import Classifier, to_unit_range
+from vitexp.training.image_training import ImageTraining, to_unit_range
 
 FILES = 2_000  # images that the usual pipeline reads
 OURS, LIKE, THEIRS = "vitexp", "vitexp, rotation and shift only", "per-image pipeline"
@@ -72,7 +72,7 @@ def ready_data(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
 
 
 def _our_epoch(
-    datamodule: ImageDataModule, module: Classifier, augment: nn.Module, device: torch.device
+    datamodule: ImageDataModule, module: ImageTraining, augment: nn.Module, device: torch.device
 ) -> Callable[[], int]:
     loader = datamodule.train_dataloader()
 

@@ -9,6 +9,7 @@ from vitexp.callbacks.figures import (
     PositionEmbedding,
     SamplePredictions,
 )
+from vitexp.callbacks.reconstructions import Reconstructions
 
 __all__ = [
     "AttentionMaps",
@@ -18,5 +19,6 @@ __all__ = [
     "Explanations",
     "LearningCurves",
     "PositionEmbedding",
+    "Reconstructions",
     "SamplePredictions",
 ]

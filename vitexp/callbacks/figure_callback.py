@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
@@ -32,8 +32,11 @@ class FigureCallback(Callback):
         self.every_n_epochs = every_n_epochs
 
     @abstractmethod
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
-        """The figure, or None where it does not apply. `images` are those that `module.predictions` stand for."""
+    def draw(self, trainer: Trainer, module: Any, images: Prepared) -> Figure | None:
+        """The figure, or None where it does not apply. `images` are those that `module` has just measured.
+
+        module: an ImageTraining, of the kind that has such a figure.
+        """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         in_training = trainer.state.fn == "fit" and not trainer.sanity_checking
@@ -45,7 +48,7 @@ class FigureCallback(Callback):
 
     def _draw(self, trainer: Trainer, module: LightningModule, images: Prepared) -> bool:
         """Whether there is a new picture."""
-        figure = self.draw(trainer, cast(Classifier, module), images) if trainer.is_global_zero else None
+        figure = self.draw(trainer, module, images) if trainer.is_global_zero else None
         return figure is not None and publish(trainer, key=self.key, figure=figure)
 
 

@@ -17,7 +17,8 @@ from vitexp.explain import figures
 from vitexp.explain.attention import cls_attention
 from vitexp.explain.position import position_norm, position_similarity
 from vitexp.loggers import BackgroundWandbLogger
-from vitexp.models import ViT
+from vitexp.models import MaskedAutoencoder, ViT
+from vitexp.training.image_training import ImageTraining
 from vitexp.training.module import Classifier
 
 
@@ -110,8 +111,8 @@ class PositionEmbedding(FigureCallback):
 
     key = "position_embedding"
 
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
-        net = module.net
+    def draw(self, trainer: Trainer, module: ImageTraining, images: Prepared) -> Figure | None:
+        net = module.net.encoder if isinstance(module.net, MaskedAutoencoder) else module.net
         if not isinstance(net, ViT) or net.pos_embed is None:
             return None
         where = {"prefix_tokens": net.pos_embed.shape[1] - net.grid_size**2, "grid_size": net.grid_size}
@@ -176,7 +177,7 @@ class LearningCurves(FigureCallback):
             epochs.append(trainer.current_epoch + 1)
             values.append(float(value))
 
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
+    def draw(self, trainer: Trainer, module: ImageTraining, images: Prepared) -> Figure | None:
         return figures.learning_curves(history=self.history) if self.history else None
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Checks of a configuration, before torch is imported or any data is read. Every complaint is one sentence.
 
-values: each key is known and has a value of its kind (keys.py, kinds.py). together: the values fit together. effect: no
-key is set that the others leave without effect. lengths: they fit the number of images, where that is known by now.
+values: each key is known and has a value of its kind (keys.py, kinds.py). together: the values fit together.
+pretraining: so do those of one. effect: no key is set that the others leave without effect. lengths: they fit the
+number of images, where that is known by now.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vitexp.checks import effect, lengths, together, values
+from vitexp.checks import effect, lengths, pretraining, together, values
 from vitexp.credentials import refuse_secrets
 from vitexp.errors import ConfigError, explain_value
 
@@ -29,6 +30,7 @@ def check(config: DictConfig, *, own_keys: Collection[str] = ()) -> None:
     for complaint in chain(
         values.complaints(plain, own_keys=own_keys),
         together.complaints(plain),
+        pretraining.complaints(plain),
         effect.complaints(plain),
         lengths.complaints_of_drawn(plain),
     ):

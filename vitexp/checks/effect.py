@@ -172,6 +172,11 @@ _RULES = (
         lambda config: config["model"]["_target_"] in _WITHOUT_BLOCKS,
         "this model has no blocks",
     ),
+    _Rule(
+        "training.label_smoothing training.mixup_alpha training.cutmix_alpha training.layer_decay training.teacher",
+        lambda config: "pretrain" in config,
+        "pretraining looks at no label, and has no classifier",
+    ),
     _Rule("augment.blur_sigma", _augment("blur_prob", 0), "augment.blur_prob=0 blurs no image"),
     _Rule("augment.erase_area augment.erase_aspect", _augment("erase_prob", 0), "augment.erase_prob=0 erases no box"),
     _Rule("augment.padding", _unmoved, "no image is moved (augment.rotation, translation, scale, shear)"),

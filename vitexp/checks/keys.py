@@ -153,6 +153,14 @@ TRAINING: Keys = {
     ),
 }
 
+PRETRAIN: Keys = {
+    "mask_ratio": INSIDE,
+    "decoder_dim": integer(4, 8192),
+    "decoder_depth": integer(1, 100),
+    "decoder_heads": integer(1, 8192),
+    "normalize_targets": FLAG,
+}
+
 CHECKPOINT: Keys = {
     "monitor": one_of(*(f"val/{name}" for name in METRICS)),
     "mode": one_of("max", "min"),

@@ -136,6 +136,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
         "vitexp.callbacks.SamplePredictions": optional(every_n_epochs=_EVERY, right=_UP_TO, wrong=_UP_TO),
         "vitexp.callbacks.PositionEmbedding": optional(every_n_epochs=_EVERY),
         "vitexp.callbacks.LearningCurves": optional(every_n_epochs=_EVERY),
+        "vitexp.callbacks.Reconstructions": optional(every_n_epochs=_EVERY, images=integer(1, 8)),
         "vitexp.callbacks.AugmentedBatch": optional(images=_IMAGES),
         "vitexp.callbacks.Explanations": optional(images=_IMAGES, measured=integer(1, 10**6)),
         "vitexp.callbacks.EmbeddingMap": optional(training=integer(3, 10**6)),

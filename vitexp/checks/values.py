@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from vitexp.checks.keys import CHECKPOINT, DATA, MODEL, TOP, TRAINER, TRAINING, VIT, Keys
+from vitexp.checks.keys import CHECKPOINT, DATA, MODEL, PRETRAIN, TOP, TRAINER, TRAINING, VIT, Keys
 from vitexp.checks.kinds import FLAG, NODE, Kind, one_of, optional, shown
 from vitexp.checks.targets import HANDED_ON, TARGETS
 from vitexp.errors import nearest
@@ -32,6 +32,11 @@ def complaints(config: Any, *, own_keys: Collection[str] = ()) -> Iterator[str]:
         yield from _node(name, config[name], TARGETS[name], own=own, partial=name == "optim")
     for group in _MAPPINGS:
         yield from _mapping(group, config[group])
+    if "pretrain" in config:
+        names = (*names, "pretrain")
+        if not isinstance(config["pretrain"], dict):
+            yield f"pretrain={shown(config['pretrain'])} must be one of conf/pretrain, such as pretrain=mae."
+        yield from _keys("pretrain.", config["pretrain"], PRETRAIN)
     top = {key: value for key, value in config.items() if key not in names and key not in own_keys}
     yield from _keys("", top, TOP, also=names)  # last, for the name is made of others
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from vitexp.models.attention import Attention
 from vitexp.models.cnn import SimpleCNN, resnet18
+from vitexp.models.mae import MaskedAutoencoder
 from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
 from vitexp.models.vit import ViT
 
 __all__ = [
     "Attention",
+    "MaskedAutoencoder",
     "SimpleCNN",
     "ViT",
     "interpolate_position_embedding",

@@ -41,7 +41,6 @@ class ViT(nn.Module):
     """Images (B, in_channels, image_size, image_size), float, to logits (B, num_classes).
 
     Images of other sizes that `patch_size` divides are taken too: the position embedding is interpolated for them.
-
     Sizes: `image_size` and `patch_size` in pixels, `dim` channels, `depth` blocks of `num_heads` heads, MLPs of
     `mlp_ratio * dim` hidden channels. `upsample`: pixels a side to which images are enlarged first, bicubically, None
     for none; the patches are then those of the enlarged image. So small images stay small wherever they are kept.
@@ -51,7 +50,7 @@ class ViT(nn.Module):
     Tokens: `stem` makes them (stems.py), `position_embedding` is added, `registers` learned tokens go in front
     (Darcet et al. 2024), and `pool` reads them out: the class token, the mean of the patches, or their learned
     weighted mean (pooling.py). `distillation_token` puts a second token behind the class token, with a head of its own
-    that learns from a teacher; the logits are the mean of both heads' (Touvron et al. 2021, DeiT, section 4).
+    for a teacher; the logits are the mean of both heads' (Touvron et al. 2021, DeiT, section 4).
     `mlp_conv` puts a depthwise convolution over the patches into each MLP (token_conv.py), but for the last block where
     the class token alone is read out: nobody would see there what it does to the patches.
     Attention: `qk_norm` and `lsa` (attention.py); `layer_scale` is the initial factor on each branch, None for none.
@@ -163,7 +162,6 @@ class ViT(nn.Module):
             self.seq_pool = SequencePool(dim=dim)
         self.head = classifier(head, dim=dim, num_classes=num_classes)
         self.head_dist = classifier(head, dim=dim, num_classes=num_classes) if distillation_token else None
-
         self._initialise(init)
 
     def forward(self, x: Tensor, *, separate: bool = False) -> Tensor:
@@ -175,12 +173,13 @@ class ViT(nn.Module):
         read = 1 + int(self.distillation_token) if self.pool == "cls" else None
         return self.forward_head(self._encode(x, read=read), separate=separate)
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, *, only: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm: class token first, patches last.
 
-        With pool "gap" the norm comes after the mean, and the tokens are those of the last block.
+        With pool "gap" the norm comes after the mean, and the tokens are those of the last block. only: (B, V) int64,
+        numbers of patches; the blocks then compute no others.
         """
-        return self._encode(x, read=None)
+        return self._encode(x, read=None, only=only)
 
     def forward_head(self, tokens: Tensor, *, separate: bool = False) -> Tensor:
         """The tokens of `forward_features` (B, T, dim) -> logits (B, num_classes), or (2, B, num_classes)."""
@@ -245,9 +244,12 @@ class ViT(nn.Module):
         """How many tokens come before the patches: the class token, the distillation token and the registers."""
         return int(self.has_cls) + int(self.distillation_token) + self.registers
 
-    def _encode(self, x: Tensor, *, read: int | None) -> Tensor:
+    def _encode(self, x: Tensor, *, read: int | None, only: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm, or the first `read` of them."""
         x = self._embed(x)
+        if only is not None:
+            seen = x[:, self.prefix_tokens :].gather(1, only.unsqueeze(2).expand(-1, -1, self.dim))
+            x = torch.cat([x[:, : self.prefix_tokens], seen], dim=1)
         for depth, block in enumerate(self.blocks, start=1):
             wanted = read if depth == self.depth else None
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():

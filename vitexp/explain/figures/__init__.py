@@ -14,6 +14,7 @@ from vitexp.explain.figures.images import attention_maps, augmented_batch, confi
 from vitexp.explain.figures.maps import map_grid
 from vitexp.explain.figures.patches import exploded_patches, patch_filters
 from vitexp.explain.figures.position import position_embedding
+from vitexp.explain.figures.reconstructions import reconstructions
 from vitexp.explain.figures.robustness import robustness_curves
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "paired_confusions",
     "patch_filters",
     "position_embedding",
+    "reconstructions",
     "reliability_diagram",
     "robustness_curves",
     "sample_predictions",

@@ -1,0 +1,109 @@
+"""A pretraining as train.py does it: what it leaves, what starts from it, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import composed, result, tiny_run
+from vitexp.checks import check
+from vitexp.errors import ConfigError, UserError
+from vitexp.finished_run import completed_runs, load_run
+
+SIZES = ("model.dim=24", "model.num_heads=3")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(
+        tmp_path_factory.mktemp("pretrained"),
+        *("pretrain=mae", *SIZES, "pretrain.mask_ratio=0.5", "trainer.max_epochs=3", "optim.lr=0.01"),
+        *("schedule.warmup_epochs=0", "callbacks.reconstructions.images=3"),
+    )
+
+
+def test_it_tells_losses_and_nothing_that_only_classifiers_have(pretrained: Path) -> None:
+    told = result(pretrained)
+    assert (told["status"], told["name"]) == ("completed", "signs-vit_tiny-mae")
+    assert [list(told["metrics"][part]) for part in ("test", "val")] == [["loss"], ["loss"]]
+    with (pretrained / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {name for name in rows[0] if "accuracy" in name} == set()
+    losses = [float(row["val/loss"]) for row in rows if row.get("val/loss")]
+    assert min(losses) == pytest.approx(told["metrics"]["val"]["loss"])
+    assert losses[-1] < losses[0] - 0.02, "completing images is learned"
+    log = (pretrained / "train.log").read_text()
+    assert "masked autoencoder: 50% of each image is covered, decoder of 2 x 96 channels" in log
+
+
+def test_its_figures_and_page(pretrained: Path) -> None:
+    figures = {path.stem for path in (pretrained / "figures").iterdir()}
+    assert figures == {"reconstructions", "position_embedding", "curves"}
+    page = (pretrained / "report.html").read_text()
+    assert "test loss of the pretraining" in page
+    assert f"python train.py data=signs model=vit_tiny model.weights={pretrained}" in page
+    assert "vitexp.explain" not in page
+
+
+@pytest.mark.parametrize("pool", ["cls", "gap"])
+def test_a_training_starts_from_all_of_the_encoder(pretrained: Path, tmp_path: Path, pool: str) -> None:
+    options = ("callbacks=none", "optim.lr=1e-12", "schedule.min_lr=0", f"model.pool={pool}")
+    tuned = tiny_run(tmp_path, *SIZES, f"model.weights={pretrained}", *options)
+    told = result(tuned)["model"]["weights"]
+    assert told["new"] == ["head"]
+    assert told["unused"] == ([] if pool == "cls" else ["cls_token"])
+    assert told["taken"] == told["of"] - 2
+    before, after = (load_file(folder / "model.safetensors") for folder in (pretrained, tuned))
+    assert "head.weight" not in before
+    assert (after["blocks.1.attn.qkv.weight"] - before["blocks.1.attn.qkv.weight"]).abs().max() < 1e-6
+    finished = load_run(tuned)
+    assert finished.classes
+    assert finished.config.get("pretrain") is None
+
+
+def test_it_is_no_classifier_to_look_at(pretrained: Path) -> None:
+    with pytest.raises(UserError, match=r"is a pretraining, which has no classifier; train one .* model\.weights="):
+        load_run(pretrained)
+    assert completed_runs(pretrained.parents[1]) == []
+
+
+@pytest.mark.parametrize("options", [["model.stem=conv"], ["model.stem=shifted", "model.pool=seqpool"], ["optim=muon"]])
+def test_it_trains_with_every_stem(tmp_path: Path, options: list[str]) -> None:
+    begun = ("model.registers=1", "training.ema_decay=0.5", "trainer.accumulate_grad_batches=2")
+    told = result(tiny_run(tmp_path, "pretrain=mae", "callbacks=none", *begun, *options))
+    assert 0 < told["metrics"]["test"]["loss"] < 10
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["model=simple_cnn"], "simple_cnn has none; take a Vision Transformer"),
+        (["model.mlp_conv=true"], "model.mlp_conv=true goes over whole grids"),
+        (["training.image_sizes=[16,32]"], "training.image_sizes has no effect"),
+        (["training.label_smoothing=0.2"], "training.label_smoothing=0.2 has no effect, for pretraining looks at no"),
+        (["training.mixup_alpha=0.2"], "training.mixup_alpha=0.2 has no effect"),
+        (["training.layer_decay=0.5"], "training.layer_decay=0.5 has no effect"),
+        (["checkpoint.monitor=val/accuracy", "checkpoint.mode=max"], "a pretraining has checkpoint.monitor=val/loss"),
+        (["callbacks=default"], "callbacks.confusion_matrix shows what a classifier does, and this is none"),
+        (["pretrain.mask_ratio=1"], "pretrain.mask_ratio=1 must be a number between 0 and 1, both excluded"),
+        (["pretrain.mask_ratio=0.99"], "pretrain.mask_ratio=0.99 of 16 patches covers all"),
+        (["pretrain.mask_ratio=0.01"], "pretrain.mask_ratio=0.01 of 16 patches covers none"),
+        (["pretrain.decoder_dim=30"], "pretrain.decoder_dim=30 must be a multiple of 4"),
+        (["pretrain.decoder_heads=5"], "pretrain.decoder_heads=5 does not divide pretrain.decoder_dim=96; take one of"),
+        (["+pretrain.decoder=1"], "there is no key 'pretrain.decoder'"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(options: list[str], told: str) -> None:
+    model = [] if options[0].startswith("model=") else ["model=vit_tiny", "model.patch_size=8"]
+    with pytest.raises(ConfigError) as caught:
+        check(composed("pretrain=mae", *model, *options))
+    assert told in str(caught.value)
+
+
+def test_what_belongs_to_it_alone_is_refused_without_it() -> None:
+    check(composed("pretrain=mae", "model=vit_tiny_conv"))
+    with pytest.raises(ConfigError, match=r"callbacks\.reconstructions shows what a pretraining draws"):
+        check(composed("callbacks=pretraining"))

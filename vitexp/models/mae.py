@@ -1,0 +1,158 @@
+"""The masked autoencoder (He et al. 2022) around our ViT: it learns from images alone, by completing them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitexp.models.attention import NORM_EPS
+from vitexp.models.block import Block
+from vitexp.models.initialisation import initialise_layer
+from vitexp.models.position import sincos_position_embedding
+from vitexp.models.token_conv import TokenConv
+from vitexp.models.vit import ViT
+
+_TARGET_EPS = 1e-6  # added to the variance of a patch, which may be of one colour
+
+
+class MaskedAutoencoder(nn.Module):
+    """An encoder that sees a few patches of an image, and a small decoder that draws the others.
+
+    encoder: a ViT, whose head and pooling weights are taken away. Its blocks compute the visible patches alone, which
+    is what makes pretraining fast. Covered pixels are set to zero, the mean colour, before the stem: so they cannot
+    be seen through stems whose fields overlap either.
+    mask_ratio: share of the patches that are covered. decoder_dim, decoder_depth, decoder_heads: sizes of the decoder,
+    whose positions are the fixed sine-cosine ones.
+    normalize_targets: each patch is to be drawn with its own mean and deviation taken out (He et al. 2022, table 1d).
+
+    Raises ValueError, in one sentence, for values that do not fit together.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        encoder: ViT,
+        mask_ratio: float = 0.75,
+        decoder_dim: int = 96,
+        decoder_depth: int = 2,
+        decoder_heads: int = 3,
+        normalize_targets: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= mask_ratio < 1.0:
+            raise ValueError(f"mask_ratio={mask_ratio} is no share; use a number from 0 up to, but not including, 1.")
+        if any(isinstance(module, TokenConv) for module in encoder.modules()):
+            raise ValueError(
+                "mlp_conv=True goes over whole grids, of which a masked autoencoder's encoder sees a part."
+            )
+        self.encoder = encoder
+        encoder.head = nn.Sequential()
+        if encoder.pool == "seqpool":
+            del encoder.seq_pool
+        self.normalize_targets = normalize_targets
+        self.patches = encoder.grid_size**2
+        self.visible = visible_patches(self.patches, mask_ratio)
+
+        self.decoder_embed = nn.Linear(encoder.dim, decoder_dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
+        positions = sincos_position_embedding(
+            grid=encoder.grid_size, dim=decoder_dim, prefix_tokens=encoder.prefix_tokens
+        )
+        self.register_buffer("positions", positions, persistent=False)
+        self.decoder_blocks = nn.ModuleList(
+            Block(dim=decoder_dim, num_heads=decoder_heads) for _ in range(decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(decoder_dim, eps=NORM_EPS)
+        self.decoder_pred = nn.Linear(decoder_dim, encoder.in_channels * encoder.patch_size**2)
+        for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
+            part.apply(initialise_layer)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) -> the loss of each, float32 (B,): the mean squared error over its covered patches.
+
+        visible: (B, V) int64, the numbers of the patches that are seen, row by row; None draws them.
+        """
+        if visible is None:
+            visible = self.draw_visible(len(images), device=images.device)
+        drawn = self.draw_patches(images, visible).float()
+        errors = (drawn - self.targets(images)).square().mean(dim=2)  # (B, N)
+        covered = self.covered(visible)
+        return (errors * covered).sum(dim=1) / covered.sum(dim=1).clamp(min=1)
+
+    def draw_visible(
+        self, images: int, *, device: torch.device | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Which patches of so many images are seen, drawn at random: (B, V) int64, rising along a row."""
+        order = torch.rand(images, self.patches, device=device, generator=generator).argsort(dim=1)
+        return order[:, : self.visible].sort(dim=1).values
+
+    def covered(self, visible: Tensor) -> Tensor:
+        """(B, V) int64 -> float32 (B, N), 1 where a patch is covered and 0 where it is seen."""
+        return torch.ones(len(visible), self.patches, device=visible.device).scatter_(1, visible, 0.0)
+
+    def covered_pixels(self, visible: Tensor) -> Tensor:
+        """The same for pixels: float32 (B, 1, S, S)."""
+        grid = self.covered(visible).view(-1, 1, self.encoder.grid_size, self.encoder.grid_size)
+        return F.interpolate(grid, scale_factor=self.encoder.patch_size)  # nearest
+
+    def encode(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> tokens (B, P + V, dim) of the P prefix tokens and the visible patches, normalised."""
+        encoder = self.encoder
+        images = encoder.enlarged(images)
+        images = images * (1.0 - self.covered_pixels(visible))
+        # One of the two norms is an identity: with pool "gap" the other one follows the mean of the patches.
+        return encoder.fc_norm(encoder.forward_features(images, only=visible))  # type: ignore[no-any-return]
+
+    def draw_patches(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> what the decoder draws for all N patches, (B, N, C * patch_size^2)."""
+        tokens = self.decoder_embed(self.encode(images, visible))  # (B, P + V, decoder_dim)
+        prefix = self.encoder.prefix_tokens
+        places = visible.unsqueeze(2).expand(-1, -1, tokens.shape[2])
+        seen = tokens[:, prefix:]
+        patches = self.mask_token.to(seen.dtype).expand(len(tokens), self.patches, -1).scatter(1, places, seen)
+        x = torch.cat([tokens[:, :prefix], patches], dim=1) + self.positions
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.decoder_norm(x)[:, prefix:])  # type: ignore[no-any-return]
+
+    def targets(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> what is to be drawn, (B, N, C * patch_size^2)."""
+        patches = self.cut(images)
+        if not self.normalize_targets:
+            return patches
+        mean, deviation = mean_and_deviation(patches)
+        return (patches - mean) / deviation
+
+    def complete(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Images (B, C, H, W) with their covered patches drawn by the decoder, of the size that is cut into patches.
+
+        With `normalize_targets` the mean and the deviation of a covered patch, which are not drawn, are the true ones.
+        """
+        patches, drawn = self.cut(images), self.draw_patches(images, visible).float()
+        if self.normalize_targets:
+            mean, deviation = mean_and_deviation(patches)
+            drawn = drawn * deviation + mean
+        covered = self.covered(visible).unsqueeze(2)
+        joined = torch.where(covered.bool(), drawn, patches)
+        grid = joined.transpose(1, 2).reshape(len(images), -1, self.encoder.grid_size, self.encoder.grid_size)
+        return F.pixel_shuffle(grid, self.encoder.patch_size)
+
+    def cut(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> their patches as the stem cuts them, row by row, (B, N, C * patch_size^2)."""
+        images = self.encoder.enlarged(images).float()
+        return F.pixel_unshuffle(images, self.encoder.patch_size).flatten(2).transpose(1, 2)
+
+
+def visible_patches(patches: int, mask_ratio: float) -> int:
+    """How many of the patches are seen, at least one."""
+    return max(1, round(patches * (1.0 - mask_ratio)))
+
+
+def mean_and_deviation(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each patch, over its pixels and colours: (B, N, 1) each."""
+    variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
+    return mean, (variance + _TARGET_EPS).sqrt()
