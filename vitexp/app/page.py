@@ -20,7 +20,7 @@ from vitexp.errors import UserError
 
 _THUMBNAIL = 96  # pixels a side, or more
 
-Updates = Any  # new values by component in a dict, or gr.skip() for none
+Updates = dict[Any, Any]  # new values by component
 
 
 class Page(Layout):
@@ -66,6 +66,7 @@ class Page(Layout):
             tab.select(self._turn_to(name), [self.picture, *controls], [self.tab, *figures], **common)
         self.shown["Embeddings", "embedding"].select(self._go_to, [self.picture, *controls], whole, **common)
         self.compare.click(self._confuse, controls, self.confusions, **common)
+        self.other.change(lambda: gr.update(value=None, visible=False), None, self.confusions, **common)
 
     def _first(self, which: str, *controls: Any) -> Updates:
         """The page of a new visitor: a test image, where there are any."""
@@ -87,34 +88,39 @@ class Page(Layout):
         return self._look_at(Picture(kind="test", row=rows[event.index]), *controls)
 
     def _open(self, file: str | None, *controls: Any) -> Updates:
-        return self._look_at(Picture(kind="file", file=file), *controls) if file else gr.skip()
+        return self._look_at(Picture(kind="file", file=file), *controls) if file else self._nothing()
 
     def _go_to(self, event: gr.SelectData, picture: Picture | None, *controls: Any) -> Updates:
         """To the training image whose point was clicked."""
         if picture is None:
-            return gr.skip()
+            return self._nothing()
         with _sentence():
             x, y = event.index
             if found := self.views.nearest_point(picture, self._choice(*controls)[1], x=x, y=y):
                 return self._look_at(found, *controls)
-        return gr.skip()
+        return self._nothing()
 
     def _look_at(self, picture: Picture, *controls: Any) -> Updates:
         """At another picture than before."""
         with _sentence():
             image = enlarged(picture.bare(self.run), side=SIDE)
             return {self.editor: image, **self._answer(picture, *controls)}
-        return gr.skip()
+        return self._nothing()
 
     def _draw_on(self, drawn: dict[str, Any] | None, picture: Picture | None, *controls: Any) -> Updates:
         """What is drawn over the picture changed."""
-        if picture is None or drawn is None:
-            return gr.skip()
-        return self._answer(replace(picture, strokes=read_strokes(drawn["layers"])), *controls)
+        with _sentence():
+            if picture is not None and drawn is not None:
+                return self._answer(replace(picture, strokes=read_strokes(drawn["layers"])), *controls)
+        return self._nothing()
 
     def _start_again(self, picture: Picture | None, *controls: Any) -> Updates:
         """The picture without what was drawn on it."""
-        return gr.skip() if picture is None else self._look_at(replace(picture, strokes=None), *controls)
+        return self._nothing() if picture is None else self._look_at(replace(picture, strokes=None), *controls)
+
+    def _nothing(self) -> Updates:
+        """All stays as it is."""
+        return {self.about: gr.update()}
 
     def _answer(self, picture: Picture, *controls: Any) -> Updates:
         probabilities = self.views.probabilities(picture)
