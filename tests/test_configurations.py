@@ -26,7 +26,7 @@ from PIL import Image
 
 from tests.conftest import CONF, TINY, composed
 
-CASES = 15  # of the default suite
+CASES = 8  # of the default suite
 SOAK = 1000
 STEPS = 40  # after so many a run has shown that it trains, and is stopped
 PATIENCE_S = 120

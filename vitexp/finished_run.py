@@ -164,7 +164,7 @@ def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
             result = json.loads(file.read_text())
             usable = (file.parent / "model.safetensors").exists() and not is_pretraining(result)
             if result["status"] == "completed" and usable:
-                completed.append((str(result["finished_at"]), file.parent))
+                completed.append((str(result["finished_at"]), file.parent.name, file.parent))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return [folder for _, folder in sorted(completed, reverse=True)]
+    return [folder for *_, folder in sorted(completed, reverse=True)]

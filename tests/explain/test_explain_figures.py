@@ -27,7 +27,7 @@ def maps(rows: int, columns: int, side: int = 8) -> list[list[np.ndarray]]:
     return [[RANDOM.random((side, side), dtype=np.float32) for _ in range(columns)] for _ in range(rows)]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 6), (12, 13), (3, 2)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 6), (3, 2), pytest.param(12, 13, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("overlay", [True, False])
 def test_grids_of_maps(rows: int, columns: int, overlay: bool) -> None:
     figure = map_grid(
@@ -57,7 +57,7 @@ def test_grids_without_images_name_their_rows() -> None:
     assert "head 3" in drawn_texts(figure) and "✓ 91.4%\nPriority road" in drawn_texts(figure)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (13, 12), (13, 2)])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (13, 2), pytest.param(13, 12, marks=pytest.mark.slow)])
 def test_maps_of_one_image_fit_a_page(rows: int, columns: int) -> None:
     figure = map_grid(
         title="Heads", images=images(1).repeat(rows, axis=0), maps=maps(rows, columns), columns=names(columns),

@@ -36,6 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vitexp.sweeps.search_report._draw", lambda *_: [])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_finds_more_than_chance(tmp_path: Path) -> None:
     def good(sampler: str, seed: int) -> int:

@@ -56,10 +56,12 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return together(tmp_path_factory.mktemp("long"), world_sizes=(1, 2, 3), sizes=SOAK_SIZES, patience_s=3000)
 
 
+@pytest.mark.slow
 def test_every_image_counts_once_in_two_processes(short: Told) -> None:
     assert_counted_once(short)
 
 
+@pytest.mark.slow
 def test_a_pretraining_measures_every_image_with_its_own_mask_in_two_processes(short: Told) -> None:
     for size, alone in short[1, 0]["completed"].items():
         assert alone["count"] == size
@@ -69,10 +71,12 @@ def test_a_pretraining_measures_every_image_with_its_own_mask_in_two_processes(s
     assert len({alone["test"] for alone in short[1, 0]["completed"].values()}) == 5
 
 
+@pytest.mark.slow
 def test_training_is_the_same_in_two_processes(short: Told) -> None:
     assert_trained_alike(short)
 
 
+@pytest.mark.slow
 def test_all_processes_test_the_net_of_the_first(short: Told) -> None:
     first, second = (short[2, rank]["tested_as_trained"] for rank in (0, 1))
     assert {"1.running_mean", "1.running_var"} <= first["buffers"].keys()
