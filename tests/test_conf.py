@@ -44,7 +44,13 @@ def test_augment(option: str) -> None:
     assert isinstance(made, nn.Module | AlbumentationsAugment)
 
 
-@pytest.mark.parametrize("option", options("model"))
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param(option, marks=pytest.mark.slow) if option in ("vit_base", "vit_gtsrb") else option
+        for option in options("model")
+    ],
+)
 def test_model(option: str) -> None:
     size = 224 if option == "vit_b16" else 32
     config = composed(f"model={option}", f"data.image_size={size}")

@@ -26,7 +26,7 @@ from PIL import Image
 
 from tests.conftest import CONF, TINY, composed
 
-CASES = 8  # of the default suite
+CASES = 15  # where it is not the soak test
 SOAK = 1000
 STEPS = 40  # after so many a run has shown that it trains, and is stopped
 PATIENCE_S = 120
@@ -357,6 +357,7 @@ def _ready(folder: Path) -> None:
         Image.new("RGB", (20, 24), ((number % 3) * 80, 4 * number, 90)).save(file)
 
 
+@pytest.mark.slow
 @given(command_lines())
 @settings(
     max_examples=CASES,

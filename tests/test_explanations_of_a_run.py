@@ -65,6 +65,7 @@ def test_of_a_compiled_net(tmp_path: Path) -> None:
     assert drawn(tiny_run(tmp_path, *FEW, "trainer.compile=on")) >= FIGURES
 
 
+@pytest.mark.slow
 def test_of_a_net_of_ones_own(tmp_path: Path) -> None:
     assert drawn(own_net(tmp_path, "Flat")) == FIGURES
 

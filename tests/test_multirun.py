@@ -21,6 +21,7 @@ def results(folder: Path) -> list[dict[str, object]]:
     return [result(path.parent) for path in sorted(folder.glob("signs-vit_tiny/*/result.json"))]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
     import vitexp.run  # noqa: F401 - importing the libraries sets variables, too
 

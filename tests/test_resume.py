@@ -269,6 +269,7 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
     assert "not those that the run began with" in (tmp_path / "refused.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> None:
     from vitexp.lock import hold
     from vitexp.run import LOCK

@@ -64,6 +64,7 @@ def _hostile(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_hostile_folder_is_prepared_without_what_is_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     split = Folder(root=str(_hostile(tmp_path / "data"))).split("train")
     how = {"name": "hostile", "image_size": 8, "cache_dir": tmp_path / "cache", "num_workers": 0}

@@ -34,6 +34,8 @@ from vitexp.sweeps.trial import Finished, Ready, Started, Trial, status
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 needs_submitit = pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
 
+STOPS = [(signal.SIGINT, -signal.SIGINT), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+
 
 def sweep(folder: Path, number: int, *options: str) -> list[Trial]:
     return [fake_trial(folder / str(index), *options) for index in range(number)]
@@ -87,7 +89,9 @@ def test_a_second_sweep_is_told_who_runs_the_first(tmp_path: Path) -> None:
         run_trials(sweep(tmp_path, 1), local(), folder=tmp_path, on_event=print)
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, -signal.SIGINT), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_being_stopped_stops_all_and_the_next_goes_on(tmp_path: Path, sent: int, code: int) -> None:
     process, trials = driver(tmp_path, "local", 3, "seconds=1"), sweep(tmp_path, 3, "seconds=1")
     until(lambda: lines(trials, "spans") == [1, 0, 0] and lines(trials, "starts") == [1, 1, 0])
@@ -276,7 +280,9 @@ def test_whole_gpus_are_never_shared(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, -signal.SIGINT), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_stopping_ray_leaves_no_process(tmp_path: Path, sent: int, code: int) -> None:
     process, trials = driver(tmp_path, "ray", 6, "seconds=60"), sweep(tmp_path, 6)
     until(lambda: sum(lines(trials, "starts")) >= 2, seconds=90)

@@ -91,6 +91,7 @@ def test_refuses_before_anything_runs(arguments: list[str], sentence: str) -> No
         planned(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((CONF / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_ablation_can_be_composed(path: Path) -> None:
     ablation: Any = OmegaConf.to_container(OmegaConf.load(path))
