@@ -89,9 +89,7 @@ def test_a_second_sweep_is_told_who_runs_the_first(tmp_path: Path) -> None:
         run_trials(sweep(tmp_path, 1), local(), folder=tmp_path, on_event=print)
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, -signal.SIGINT), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("sent", "code"), STOPS)
 def test_being_stopped_stops_all_and_the_next_goes_on(tmp_path: Path, sent: int, code: int) -> None:
     process, trials = driver(tmp_path, "local", 3, "seconds=1"), sweep(tmp_path, 3, "seconds=1")
     until(lambda: lines(trials, "spans") == [1, 0, 0] and lines(trials, "starts") == [1, 1, 0])
@@ -280,9 +278,7 @@ def test_whole_gpus_are_never_shared(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, -signal.SIGINT), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("sent", "code"), STOPS)
 def test_stopping_ray_leaves_no_process(tmp_path: Path, sent: int, code: int) -> None:
     process, trials = driver(tmp_path, "ray", 6, "seconds=60"), sweep(tmp_path, 6)
     until(lambda: sum(lines(trials, "starts")) >= 2, seconds=90)
