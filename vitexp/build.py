@@ -223,7 +223,7 @@ def build_module(
             mix_until=training.mix_until,
         ),
         label_smoothing=training.label_smoothing,
-        image_sizes=training.get("image_sizes"),
+        image_sizes=training.image_sizes,
         distillation=None
         if teacher is None
         else Distillation(

@@ -20,6 +20,7 @@ from vitexp.errors import one_line
 from vitexp.explain import figures
 from vitexp.explanations.drawing import draw_embedding, embed, shown
 from vitexp.explanations.explainer import NAMES, Explainer
+from vitexp.explanations.pick import mixed
 from vitexp.explanations.table import RANDOM, Faithfulness, measure_faithfulness
 from vitexp.trained_net import TrainedNet
 from vitexp.training.module import Classifier
@@ -57,10 +58,8 @@ class Explanations(Callback):
         predicted, truth, _ = predictions_of(module)
         order = np.random.default_rng(0).permutation(len(truth))
         measured = measure_faithfulness(explainer, test.images(order[: self.measured]), steps=_STEPS)
-        hits = (predicted == truth)[order]
-        wrong = order[~hits][: self.images * 2 // 5]
-        right = order[hits][: self.images - len(wrong)]
-        chosen = np.concatenate([right, wrong]) if len(right) else order[: self.images]
+        hit = (predicted == truth)[order]
+        chosen = mixed(order, hit, count=self.images) if hit.any() else order[: self.images]
         yield _side_by_side(explainer, test, chosen, measured)
         yield figures.faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
 

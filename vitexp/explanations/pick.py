@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from vitexp.data.imagefile import read_image
 from vitexp.data.prepare import Prepared
 from vitexp.data.transforms import build_transforms
 from vitexp.explanations.explainer import Explainer, Images
-from vitexp.finished_run import FinishedRun
+
+if TYPE_CHECKING:
+    from vitexp.finished_run import FinishedRun
 
 _SEARCHED = 2000  # test images among which mistakes are looked for
 
@@ -27,7 +29,11 @@ def right_and_wrong(explainer: Explainer, test: Prepared, *, count: int) -> NDAr
     """Indices of test images: two of five are mistakes, where there are as many, and the rest right."""
     order = drawn_at_random(len(test), _SEARCHED)
     predicted = explainer.probabilities(test.images(order)).argmax(axis=1)
-    hit = predicted == test.labels[order]
+    return mixed(order, predicted == test.labels[order], count=count)
+
+
+def mixed(order: NDArray[np.int64], hit: NDArray[np.bool_], *, count: int) -> NDArray[np.int64]:
+    """The first of `order` [N]: right ones, where `hit` [N], and two of five mistakes, where there are as many."""
     wrong = order[~hit][: count * 2 // 5]
     right = order[hit][: count - len(wrong)]
     return np.concatenate([right, wrong])

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vitexp.errors import ConfigError
+from vitexp.evaluate.predict import predict
 from vitexp.explain import figures
 from vitexp.explanations.drawing import Shown
 from vitexp.explanations.explainer import NAMES, Explainer
@@ -50,21 +51,13 @@ def check_same_test(explainers: Pair) -> None:
 def draw_confusions(explainers: Pair) -> Figure:
     """What two nets take for what, over all test images. Raises ConfigError where these differ."""
     check_same_test(explainers)
-    first, second = (_predicted(explainer) for explainer in explainers)
+    first, second = (predict(each.run, each.run.data.test).argmax(dim=1).numpy() for each in explainers)
     return figures.paired_confusions(
         truth=explainers[0].run.data.test.labels,
         predicted=(first, second),
         class_names=explainers[0].run.classes,
         runs=_run_names(explainers),
     )
-
-
-def _predicted(explainer: Explainer) -> NDArray[np.int64]:
-    """Of all test images [N], as the test of the run had it: to the last image of its accuracy, see `FinishedRun`."""
-    run, size = explainer.run, int(explainer.run.config.data.batch_size)
-    images = run.data.test.images(np.arange(len(run.data.test)))
-    parts = [run.logits(images[at : at + size]).argmax(dim=1).cpu().numpy() for at in range(0, len(images), size)]
-    return np.concatenate(parts)
 
 
 def _run_names(explainers: Pair) -> tuple[str, str]:
