@@ -1,10 +1,12 @@
-"""Builds README's table of results from the records of real runs, and writes into each experiment what it reached.
+"""Builds README's tables of results from the records of real runs, and writes into each experiment what it reached.
 
-    python .readme/results.py            rewrites README.md and the heads of conf/experiment/*.yaml
-    python .readme/results.py add RUN    before that, copies the record of a finished run, without its machine's name
+    python .readme/results.py                       rewrites README.md and the heads of conf/experiment/*.yaml
+    python .readme/results.py add RUN               before that, copies the record of a finished run of an experiment
+    python .readme/results.py add ablation=NAME ... likewise those of a sweep, which sweep.py has run with these words
 
-Records lie in .readme/results/ as <experiment>/<model>-<data>-<seed>.json. An experiment belongs to the table whether
-it was run or not.
+Records lie in .readme/results/, without the names of machines, as <experiment>/<model>-<data>-<seed>.json and as
+<ablation>.json. An experiment belongs to the table whether it was run or not; README has a table for each ablation
+that it marks.
 """
 
 from __future__ import annotations
@@ -17,10 +19,17 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from vitexp.sweeps.formats import to_markdown
+from vitexp.sweeps.grid import GIVEN_BY_THE_SWEEP, plan
+from vitexp.sweeps.results import Outcome
+from vitexp.sweeps.table import build_table
+
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / ".readme" / "results"
 EXPERIMENTS = ROOT / "conf" / "experiment"
-BEGIN, END = "<!-- results: written by .readme/results.py -->\n", "<!-- end of results -->\n"
+BEGIN, END = "<!-- {}: written by .readme/results.py -->\n", "<!-- end of {} -->\n"
 NAMES = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cifar10-jpeg": "CIFAR-10 (JPEG)"}
 
 Records = dict[tuple[str, str], list[dict[str, Any]]]  # by model and data, in the order of seeds
@@ -28,19 +37,41 @@ Records = dict[tuple[str, str], list[dict[str, Any]]]  # by model and data, in t
 
 def add(run: Path) -> Path:
     """Copy result.json of a run folder. Raises ValueError where it is no record to show."""
-    record = json.loads((run / "result.json").read_text())
+    record = _record(run)
     chosen = [each.partition("=")[2] for each in record["overrides"] if each.startswith("experiment=")]
-    if record["status"] != "completed" or len(chosen) != 1:
-        raise ValueError(f"{run} is no completed run of an experiment")
-    if record["environment"]["git_dirty"]:
-        raise ValueError(f"{run} was trained by code that is in no commit")
-    if absolute := [each for each in record["overrides"] if "=/" in each or "=~" in each]:
-        raise ValueError(f"{absolute} name places of one machine; run it with paths below the working directory")
-    del record["environment"]["hostname"]
+    if len(chosen) != 1:
+        raise ValueError(f"{run} is no run of an experiment")
     path = RECORDS / chosen[0] / f"{record['model']['name']}-{record['data']['name']}-{record['seed']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
     return path
+
+
+def add_ablation(words: list[str], *, logs: Path) -> Path:
+    """Copy result.json of all trials of a sweep. Raises ValueError where one of them is no record to show."""
+    name = words[0].removeprefix("ablation=")
+    ablation: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "ablation" / f"{name}.yaml"))
+    planned = plan(name=name, log_dir=logs, ablation=ablation, arguments=words[1:])
+    order = [row.name for row in planned.rows]
+    trials = sorted(planned.trials, key=lambda trial: order.index(trial.row))
+    rows = [{"row": trial.row, "result": _record(trial.folder)} for trial in trials]
+    path = RECORDS / f"{name}.json"
+    path.write_text(json.dumps({"command": " ".join(["python sweep.py", *words]), "trials": rows}, indent=1) + "\n")
+    return path
+
+
+def _record(run: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run / "result.json").read_text())
+    if record["status"] != "completed":
+        raise ValueError(f"{run} is no completed run")
+    if record["environment"]["git_dirty"]:
+        raise ValueError(f"{run} was trained by code that is in no commit")
+    given = tuple(f"{key}=" for key in GIVEN_BY_THE_SWEEP)
+    record["overrides"] = [each for each in record["overrides"] if not each.startswith(given)]
+    if absolute := [each for each in record["overrides"] if "=/" in each or "=~" in each]:
+        raise ValueError(f"{absolute} name places of one machine; run it with paths below the working directory")
+    del record["environment"]["hostname"]
+    return record
 
 
 def records(experiment: str) -> Records:
@@ -85,6 +116,18 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def ablation_table(name: str) -> str:
+    """Its command, its table and its machine."""
+    told = json.loads((RECORDS / f"{name}.json").read_text())
+    outcomes = [
+        Outcome(row=each["row"], seed=each["result"]["seed"], folder=Path(), status="completed", result=each["result"])
+        for each in told["trials"]
+    ]
+    machines = sorted({each["result"]["environment"]["device"] for each in told["trials"]})
+    table = to_markdown(build_table(outcomes, title=name))
+    return f"`{told['command']}`, on {' and '.join(machines)}:\n\n{table}"
+
+
 def reached(experiment: str) -> str:
     """The line in the head of an experiment file."""
     parts = [
@@ -97,8 +140,10 @@ def reached(experiment: str) -> str:
 def written() -> dict[Path, str]:
     """README.md and the experiments as they should be."""
     readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    texts = {readme: before + BEGIN + table() + END + rest.partition(END)[2]}
+    text = _filled(readme.read_text(), "results", table())
+    for file in sorted(RECORDS.glob("*.json")):
+        text = _filled(text, file.stem, ablation_table(file.stem))
+    texts = {readme: text}
     for file in EXPERIMENTS.glob("*.yaml"):
         text = re.sub(r"^# Reached: .*\n", "", file.read_text(), flags=re.MULTILINE)
         before, defaults, rest = text.partition("defaults:\n")
@@ -106,8 +151,16 @@ def written() -> dict[Path, str]:
     return texts
 
 
+def _filled(text: str, name: str, content: str) -> str:
+    begin, end = BEGIN.format(name), END.format(name)
+    before, _, rest = text.partition(begin)
+    return before + begin + content + end + rest.partition(end)[2]
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["add"]:
-        print(add(Path(sys.argv[2])))
+        words = sys.argv[2:]
+        is_sweep = words[0].startswith("ablation=")
+        print(add_ablation(words, logs=Path("logs").resolve()) if is_sweep else add(Path(words[0])))
     for path, text in written().items():
         path.write_text(text)

@@ -7,10 +7,13 @@ import json
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.conftest import composed
+from vitexp.sweeps.grid import plan
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -38,20 +41,24 @@ def test_an_experiment_opens_with_its_command_and_composes(file: Path) -> None:
     assert composed(f"experiment={file.stem}").trainer.max_epochs > 1
 
 
-def test_a_record_without_its_machines_name(
-    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(results, "RECORDS", tmp_path / "records")
-    record = {
+def a_record() -> dict[str, Any]:
+    return {
         "status": "completed",
         "overrides": ["experiment=gtsrb_clahe", "seed=3"],
         "seed": 3,
         "epochs": 80,
-        "model": {"name": "vit_gtsrb"},
+        "model": {"name": "vit_gtsrb", "parameters": 1000},
         "data": {"name": "gtsrb"},
         "timing": {"fit_s": 600.0},
         "environment": {"git_dirty": False, "hostname": "secret", "device": "a machine"},
     }
+
+
+def test_a_record_without_its_machines_name(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RECORDS", tmp_path / "records")
+    record = a_record()
     for seed, share in ((3, 0.98), (4, 0.99)):
         run = tmp_path / str(seed)
         run.mkdir()
@@ -69,3 +76,22 @@ def test_a_record_without_its_machines_name(
         (run / "result.json").write_text(json.dumps(record | wrong))
         with pytest.raises(ValueError, match=why):
             results.add(run)
+
+
+def test_a_table_of_a_sweep_from_its_records_alone(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RECORDS", tmp_path)
+    words = ["ablation=clahe", "data=gtsrb", "logger=csv"]
+    ablation = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "ablation" / "clahe.yaml"))
+    for trial in plan(name="clahe", log_dir=tmp_path, ablation=ablation, arguments=words[1:]).trials:
+        accuracy = (0.98 if trial.row == "CLAHE" else 0.96) + trial.seed / 1000
+        metrics = {"test": {"accuracy": accuracy}, "val": {"accuracy": accuracy}}
+        record = a_record() | {"seed": trial.seed, "overrides": trial.overrides, "metrics": metrics}
+        trial.folder.mkdir(parents=True)
+        (trial.folder / "result.json").write_text(json.dumps(record))
+    written = results.add_ablation(words, logs=tmp_path).read_text()
+    assert "secret" not in written and str(tmp_path) not in written
+    table = results.ablation_table("clahe")
+    assert table.startswith("`python sweep.py ablation=clahe data=gtsrb logger=csv`, on a machine:\n")
+    assert re.search(r"\| CLAHE \| 3 of 3 .* 98\.10 .* \+2\.00 ", table), table
