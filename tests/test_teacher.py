@@ -140,7 +140,7 @@ def test_a_teacher_may_not_have_learned_what_validates_the_student(
     with pytest.raises(ConfigError) as caught:
         load_teacher(config, going_on=None)
     assert told in str(caught.value)
-    assert "train teacher and student on the same part of the data." in str(caught.value)
+    assert "train both on the same part of the data." in str(caught.value)
 
 
 def test_other_classes_are_refused_before_images_are_read(

@@ -218,6 +218,12 @@ def test_weights_of_another_net_are_refused_before_data_are_read(first: Path, tm
         tiny_run(tmp_path, *OURS, f"model.weights={first}", "model.depth=3", "data.cache_dir=/nowhere")
 
 
+def test_weights_that_have_learned_what_validates_are_refused(first: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.weights=.* was trained with seed=0 and so on images that validate"):
+        tiny_run(tmp_path, *OURS, f"model.weights={first}", "seed=1", "data.cache_dir=/nowhere")
+    starting_weights(composed("data=gtsrb", f"model.weights={first}", "seed=1"), going_on=None)  # other images
+
+
 def test_only_a_vit_starts_from_weights() -> None:
     with pytest.raises(ConfigError, match=r"no key 'model\.weights' of vitexp\.models\.SimpleCNN"):
         check(composed("model=simple_cnn", "+model.weights=x"))
@@ -233,5 +239,5 @@ def test_the_recipes_compose_and_pass_the_checks() -> None:
     entry = PUBLISHED["imagenet21k"][tuned.model.dim, tuned.model.depth, tuned.model.patch_size]
     assert entry.num_heads == tuned.model.num_heads
     check(transfer := composed("experiment=signs_to_gtsrb"))
-    with pytest.raises(ConfigError, match=r"model\.weights=logs/pretrained/signs: there is no "):
+    with pytest.raises(ConfigError, match=r"model\.weights=logs/drawn/signs: there is no "):
         starting_weights(transfer, going_on=None)

@@ -15,17 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.errors import ConfigError, UserError
 from vitexp.finished_run import load_run
 from vitexp.hardware import flops_per_image
+from vitexp.held_out import refuse_another_cut
 from vitexp.trained_net import TrainedNet
 
 log = logging.getLogger(__name__)
-
-# What tells apart data sets of one class; those of other classes by their folder. All else cuts the same images.
-_IDENTITY = {
-    "vitexp.data.signs.Signs": ("seed",),
-    "vitexp.data.cifar.CIFAR": ("kind",),
-    "vitexp.data.gtsrb.GTSRB": (),
-}
-_NO_CUT = ("root", "download", "base_url", "draw_size", "test_per_class")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +62,7 @@ def load_teacher(config: DictConfig, *, going_on: Mapping[str, Any] | None) -> T
             f"training.teacher={name} holds other weights (SHA-256 {digest[:8]}) than those that this run began "
             f"with ({began[:8]}); put them back, or begin a new run."
         )
-    _refuse_another_cut(config, run.config, name)
+    refuse_another_cut(config, run.config, key=f"training.teacher={name}")
     if _preparation(config) != _preparation(run.config):
         log.warning("training.teacher=%s was trained on images that were prepared otherwise (data.prepare)", name)
     told = {
@@ -89,32 +82,6 @@ def load_teacher(config: DictConfig, *, going_on: Mapping[str, Any] | None) -> T
         mean=run.mean,
         std=run.std,
     )
-
-
-def _refuse_another_cut(config: DictConfig, teachers: DictConfig, name: str) -> None:
-    """The same images, cut otherwise into training and validation: the teacher has learned some that validate here."""
-    (images, mine), (its_images, its) = _cut(config), _cut(teachers)
-    other = [key for key in mine if mine[key] != its.get(key)]
-    if images != its_images or not other:
-        return
-    here, there = (" ".join(f"{key}={cut.get(key)}" for key in other) for cut in (mine, its))
-    raise ConfigError(
-        f"training.teacher={name} was trained with {there} and so on images that validate this run of {here}; train "
-        "teacher and student on the same part of the data."
-    )
-
-
-def _cut(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:
-    """Which images there are, and what decides over the part that validates."""
-    source: Any = OmegaConf.to_container(config.data.source, resolve=True)
-    identity = _IDENTITY.get(source["_target_"], ("root",))
-    images = [source["_target_"], *(_where(key, source.get(key)) for key in identity)]
-    cut = {f"data.source.{key}": value for key, value in source.items() if key not in (*identity, *_NO_CUT, "_target_")}
-    return images, {"seed": config.seed, "data.val_fraction": config.data.val_fraction, **cut}
-
-
-def _where(key: str, value: Any) -> Any:
-    return Path(value).expanduser().resolve() if key == "root" and value is not None else value
 
 
 def _preparation(config: DictConfig) -> list[dict[str, Any]]:

@@ -6,18 +6,22 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import safe_open
 from torch import Tensor, nn
+from yaml import YAMLError
 
 from vitexp.data.download import fetch, one_at_a_time
 from vitexp.errors import ConfigError, one_line
+from vitexp.held_out import refuse_another_cut
 from vitexp.models import ViT
 from vitexp.models.checkpoint_names import heads_of, in_our_names, publisher_of
 from vitexp.models.pretrained import Misfit, load_pretrained
@@ -110,7 +114,8 @@ def starting_weights(config: DictConfig, *, going_on: Mapping[str, Any] | None) 
     """What config.model.weights names, read; None for a net that starts at random.
 
     going_on: result.json of a run that goes on, whose checkpoint has its weights: nothing is read or fetched then.
-    Raises ConfigError for what is no file of weights, DataError where published ones cannot be fetched.
+    Raises ConfigError for what is no file of weights or has learned from validation images of this run, DataError where
+    published ones cannot be fetched.
     """
     name = config.model.get("weights")
     if name is None or config.model.get("_target_") != "vitexp.models.ViT":
@@ -127,7 +132,13 @@ def starting_weights(config: DictConfig, *, going_on: Mapping[str, Any] | None) 
         weights.normalization = NORMALIZATIONS[published.normalize]
         weights.known["num_heads"] = published.num_heads
         return weights
-    return read_weights(Path(os.path.expanduser(name)), name=name)
+    path = Path(os.path.expanduser(name))
+    weights = read_weights(path, name=name)
+    with suppress(OSError, YAMLError, OmegaConfBaseException, KeyError):  # a file of weights alone is no run
+        run = OmegaConf.load(path / "config.yaml")
+        if isinstance(run, DictConfig) and "pretrain" not in run:  # which sees no labels
+            refuse_another_cut(config, run, key=f"model.weights={name}")
+    return weights
 
 
 def normalization(choice: str, weights: StartingWeights | None) -> Normalization | None:
