@@ -4,9 +4,9 @@
     python .readme/results.py add RUN               before that, copies the record of a finished run of an experiment
     python .readme/results.py add ablation=NAME ... likewise those of a sweep, which sweep.py has run with these words
 
-Records lie in .readme/results/, without the names of machines, as <experiment>/<model>-<data>-<seed>.json and as
-<ablation>.json. An experiment belongs to the table whether it was run or not; README has a table for each ablation
-that it marks.
+A run that was evaluated on other data gives a record of these, too. Records lie in .readme/results/, without the names
+of machines, as <experiment>/<model>-<data>-<seed>.json and as <ablation>.json. An experiment belongs to the table
+whether it was run or not; README has a table for each ablation that it marks.
 """
 
 from __future__ import annotations
@@ -36,15 +36,20 @@ Records = dict[tuple[str, str], list[dict[str, Any]]]  # by model and data, in t
 
 
 def add(run: Path) -> Path:
-    """Copy result.json of a run folder. Raises ValueError where it is no record to show."""
+    """Copy result.json of a run folder; where to. Raises ValueError where it is no record to show."""
     record = _record(run)
     chosen = [each.partition("=")[2] for each in record["overrides"] if each.startswith("experiment=")]
     if len(chosen) != 1:
         raise ValueError(f"{run} is no run of an experiment")
-    path = RECORDS / chosen[0] / f"{record['model']['name']}-{record['data']['name']}-{record['seed']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    return path
+    elsewhere = [json.loads(file.read_text()) for file in run.glob("evaluation/on-*/evaluation.json")]
+    for data, metrics in (
+        (record["data"], record["metrics"]),
+        *((each["data"], {"test": each["metrics"]}) for each in elsewhere),
+    ):
+        path = RECORDS / chosen[0] / f"{record['model']['name']}-{data['name']}-{record['seed']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**record, "data": data, "metrics": metrics}, indent=2) + "\n")
+    return RECORDS / chosen[0]
 
 
 def add_ablation(words: list[str], *, logs: Path) -> Path:

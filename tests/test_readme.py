@@ -61,12 +61,16 @@ def test_a_record_without_its_machines_name(
     record = a_record()
     for seed, share in ((3, 0.98), (4, 0.99)):
         run = tmp_path / str(seed)
-        run.mkdir()
+        (run / "evaluation" / "on-signs").mkdir(parents=True)
         record |= {"seed": seed, "metrics": {"test": {"accuracy": share}}}
         (run / "result.json").write_text(json.dumps(record))
-        assert "secret" not in results.add(run).read_text()
-    said = results.reached("gtsrb_clahe")
-    assert said == "# Reached: vit_gtsrb on GTSRB 98.50 ± 0.71 % (2 seeds) (80 epochs, 10 min, a machine).\n"
+        elsewhere = {"data": {"name": "signs"}, "metrics": {"accuracy": share / 2}}
+        (run / "evaluation" / "on-signs" / "evaluation.json").write_text(json.dumps(elsewhere))
+        assert "secret" not in "".join(file.read_text() for file in results.add(run).iterdir())
+    assert results.reached("gtsrb_clahe") == (
+        "# Reached: vit_gtsrb on GTSRB 98.50 ± 0.71 % (2 seeds) (80 epochs, 10 min, a machine); "
+        "vit_gtsrb on signs 49.25 ± 0.35 % (2 seeds) (80 epochs, 10 min, a machine).\n"
+    )
     for wrong, why in (
         ({"status": "failed"}, "no completed run"),
         ({"overrides": ["data=gtsrb"]}, "of an experiment"),
