@@ -111,13 +111,15 @@ def head(text: str, key: str) -> str:
 def table() -> str:
     rows = ["| experiment | net | images | test accuracy | training | published |", "|---|---|---|---|---|---|"]
     for file in sorted(EXPERIMENTS.glob("*.yaml")):
-        published = head(file.read_text(), "Published")
+        text = file.read_text()
+        published = head(text, "Published")
         found = records(file.stem)
         for (model, data), seeds in found.items():
             cells = (f"`{file.stem}`", f"`{model}`", NAMES.get(data, data), accuracy(seeds), training(seeds), published)
             rows.append(f"| {' | '.join(cells)} |")
         if not found:
-            rows.append(f"| `{file.stem}` | | | not run | | {published} |")
+            [command, *_] = re.findall(rf"^#   (python train\.py experiment={file.stem}\b.*)$", text, re.MULTILINE)
+            rows.append(f"| `{file.stem}` | | | not run | `{command}` | {published} |")
     return "\n".join(rows) + "\n"
 
 

@@ -151,7 +151,10 @@ def newest_run(log_dir: Path | str = "logs") -> Path:
     """The folder of the run under `log_dir` that was completed last. Raises ConfigError where there is none."""
     completed = completed_runs(log_dir)
     if not completed:
-        raise ConfigError(f"there is no finished run under {log_dir}; python train.py makes one in a few minutes.")
+        raise ConfigError(
+            f"there is no finished run under {log_dir}; python train.py makes one in a few minutes, and "
+            "run=pretrained is one that comes with vitexp."
+        )
     return completed[0]
 
 

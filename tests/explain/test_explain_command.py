@@ -148,3 +148,9 @@ def test_classes_by_name_and_number() -> None:
 def test_layers_count_from_one() -> None:
     assert within("layer", 6, 6) == 5
     assert within("layer", 0, 6) is None
+
+
+def test_where_the_data_are_may_be_typed() -> None:
+    assert read_arguments(["data.root=there", "images=5"]) == Arguments(data=("data.root=there",), images=5)
+    with pytest.raises(ConfigError, match=r"there is no key 'data\.seed'"):
+        read_arguments(["data.seed=3"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vitexp.app.layout import STYLE
 from vitexp.app.page import Page
 from vitexp.app.views import Views
 from vitexp.errors import ConfigError
+from vitexp.evaluate.test_set import open_test_set
 from vitexp.explanations.explainer import Explainer
 from vitexp.finished_run import load_run
 
@@ -29,12 +31,14 @@ _POLICY = (
 )
 
 
-def serve(run: Path, *, folder: Path, port: int | None) -> None:
-    """Show `run` until Ctrl-C. folder: for figures. port: None for the first free one from 7860 on.
+def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None) -> None:
+    """Show `run` until Ctrl-C. data: where its data set is, as typed. folder: for figures.
 
-    Raises UserError where the run cannot be loaded, ConfigError where the port is taken.
+    port: None for the first free one from 7860 on. Raises UserError where the run, or the data that were typed, cannot
+    be loaded, ConfigError where the port is taken.
     """
-    views = Views(Explainer(load_run(run)))
+    shown = load_run(run)
+    views = Views(Explainer(open_test_set(shown, data)[0] if data else shown))
     views.warm_up()
     blocks = Page(views, folder=folder).build()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

@@ -2,7 +2,8 @@
 
     python -m vitexp.evaluate [run=FOLDER] [data=OPTION] [data.KEY=VALUE ...] [key=value ...]
 
-run                FOLDER of the run (default: the newest finished one under log_dir, which is logs)
+run                FOLDER of the run, or pretrained, a net for GTSRB that comes with vitexp (default: the newest
+                   finished run under log_dir, which is logs)
 data, data.*       as for train.py: the images to test on (default: those of the run)
 corruptions=true   also dark, blurred, noisy, occluded and JPEG images, of corruption_images test images (2000)
 tta=true           also test-time augmentation: the mean over shifted views

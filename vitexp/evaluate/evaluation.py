@@ -57,7 +57,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         ) from error
     if device.type == "cpu":
         keep_freed_memory()
-    run = load_run(options.run if options.run is not None else newest_run(options.log_dir), device=device)
+    run = load_run(options.run or newest_run(options.log_dir), device=device)
     export.refuse_impossible(run, options.export)
     run, test = open_test_set(run, options.data)
     evaluation = _Evaluation(run, test, _folder(options, run, test))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vitexp.errors import ConfigError, nearest
+from vitexp.pretrained_run import run_folder
 
 EXPORTS = ("onnx", "timm")
 
@@ -15,7 +17,7 @@ EXPORTS = ("onnx", "timm")
 class Options:
     """The values of the command's keys. data: what was typed of the data set, as train.py takes it."""
 
-    run: str | None = None
+    run: Path | None = None
     log_dir: str = "logs"
     out: str | None = None
     device: str = "auto"
@@ -77,7 +79,7 @@ def _exports(key: str, text: str) -> tuple[str, ...]:
 
 
 _KINDS: dict[str, Callable[[str, str], Any]] = {
-    "run": _text,
+    "run": lambda key, text: run_folder(_text(key, text)),
     "log_dir": _text,
     "out": _text,
     "device": _device,

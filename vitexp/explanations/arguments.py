@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitexp.errors import ConfigError, nearest
+from vitexp.pretrained_run import run_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """See `vitexp.explanations.command`. layer, head: from 1. label: a class by its number or name."""
+    """See `vitexp.explanations.command`. layer, head: from 1. label: a class by its number or name. data: as typed."""
 
-    run: str = ""
-    run2: str = ""
+    run: Path | None = None
+    run2: Path | None = None
     image: str = ""
     images: int = 100
     shown: int = 5
@@ -22,17 +23,22 @@ class Arguments:
     layer: int = 0
     head: int = 0
     label: str = ""
+    data: tuple[str, ...] = ()
 
 
 _KEYS = {"class": "label"}  # the word is Python's
+_OF_THE_DATA = ("data.root", "data.download")  # where they are does not change which they are
 _LEAST = {"images": 2, "shown": 1, "embedded": 3, "layer": 1, "head": 1}
 
 
 def read_arguments(words: Sequence[str]) -> Arguments:
     """Raises ConfigError for the first word that cannot be meant."""
-    given: dict[str, str | int] = {}
-    known = [next((key for key, name in _KEYS.items() if name == field), field) for field in Arguments.__annotations__]
-    for word in words:
+    given: dict[str, str | int | Path] = {}
+    fields = [field for field in Arguments.__annotations__ if field != "data"]
+    known = [next((key for key, name in _KEYS.items() if name == field), field) for field in fields]
+    known += _OF_THE_DATA
+    data, own = of_the_data(words)
+    for word in own:
         key, equals, value = word.partition("=")
         if not equals or not value:
             raise ConfigError(f"cannot read {word!r}: write key=value, such as run=logs/signs-vit_tiny/<run id>.")
@@ -42,14 +48,20 @@ def read_arguments(words: Sequence[str]) -> Arguments:
         if field in given:
             raise ConfigError(f"{key} is given twice; leave one away.")
         given[field] = _whole(key, value) if key in _LEAST else value
-    for key in ("run", "run2"):
-        if key in given and not Path(str(given[key])).expanduser().is_dir():
-            raise ConfigError(f"{key}={given[key]} is no folder; give that of a finished run, logs/<name>/<run id>.")
     if "image" in given and not Path(str(given["image"])).expanduser().is_file():
         raise ConfigError(f"image={given['image']} is no file.")
     if "run2" in given and "image" in given:
         raise ConfigError("run2 compares two runs on test images; leave image away.")
-    return Arguments(**given)  # type: ignore[arg-type]
+    for key in ("run", "run2"):
+        if key in given:
+            given[key] = run_folder(str(given[key]))
+    return Arguments(**given, data=data)  # type: ignore[arg-type]
+
+
+def of_the_data(words: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The words that say where the data set of a run is, and the others."""
+    data = tuple(word for word in words if word.partition("=")[0] in _OF_THE_DATA)
+    return data, [word for word in words if word not in data]
 
 
 def _whole(key: str, value: str) -> int:

@@ -1,13 +1,13 @@
 """Every explanation of a finished run, as pictures and as a table.
 
     python -m vitexp.explain [run=FOLDER] [run2=FOLDER] [image=FILE] [images=100] [shown=5] [embedded=2000]
-                             [layer=L] [head=H] [class=NAME]
+                             [layer=L] [head=H] [class=NAME] [data.root=PATH] [data.download=true]
 
-run: the newest run under logs/ where it is not given. run2: another run with the same classes, to be laid beside it.
-image: one picture instead of `shown` test images. images: test images for the faithfulness table and curves; embedded:
-training images for the maps of embeddings. layer and head, from 1: whose attention to show; class, a name or number:
-what to explain instead of the predicted class. Writes into <run>/figures/explain/, or, of a picture,
-<run>/figures/explain/<name of the picture>/.
+run: the newest run under logs/ where it is not given; run=pretrained is a net for GTSRB that comes along. run2: another
+run with the same classes, to be laid beside it. image: one picture instead of `shown` test images. images: test images
+for the faithfulness table and curves; embedded: training images for the maps of embeddings. layer and head, from 1:
+whose attention to show; class, a name or number: what to explain instead of the predicted class. data.root: where the
+data set of the run lies now. Writes into <run>/figures/explain/, or, of a picture, <run>/figures/explain/<its name>/.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vitexp.explanations.arguments import Arguments, find_class, read_arguments,
 
 if TYPE_CHECKING:
     from vitexp.explanations.explainer import Explainer, Images
+    from vitexp.finished_run import FinishedRun
 
 
 def main() -> None:
@@ -39,15 +40,20 @@ def main() -> None:
 def explain(arguments: Arguments) -> None:
     """Draw, write and print what is asked for. Raises UserError."""
     # all that imports torch comes only once the arguments stand
+    from vitexp.evaluate.test_set import open_test_set
     from vitexp.explain.embedding import available_methods
     from vitexp.explanations import drawing, two_runs
     from vitexp.explanations.explainer import Explainer
     from vitexp.explanations.pick import drawn_at_random, read_prepared, right_and_wrong
     from vitexp.finished_run import load_run, newest_run
 
-    explainer = Explainer(load_run(arguments.run or newest_run()))
+    def loaded(folder: Path) -> Explainer[FinishedRun]:
+        run = load_run(folder)
+        return Explainer(open_test_set(run, arguments.data)[0] if arguments.data else run)
+
+    explainer = loaded(arguments.run or newest_run())
     run, vit = explainer.run, explainer.vit
-    other = Explainer(load_run(arguments.run2)) if arguments.run2 else None
+    other = loaded(arguments.run2) if arguments.run2 else None
     if other and other.run.classes != run.classes:
         raise ConfigError(f"{other.run.folder} has other classes than {run.folder}; two runs are compared on one set.")
     if other:

@@ -1,0 +1,65 @@
+"""The net that comes with vitexp: small, told by its record, and there for every command without training."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitexp.errors import ConfigError, UserError
+from vitexp.evaluate import options
+from vitexp.evaluate.predict import predict
+from vitexp.evaluate.test_set import open_test_set
+from vitexp.explanations.arguments import read_arguments
+from vitexp.finished_run import completed_runs, load_run
+from vitexp.pretrained_run import run_folder
+
+SHIPPED = Path(__file__).parents[1] / "vitexp" / "pretrained_run" / "gtsrb"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return run_folder("pretrained").resolve()
+
+
+def test_it_is_small_and_its_record_is_that_of_the_table() -> None:
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 12_000_000
+    record = json.loads((SHIPPED / "result.json").read_text())
+    in_the_table = Path(__file__).parents[1] / ".readme" / "results" / "gtsrb_best" / "vit_tiny_conv-gtsrb-0.json"
+    assert record == json.loads(in_the_table.read_text())
+    assert not re.search(r": +/", (SHIPPED / "config.yaml").read_text()), "a place of one machine"
+
+
+def test_it_knows_signs_that_it_has_never_seen(folder: Path) -> None:
+    run = load_run(folder)
+    _, drawn = open_test_set(run, ["data=signs", "data.test_per_class=2"])
+    accuracy = np.mean(predict(run, drawn.images).argmax(dim=1).numpy() == drawn.labels)
+    assert accuracy > 0.5, accuracy
+
+
+def test_it_lies_among_the_runs_and_keeps_what_is_written_into_it(folder: Path) -> None:
+    assert completed_runs() == [folder.relative_to(Path.cwd())]
+    (folder / "evaluation").mkdir()
+    assert run_folder("pretrained").resolve() == folder
+    assert (folder / "evaluation").exists()
+
+
+def test_every_command_takes_it(folder: Path) -> None:
+    from vitexp.app.__main__ import read_arguments as of_the_app
+
+    for given in (read_arguments(["run=pretrained"]).run, of_the_app(["run=pretrained"])[0]):
+        assert given is not None and given.resolve() == folder
+    assert options.parse(["run=pretrained"]).run == run_folder("pretrained")
+
+
+def test_what_is_no_folder_is_refused_and_the_net_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"^run=nowhere is no folder; .*, or run=pretrained, the net for GTSRB"):
+        run_folder("nowhere")
+    monkeypatch.chdir(tmp_path)
+    Path("logs").write_text("no folder")
+    with pytest.raises(UserError, match=r"^cannot put the pretrained net into logs/pretrained/"):
+        run_folder("pretrained")
