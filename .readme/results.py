@@ -160,6 +160,8 @@ def written() -> dict[Path, str]:
 
 def _filled(text: str, name: str, content: str) -> str:
     begin, end = BEGIN.format(name), END.format(name)
+    if begin not in text or end not in text:
+        raise ValueError(f"README.md has no place for {name}: {begin}{end}")
     before, _, rest = text.partition(begin)
     return before + begin + content + end + rest.partition(end)[2]
 
