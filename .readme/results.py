@@ -4,7 +4,8 @@
     python .readme/results.py add RUN               before that, copies the record of a finished run of an experiment
     python .readme/results.py add ablation=NAME ... likewise those of a sweep, which sweep.py has run with these words
 
-A run that was evaluated on other data gives a record of these, too. Records lie in .readme/results/, without the names
+What python -m vitexp.evaluate found out about a run is taken too: the mean over views (tta=true), and a record of its
+own for other data. Records lie in .readme/results/, without the names
 of machines, as <experiment>/<model>-<data>-<seed>.json and as <ablation>.json. An experiment belongs to the table
 whether it was run or not; README has a table for each ablation that it marks.
 """
@@ -41,14 +42,17 @@ def add(run: Path) -> Path:
     chosen = [each.partition("=")[2] for each in record["overrides"] if each.startswith("experiment=")]
     if len(chosen) != 1:
         raise ValueError(f"{run} is no run of an experiment")
-    elsewhere = [json.loads(file.read_text()) for file in run.glob("evaluation/on-*/evaluation.json")]
-    for data, metrics in (
-        (record["data"], record["metrics"]),
-        *((each["data"], {"test": each["metrics"]}) for each in elsewhere),
-    ):
-        path = RECORDS / chosen[0] / f"{record['model']['name']}-{data['name']}-{record['seed']}.json"
+    records = [record]
+    for file in sorted(run.glob("evaluation/on-*/evaluation.json")):
+        elsewhere = json.loads(file.read_text())
+        records.append({**record, "data": elsewhere["data"], "metrics": {"test": elsewhere["metrics"]}})
+    evaluation = run / "evaluation" / "evaluation.json"
+    if evaluation.exists() and (views := json.loads(evaluation.read_text()).get("test_time_augmentation")):
+        record["test_time_augmentation"] = views
+    for each in records:
+        path = RECORDS / chosen[0] / f"{each['model']['name']}-{each['data']['name']}-{each['seed']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**record, "data": data, "metrics": metrics}, indent=2) + "\n")
+        path.write_text(json.dumps(each, indent=2) + "\n")
     return RECORDS / chosen[0]
 
 
@@ -75,11 +79,11 @@ def _record(run: Path) -> dict[str, Any]:
     record["overrides"] = [each for each in record["overrides"] if not each.startswith(given)]
     if absolute := [each for each in record["overrides"] if "=/" in each or "=~" in each]:
         raise ValueError(f"{absolute} name places of one machine; run it with paths below the working directory")
-    del record["environment"]["hostname"]
+    record["environment"].pop("hostname", None)
     return record
 
 
-def records(experiment: str) -> Records:
+def records_of(experiment: str) -> Records:
     found: Records = defaultdict(list)
     for path in sorted((RECORDS / experiment).glob("*.json")):
         record = json.loads(path.read_text())
@@ -88,7 +92,16 @@ def records(experiment: str) -> Records:
 
 
 def accuracy(seeds: list[dict[str, Any]]) -> str:
-    values = [100 * record["metrics"]["test"]["accuracy"] for record in seeds]
+    said = spread([record["metrics"]["test"]["accuracy"] for record in seeds])
+    views = [each for record in seeds if (each := record.get("test_time_augmentation"))]
+    if len(views) == len(seeds):
+        shares = [each["metrics"]["accuracy"] for each in views]
+        said += f"; {spread(shares)} as the mean of {len(views[0]['views'])} views"
+    return said
+
+
+def spread(shares: list[float]) -> str:
+    values = [100 * share for share in shares]
     if len(values) == 1:
         return f"{values[0]:.2f} %"
     return f"{mean(values):.2f} ± {stdev(values):.2f} % ({len(values)} seeds)"
@@ -113,7 +126,7 @@ def table() -> str:
     for file in sorted(EXPERIMENTS.glob("*.yaml")):
         text = file.read_text()
         published = head(text, "Published")
-        found = records(file.stem)
+        found = records_of(file.stem)
         for (model, data), seeds in found.items():
             cells = (f"`{file.stem}`", f"`{model}`", NAMES.get(data, data), accuracy(seeds), training(seeds), published)
             rows.append(f"| {' | '.join(cells)} |")
@@ -139,7 +152,7 @@ def reached(experiment: str) -> str:
     """The line in the head of an experiment file."""
     parts = [
         f"{model} on {NAMES.get(data, data)} {accuracy(seeds)} ({training(seeds)})"
-        for (model, data), seeds in records(experiment).items()
+        for (model, data), seeds in records_of(experiment).items()
     ]
     return f"# Reached: {'; '.join(parts) or 'not run'}.\n"
 

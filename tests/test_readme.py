@@ -66,11 +66,16 @@ def test_a_record_without_its_machines_name(
         (run / "result.json").write_text(json.dumps(record))
         elsewhere = {"data": {"name": "signs"}, "metrics": {"accuracy": share / 2}}
         (run / "evaluation" / "on-signs" / "evaluation.json").write_text(json.dumps(elsewhere))
+        if seed == 4:  # a row tells of views only where all of its seeds do
+            views = {"views": ["as it is", "left"], "metrics": {"accuracy": 0.9}}
+            (run / "evaluation" / "evaluation.json").write_text(json.dumps({"test_time_augmentation": views}))
         assert "secret" not in "".join(file.read_text() for file in results.add(run).iterdir())
     assert results.reached("gtsrb_clahe") == (
         "# Reached: vit_gtsrb on GTSRB 98.50 ± 0.71 % (2 seeds) (80 epochs, 10 min, a machine); "
         "vit_gtsrb on signs 49.25 ± 0.35 % (2 seeds) (80 epochs, 10 min, a machine).\n"
     )
+    alone = json.loads((tmp_path / "records" / "gtsrb_clahe" / "vit_gtsrb-gtsrb-4.json").read_text())
+    assert results.accuracy([alone]) == "99.00 %; 90.00 % as the mean of 2 views"
     for wrong, why in (
         ({"status": "failed"}, "no completed run"),
         ({"overrides": ["data=gtsrb"]}, "of an experiment"),
