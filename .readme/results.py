@@ -31,7 +31,13 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / ".readme" / "results"
 EXPERIMENTS = ROOT / "conf" / "experiment"
 BEGIN, END = "<!-- {}: written by .readme/results.py -->\n", "<!-- end of {} -->\n"
-NAMES = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cifar10-jpeg": "CIFAR-10 (JPEG)"}
+NAMES = {
+    "signs": "drawn signs",
+    "gtsrb": "GTSRB",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "cifar10-jpeg": "CIFAR-10 (JPEG)",
+}
 
 Records = dict[tuple[str, str], list[dict[str, Any]]]  # by model and data, in the order of seeds
 
