@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -100,8 +101,13 @@ def test_a_folder_that_is_no_run_is_refused_in_a_sentence(views: Views, vit_run:
         views.side_by_side(PICTURE, Choice(other=str(tmp_path)))
 
 
-def test_completed_runs_are_found_the_last_first(vit_run: Path, cnn_run: Path, logs: Path) -> None:
-    assert completed_runs(logs) == [cnn_run, vit_run]
+def test_completed_runs_are_found_the_last_first(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
+    for run, finished_at in ((cnn_run, "2026-01-02"), (vit_run, "2026-01-03"), (cnn_run, "2026-01-01")):
+        copy = Path(shutil.copytree(run, tmp_path / "logs" / finished_at / run.name))
+        changed = json.loads((run / "result.json").read_text()) | {"finished_at": finished_at}
+        (copy / "result.json").write_text(json.dumps(changed))
+    found = [folder.parent.name for folder in completed_runs(tmp_path / "logs")]
+    assert found == ["2026-01-03", "2026-01-02", "2026-01-01"]
 
 
 @pytest.mark.parametrize(

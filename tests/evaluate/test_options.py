@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vitexp.errors import ConfigError
@@ -10,10 +12,12 @@ def test_nothing_typed_is_the_default() -> None:
     assert parse([]) == Options()
 
 
-def test_every_key() -> None:
+def test_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a/b=c").mkdir(parents=True)
     typed = "run=a/b=c data=gtsrb data.root=/x log_dir=l out=o device=cpu tta=true corruptions=True corruption_images=7"
     assert parse([*typed.split(), "latency=false", "export=[onnx, timm]"]) == Options(
-        run="a/b=c",
+        run=Path("a/b=c"),
         data=("data=gtsrb", "data.root=/x"),
         log_dir="l",
         out="o",
@@ -33,6 +37,7 @@ def test_every_key() -> None:
         ("=1", "write key=value"),
         ("tta=yes", "tta=yes must be true or false"),
         ("run=", "run= is empty"),
+        ("run=nowhere", "run=nowhere is no folder"),
         ("corruption_images=0", "must be an integer of 1 or more"),
         ("export=tensorflow", "must be one or both of onnx, timm"),
         ("export=", "must be one or both of onnx, timm"),

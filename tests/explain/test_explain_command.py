@@ -135,7 +135,7 @@ def test_arguments_that_are_refused(words: list[str], message: str) -> None:
 
 def test_arguments() -> None:
     arguments = read_arguments(["run=.", "images=500", "class=Speed limit 30", "layer=2"])
-    assert arguments == Arguments(run=".", images=500, label="Speed limit 30", layer=2)
+    assert arguments == Arguments(run=Path("."), images=500, label="Speed limit 30", layer=2)
 
 
 def test_classes_by_name_and_number() -> None:
