@@ -5,9 +5,9 @@
     python .readme/results.py add ablation=NAME ... likewise those of a sweep, which sweep.py has run with these words
 
 What python -m vitexp.evaluate found out about a run is taken too: the mean over views (tta=true), and a record of its
-own for other data. Records lie in .readme/results/, without the names
-of machines, as <experiment>/<model>-<data>-<seed>.json and as <ablation>.json. An experiment belongs to the table
-whether it was run or not; README has a table for each ablation that it marks.
+own for other data. Records lie in .readme/results/, without the names of machines, as
+<experiment>/<model>-<data>-<seed>.json and as <ablation>.json. An experiment belongs to the table whether it was run
+or not; an ablation has one of its own once it was, between two marks in README.
 """
 
 from __future__ import annotations
