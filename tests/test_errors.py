@@ -41,6 +41,7 @@ def train(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
         ("=x", "key=value"),
         ("trainer=1", "must be a string"),
         ("seed=${seed}", "seed: Recursive"),
+        ("data.prepare.7.p=0", "index out of range"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, override: str, told: str) -> None:

@@ -96,6 +96,8 @@ def _explain(error: Exception) -> str:
         if key in known:
             return f"the key {key!r} belongs to an option that is not chosen; {key.partition('.')[0]}=... chooses one."
         return f"there is no key {key!r}; {nearest(key, known)}" if key else "a key is missing: write key=value."
+    if first_line.startswith("Error merging") and error.__cause__:  # Hydra leaves out what was wrong with it
+        first_line += f": {str(error.__cause__).partition(chr(10))[0].rstrip('.')}"
     return explain_value(error) if isinstance(error, OmegaConfBaseException) else f"{first_line}."
 
 
