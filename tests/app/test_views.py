@@ -12,20 +12,22 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from tests.conftest import TINY, composed
 from vitexp.app.__main__ import read_arguments
 from vitexp.app.picture import Picture
 from vitexp.app.views import Choice, Views
 from vitexp.errors import ConfigError, UserError
 from vitexp.explanations import drawing
-from vitexp.explanations.explainer import Explainer
-from vitexp.finished_run import completed_runs, load_run
+from vitexp.explanations.load import load_explainer
+from vitexp.finished_run import completed_runs, load_run, write_weights
+from vitexp.run import run
 
 PICTURE = Picture(kind="test", row=3)
 
 
 @pytest.fixture(scope="module")
 def views(vit_run: Path) -> Views:
-    return Views(Explainer(load_run(vit_run)))
+    return Views(load_explainer(vit_run))
 
 
 def test_every_view_of_a_vit_draws(views: Views, cnn_run: Path) -> None:
@@ -44,7 +46,7 @@ def test_every_view_of_a_vit_draws(views: Views, cnn_run: Path) -> None:
 
 
 def test_a_convolutional_net_has_fewer_views(cnn_run: Path, vit_run: Path) -> None:
-    views = Views(Explainer(load_run(cnn_run)))
+    views = Views(load_explainer(cnn_run))
     names = [view.name for view in views.views]
     assert names == ["Explanations", "Classes", "Faithfulness", "Embeddings", "Weights", "Two runs"]
     choice = Choice(other=str(vit_run))
@@ -83,7 +85,7 @@ def test_without_the_data_set_pictures_of_ones_own_still_work(vit_run: Path, tmp
     config = OmegaConf.load(folder / "config.yaml")
     config.data.source = {"_target_": "vitexp.data.folder.Folder", "root": str(tmp_path / "gone")}
     OmegaConf.save(config, folder / "config.yaml")
-    views = Views(Explainer(load_run(folder)))
+    views = Views(load_explainer(folder))
     views.warm_up()
     assert not len(views.test_rows["all"])
     mine = tmp_path / "mine.png"
@@ -96,15 +98,50 @@ def test_without_the_data_set_pictures_of_ones_own_still_work(vit_run: Path, tmp
         by_name["Embeddings"].figures["embedding"](picture, Choice())
 
 
+def test_where_the_data_are_now_holds_for_the_run_beside_it_too(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("test", 2)):
+        for number in range(2 * count):
+            image = tmp_path / "before" / split / f"class {number % 2}" / f"{number}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((32, 32, 3), 20 * number, np.uint8)).save(image)
+    small = [each for each in TINY if not each.startswith(("data.train", "data.test"))]
+    own = (
+        "data=folder",
+        f"data.root={tmp_path / 'before'}",
+        "data.name=own",
+        "augment=none",
+        "data.batch_size=4",
+        "callbacks=none",
+    )
+    for seed in (0, 1):
+        run(composed(*small, *own, "logger=csv", f"log_dir={tmp_path}", f"seed={seed}"))
+    (tmp_path / "before").rename(tmp_path / "now")
+    shown, beside = completed_runs(tmp_path)
+    choice, typed = Choice(other=str(beside)), [f"data.root={tmp_path / 'now'}"]
+    assert Views(load_explainer(shown, typed), typed).confusions(choice) is not None
+    with pytest.raises(UserError, match="before"):
+        Views(load_explainer(shown, typed)).confusions(choice)
+
+
+def test_a_run_of_other_classes_is_refused(views: Views, cnn_run: Path, tmp_path: Path) -> None:
+    loaded = load_run(cnn_run)
+    header = {"model": "simple_cnn", "image_size": 32, "classes": ["x", *loaded.classes[1:]]}
+    header |= {"mean": loaded.mean.tolist(), "std": loaded.std.tolist()}
+    other = Path(shutil.copytree(cnn_run, tmp_path / "other"))
+    write_weights(other, loaded.net.state_dict(), header=header)
+    with pytest.raises(ConfigError, match="other classes"):
+        views.side_by_side(PICTURE, Choice(other=str(other)))
+
+
 def test_a_folder_that_is_no_run_is_refused_in_a_sentence(views: Views, vit_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run"):
         views.side_by_side(PICTURE, Choice(other=str(tmp_path)))
 
 
 def test_completed_runs_are_found_the_last_first(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
-    for run, finished_at in ((cnn_run, "2026-01-02"), (vit_run, "2026-01-03"), (cnn_run, "2026-01-01")):
-        copy = Path(shutil.copytree(run, tmp_path / "logs" / finished_at / run.name))
-        changed = json.loads((run / "result.json").read_text()) | {"finished_at": finished_at}
+    for folder, finished_at in ((cnn_run, "2026-01-02"), (vit_run, "2026-01-03"), (cnn_run, "2026-01-01")):
+        copy = Path(shutil.copytree(folder, tmp_path / "logs" / finished_at / folder.name))
+        changed = json.loads((folder / "result.json").read_text()) | {"finished_at": finished_at}
         (copy / "result.json").write_text(json.dumps(changed))
     found = [folder.parent.name for folder in completed_runs(tmp_path / "logs")]
     assert found == ["2026-01-03", "2026-01-02", "2026-01-01"]

@@ -18,9 +18,7 @@ from vitexp.app.layout import STYLE
 from vitexp.app.page import Page
 from vitexp.app.views import Views
 from vitexp.errors import ConfigError
-from vitexp.evaluate.test_set import open_test_set
-from vitexp.explanations.explainer import Explainer
-from vitexp.finished_run import load_run
+from vitexp.explanations.load import load_explainer
 
 _HERE = "127.0.0.1"
 _LARGEST_UPLOAD = "64mb"
@@ -37,8 +35,7 @@ def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None
     port: None for the first free one from 7860 on. Raises UserError where the run, or the data that were typed, cannot
     be loaded, ConfigError where the port is taken.
     """
-    shown = load_run(run)
-    views = Views(Explainer(open_test_set(shown, data)[0] if data else shown))
+    views = Views(load_explainer(run, data), data)
     views.warm_up()
     blocks = Page(views, folder=folder).build()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,10 @@ from vitexp.explain.figures import faithfulness_curves
 from vitexp.explanations import drawing, two_runs
 from vitexp.explanations.drawing import Embedded, Shown
 from vitexp.explanations.explainer import Explainer
+from vitexp.explanations.load import load_explainer
 from vitexp.explanations.pick import drawn_at_random
 from vitexp.explanations.table import measure_faithfulness
-from vitexp.finished_run import completed_runs, load_run
+from vitexp.finished_run import completed_runs
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images
@@ -53,10 +54,14 @@ class View:
 
 
 class Views:
-    """Figures of the run of `explainer`. Raises UserError where a picture cannot be read, or the data set is gone."""
+    """Figures of the run of `explainer`. Raises UserError where a picture cannot be read, or the data set is gone.
 
-    def __init__(self, explainer: Explainer) -> None:
+    data: where its data set is, as typed; another run on the same data set is shown on these images, too.
+    """
+
+    def __init__(self, explainer: Explainer, data: Sequence[str] = ()) -> None:
         self.explainer = explainer
+        self.data = data
         self.run = explainer.run
         self._loaded: dict[str, Explainer] = {}  # those that stood beside it
 
@@ -214,8 +219,5 @@ class Views:
 
     def _load(self, folder: str) -> Explainer:
         if folder not in self._loaded:
-            other = Explainer(load_run(folder))
-            if other.run.classes != self.run.classes:
-                raise UserError(f"{Path(folder).name} has other classes; two runs are compared on the same ones.")
-            self._loaded[folder] = other
+            self._loaded[folder] = load_explainer(folder, self.data, beside=self.explainer)
         return self._loaded[folder]

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from vitexp.errors import ConfigError, UserError, plain_errors
+from vitexp.errors import UserError, plain_errors
 from vitexp.explanations.arguments import Arguments, find_class, read_arguments, within
 
 if TYPE_CHECKING:
     from vitexp.explanations.explainer import Explainer, Images
-    from vitexp.finished_run import FinishedRun
 
 
 def main() -> None:
@@ -40,22 +39,15 @@ def main() -> None:
 def explain(arguments: Arguments) -> None:
     """Draw, write and print what is asked for. Raises UserError."""
     # all that imports torch comes only once the arguments stand
-    from vitexp.evaluate.test_set import open_test_set
     from vitexp.explain.embedding import available_methods
     from vitexp.explanations import drawing, two_runs
-    from vitexp.explanations.explainer import Explainer
+    from vitexp.explanations.load import load_explainer
     from vitexp.explanations.pick import drawn_at_random, read_prepared, right_and_wrong
-    from vitexp.finished_run import load_run, newest_run
+    from vitexp.finished_run import newest_run
 
-    def loaded(folder: Path) -> Explainer[FinishedRun]:
-        run = load_run(folder)
-        return Explainer(open_test_set(run, arguments.data)[0] if arguments.data else run)
-
-    explainer = loaded(arguments.run or newest_run())
+    explainer = load_explainer(arguments.run or newest_run(), arguments.data)
     run, vit = explainer.run, explainer.vit
-    other = loaded(arguments.run2) if arguments.run2 else None
-    if other and other.run.classes != run.classes:
-        raise ConfigError(f"{other.run.folder} has other classes than {run.folder}; two runs are compared on one set.")
+    other = load_explainer(arguments.run2, arguments.data, beside=explainer) if arguments.run2 else None
     if other:
         two_runs.check_same_test((explainer, other))
     layers, heads = (vit.depth, vit.num_heads) if vit else (0, 0)
