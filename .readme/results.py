@@ -5,9 +5,9 @@
     python .readme/results.py add ablation=NAME ... likewise those of a sweep, which sweep.py has run with these words
 
 What python -m vitexp.evaluate found out about a run is taken too: the mean over views (tta=true), and a record of its
-own for other data. Records lie in .readme/results/, without the names of machines, as
-<experiment>/<model>-<data>-<seed>.json and as <ablation>.json. An experiment belongs to the table whether it was run
-or not; an ablation has one of its own once it was, between two marks in README.
+own for other data. Records lie in .readme/results/, without the names of machines, as <ablation>.json and as
+<experiment>/<model>-<data>-<epochs>-<seed>.json. An experiment belongs to the table whether it was run or not; an
+ablation has one of its own once it was, between two marks in README.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAMES = {
     "cifar10-jpeg": "CIFAR-10 (JPEG)",
 }
 
-Records = dict[tuple[str, str], list[dict[str, Any]]]  # by model and data, in the order of seeds
+Records = dict[tuple[str, str, int], list[dict[str, Any]]]  # by model, data and epochs, in the order of seeds
 
 
 def add(run: Path) -> Path:
@@ -56,7 +56,8 @@ def add(run: Path) -> Path:
     if evaluation.exists() and (views := json.loads(evaluation.read_text()).get("test_time_augmentation")):
         record["test_time_augmentation"] = views
     for each in records:
-        path = RECORDS / chosen[0] / f"{each['model']['name']}-{each['data']['name']}-{each['seed']}.json"
+        names = each["model"]["name"], each["data"]["name"], each["epochs"], each["seed"]
+        path = RECORDS / chosen[0] / f"{'-'.join(str(name) for name in names)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(each, indent=2) + "\n")
     return RECORDS / chosen[0]
@@ -93,8 +94,8 @@ def records_of(experiment: str) -> Records:
     found: Records = defaultdict(list)
     for path in sorted((RECORDS / experiment).glob("*.json")):
         record = json.loads(path.read_text())
-        found[record["model"]["name"], record["data"]["name"]].append(record)
-    return found
+        found[record["model"]["name"], record["data"]["name"], record["epochs"]].append(record)
+    return dict(sorted(found.items()))
 
 
 def accuracy(seeds: list[dict[str, Any]]) -> str:
@@ -133,8 +134,10 @@ def table() -> str:
         text = file.read_text()
         published = head(text, "Published")
         found = records_of(file.stem)
-        for (model, data), seeds in found.items():
-            cells = (f"`{file.stem}`", f"`{model}`", NAMES.get(data, data), accuracy(seeds), training(seeds), published)
+        for (model, data, _), seeds in found.items():
+            longer = [each for each in seeds[0]["overrides"] if each.startswith("trainer.max_epochs=")]
+            named = " ".join([file.stem, *longer])
+            cells = (f"`{named}`", f"`{model}`", NAMES.get(data, data), accuracy(seeds), training(seeds), published)
             rows.append(f"| {' | '.join(cells)} |")
         if not found:
             [command, *_] = re.findall(rf"^#   (python train\.py experiment={file.stem}\b.*)$", text, re.MULTILINE)
@@ -158,7 +161,7 @@ def reached(experiment: str) -> str:
     """The line in the head of an experiment file."""
     parts = [
         f"{model} on {NAMES.get(data, data)} {accuracy(seeds)} ({training(seeds)})"
-        for (model, data), seeds in records_of(experiment).items()
+        for (model, data, _), seeds in records_of(experiment).items()
     ]
     return f"# Reached: {'; '.join(parts) or 'not run'}.\n"
 
