@@ -110,6 +110,8 @@ def test_seed_zero_is_a_seed() -> None:
         (["data.cache_dir=/dev/null/x"], "data.cache_dir"),
         # each right, and not together
         (["checkpoint.monitor=val/loss"], "checkpoint.mode=min"),
+        (["checkpoint.monitor=null", "training.patience=3"], "training.patience waits"),
+        (["checkpoint.monitor=none"], "checkpoint.monitor"),
         (["optim=sgd", "optim.momentum=0"], "optim.nesterov=false"),
         (["optim=muon", "optim.momentum=0"], "optim.nesterov=false"),
         (["optim=muon", "trainer=fsdp"], "trainer=ddp"),
@@ -159,6 +161,7 @@ def test_nothing_of_a_wrong_kind_or_size_passes(overrides: list[str], told: str)
         (["data.download=true"], ["data=cifar10"]),
         (["data.on_broken=skip"], ["data=folder", "data.root=x"]),
         (["checkpoint.monitor=val/f1_macro", "trainer.enable_checkpointing=false"], ["training.patience=3"]),
+        (["checkpoint.mode=min", "checkpoint.monitor=null"], ["checkpoint.monitor=val/loss"]),
         (["trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=0"], ["trainer.gradient_clip_val=1"]),
         (["trainer.check_val_every_n_epoch=2", "trainer.limit_val_batches=0"], ["trainer.limit_val_batches=1.0"]),
         (["trainer.min_epochs=2"], ["training.patience=3"]),

@@ -168,6 +168,7 @@ CASES = {
     "validation within the epoch": ["trainer.val_check_interval=0.25"],
     "teacher": ["training.distillation=soft", "model.distillation_token=true", "model.pool=cls"],
     "sgd": ["optim=sgd", "schedule=cosine_restarts"],
+    "last weights": ["checkpoint.monitor=null"],
     "sizes": ["training.image_sizes=[16,32]"],
     "muon": ["optim=muon"],
     "data loader": ["data.resident=memory"],

@@ -119,6 +119,19 @@ def test_test_accuracy_is_exact(finished: Path) -> None:
     assert header["model"]["name"] == "vit_tiny"
 
 
+@pytest.mark.parametrize("monitor", ["val/accuracy", "null"])
+def test_the_chosen_weights_are_tested_or_the_last(tmp_path: Path, monitor: str) -> None:
+    hopeless = ("schedule=constant", "schedule.warmup_epochs=0", "optim.lr=0.5", "trainer.max_epochs=3")
+    run = tiny_run(tmp_path, "callbacks=none", *hopeless, f"checkpoint.monitor={monitor}")
+    chosen = monitor != "null"  # the first epoch: none is more accurate
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["net.norm.weight"]
+    with safe_open(run / "model.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("norm.weight"), last) != chosen
+    losses = [float(row["val/loss"]) for row in csv.DictReader((run / "metrics.csv").open()) if row["val/loss"]]
+    assert result(run)["metrics"]["val"]["loss"] == pytest.approx(losses[0 if chosen else -1])
+    assert ("after epoch 1, which checkpoint.monitor chose" in (run / "train.log").read_text()) == chosen
+
+
 def _autocast(folder: Path) -> bool:
     return "bf16-mixed" in (folder / "train.log").read_text()
 

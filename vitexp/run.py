@@ -256,7 +256,7 @@ class _Run:
         )
 
     def _measure(self, trainer: Trainer, module: ImageTraining, datamodule: ImageDataModule) -> None:
-        """Load the best checkpoint, measure it on validation and test, and keep its weights."""
+        """Load what checkpoint.monitor chose, measure it on validation and test, and keep its weights."""
         val = module.val_metrics()
         if best := self.best.best_model_path:  # none where checkpoints or validation are off
             try:
@@ -266,6 +266,8 @@ class _Run:
             else:
                 module.load_state_dict(checkpoint["state_dict"])
                 val = checkpoint["val_metrics"]
+                if (chosen := checkpoint["epoch"] + 1) < self.record.result["epochs"]:
+                    log.info("tested    the weights after epoch %d, which checkpoint.monitor chose", chosen)
         [test] = trainer.test(module, datamodule=datamodule, verbose=False)
         self.record.update(
             data={**self.record.result["data"], "test": module.images_measured},

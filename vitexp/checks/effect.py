@@ -126,6 +126,11 @@ _RULES = (
         "no checkpoint is chosen (trainer.enable_checkpointing, trainer.limit_val_batches)",
     ),
     _Rule(
+        "checkpoint.mode",
+        lambda config: config["checkpoint"]["monitor"] is None,
+        "checkpoint.monitor=null takes the last weights",
+    ),
+    _Rule(
         "checkpoint.every_n_steps checkpoint.every_n_minutes",
         lambda config: not config["trainer"]["enable_checkpointing"],
         "trainer.enable_checkpointing=false writes no checkpoint",

@@ -162,7 +162,7 @@ PRETRAIN: Keys = {
 }
 
 CHECKPOINT: Keys = {
-    "monitor": one_of(*(f"val/{name}" for name in METRICS)),
+    "monitor": NULL | one_of(*(f"val/{name}" for name in METRICS)),
     "mode": one_of("max", "min"),
     **optional(every_n_steps=NULL | integer(1, _STEPS), every_n_minutes=NULL | number(0, 1e6, above=True)),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from vitexp.checks.kinds import shown
+
 _RECONSTRUCTIONS = "vitexp.callbacks.Reconstructions"
 _PRUNING = "vitexp.callbacks.pruning.Pruning"
 _OF_BOTH = ("vitexp.callbacks.LearningCurves", "vitexp.callbacks.PositionEmbedding", _PRUNING)
@@ -41,7 +43,8 @@ def complaints(config: dict[str, Any]) -> Iterator[str]:
     if model.get("lsa") and seen + model.get("registers", 0) + (model.get("pool", "cls") == "cls") < 2:
         yield f"pretrain.mask_ratio={ratio} leaves model.lsa=true one token, which cannot see itself; take less."
     if (monitor := config["checkpoint"]["monitor"]) != "val/loss":
-        yield f"checkpoint.monitor={monitor} is of classifiers; a pretraining has checkpoint.monitor=val/loss alone."
+        said = shown(monitor)
+        yield f"checkpoint.monitor={said} is of classifiers; a pretraining has checkpoint.monitor=val/loss alone."
     for name, target in figures.items():
         if target == _PRUNING and (metric := config["callbacks"][name]["metric"]) != "val/loss":
             yield f"callbacks.{name}.metric={metric} is of classifiers; a search over pretrainings takes val/loss."

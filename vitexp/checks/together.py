@@ -123,7 +123,9 @@ def _optimizer(config: dict[str, Any]) -> Iterator[str]:
 
 def _choice_of_checkpoint(config: dict[str, Any]) -> Iterator[str]:
     monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
-    if mode != (better := "min" if monitor in _SMALLER_IS_BETTER else "max"):
+    if monitor is None and config["training"]["patience"] is not None:
+        yield "training.patience waits for a better checkpoint.monitor, which is null; take val/accuracy for it."
+    if monitor is not None and mode != (better := "min" if monitor in _SMALLER_IS_BETTER else "max"):
         yield f"checkpoint.mode={mode} would choose the worst {monitor}; take checkpoint.mode={better}."
     trainer = config["trainer"]
     if config["training"]["patience"] is not None and trainer["limit_val_batches"] == 0:
