@@ -161,6 +161,7 @@ def test_nothing_of_a_wrong_kind_or_size_passes(overrides: list[str], told: str)
         (["data.download=true"], ["data=cifar10"]),
         (["data.on_broken=skip"], ["data=folder", "data.root=x"]),
         (["checkpoint.monitor=val/f1_macro", "trainer.enable_checkpointing=false"], ["training.patience=3"]),
+        (["checkpoint.monitor=val/f1_macro", "trainer.enable_checkpointing=false"], ["checkpoint.monitor=null"]),
         (["checkpoint.mode=min", "checkpoint.monitor=null"], ["checkpoint.monitor=val/loss"]),
         (["trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=0"], ["trainer.gradient_clip_val=1"]),
         (["trainer.check_val_every_n_epoch=2", "trainer.limit_val_batches=0"], ["trainer.limit_val_batches=1.0"]),

@@ -67,6 +67,9 @@ def _no_validation(config: Config) -> bool:
 
 
 def _nothing_is_chosen(config: Config) -> bool:
+    """Although something is to choose: the last weights can always be had."""
+    if config["checkpoint"]["monitor"] is None:
+        return False
     unused = not config["trainer"]["enable_checkpointing"] and config["training"]["patience"] is None
     return unused or _no_validation(config)
 
