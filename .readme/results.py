@@ -4,7 +4,7 @@
     python .readme/results.py add RUN               before that, copies the record of a finished run of an experiment
     python .readme/results.py add ablation=NAME ... likewise those of a sweep, which sweep.py has run with these words
 
-What python -m vitexp.evaluate found out about a run is taken too: the mean over views (tta=true), and a record of its
+What python -m vitexp evaluate found out about a run is taken too: the mean over views (tta=true), and a record of its
 own for other data. Records lie in .readme/results/, without the names of machines, as <ablation>.json and as
 <experiment>/<model>-<data>-<epochs>-<seed>.json. An experiment belongs to the table whether it was run or not; an
 ablation has one of its own once it was, between two marks in README.
@@ -22,10 +22,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from vitexp.sweeps.formats import to_markdown
 from vitexp.sweeps.grid import GIVEN_BY_THE_SWEEP, plan
-from vitexp.sweeps.results import Outcome
-from vitexp.sweeps.table import build_table
+from vitexp.sweeps.tables.formats import to_markdown
+from vitexp.sweeps.tables.results import Outcome
+from vitexp.sweeps.tables.table import build_table
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / ".readme" / "results"

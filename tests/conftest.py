@@ -60,7 +60,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def tiny_run(folder: Path, *overrides: str) -> Path:
     """Run a tiny training with `overrides`; its run folder."""
-    from vitexp.run import run
+    from vitexp.runs.run import run
 
     before = set(folder.glob("*/*"))
     run(composed(*TINY, "logger=csv", f"log_dir={folder}", *overrides))

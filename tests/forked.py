@@ -62,7 +62,7 @@ class Server:
 
 
 def _serve() -> None:
-    import vitexp.run  # noqa: F401 - so that no child has to
+    import vitexp.runs.run  # noqa: F401 - so that no child has to
 
     for line in sys.stdin:
         question = json.loads(line)

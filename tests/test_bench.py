@@ -18,13 +18,12 @@ from PIL import Image
 from torch import nn
 
 from tests.conftest import CONF, TINY
-from vitexp.bench.__main__ import OWN_KEYS, bench, check_bench
-from vitexp.bench.peers import peer_nets
-from vitexp.bench.pipeline import ImageFiles, equalized, file_loader, write_files
+from vitexp.bench.peers import ImageFiles, equalized, file_loader, peer_nets, write_files
 from vitexp.bench.step import TrainStep
-from vitexp.build import build_net
-from vitexp.checks import check
+from vitexp.commands.bench import OWN_KEYS, bench, check_bench
+from vitexp.config.check import check
 from vitexp.errors import ConfigError
+from vitexp.runs.build import build_net
 
 ROUNDS = 3
 
@@ -207,7 +206,7 @@ def test_the_usual_pipeline_does_what_data_prepare_does() -> None:
     ["what=speed", "repeats=0", "steps=few", "peers=timm", "trainer.devices=2", "model=typo", "data.image_size=0"],
 )
 def test_a_mistake_is_one_sentence_and_code_2(wrong: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vitexp.bench", wrong, f"log_dir={tmp_path}"]
+    command = [sys.executable, "-m", "vitexp", "bench", wrong, f"log_dir={tmp_path}"]
     ended = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2, ended.stderr
     [sentence] = ended.stderr.strip().splitlines()

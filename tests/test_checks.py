@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import composed
-from vitexp.checks import check
+from vitexp.config.check import check
 from vitexp.errors import ConfigError
 
 
@@ -100,7 +100,7 @@ def test_seed_zero_is_a_seed() -> None:
         (["+trainer.logger=true"], "trainer.logger"),
         (["+extra=1"], "extra"),
         (["+model._partial_=true"], "_partial_"),
-        (["+callbacks.twice={_target_:vitexp.callbacks.LearningCurves}"], "callbacks.curves"),
+        (["+callbacks.twice={_target_:vitexp.training.callbacks.LearningCurves}"], "callbacks.curves"),
         # names that are no names
         (["name=a/../../b"], "log_dir"),
         (["run_id=a/b"], "run_id"),
@@ -220,7 +220,7 @@ def test_checks_know_every_argument_of_the_classes_that_they_list() -> None:
 
     from hydra.utils import get_object
 
-    from vitexp.checks.targets import TARGETS
+    from vitexp.config.components import TARGETS
 
     given = {"model": {"num_classes", "image_size", "in_channels"}, "logger": {"folder", "run_id", "name"}}
     for group, targets in TARGETS.items():

@@ -10,14 +10,14 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from tests.conftest import CONF, composed
-from vitexp.build import build, build_datamodule, build_net
-from vitexp.checks import check
+from vitexp.config.check import check
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.source import Source
 from vitexp.errors import ConfigError
-from vitexp.hardware import choose_device
 from vitexp.models import ViT
-from vitexp.records import config_hash
+from vitexp.runs.build import build, build_datamodule, build_net
+from vitexp.runs.record import config_hash
+from vitexp.system.hardware import choose_device
 from vitexp.training.parameter_groups import parameter_groups
 
 

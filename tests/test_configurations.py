@@ -148,7 +148,7 @@ _GARBAGE = st.one_of(
             *("~nothing", "~data.source", "~augment", "~logger", "~name", "~training", "+a=1", "+a.b.c=1", "+data.x=1"),
             *("+model.in_channels=1", "+model.num_classes=3", "+trainer.logger=true", "+optim.maximize=true"),
             *("+optim._args_=[1]", "+model._partial_=true", "optim._partial_=false", "+callbacks.x={}", "+logger.x=1"),
-            *("+callbacks.x={_target_:vitexp.callbacks.LearningCurves}", "+logger.x={_target_:builtins.dict}"),
+            *("+callbacks.x={_target_:vitexp.training.callbacks.LearningCurves}", "+logger.x={_target_:builtins.dict}"),
             *("seed=${seed}", "name=${name}", "name=${log_dir}${name}", "model.dim=${model.depth}", "seed=${..seed}"),
             *("trainer.devices=${trainer.devices}", "data.name=${name}", "optim.lr=${model}", "training=${data}"),
             *("+augment.x=1", "augment._target_=os.abs", "model._target_=torch.nn.Identity", "schedule._target_=x.y"),
@@ -261,9 +261,9 @@ def _child(folder: Path, overrides: list[str], run: bool) -> NoReturn:
         if run:
             _watch(folder)
         else:
-            stub = ModuleType("vitexp.run")
+            stub = ModuleType("vitexp.runs.run")
             stub.run = lambda config: (folder / "started").touch()  # type: ignore[attr-defined]
-            sys.modules["vitexp.run"] = stub
+            sys.modules["vitexp.runs.run"] = stub
         overrides = [
             override.replace(f"data.root={HERE}", f"data.root={folder.parent}/images") for override in overrides
         ]
@@ -290,8 +290,8 @@ def _watch(folder: Path) -> None:
     from vitexp.data.folder import Folder
     from vitexp.data.gtsrb import GTSRB
     from vitexp.data.signs import Signs
-    from vitexp.training.masked_autoencoder import MaskedAutoencoding
-    from vitexp.training.module import Classifier
+    from vitexp.training.classification import Classifier
+    from vitexp.training.masked_autoencoding import MaskedAutoencoding
 
     for source in (CIFAR, Folder, GTSRB, Signs):
 
@@ -349,7 +349,7 @@ def _ready(folder: Path) -> None:
     """Import what a run imports, once for all forks, and make a small set of image files."""
     import albumentations  # noqa: F401
 
-    import vitexp.run  # noqa: F401
+    import vitexp.runs.run  # noqa: F401
 
     for number in range(60):
         file = folder / "images" / ("red", "green", "blue")[number % 3] / f"{number}.png"

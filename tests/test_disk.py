@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from vitexp import disk
-from vitexp.disk import GrowingFile, refusal, tolerating, unwritten
-from vitexp.metrics_file import MetricsFile
+from vitexp.system import disk
+from vitexp.system.disk import GrowingFile, refusal, tolerating, unwritten
+from vitexp.training.metrics_file import MetricsFile
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_another_error_is_not_tolerated() -> None:
 
 
 def test_a_kind_is_warned_of_once_and_what_is_written_later_is_not_missing(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("WARNING", "vitexp.disk")
+    caplog.set_level("WARNING", "vitexp.system.disk")
     for name in ("figures/a.png", "figures/b.png", "report.html"):
         with tolerating(name):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -64,8 +64,8 @@ def test_a_kind_is_warned_of_once_and_what_is_written_later_is_not_missing(caplo
 LIMITED_FILES = """
 import resource, sys
 from pathlib import Path
-from vitexp.disk import GrowingFile, refusal
-from vitexp.metrics_file import MetricsFile
+from vitexp.system.disk import GrowingFile, refusal
+from vitexp.training.metrics_file import MetricsFile
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 log, metrics = GrowingFile(Path(sys.argv[1])), MetricsFile(Path(sys.argv[2]))
 refused = 0

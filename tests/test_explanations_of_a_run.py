@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import TINY, composed, result, tiny_run
-from vitexp.explanations.explainer import Explainer
-from vitexp.explanations.table import RANDOM, measure_faithfulness
-from vitexp.trained_net import TrainedNet
+from vitexp.explain.explainer import Explainer
+from vitexp.explain.ranking import RANDOM, measure_faithfulness
+from vitexp.models.trained_net import TrainedNet
 
 FIGURES = {"explanations", "faithfulness", "embedding"}
 ONLY = ("~callbacks.confusion_matrix", "~callbacks.samples", "~callbacks.curves", "~callbacks.augmented_batch")
@@ -45,7 +45,7 @@ def drawn(folder: Path) -> set[str]:
 
 
 def own_net(folder: Path, name: str) -> Path:
-    from vitexp.run import run
+    from vitexp.runs.run import run
 
     few = [each for each in TINY if not each.startswith("model")]
     own = (f"model._target_={__name__}.{name}", "~callbacks.attention", "~callbacks.position_embedding")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import tiny_run
 from vitexp.errors import ConfigError, UserError
-from vitexp.finished_run import load_run, newest_run
+from vitexp.runs.finished import load_run, newest_run
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from lightning import Callback
 from safetensors.torch import save_file
 
 from tests.conftest import result, tiny_run
-from vitexp import disk
-from vitexp.disk import refusal, unwritten
-from vitexp.outcome import FullDisk
-from vitexp.training.checkpoint_io import read_checkpoint
+from vitexp.runs.outcome import FullDisk
+from vitexp.system import disk
+from vitexp.system.disk import refusal, unwritten
+from vitexp.training.checkpoints import read_checkpoint
 
 SIZE = 4 << 20  # of the small file system
 
@@ -83,11 +83,11 @@ def run_on(
     checkpoints: bool = False,
 ) -> Path:
     """A run of two epochs of 4 steps each; its folder."""
-    import vitexp.run
+    import vitexp.runs.run
 
-    callbacks = vitexp.run._Run._callbacks
+    callbacks = vitexp.runs.run._Run._callbacks
     filler = FullFrom(folder, step=step, until=until)
-    monkeypatch.setattr(vitexp.run._Run, "_callbacks", lambda self: [filler, *callbacks(self)])
+    monkeypatch.setattr(vitexp.runs.run._Run, "_callbacks", lambda self: [filler, *callbacks(self)])
     fixed = ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", f"trainer.enable_checkpointing={checkpoints}"]
     try:
         tiny_run(folder, *fixed, *overrides)
@@ -174,7 +174,7 @@ def test_tensorboard_begins_another_file_once_there_is_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     event_file = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
-    monkeypatch.setattr("vitexp.loggers.PatientTensorBoardLogger.retry_s", 0.0)
+    monkeypatch.setattr("vitexp.training.loggers.PatientTensorBoardLogger.retry_s", 0.0)
     overrides = ["logger=tensorboard", "callbacks=none", "trainer.max_epochs=15"]
     made = run_on(monkeypatch, small_disk, *overrides, step=2, until=55)
     seen = {
@@ -190,7 +190,7 @@ def test_tensorboard_begins_another_file_once_there_is_room(
 
 
 def test_tensorboard_waits_for_room_for_its_first_file(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vitexp.loggers import PatientTensorBoardLogger, tensorboard_logger
+    from vitexp.training.loggers import PatientTensorBoardLogger, tensorboard_logger
 
     pytest.importorskip("tensorboard")
     monkeypatch.setattr(PatientTensorBoardLogger, "retry_s", 0.0)
@@ -232,7 +232,7 @@ def test_a_disk_that_is_full_before_the_run_is_one_sentence(small_disk: Path) ->
 
 def test_the_record_of_a_full_disk_is_never_half(small_disk: Path) -> None:
     """Where there is no room for a second one, it is overwritten in its own place."""
-    from vitexp.records import RunRecord
+    from vitexp.runs.record import RunRecord
 
     record = RunRecord(small_disk, {"run_id": "x", "status": "running"})
     record.update(metrics=None)

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import CONF, TINY, composed
-from vitexp.credentials import refuse_secrets, refuse_typed_secrets
+from vitexp.config.secrets import refuse_secrets, refuse_typed_secrets
 from vitexp.errors import ConfigError
 
 PROJECT = CONF.parent

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from vitexp.errors import ConfigError
-from vitexp.loggers import BackgroundWandbLogger, wandb_logger
-from vitexp.wandb_mode import resolve_wandb_mode
+from vitexp.system.wandb_mode import resolve_wandb_mode
+from vitexp.training.loggers import BackgroundWandbLogger, wandb_logger
 
 
 def made(folder: Path, mode: str) -> BackgroundWandbLogger:
@@ -54,7 +54,7 @@ def test_training_does_not_wait_for_the_run_to_open(tmp_path: Path, monkeypatch:
         assert opened.wait(60)
         return "offline"
 
-    monkeypatch.setattr("vitexp.loggers.resolve_wandb_mode", slow)
+    monkeypatch.setattr("vitexp.training.loggers.resolve_wandb_mode", slow)
     logger = made(tmp_path, "offline")
     logger.open({"seed": 3}, earlier=[])
     run = logger.experiment  # returns although nothing is open yet
@@ -70,7 +70,7 @@ def test_a_run_that_cannot_be_opened_fails_where_it_is_used(tmp_path: Path, monk
     def broken(mode: str) -> str:
         raise RuntimeError("no network")
 
-    monkeypatch.setattr("vitexp.loggers.resolve_wandb_mode", broken)
+    monkeypatch.setattr("vitexp.training.loggers.resolve_wandb_mode", broken)
     logger = made(tmp_path, "online")
     logger.open({}, earlier=[])
     with pytest.raises(RuntimeError, match="no network"):

@@ -23,7 +23,7 @@ def results(folder: Path) -> list[dict[str, object]]:
 
 @pytest.mark.slow
 def test_a_run_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
-    import vitexp.run  # noqa: F401 - importing the libraries sets variables, too
+    import vitexp.runs.run  # noqa: F401 - importing the libraries sets variables, too
 
     before = dict(os.environ)
     tiny_run(tmp_path, "logger=default")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import CONF, TINY, command, result, tiny_run
-from vitexp.training.module import Classifier
+from vitexp.training.classification import Classifier
 from vitexp.training.out_of_memory import OutOfMemory, _used, _ways, lacks_memory
 
 REFUSED = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."
@@ -152,7 +152,7 @@ def test_suggestions_pass_the_checks() -> None:
 LIMITED = """
 import resource, runpy, sys
 from pathlib import Path
-import matplotlib.figure, vitexp.run
+import matplotlib.figure, vitexp.runs.run
 mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (mapped + int(sys.argv.pop(1)), resource.RLIM_INFINITY))
 sys.argv[0] = "train.py"

@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from tests.conftest import command, result, tiny_run
-from vitexp.callbacks.finite import NonFiniteLoss
 from vitexp.data.source import DataError
-from vitexp.outcome import FullDisk
+from vitexp.runs.outcome import FullDisk
+from vitexp.training.callbacks.progress import NonFiniteLoss
 
 
 def test_divergence_names_step_and_causes_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vitexp.training.module import Classifier
+    from vitexp.training.classification import Classifier
 
     step = Classifier.training_step
 
@@ -54,12 +54,12 @@ def test_a_batch_larger_than_the_set_is_one_sentence(tmp_path: Path) -> None:
 def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    import vitexp.finished_run
+    import vitexp.runs.finished
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(vitexp.finished_run, "save_file", full)
+    monkeypatch.setattr(vitexp.runs.finished, "save_file", full)
     with pytest.raises(FullDisk, match="is full; make room"):
         tiny_run(tmp_path, "callbacks=none")
     [folder] = tmp_path.glob("*/*")
@@ -70,7 +70,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_wandb_run_of_a_failed_run_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vitexp.training.module import Classifier
+    from vitexp.training.classification import Classifier
 
     def breaks(*_: Any) -> None:
         raise RuntimeError("broken on purpose")

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vitexp.commands.explain_arguments import read_arguments
 from vitexp.errors import ConfigError, UserError
 from vitexp.evaluate import options
-from vitexp.evaluate.predict import predict
-from vitexp.evaluate.test_set import open_test_set
-from vitexp.explanations.arguments import read_arguments
-from vitexp.finished_run import completed_runs, load_run
-from vitexp.pretrained_run import run_folder
+from vitexp.runs.finished import completed_runs, load_run
+from vitexp.runs.predict import predict
+from vitexp.runs.shipped import run_folder
+from vitexp.runs.test_set import open_test_set
 
 SHIPPED = Path(__file__).parents[1] / "vitexp" / "pretrained_run" / "gtsrb"
 
@@ -50,7 +50,7 @@ def test_it_lies_among_the_runs_and_keeps_what_is_written_into_it(folder: Path) 
 
 
 def test_every_command_takes_it(folder: Path) -> None:
-    from vitexp.app.__main__ import read_arguments as of_the_app
+    from vitexp.commands.app import read_arguments as of_the_app
 
     for given in (read_arguments(["run=pretrained"]).run, of_the_app(["run=pretrained"])[0]):
         assert given is not None and given.resolve() == folder

@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import composed, result, tiny_run
-from vitexp.checks import check
+from vitexp.config.check import check
 from vitexp.errors import ConfigError, UserError
-from vitexp.finished_run import completed_runs, load_run
+from vitexp.runs.finished import completed_runs, load_run
 
 SIZES = ("model.dim=24", "model.num_heads=3")
 

@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 
 from tests.conftest import composed
 from tests.data.conftest import FileServer, server  # noqa: F401 - a fixture
-from vitexp import weights
 from vitexp.data.source import DataError
 from vitexp.errors import ConfigError
-from vitexp.weights import NORMALIZATIONS, Published, starting_weights
+from vitexp.runs import weights
+from vitexp.runs.weights import NORMALIZATIONS, Published, starting_weights
 
 pytest.importorskip("timm")
 

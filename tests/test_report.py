@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from vitexp.report import write_report
+from vitexp.runs.report import write_report
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -211,12 +211,13 @@ def test_page_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_imports_no_torch() -> None:
-    probe = "import sys, vitexp.report; sys.exit(bool({'torch', 'matplotlib'} & sys.modules.keys()))"
+    probe = "import sys, vitexp.runs.report; sys.exit(bool({'torch', 'matplotlib'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
 
 
 def test_knows_the_figures_that_callbacks_draw() -> None:
-    from vitexp import callbacks, report
+    from vitexp import callbacks
+    from vitexp.runs import report
 
     keys = {value.key for value in vars(callbacks).values() if isinstance(getattr(value, "key", None), str)}
     assert keys | set(callbacks.Explanations.keys) == set(report._CAPTIONS)

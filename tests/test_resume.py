@@ -21,9 +21,9 @@ import pytest
 
 from tests.conftest import CONF, TINY, composed, result, tiny_run
 from tests.forked import TRAIN, Server
+from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError
-from vitexp.overrides import merged
-from vitexp.training.checkpoint_io import read_checkpoint, sealed
+from vitexp.training.checkpoints import read_checkpoint, sealed
 
 # Everything that draws or remembers: mixing, drop path, dropout, averaged weights.
 SMALL = (
@@ -272,8 +272,8 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> None:
-    from vitexp.lock import hold
-    from vitexp.run import LOCK
+    from vitexp.runs.run import LOCK
+    from vitexp.system.lock import hold
 
     folder = tiny_run(tmp_path, "name=held")
     (folder / "result.json").write_text(json.dumps({**result(folder), "status": "running"}))
@@ -284,7 +284,7 @@ def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> 
 
 
 def test_a_named_run_is_not_overwritten(tmp_path: Path) -> None:
-    from vitexp.records import RunRecord
+    from vitexp.runs.record import RunRecord
 
     config = composed(f"log_dir={tmp_path}", "run_id=mine")
     RunRecord.start(config, overrides=[])
@@ -293,7 +293,7 @@ def test_a_named_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_no_run_folder_is_one_sentence(tmp_path: Path) -> None:
-    from vitexp.resume import run_to_resume
+    from vitexp.runs.resume import run_to_resume
 
     with pytest.raises(ConfigError, match="is no run folder"):
         run_to_resume(composed(f"resume={tmp_path}"))
@@ -308,8 +308,8 @@ def test_overrides_are_merged_by_key() -> None:
 @pytest.mark.slow
 def test_a_trial_that_is_killed_goes_on(tmp_path: Path) -> None:
     """Sweeps ask their trials to go on: the second attempt begins where the first was killed."""
+    from vitexp.sweeps.engines.trial import Finished, run_trial
     from vitexp.sweeps.grid import plan
-    from vitexp.sweeps.trial import Finished, run_trial
 
     arguments = [*SMALL, "trainer.max_epochs=40", "checkpoint.every_n_steps=1"]
     [trial] = plan(name="sweep", log_dir=tmp_path, ablation=None, arguments=arguments).trials

@@ -21,7 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_run(
         tmp_path_factory.mktemp("logs"),
         "logger=default",
-        "+logger.tensorboard={_target_: vitexp.loggers.tensorboard_logger}",
+        "+logger.tensorboard={_target_: vitexp.training.loggers.tensorboard_logger}",
         "model.registers=1",
         "training.mixup_alpha=0.4",
         "training.cutmix_alpha=1.0",
@@ -101,7 +101,7 @@ def test_test_accuracy_is_exact(finished: Path) -> None:
     """The number in result.json is a count over 86 images: the one that the saved weights give, computed by hand."""
     from omegaconf import OmegaConf
 
-    from vitexp.build import build_datamodule, build_net
+    from vitexp.runs.build import build_datamodule, build_net
 
     config = OmegaConf.load(finished / "config.yaml")
     datamodule, _ = build_datamodule(config)  # type: ignore[arg-type]
@@ -244,7 +244,7 @@ def test_a_debug_run_of_every_kind_of_model(tmp_path: Path, model: str) -> None:
     """The same code trains them all, and figures stand for the few images that were tested."""
     overrides = [each for each in TINY if not each.startswith("model")]
     from tests.conftest import composed
-    from vitexp.run import run
+    from vitexp.runs.run import run
 
     few = ("callbacks.explanations.images=1", "callbacks.explanations.measured=2", "callbacks.embedding.training=20")
     run(composed(*overrides, *few, f"model={model}", "trainer=debug", "logger=none", f"log_dir={tmp_path}"))

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from vitexp.signals import Interrupted, StopSignals
+from vitexp.system.signals import Interrupted, StopSignals
 
 
 def send(number: int) -> None:

@@ -1,4 +1,4 @@
-"""What makes a run fast does not change its numbers. (How fast it is: python -m vitexp.bench.)"""
+"""What makes a run fast does not change its numbers. (How fast it is: python -m vitexp bench.)"""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 
 from tests.conftest import TINY, composed, result, tiny_run
 from vitexp.errors import ConfigError
-from vitexp.evaluate.export_timm import refuse_unknown_to_timm
-from vitexp.evaluate.test_set import open_test_set
-from vitexp.explanations.explainer import Explainer
-from vitexp.finished_run import load_run
+from vitexp.evaluate.export import refuse_unknown_to_timm
+from vitexp.explain.explainer import Explainer
 from vitexp.models import ViT
-from vitexp.records import config_hash
-from vitexp.teacher import load_teacher
+from vitexp.runs.finished import load_run
+from vitexp.runs.record import config_hash
+from vitexp.runs.teacher import load_teacher
+from vitexp.runs.test_set import open_test_set
 
 SMALL = ("callbacks=none", "model=vit_tiny", "model.dim=16", "model.depth=2", "model.num_heads=2")
 TOKEN = ("model.distillation_token=true", "model.pool=cls")

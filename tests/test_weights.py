@@ -16,15 +16,14 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import composed, result, tiny_run
-from vitexp.build import build_net
-from vitexp.checks import check
+from vitexp.config.check import check
 from vitexp.errors import ConfigError
-from vitexp.evaluate.export_onnx import export_onnx
-from vitexp.evaluate.export_timm import refuse_unknown_to_timm
-from vitexp.explanations.explainer import Explainer
-from vitexp.finished_run import load_run
-from vitexp.records import config_hash
-from vitexp.weights import NORMALIZATIONS, PUBLISHED, normalization, read_weights, starting_weights
+from vitexp.evaluate.export import export_onnx, refuse_unknown_to_timm
+from vitexp.explain.explainer import Explainer
+from vitexp.runs.build import build_net
+from vitexp.runs.finished import load_run
+from vitexp.runs.record import config_hash
+from vitexp.runs.weights import NORMALIZATIONS, PUBLISHED, normalization, read_weights, starting_weights
 
 pytest.importorskip("timm")
 

@@ -1,23 +1,9 @@
-"""Mistakes a person can mend, in one sentence and without a traceback."""
+"""User errors: mistakes that a person can fix, reported in one sentence and without a traceback."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
-import re
-import sys
-import traceback
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-_ASKED = "HYDRA_FULL_ERROR"
-_OURS = "VITEXP_PLAIN_ERRORS"
 _LONGEST = 1000
 
 
@@ -31,81 +17,11 @@ class ConfigError(UserError):
     """The configuration cannot work; found before any data is read."""
 
 
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn a UserError, or a configuration that Hydra refuses, into one sentence on stderr and an exit code.
-
-    With HYDRA_FULL_ERROR=1 in the environment every error keeps its traceback. Hydra itself prints errors and leaves
-    with code 1 unless that variable is set, so it is set here; a second one tells child processes who set it.
-    """
-    if os.environ.get(_ASKED) == "1" and _OURS not in os.environ:
-        yield
-        return
-    os.environ[_ASKED] = os.environ[_OURS] = "1"
-    try:
-        yield
-    except UserError as error:
-        _leave(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _leave("stopped from the keyboard before anything had begun.", 130)
-    except (HydraException, OmegaConfBaseException) as error:
-        _leave(_explain(error), ConfigError.exit_code)
-    except Exception as error:
-        if (sentence := _of_libraries(error)) is None:
-            raise
-        _leave(sentence, ConfigError.exit_code)
-
-
-def _leave(sentence: str, code: int) -> None:
-    print(f"vitexp: {one_line(sentence)}", file=sys.stderr)
-    sys.exit(code)
-
-
 def one_line(text: str) -> str:
     """`text` as people read it in a terminal: on one line, and at most as long as a paragraph."""
     words = " ".join(text.split())
     words = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
-
-
-def _of_libraries(error: Exception) -> str | None:
-    """One sentence for what a library raised over a configuration, as something else than its own kind of error."""
-    in_hydra = [
-        frame.name for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}hydra{os.sep}" in frame.filename
-    ]
-    if in_hydra and "run_job" not in in_hydra:  # it had not come to us yet
-        return f"the configuration cannot be composed: {str(error).partition(chr(10))[0].rstrip('.')}."
-    # Lightning's, which is not imported for the sake of its name
-    return str(error) if type(error).__name__ == "MisconfigurationException" else None
-
-
-def _explain(error: Exception) -> str:
-    """One sentence for what Hydra or OmegaConf refused, with the nearest known names."""
-    message = str(error).strip() or str(error.__cause__).strip()
-    first_line = message.partition("\n")[0].rstrip(".")
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group} has no option {option!r}; {nearest(option, list(error.options))}"
-    if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, with quotes around unusual values."
-    if match := re.match(r"Could not append [^']*already at '([^']+)'", first_line):
-        return f"there is a key {match.group(1)!r} already; leave the plus sign away."
-    if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):
-        key = match.group(1).partition("@")[0]
-        known = _known_keys()
-        if key in known:
-            return f"the key {key!r} belongs to an option that is not chosen; {key.partition('.')[0]}=... chooses one."
-        return f"there is no key {key!r}; {nearest(key, known)}" if key else "a key is missing: write key=value."
-    if first_line.startswith("Error merging") and error.__cause__:  # Hydra leaves out what was wrong with it
-        first_line += f": {str(error.__cause__).partition(chr(10))[0].rstrip('.')}"
-    return explain_value(error) if isinstance(error, OmegaConfBaseException) else f"{first_line}."
-
-
-def explain_value(error: OmegaConfBaseException) -> str:
-    """One sentence for a value that OmegaConf cannot make out, with its key."""
-    first_line = str(error).partition("\n")[0].rstrip(".")
-    known = error.full_key is None or str(error.full_key) in first_line
-    return f"{first_line}." if known else f"{error.full_key}: {first_line}."
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -119,23 +35,3 @@ def nearest(word: str, known: list[str]) -> str:
 def _choices(known: list[str], nearest: str = "") -> str:
     hint = f"nearest is {nearest}; " if nearest else ""
     return f"{hint}there are {', '.join(known)}"
-
-
-def _known_keys() -> list[str]:
-    """Every key of the default configuration in dotted form, and every config group."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    conf = Path(__file__).parents[1] / "conf"
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose("train")
-    groups = [folder.name for folder in conf.iterdir() if folder.is_dir()]
-    return list(dict.fromkeys([*groups, *_dotted(OmegaConf.to_container(config), "")]))
-
-
-def _dotted(node: Any, prefix: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, child in node.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(child, f"{prefix}{key}.")

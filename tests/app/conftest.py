@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY, composed, tiny_run
-from vitexp.run import run
+from vitexp.runs.run import run
 
 FEW = ("callbacks=none", "trainer.limit_train_batches=1")
 

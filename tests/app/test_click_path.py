@@ -41,7 +41,7 @@ def free_port() -> int:
 @contextmanager
 def serving(run: Path, temporary: Path) -> Iterator[tuple[Any, str, Path]]:
     """The process, its address, and the folder in which it keeps what it is sent."""
-    command = [sys.executable, "-m", "vitexp.app", f"run={run}", f"port={free_port()}"]
+    command = [sys.executable, "-m", "vitexp", "app", f"run={run}", f"port={free_port()}"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         line = ""

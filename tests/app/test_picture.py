@@ -14,7 +14,7 @@ from PIL import Image
 from vitexp.app.picture import Picture, enlarged, read_strokes
 from vitexp.data.prepare import Prepared
 from vitexp.errors import UserError
-from vitexp.finished_run import FinishedRun
+from vitexp.runs.finished import FinishedRun
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
 

@@ -13,14 +13,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import TINY, composed
-from vitexp.app.__main__ import read_arguments
 from vitexp.app.picture import Picture
 from vitexp.app.views import Choice, Views
+from vitexp.commands.app import read_arguments
 from vitexp.errors import ConfigError, UserError
-from vitexp.explanations import drawing
-from vitexp.explanations.load import load_explainer
-from vitexp.finished_run import completed_runs, load_run, write_weights
-from vitexp.run import run
+from vitexp.explain import drawing
+from vitexp.runs.explained import load_explainer
+from vitexp.runs.finished import completed_runs, load_run, write_weights
+from vitexp.runs.run import run
 
 PICTURE = Picture(kind="test", row=3)
 

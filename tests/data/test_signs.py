@@ -133,7 +133,7 @@ def test_unknown_split_is_refused() -> None:
 
 
 def test_the_sheet_is_written(tmp_path: Path) -> None:
-    from vitexp.data.signs.__main__ import sheet
+    from vitexp.commands.signs import sheet
 
     path = tmp_path / "sheet.png"
     sheet(path, samples=1, size=24)

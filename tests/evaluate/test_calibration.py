@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitexp.evaluate.calibration import BINS, as_numbers, calibrated, fit_temperature, reliability
-from vitexp.training.metrics import classification_metrics
+from vitexp.training.classification import classification_metrics
 
 
 def sampled(temperature: float, *, images: int = 20_000) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vitexp.errors import UserError
-from vitexp.evaluate.classes import match_classes
+from vitexp.runs.classes import match_classes
 
 OURS = ["Stop", "Yield", "No entry"]
 

@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitexp.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from vitexp.evaluate.robustness import as_csv, as_markdown, as_numbers, measure_robustness
-from vitexp.evaluate.test_set import open_test_set
-from vitexp.finished_run import load_run
+from vitexp.evaluate.robustness import (
+    CORRUPTIONS,
+    SEVERITIES,
+    as_csv,
+    as_markdown,
+    as_numbers,
+    corrupt,
+    measure_robustness,
+)
+from vitexp.runs.finished import load_run
+from vitexp.runs.test_set import open_test_set
 
 
 def pictures(count: int = 12, *, size: int = 32) -> np.ndarray:

@@ -156,7 +156,7 @@ def test_data_that_cannot_be_are_refused(finished: Path, typed: str, words: str)
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(finished: Path, arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "vitexp.evaluate", *(each.replace("RUN", str(finished)) for each in arguments)]
+    command = [sys.executable, "-m", "vitexp", "evaluate", *(each.replace("RUN", str(finished)) for each in arguments)]
     done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("vitexp: ")

@@ -16,15 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.conftest import composed
-from vitexp.build import build_net
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.errors import UserError
 from vitexp.evaluate import export_onnx as onnx_module
 from vitexp.evaluate.evaluation import evaluate
-from vitexp.evaluate.export_onnx import export_onnx
-from vitexp.evaluate.export_timm import export_timm
+from vitexp.evaluate.export import export_onnx, export_timm
 from vitexp.evaluate.options import Options
-from vitexp.finished_run import FinishedRun, load_run
+from vitexp.runs.build import build_net
+from vitexp.runs.finished import FinishedRun, load_run
 
 TINY_VIT = ["model=vit_tiny", "model.dim=16", "model.depth=2", "model.num_heads=2", "model.patch_size=8"]
 MODELS = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vitexp.evaluate.latency import measure_latency
-from vitexp.finished_run import load_run
+from vitexp.runs.finished import load_run
 
 
 def test_every_batch_size_has_its_times(finished: Path) -> None:

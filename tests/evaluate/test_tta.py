@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vitexp.evaluate.predict import predict
-from vitexp.evaluate.test_set import open_test_set
-from vitexp.evaluate.tta import predict_views, views
-from vitexp.finished_run import load_run
+from vitexp.evaluate.views import predict_views, views
+from vitexp.runs.finished import load_run
+from vitexp.runs.predict import predict
+from vitexp.runs.test_set import open_test_set
 
 
 def test_views_are_the_image_moved_by_a_pixel(finished: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitexp.explain.attention import cls_attention
+from vitexp.explain.methods.attention import cls_attention
 
 # One image, two heads, one prefix token and a grid of 2 x 2: five tokens. Row = query, every row sums to 1.
 HEAD_A = torch.tensor(

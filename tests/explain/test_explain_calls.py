@@ -5,7 +5,7 @@ import threading
 import torch
 
 from tests.explain.nets import vit
-from vitexp.explain.calls import calls_of
+from vitexp.explain.methods.grad_cam import calls_of
 
 
 def test_calls_come_in_order_and_end_with_the_block() -> None:

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import TINY, composed, tiny_run
+from vitexp.commands.explain import explain, main
+from vitexp.commands.explain_arguments import Arguments, find_class, read_arguments, within
 from vitexp.errors import ConfigError, UserError
-from vitexp.explanations.arguments import Arguments, find_class, read_arguments, within
-from vitexp.explanations.command import explain, main
-from vitexp.run import run
+from vitexp.runs.run import run
 
 EVERYWHERE = {"explanations", "explanations_raw", "classes", "filters", "embedding_pca", "faithfulness"}
 OF_A_VIT = {

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from tests.explain.nets import vit
-from vitexp.explain.embedding import available_methods, embeddings, in_plane, nearest
+from vitexp.explain.methods.embedding import available_methods, embeddings, in_plane, nearest
 
 
 @pytest.mark.parametrize("options", [{}, {"pool": "gap"}, {"head": "mlp"}])

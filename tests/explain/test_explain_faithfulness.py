@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vitexp.explain.faithfulness import area_under, blurred, deletion, insertion
+from vitexp.explain.methods.faithfulness import area_under, blurred, deletion, insertion
 
 
 def brightness(images: Tensor) -> Tensor:

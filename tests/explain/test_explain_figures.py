@@ -18,7 +18,7 @@ from vitexp.explain.figures import (
     paired_confusions,
     patch_filters,
 )
-from vitexp.explain.patches import image_patches
+from vitexp.explain.methods.patches import image_patches
 
 RANDOM = np.random.default_rng(0)
 

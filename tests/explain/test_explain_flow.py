@@ -10,9 +10,7 @@ import torch
 from captum.attr import LayerGradientXActivation
 
 from tests.explain.nets import grid, vit
-from vitexp.explain.attention import cls_attention, head_attention
-from vitexp.explain.relevance import relevance
-from vitexp.explain.rollout import rollout
+from vitexp.explain.methods.attention import cls_attention, head_attention, relevance, rollout
 
 timm_vit = pytest.importorskip("timm.models.vision_transformer")
 

@@ -14,7 +14,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from tests.explain.nets import vit
-from vitexp.explain.grad_cam import grad_cam, last_map_layer, record, token_grid
+from vitexp.explain.methods.grad_cam import grad_cam, last_map_layer, record, token_grid
 from vitexp.models import SimpleCNN, resnet18
 
 

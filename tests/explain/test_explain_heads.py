@@ -5,7 +5,12 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from vitexp.explain.heads import attention_entropy, even_attention_distance, head_distance, mean_attention_distance
+from vitexp.explain.methods.heads import (
+    attention_entropy,
+    even_attention_distance,
+    head_distance,
+    mean_attention_distance,
+)
 
 # Four tokens, two heads: one looks at itself, one at all alike.
 ITSELF, ALL = torch.eye(4), torch.full((4, 4), 0.25)

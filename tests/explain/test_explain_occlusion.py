@@ -7,7 +7,7 @@ from captum.attr import Occlusion
 from torch import Tensor
 
 from tests.explain.nets import vit
-from vitexp.explain.occlusion import occlusion
+from vitexp.explain.methods.occlusion import occlusion
 
 
 def corner(images: Tensor) -> Tensor:

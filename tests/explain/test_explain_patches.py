@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitexp.explain.patches import filter_components, image_patches, shifted_filters
+from vitexp.explain.methods.patches import filter_components, image_patches, shifted_filters
 from vitexp.models.stems import PatchStem, ShiftedStem
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitexp.explain.position import position_norm, position_similarity
+from vitexp.explain.methods.patches import position_norm, position_similarity
 
 # A class token, then the patches of a 2 x 2 grid: along x, along y, against x, and nothing.
 POS_EMBED = torch.tensor([[[9.0, 9.0], [2.0, 0.0], [0.0, 3.0], [-1.0, 0.0], [0.0, 0.0]]])

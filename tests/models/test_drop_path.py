@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitexp.models import ViT
-from vitexp.models.drop_path import DropPath, drop_path_rates
+from vitexp.models.block import DropPath, drop_path_rates
 
 
 def test_rates_rise_linearly_from_zero_to_the_maximum() -> None:

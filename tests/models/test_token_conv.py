@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vitexp.models import ViT
-from vitexp.models.token_conv import TokenConv
+from vitexp.models.block import TokenConv
 
 
 def by_hand(conv: TokenConv, patches: Tensor, side: int) -> Tensor:

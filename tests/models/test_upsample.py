@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitexp.hardware import flops_per_image
 from vitexp.models import ViT
+from vitexp.system.hardware import flops_per_image
 
 SIZES = {"num_classes": 3, "patch_size": 8, "dim": 16, "depth": 2, "num_heads": 2}
 

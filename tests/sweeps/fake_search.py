@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from vitexp.sweeps.engines import Engine, OnEvent
-from vitexp.sweeps.search import search
-from vitexp.sweeps.trial import Finished, Ready, Started, Trial
+from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial
+from vitexp.sweeps.search.search import search
 
 SPACE = {
     "optim.lr": {"low": 1e-4, "high": 1e-1, "log": True},

@@ -13,7 +13,7 @@ from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.local import LocalEngine
 from vitexp.sweeps.engines.ray_engine import RayEngine
 from vitexp.sweeps.engines.slurm import SlurmEngine
-from vitexp.sweeps.trial import Event, Trial
+from vitexp.sweeps.engines.trial import Event, Trial
 
 COMMON = {"retries": 0, "timeout": None, "gpus_per_trial": "auto", "cpus_per_trial": "auto"}
 

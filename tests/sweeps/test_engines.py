@@ -23,13 +23,13 @@ from tests.sweeps import fake_sweep
 from tests.sweeps.fake_sweep import fake_trial, local, ray, slurm
 from tests.sweeps.processes import of_session, until, with_argument
 from vitexp.errors import ConfigError
-from vitexp.lock import Held, hold
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.ray_engine import RayEngine
-from vitexp.sweeps.formats import to_csv
-from vitexp.sweeps.results import Cell, read
-from vitexp.sweeps.table import build_table
-from vitexp.sweeps.trial import Finished, Ready, Started, Trial, status
+from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, status
+from vitexp.sweeps.tables.formats import to_csv
+from vitexp.sweeps.tables.results import Cell, read
+from vitexp.sweeps.tables.table import build_table
+from vitexp.system.lock import Held, hold
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 needs_submitit = pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")

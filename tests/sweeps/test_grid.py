@@ -10,11 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import CONF, composed
+from vitexp.config.overrides import quoted
 from vitexp.errors import ConfigError
-from vitexp.overrides import quoted
+from vitexp.sweeps.engines.trial import Trial
 from vitexp.sweeps.grid import Row, ablation_rows, plan
 from vitexp.sweeps.sweep import own_arguments
-from vitexp.sweeps.trial import Trial
 
 ABLATIONS = sorted((CONF / "ablation").glob("*.yaml"))
 COMMANDS = [

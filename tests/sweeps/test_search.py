@@ -14,10 +14,10 @@ from tests.sweeps.fake_search import NODE, SPACE, FakeEngine, best, lines, optio
 from vitexp.errors import ConfigError
 from vitexp.sweeps import search as search_module
 from vitexp.sweeps.engines import OnEvent
+from vitexp.sweeps.engines.trial import Event, Finished, Trial
 from vitexp.sweeps.grid import Plan
-from vitexp.sweeps.search import NothingFound
-from vitexp.sweeps.study import Reporter, journal
-from vitexp.sweeps.trial import Event, Finished, Trial
+from vitexp.sweeps.search.search import NothingFound
+from vitexp.sweeps.search.study import Reporter, journal
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return Plan(rows=[], trials=[trial], wandb=None)
 
     monkeypatch.setattr(search_module, "plan", plan)
-    monkeypatch.setattr("vitexp.sweeps.search_report._draw", lambda *_: [])
+    monkeypatch.setattr("vitexp.sweeps.search.report._draw", lambda *_: [])
 
 
 @pytest.mark.slow

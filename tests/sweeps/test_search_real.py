@@ -19,7 +19,7 @@ from tests.conftest import CONF, TINY
 from tests.sweeps.fake_search import SPACE, FakeEngine, options, peak, run
 from tests.sweeps.fake_sweep import local
 from vitexp.errors import ConfigError
-from vitexp.sweeps.trial import Trial
+from vitexp.sweeps.engines.trial import Trial
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_real_trials_one_of_them_pruned(tmp_path: Path, monkeypatch: pytest.Monk
         fixed = {"optim.lr": next(rates), "model.drop_path": 0.05}
         return optuna.samplers.PartialFixedSampler(fixed, optuna.samplers.RandomSampler())
 
-    monkeypatch.setattr("vitexp.sweeps.study._sampler", sampler)
+    monkeypatch.setattr("vitexp.sweeps.search.study._sampler", sampler)
     monkeypatch.chdir(CONF.parent)
     chosen = {"metric": "val/loss", "direction": "minimize", "prune": {"startup": 1, "warmup": 1}}
     space = {"optim.lr": {"low": 1e-5, "high": 1e-1, "log": True}, "model.drop_path": {"low": 0.0, "high": 0.1}}

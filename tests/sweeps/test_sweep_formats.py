@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from tests.sweeps.trials import ODD, ODD_SEEN, odd_table, record, table
-from vitexp.sweeps.cells import cells
-from vitexp.sweeps.formats import to_csv, to_latex, to_markdown, to_rich
+from vitexp.sweeps.tables.cells import cells
+from vitexp.sweeps.tables.formats import to_csv, to_latex, to_markdown, to_rich
 
 
 def printed(width: int, *, compact: bool = False) -> str:

@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from tests.sweeps.trials import ODD, ODD_SEEN, odd_table, outcomes, record, table
-from vitexp.sweeps.figure import MOST_ROWS, draw
-from vitexp.sweeps.formats import COLUMNS
-from vitexp.sweeps.page import write_page
-from vitexp.sweeps.table import Table, build_table
-from vitexp.sweeps.wandb_table import log_to_wandb
+from vitexp.sweeps.tables.figure import MOST_ROWS, draw
+from vitexp.sweeps.tables.formats import COLUMNS
+from vitexp.sweeps.tables.page import write_page
+from vitexp.sweeps.tables.table import Table, build_table
+from vitexp.sweeps.tables.wandb_table import log_to_wandb
 
 COMMAND = "python sweep.py ablation=recipe 'x=<1>'"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.trials import record
-from vitexp.lock import hold
-from vitexp.sweeps.results import Cell, read
-from vitexp.sweeps.trial import LOCK
+from vitexp.sweeps.engines.trial import LOCK
+from vitexp.sweeps.tables.results import Cell, read
+from vitexp.system.lock import hold
 
 
 def cell(folder: Path, text: str | bytes | None, seed: int = 0) -> Cell:
@@ -83,7 +83,7 @@ def test_tables_start_at_once() -> None:
     """What takes long to import waits until it is used."""
     heavy = ("torch", "lightning", "matplotlib", "wandb", "scipy", "pandas")
     code = (
-        "import sys, vitexp.sweeps.formats, vitexp.sweeps.page, vitexp.sweeps.wandb_table;"
+        "import sys, vitexp.sweeps.tables.formats, vitexp.sweeps.tables.page, vitexp.sweeps.tables.wandb_table;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vitexp.sweeps.statistics import holm, paired_difference, summarise
+from vitexp.sweeps.tables.statistics import holm, paired_difference, summarise
 
 
 def by_seed(values: object) -> dict[int, float]:

@@ -6,9 +6,9 @@ import pytest
 
 from tests.sweeps.trials import odd_table, outcomes, record, table
 from vitexp.errors import ConfigError
-from vitexp.sweeps.cells import cells, headings, notes
-from vitexp.sweeps.results import Outcome
-from vitexp.sweeps.table import Table, build_table
+from vitexp.sweeps.tables.cells import cells, headings, notes
+from vitexp.sweeps.tables.results import Outcome
+from vitexp.sweeps.tables.table import Table, build_table
 
 
 def texts(made: Table, row: str) -> dict[str, str]:

@@ -16,8 +16,8 @@ import pytest
 
 from tests.sweeps.fake_sweep import fake_trial
 from tests.sweeps.processes import until, with_argument
-from vitexp.lock import Held, hold, is_held
-from vitexp.sweeps.trial import LOCK, Finished, Started, Trial, record_failure, run_trial, status
+from vitexp.sweeps.engines.trial import LOCK, Finished, Started, Trial, record_failure, run_trial, status
+from vitexp.system.lock import Held, hold, is_held
 
 
 def run(trial: Trial, *, retries: int = 0, timeout: float | None = None, **environment: str) -> Finished:
@@ -98,7 +98,7 @@ def test_a_process_that_cannot_be_started_fails_the_trial(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("end", ["hang", "deaf"])
 def test_a_hang_ends_at_the_timeout(tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitexp.sweeps.trial._PATIENCE_S", {signal.SIGINT: 0.3, signal.SIGTERM: 0.3})
+    monkeypatch.setattr("vitexp.sweeps.engines.trial._PATIENCE_S", {signal.SIGINT: 0.3, signal.SIGTERM: 0.3})
     trial = fake_trial(tmp_path / "a", f"end={end}")
     finished = run(trial, timeout=0.5)
     assert (finished.status, finished.error) == ("failed", "no end after engine.timeout=0.5 s: last words")
@@ -168,7 +168,7 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from tests.sweeps.fake_sweep import fake_trial
-from vitexp.sweeps.trial import run_trial
+from vitexp.sweeps.engines.trial import run_trial
 trial = fake_trial(Path(sys.argv[1]), *sys.argv[2:])
 print(list(run_trial(trial, retries=0, timeout=None, environment={}, cwd=Path.cwd())))
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vitexp.sweeps.trial import Finished, Ready, Started, Trial
+from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial
 from vitexp.sweeps.view import View
 
 READY = Ready(slots=2, where="2 GPUs, 1 a trial")

@@ -15,8 +15,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from tests.conftest import CONF, TINY, composed
-from vitexp.checks import check
-from vitexp.records import METRICS
+from vitexp.config.check import check
+from vitexp.metrics import METRICS
 
 
 def command_of(**sampled: Any) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitexp.sweeps.results import Outcome
-from vitexp.sweeps.table import Table, build_table
+from vitexp.sweeps.tables.results import Outcome
+from vitexp.sweeps.tables.table import Table, build_table
 
 # A name with what LaTeX, Markdown, HTML, rich and a terminal would each obey.
 ODD = '\\all_{50%} & <b>"$x^2$"</b> | #1 ~ *[bold]* `c` - ! é α\n\x1b[31m'

@@ -23,10 +23,10 @@ from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import Prepared
 from vitexp.models.mae import MaskedAutoencoder
 from vitexp.models.vit import ViT
-from vitexp.training.masked_autoencoder import MaskedAutoencoding
+from vitexp.training.classification import Classifier
+from vitexp.training.masked_autoencoding import MaskedAutoencoding
 from vitexp.training.mixing import Mixing
-from vitexp.training.module import Classifier
-from vitexp.training.schedule import CosineWarmup
+from vitexp.training.schedules import CosineWarmup
 
 CLASSES, PIXELS, BATCH = 7, 8, 12
 TRAIN, EPOCHS = 57, 2  # 4 steps of 12 an epoch; the 9 images left over would fill one of two accumulated halves

@@ -14,9 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from vitexp.callbacks.last_checkpoint import NAMES, newest_checkpoint, promote
 from vitexp.errors import UserError
-from vitexp.training.checkpoint_io import CheckedCheckpointIO, DamagedCheckpoint, read_checkpoint, sealed
+from vitexp.training.checkpoints import (
+    NAMES,
+    CheckedCheckpointIO,
+    DamagedCheckpoint,
+    newest_checkpoint,
+    promote,
+    read_checkpoint,
+    sealed,
+)
 
 DAMAGES = 200  # of the soak test
 

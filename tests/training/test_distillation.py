@@ -16,11 +16,11 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from vitexp.models import ViT
-from vitexp.trained_net import TrainedNet
+from vitexp.models.trained_net import TrainedNet
+from vitexp.training.classification import Classifier
 from vitexp.training.distillation import Distillation, Kind
 from vitexp.training.mixing import Mixing
-from vitexp.training.module import Classifier
-from vitexp.training.schedule import Constant
+from vitexp.training.schedules import Constant
 
 
 class Recorder(nn.Module):

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from tests.conftest import result, tiny_run
 from vitexp.models import ViT
+from vitexp.training.classification import Classifier
 from vitexp.training.mixing import Mixing
-from vitexp.training.module import Classifier
-from vitexp.training.schedule import Constant
+from vitexp.training.schedules import Constant
 
 SIZES = [8, 16, 24]
 STEPS = 12

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from vitexp.models import SimpleCNN, ViT
+from vitexp.training.classification import Classifier
 from vitexp.training.mixing import Mixing
-from vitexp.training.module import Classifier
 from vitexp.training.parameter_groups import parameter_groups
-from vitexp.training.schedule import CosineWarmup
+from vitexp.training.schedules import CosineWarmup
 
 
 def decay_by_name(groups: list[dict[str, Any]]) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from vitexp.training.schedule import Constant, CosineRestarts, CosineWarmup, Schedule
+from vitexp.training.schedules import Constant, CosineRestarts, CosineWarmup, Schedule
 
 
 def lr(schedule: Schedule, step: int) -> float:

@@ -1,1 +1,1 @@
-"""`python -m vitexp.app`: step inside a finished run, in the browser."""
+"""`python -m vitexp app`: step inside a finished run, in the browser."""

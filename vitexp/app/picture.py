@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from vitexp.data.prepare import Prepared
 from vitexp.errors import UserError
-from vitexp.explanations.pick import read_prepared
-from vitexp.finished_run import FinishedRun
+from vitexp.runs.finished import FinishedRun, read_prepared
 
 Kind = Literal["test", "train", "file"]
 Strokes = NDArray[np.float32]  # [H, W, 4]: colour, multiplied by opacity, and opacity, all in [0, 1]

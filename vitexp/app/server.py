@@ -18,7 +18,7 @@ from vitexp.app.layout import STYLE
 from vitexp.app.page import Page
 from vitexp.app.views import Views
 from vitexp.errors import ConfigError
-from vitexp.explanations.load import load_explainer
+from vitexp.runs.explained import load_explainer
 
 _HERE = "127.0.0.1"
 _LARGEST_UPLOAD = "64mb"

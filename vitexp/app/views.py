@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from vitexp.app.picture import Picture
 from vitexp.errors import UserError
-from vitexp.explain.embedding import in_plane
+from vitexp.evaluate import two_runs
+from vitexp.explain import drawing
+from vitexp.explain.drawing import Embedded, Shown
+from vitexp.explain.explainer import Explainer
 from vitexp.explain.figures import faithfulness_curves
-from vitexp.explanations import drawing, two_runs
-from vitexp.explanations.drawing import Embedded, Shown
-from vitexp.explanations.explainer import Explainer
-from vitexp.explanations.load import load_explainer
-from vitexp.explanations.pick import drawn_at_random
-from vitexp.explanations.table import measure_faithfulness
-from vitexp.finished_run import completed_runs
+from vitexp.explain.methods.embedding import in_plane
+from vitexp.explain.pick import drawn_at_random
+from vitexp.explain.ranking import measure_faithfulness
+from vitexp.runs.explained import load_explainer
+from vitexp.runs.finished import FinishedRun, completed_runs
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images
@@ -59,11 +60,11 @@ class Views:
     data: where its data set is, as typed; another run on the same data set is shown on these images, too.
     """
 
-    def __init__(self, explainer: Explainer, data: Sequence[str] = ()) -> None:
+    def __init__(self, explainer: Explainer[FinishedRun], data: Sequence[str] = ()) -> None:
         self.explainer = explainer
         self.data = data
         self.run = explainer.run
-        self._loaded: dict[str, Explainer] = {}  # those that stood beside it
+        self._loaded: dict[str, Explainer[FinishedRun]] = {}  # those that stood beside it
 
     @cached_property
     def views(self) -> list[View]:
@@ -93,7 +94,7 @@ class Views:
                 name="Faithfulness",
                 words="Which explanation to believe, on this picture: where cells are covered in its order, the "
                 "probability should fall at once (deletion); where they appear in it, rise at once (insertion). "
-                "One picture says little; `python -m vitexp.explain` measures many.",
+                "One picture says little; `python -m vitexp explain` measures many.",
                 figures={"faithfulness": self._faithfulness},
             ),
             View(
@@ -217,7 +218,7 @@ class Views:
         """Both nets on all test images: takes a while. None where no other is chosen."""
         return two_runs.draw_confusions((self.explainer, self._load(choice.other))) if choice.other else None
 
-    def _load(self, folder: str) -> Explainer:
+    def _load(self, folder: str) -> Explainer[FinishedRun]:
         if folder not in self._loaded:
             self._loaded[folder] = load_explainer(folder, self.data, beside=self.explainer)
         return self._loaded[folder]

@@ -1,1 +1,1 @@
-"""python -m vitexp.bench: images per second of the net, of what stands around it, and of others."""
+"""python -m vitexp bench: images per second of the net, of what stands around it, and of others."""

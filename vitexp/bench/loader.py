@@ -14,12 +14,12 @@ from omegaconf import DictConfig
 from torch import nn
 
 from vitexp.bench.report import Row, Subject, paired_ratio
-from vitexp.bench.rounds import take_turns
-from vitexp.build import build_datamodule, build_module
 from vitexp.data.augment import SignsAugment
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.hardware import choose_device
-from vitexp.training.image_training import ImageTraining, to_unit_range
+from vitexp.runs.build import build_datamodule, build_module
+from vitexp.system.hardware import choose_device
+from vitexp.system.timing import take_turns
+from vitexp.training.task import ImageTraining, to_unit_range
 
 FILES = 2_000  # images that the usual pipeline reads
 OURS, LIKE, THEIRS = "vitexp", "vitexp, rotation and shift only", "per-image pipeline"
@@ -88,7 +88,7 @@ def _our_epoch(
 
 def _their_epoch(datamodule: ImageDataModule, folder: Path, device: torch.device) -> Callable[[], int]:
     # torchvision takes long to import, and nobody else needs it
-    from vitexp.bench.pipeline import ImageFiles, file_loader, write_files
+    from vitexp.bench.peers import ImageFiles, file_loader, write_files
 
     files = write_files(datamodule.train_dataloader(), folder, count=FILES)
     dataset = ImageFiles(files=files, image_size=datamodule.image_size, mean=datamodule.mean, std=datamodule.std)

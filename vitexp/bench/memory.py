@@ -15,12 +15,13 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
 from vitexp.bench.loader import ready_data
-from vitexp.bench.report import Row, Subject, shown
+from vitexp.bench.report import Row, Subject
 from vitexp.bench.start import checked, python_train
 from vitexp.bench.step import train_step
-from vitexp.build import build_net
 from vitexp.data.loading import ResidentBatches
-from vitexp.hardware import choose_device
+from vitexp.runs.build import build_net
+from vitexp.system.hardware import choose_device
+from vitexp.text import format_value
 
 # Given a file of names, imports the modules and tells the peak memory.
 IMPORTS = """
@@ -103,8 +104,12 @@ def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
         ],
         facts=facts,
         lines=[
-            "computed: " + ", ".join(f"{name} {shown(value / 2**20)}" for name, value in parts.items()),
-            *([] if on_cuda else [f"not counted: the {shown(imports / 2**20)} MiB of a process that only imports"]),
+            "computed: " + ", ".join(f"{name} {format_value(value / 2**20)}" for name, value in parts.items()),
+            *(
+                []
+                if on_cuda
+                else [f"not counted: the {format_value(imports / 2**20)} MiB of a process that only imports"]
+            ),
         ],
     )
 

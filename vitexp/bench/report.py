@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from vitexp.text import format_value
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -74,13 +76,8 @@ class Subject:
         for row in self.rows:
             first, median, third = row.quartiles
             compared = "" if row.compared is None else f"{row.compared:.2f}"
-            table.add_row(row.name, shown(median), f"{shown(first)} to {shown(third)}", compared)
+            table.add_row(row.name, format_value(median), f"{format_value(first)} to {format_value(third)}", compared)
         return table
-
-
-def shown(value: float) -> str:
-    """Three or more digits: 0.123, 12.3, 12,345."""
-    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 3}f}"
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:

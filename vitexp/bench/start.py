@@ -18,7 +18,6 @@ from lightning import Callback, LightningModule, Trainer
 from vitexp.bench.report import Row, Subject
 from vitexp.errors import ConfigError
 
-TRAIN = Path(__file__).parents[2] / "train.py"
 IMPORTS = "import torch, lightning"
 
 
@@ -88,9 +87,7 @@ def _seconds_to_first_step(overrides: Sequence[str]) -> float:
 
 def python_train(*arguments: str) -> list[str]:
     """The command `python train.py` with `arguments`."""
-    if not TRAIN.exists():
-        raise ConfigError(f"there is no {TRAIN}; run the benchmark from a checkout.")
-    return [sys.executable, str(TRAIN), *arguments]
+    return [sys.executable, "-m", "vitexp", "train", *arguments]
 
 
 def checked(command: list[str], *, exit_code: int = 0) -> str:

@@ -13,11 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from vitexp.bench.report import Row, Subject, paired_ratio, shown
-from vitexp.bench.rounds import finished, take_turns
-from vitexp.build import build, build_net
+from vitexp.bench.report import Row, Subject, paired_ratio
 from vitexp.errors import ConfigError
-from vitexp.hardware import choose_device, flops_per_image, resolve_compile, resolve_precision
+from vitexp.runs.build import build, build_net
+from vitexp.system.hardware import choose_device, flops_per_image, resolve_compile, resolve_precision
+from vitexp.system.timing import finished, take_turns
+from vitexp.text import format_value
 from vitexp.training.parameter_groups import parameter_groups
 
 CLASSES = 43
@@ -202,7 +203,7 @@ def _in_words(details: dict[str, float]) -> str:
     words = [f"warm-up {details['warm_up_s']:.1f} s"]
     for key, what in (("activation_bytes", "kept for the backward pass"), ("peak_memory_bytes", "at the peak")):
         if key in details:
-            words.append(f"{shown(details[key] / 2**20)} MiB {what}")
+            words.append(f"{format_value(details[key] / 2**20)} MiB {what}")
     return ", ".join(words)
 
 

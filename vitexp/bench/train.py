@@ -15,10 +15,10 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vitexp.bench.report import Row, Subject, paired_ratio
-from vitexp.bench.rounds import finished
 from vitexp.bench.step import TrainStep
-from vitexp.run import run
-from vitexp.training.module import Classifier
+from vitexp.runs.run import run
+from vitexp.system.timing import finished
+from vitexp.training.classification import Classifier
 
 # One token, sixteen channels: next to no arithmetic, so that what is left is the host's own time.
 TRIVIAL_NET = {"name": "trivial", "_target_": "vitexp.models.ViT", "dim": 16, "depth": 1, "num_heads": 1}

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitexp.data.source import DataError, printable
-from vitexp.lock import take_turns
+from vitexp.system.lock import take_turns
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from vitexp.data.source import DataError
-from vitexp.lock import take_turns
+from vitexp.system.lock import take_turns
 
 log = logging.getLogger(__name__)
 

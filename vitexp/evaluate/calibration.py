@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitexp.training.metrics import classification_metrics
+from vitexp.training.classification import classification_metrics
 
 BINS = 15  # as in result.json
 _HOTTEST = 100.0

@@ -30,14 +30,15 @@ from vitexp.evaluate.per_class import (
     confusions_as_markdown,
     confusions_by_cost,
 )
-from vitexp.evaluate.predict import measured, predict
-from vitexp.evaluate.test_set import TestSet, open_test_set
-from vitexp.evaluate.tta import predict_views, views
+from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
-from vitexp.finished_run import FinishedRun, load_run, newest_run
-from vitexp.hardware import choose_device, describe_device, keep_freed_memory
-from vitexp.records import environment, typed, write_atomically
-from vitexp.training.metrics import classification_metrics
+from vitexp.runs.finished import FinishedRun, load_run, newest_run
+from vitexp.runs.predict import measured, predict
+from vitexp.runs.record import environment
+from vitexp.runs.test_set import TestSet, open_test_set
+from vitexp.system.disk import typed, write_atomically
+from vitexp.system.hardware import choose_device, describe_device, keep_freed_memory
+from vitexp.training.classification import classification_metrics
 
 MISTAKES = 20
 COMPARED = 256  # images on which an exported net is compared

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vitexp.bench.rounds import take_turns
-from vitexp.finished_run import FinishedRun
+from vitexp.runs.finished import FinishedRun
+from vitexp.system.timing import take_turns
 
 BATCH_SIZES = (1, 8, 32, 128, 512)
 _REPEATS = 20

@@ -1,4 +1,4 @@
-"""What is typed behind python -m vitexp.evaluate."""
+"""What is typed behind python -m vitexp evaluate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.errors import ConfigError, nearest
-from vitexp.pretrained_run import run_folder
+from vitexp.runs.shipped import run_folder
 
 EXPORTS = ("onnx", "timm")
 

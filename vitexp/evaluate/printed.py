@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from vitexp.bench.report import shown
 from vitexp.evaluate.latency import Latency
 from vitexp.evaluate.per_class import Confusion, percent, points
-from vitexp.records import METRICS
+from vitexp.metrics import METRICS
+from vitexp.text import format_value
 
 _LISTED = 10
 
@@ -77,8 +77,8 @@ def latency(rows: Sequence[Latency], told: Mapping[str, Any]) -> Table:
     for heading in ("batch", "ms, median", "quartiles", "images/s"):
         table.add_column(heading, justify="right")
     for row in rows:
-        quartiles = " to ".join(map(shown, row.ms_quartiles))
-        table.add_row(f"{row.batch_size}", shown(row.ms), quartiles, shown(row.images_per_s))
+        quartiles = " to ".join(map(format_value, row.ms_quartiles))
+        table.add_row(f"{row.batch_size}", format_value(row.ms), quartiles, format_value(row.images_per_s))
     return table
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from vitexp.models.attention import NORM_EPS, Attention
-from vitexp.models.drop_path import DropPath
-from vitexp.models.token_conv import TokenConv
 
 
 class Mlp(nn.Module):
@@ -84,3 +84,54 @@ class Block(nn.Module):
         branch, weights = self.attn.forward_with_weights(self.norm1(x))
         x = x + self.drop_path(self.ls1(branch))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x)))), weights
+
+
+class TokenConv(nn.Conv2d):
+    """A 3x3 depthwise convolution over the patch tokens; those before them (class token, registers) pass by.
+
+    (B, T, dim) -> (B, T, dim), of which T - prefix_tokens are the patches of a square grid, row by row. Between the
+    linear layers of the MLP it mixes neighbours there (LocalViT, Li et al. 2021; CeiT, Yuan et al. 2021; here without
+    batch norm, as in SegFormer's Mix-FFN, Xie et al. 2021).
+    """
+
+    def __init__(self, *, dim: int, prefix_tokens: int) -> None:
+        super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim)
+        self.prefix_tokens = prefix_tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        prefix, patches = x[:, : self.prefix_tokens], x[:, self.prefix_tokens :]
+        side = math.isqrt(patches.shape[1])
+        grid = patches.transpose(1, 2).view(-1, self.in_channels, side, side)  # (B, dim, side, side)
+        # Channels last is how the tokens lie, and on a CPU three times as fast as planes.
+        grid = super().forward(grid.contiguous(memory_format=torch.channels_last))
+        patches = grid.flatten(2).transpose(1, 2)
+        return torch.cat([prefix, patches], dim=1) if self.prefix_tokens else patches
+
+
+class DropPath(nn.Module):
+    """Zeroes a sample's branch with probability `rate` in training, and divides what is kept by 1 - rate.
+
+    The expected value is that of the input; in evaluation it is the identity.
+    """
+
+    def __init__(self, *, rate: float) -> None:
+        super().__init__()
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"The drop path rate is {rate}; it must be at least 0 and below 1.")
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...)."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3g}"
+
+
+def drop_path_rates(*, maximum: float, depth: int) -> list[float]:
+    """The rates of `depth` blocks: linear from 0 to `maximum` (Huang et al. 2016, section 3)."""
+    return [maximum * block / max(depth - 1, 1) for block in range(depth)]

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitexp.models.attention import NORM_EPS
-from vitexp.models.block import Block
+from vitexp.models.block import Block, TokenConv
 from vitexp.models.initialisation import initialise_layer
 from vitexp.models.position import sincos_position_embedding
-from vitexp.models.token_conv import TokenConv
 from vitexp.models.vit import ViT
 
 _TARGET_EPS = 1e-6  # added to the variance of a patch, which may be of one colour

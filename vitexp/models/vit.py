@@ -18,8 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitexp.models.argument_checks import check_divides, check_grid, check_option, check_positive, check_rates
 from vitexp.models.attention import NORM_EPS, Attention
-from vitexp.models.block import Block
-from vitexp.models.drop_path import drop_path_rates
+from vitexp.models.block import Block, drop_path_rates
 from vitexp.models.initialisation import initialise_layer, initialise_mimetic
 from vitexp.models.pooling import Head, SequencePool, classifier
 from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding

@@ -13,13 +13,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from vitexp.checks import check
+from vitexp.config.check import check
+from vitexp.config.conf import CONF
+from vitexp.config.overrides import last_of_each_key, quoted
 from vitexp.errors import ConfigError, UserError
-from vitexp.overrides import last_of_each_key, quoted
-from vitexp.records import config_hash
-from vitexp.sweeps.trial import Trial
+from vitexp.runs.record import config_hash
+from vitexp.sweeps.engines.trial import Trial
 
-PROJECT = Path(__file__).parents[2]
 SEED = "seed"
 GIVEN_BY_THE_SWEEP = ("name", "log_dir", "run_id")
 
@@ -63,7 +63,7 @@ def plan(*, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, argume
         words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
         label = ", ".join(word for word in words if word)
         rows.append(Row(name=label or "as given", overrides=last_of_each_key([*base.overrides, *chosen])))
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         asked = [(row, (*row.overrides, seed)) for seed in seeds for row in rows]
         configs = [_config(row, overrides) for row, overrides in asked]
     trials = [
@@ -123,7 +123,7 @@ def _trial(row: Row, overrides: Sequence[str], config: DictConfig, *, name: str,
         seed=config.seed,
         overrides=complete,
         folder=log_dir / name / run_id,
-        command=(sys.executable, str(PROJECT / "train.py"), *last_of_each_key(("resume=auto", *complete))),
+        command=(sys.executable, "-m", "vitexp", "train", *last_of_each_key(("resume=auto", *complete))),
     )
 
 

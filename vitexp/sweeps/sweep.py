@@ -17,18 +17,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from vitexp.config.overrides import quoted
 from vitexp.errors import ConfigError, UserError
-from vitexp.overrides import quoted
-from vitexp.records import typed, write_atomically
-from vitexp.sweeps import figure, formats
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.grid import Plan, Row, plan
-from vitexp.sweeps.page import write_page
-from vitexp.sweeps.results import Cell, read
-from vitexp.sweeps.search import search
-from vitexp.sweeps.table import Table, build_table
+from vitexp.sweeps.search.search import search
+from vitexp.sweeps.tables import figure, formats
+from vitexp.sweeps.tables.page import write_page
+from vitexp.sweeps.tables.results import Cell, read
+from vitexp.sweeps.tables.table import Table, build_table
+from vitexp.sweeps.tables.wandb_table import log_to_wandb
 from vitexp.sweeps.view import View
-from vitexp.sweeps.wandb_table import log_to_wandb
+from vitexp.system.disk import typed, write_atomically
 
 OWN_KEYS = ("name", "log_dir", "metric", "baseline", "show", "ablation", "search", "engine", "hydra")
 

@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vitexp.records import typed
-from vitexp.sweeps.trial import Event, Finished, Ready, Started, Trial, status
+from vitexp.sweeps.engines.trial import Event, Finished, Ready, Started, Trial, status
+from vitexp.system.disk import typed
 
 _ROWS = 16  # running trials that are shown; the others are counted
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitexp.trained_net import TrainedNet
+from vitexp.models.trained_net import TrainedNet
 
 Kind = Literal["hard", "soft"]
 

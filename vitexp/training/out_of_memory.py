@@ -22,7 +22,7 @@ from torch import nn
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import UserError
-from vitexp.training.image_training import ImageTraining
+from vitexp.training.task import ImageTraining
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.data.transforms import build_transforms
-from vitexp.signals import die_with_parent
+from vitexp.system.signals import die_with_parent
 
 if TYPE_CHECKING:
     from vitexp.data.transforms import Transform

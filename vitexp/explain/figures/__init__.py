@@ -3,19 +3,21 @@
 `figure.savefig(path)` writes a PNG at the size meant for a page 1000 pixels wide.
 """
 
-from vitexp.explain.figures.calibration import ReliabilityPanel, reliability_diagram
-from vitexp.explain.figures.comparison import paired_confusions
-from vitexp.explain.figures.confusion import confusion_matrix
+from vitexp.explain.figures.confusion import confusion_matrix, paired_confusions
 from vitexp.explain.figures.curves import learning_curves
 from vitexp.explain.figures.embedding import embedding_map
+from vitexp.explain.figures.evaluation import ReliabilityPanel, reliability_diagram, robustness_curves
 from vitexp.explain.figures.faithfulness import faithfulness_curves
 from vitexp.explain.figures.heads import head_diversity
-from vitexp.explain.figures.images import attention_maps, augmented_batch, confident_mistakes, sample_predictions
+from vitexp.explain.figures.images import (
+    attention_maps,
+    augmented_batch,
+    confident_mistakes,
+    reconstructions,
+    sample_predictions,
+)
 from vitexp.explain.figures.maps import map_grid
-from vitexp.explain.figures.patches import exploded_patches, patch_filters
-from vitexp.explain.figures.position import position_embedding
-from vitexp.explain.figures.reconstructions import reconstructions
-from vitexp.explain.figures.robustness import robustness_curves
+from vitexp.explain.figures.patches import exploded_patches, patch_filters, position_embedding
 
 __all__ = [
     "ReliabilityPanel",

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from vitexp.explain.figures.pictures import dpi_for, show_image
 from vitexp.explain.figures.style import (
     MARGIN,
     SMALL_SIZE,
@@ -21,11 +20,13 @@ from vitexp.explain.figures.style import (
     WIDTH,
     bare,
     columns_in,
+    dpi_for,
     finish,
     frame,
     new_figure,
     one_line,
     place,
+    show_image,
     wrap_each,
 )
 

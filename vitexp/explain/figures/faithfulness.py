@@ -45,7 +45,7 @@ def faithfulness_curves(
     """The mean curve of each explanation, with the area under it; the band is its standard error.
 
     Args:
-        deletion, insertion: curves [N, steps + 1] for each name, from `vitexp.explain.faithfulness`; the same names.
+        deletion, insertion: curves [N, steps + 1] of each method (vitexp.explain.methods.faithfulness).
 
     Raises:
         ValueError: the names differ, there are none, or more than there are colours.
@@ -79,7 +79,7 @@ def _curves(
     best: int,
 ) -> None:
     """`best`: 1 where the smallest area comes first in the legend, -1 where the largest does."""
-    # as vitexp.explain.faithfulness.area_under, which needs torch
+    # as vitexp.explain.methods.faithfulness.area_under, which needs torch
     areas = {name: float((each[:, :-1] + each[:, 1:]).mean() / 2) for name, each in curves.items()}
     spare = iter([*_OTHERS, *(colour for name, colour in _COLOURS.items() if name not in curves)])
     colours = {name: _COLOURS.get(name) or (STYLE["muted"] if name == _BASELINE else next(spare)) for name in curves}

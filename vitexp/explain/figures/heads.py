@@ -38,7 +38,7 @@ def head_diversity(
     Args:
         distance: mean attention distance [layers, heads], in pixels.
         entropy: of the attention [layers, heads], in bits.
-        apart: Jensen-Shannon divergence [layers * heads, layers * heads], in [0, 1]. All from `vitexp.explain.heads`.
+        apart: Jensen-Shannon divergence [layers * heads, layers * heads], in [0, 1].
         tokens: how many an image has; entropy can be log2 of it at most.
         even: the distance of attention that is the same for all patches, as a line to compare with.
         images: over how many the means are, for the title.

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vitexp.explain.figures.pictures import dpi_for, show_image, show_map, show_overlay
 from vitexp.explain.figures.style import (
     MARGIN,
     SMALL_SIZE,
@@ -20,11 +19,15 @@ from vitexp.explain.figures.style import (
     WIDTH,
     bare,
     columns_in,
+    dpi_for,
     finish,
     frame,
     heading,
     new_figure,
     place,
+    show_image,
+    show_map,
+    show_overlay,
     wrap,
 )
 
@@ -47,7 +50,7 @@ def attention_maps(
 
     Args:
         images: uint8 [N, H, W, 3].
-        maps: [N, g, g], from `vitexp.explain.attention`.
+        maps: [N, g, g], from `vitexp.explain.methods.attention`.
         truth, predicted: N class names each.
 
     Raises:
@@ -222,3 +225,52 @@ def _displayable(images: NDArray[Any]) -> NDArray[Any]:
     low = values.min(axis=(0, 1, 2))
     high = values.max(axis=(0, 1, 2))
     return np.asarray((values - low) / np.maximum(high - low, 1e-12))
+
+
+_MASKED_A_ROW: Final = 8
+# Inches.
+_MASKED_GAP: Final = 0.08
+_MASKED_CELL: Final = (WIDTH - 2 * MARGIN - (_MASKED_A_ROW - 1) * _MASKED_GAP) / _MASKED_A_ROW
+_MASKED_HEADING: Final = 0.18
+_BETWEEN: Final = 0.16  # a row and the heading of the next
+
+
+def reconstructions(
+    *, images: NDArray[Any], seen: NDArray[Any], completed: NDArray[Any], visible: int, patches: int
+) -> Figure:
+    """Images, what is seen of them, and what is made of that; a row each, an image a column.
+
+    Args:
+        images, seen, completed: [N, H, W, 3], N from 1 to 8, uint8 or floats in [0, 1].
+        visible, patches: how many patches of how many are seen.
+
+    Raises:
+        ValueError: they are not of one shape, or not so many.
+    """
+    if not images.shape == seen.shape == completed.shape or not 0 < len(images) <= _MASKED_A_ROW:
+        raise ValueError(
+            f"need as many of each, 1 to {_MASKED_A_ROW}; got {images.shape}, {seen.shape}, {completed.shape}"
+        )
+    rows = {
+        "Original": images,
+        f"Seen by the encoder: {visible} of {patches} patches": seen,
+        "Completed by the decoder": completed,
+    }
+    height = TITLE_HEIGHT + len(rows) * (_MASKED_HEADING + _MASKED_CELL + _BETWEEN)
+    figure = new_figure(height=height, title="Reconstructions", dpi=dpi_for(images))
+    top = TITLE_HEIGHT
+    for words, row in rows.items():
+        heading(figure, words, top=top, size=TEXT_SIZE, colour=STYLE["muted"])
+        top += _MASKED_HEADING
+        for column, image in enumerate(row):
+            axes = place(
+                figure,
+                left=MARGIN + column * (_MASKED_CELL + _MASKED_GAP),
+                top=top,
+                width=_MASKED_CELL,
+                height=_MASKED_CELL,
+            )
+            bare(axes)
+            show_image(axes, image)
+        top += _MASKED_CELL + _BETWEEN
+    return finish(figure)

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vitexp.explain.figures.pictures import dpi_for, show_image, show_map, show_overlay, show_scale
 from vitexp.explain.figures.style import (
     MARGIN,
     SMALL_SIZE,
@@ -20,10 +19,15 @@ from vitexp.explain.figures.style import (
     WIDTH,
     bare,
     columns_in,
+    dpi_for,
     finish,
     frame,
     new_figure,
     place,
+    show_image,
+    show_map,
+    show_overlay,
+    show_scale,
     wrap,
     wrap_each,
 )

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal, TypeGuard
 
 from vitexp.errors import ConfigError
-from vitexp.lock import hold
-from vitexp.sweeps.trial import Event, Trial, record_interruption, status
+from vitexp.sweeps.engines.trial import Event, Trial, record_interruption, status
+from vitexp.system.lock import hold
 
 OnEvent = Callable[[Event], None]
 

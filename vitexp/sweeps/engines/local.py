@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vitexp.errors import ConfigError
 from vitexp.sweeps.engines import Engine, OnEvent, cores, thread_limit
-from vitexp.sweeps.trial import Ready, Trial, run_trial
+from vitexp.sweeps.engines.trial import Ready, Trial, run_trial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from vitexp.errors import ConfigError
 from vitexp.sweeps.engines import Engine, OnEvent, cores, thread_limit
-from vitexp.sweeps.trial import Finished, Ready, Started, Trial, record_failure, run_trial
+from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
 
 # Longer than a trial may take to stop.
 _PATIENCE_S = 20.0

@@ -11,7 +11,7 @@ from typing import Any
 
 from vitexp.errors import ConfigError
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
-from vitexp.sweeps.trial import Finished, Ready, Started, Trial, record_failure, run_trial
+from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
 
 _POLL_S = 0.5
 # To Lightning this name means: no process was started by srun for every device. The trial starts them itself.

@@ -1,0 +1,38 @@
+"""The command line: `vitexp COMMAND [key=value ...]`, the same as `python -m vitexp COMMAND`."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+from vitexp.errors import nearest
+
+COMMANDS = {
+    "train": "train, test and record one run",
+    "sweep": "run an ablation, a grid or a search, and print its table",
+    "evaluate": "measure a finished run in depth, or on other images",
+    "explain": "draw every explanation of a finished run",
+    "app": "explore a finished run in the browser",
+    "bench": "measure training speed on this machine",
+    "signs": "draw a sheet of the synthetic traffic signs",
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names, as a module of its own, with the other arguments."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("", "-h", "--help", "help"):
+        print(f"{__doc__}\n")
+        print("\n".join(f"  {command:<9} {meaning}" for command, meaning in COMMANDS.items()))
+        print("\n`vitexp COMMAND --help` lists the keys of a command.")
+        return
+    if name not in COMMANDS:
+        print(f"vitexp: there is no command {name!r}; {nearest(name, list(COMMANDS))}", file=sys.stderr)
+        sys.exit(2)
+    del sys.argv[1]
+    # The command becomes __main__, so that Lightning starts the other processes of a distributed run with it.
+    runpy.run_module(f"vitexp.commands.{name}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""How fast this machine trains, and where the time goes.
+
+    python -m vitexp bench [what=all|step|loader|train|memory|start] [peers=true] [key=value ...]
+
+for example  what=step peers=true model=vit_small trainer=gpu trainer.compile=on . The keys are those of train.py and of
+conf/bench.yaml. Prints a table a subject, and writes all numbers as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from vitexp.config.check import check
+from vitexp.config.conf import CONF
+from vitexp.config.plain_errors import plain_errors
+from vitexp.errors import ConfigError
+
+SUBJECTS = ("step", "loader", "train", "memory", "start")
+OWN_KEYS = ("what", "peers", "repeats", "steps", "starts", "output")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="bench")
+def main(config: DictConfig) -> None:
+    with plain_errors():
+        check(config, own_keys=OWN_KEYS)
+        check_bench(config)
+        hydra_config = HydraConfig.get()
+        bench(config, overrides=list(hydra_config.overrides.task), model=hydra_config.runtime.choices["model"])
+
+
+def check_bench(config: DictConfig) -> None:
+    """Raise ConfigError for the first of bench's own keys that cannot work."""
+    if config.what not in (choices := ("all", *SUBJECTS)):
+        raise ConfigError(f"what={config.what} must be one of {', '.join(choices)}.")
+    if not isinstance(config.peers, bool):
+        raise ConfigError(f"peers={config.peers} must be true or false.")
+    for key in ("repeats", "steps", "starts"):
+        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
+            raise ConfigError(f"{key}={config[key]} must be an integer of 1 or more.")
+    if "pretrain" in config:
+        raise ConfigError("pretraining is not benchmarked; leave pretrain away.")
+    for key in ("devices", "accumulate_grad_batches"):
+        if config.trainer[key] != 1:
+            raise ConfigError(f"trainer.{key}={config.trainer[key]} is not benchmarked; leave it at 1.")
+
+
+def bench(config: DictConfig, *, overrides: Sequence[str], model: str) -> None:
+    """Measure, print and write what `config`, which is checked, asks for.
+
+    overrides, as typed, and model, the option of that group: for the subjects that start train.py with the same.
+    """
+    # all that imports torch comes only once the configuration stands
+    from rich.console import Console
+
+    for_train = [each for each in overrides if _key(each) not in (*OWN_KEYS, "model")]
+    for_train = [f"model={model}", f"data.batch_size={config.data.batch_size}", *for_train]
+    console, path = Console(), Path(config.output).expanduser()
+    told: dict[str, Any] = {"what": config.what, "overrides": list(overrides), **_circumstances(config)}
+    told["subjects"] = {}
+    console.print(f"{told['environment']['device']}, torch {told['environment']['torch']}, {told['precision']}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in SUBJECTS if config.what == "all" else (config.what,):
+        subject = _measure(name, config, for_train)
+        console.print(subject.as_table())
+        told["subjects"][name] = subject.as_json()
+        path.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")  # after each: the next one may fail
+    console.print(f"numbers   {path}", soft_wrap=True, highlight=False)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _measure(name: str, config: DictConfig, for_train: Sequence[str]) -> Any:
+    """The Subject of that name."""
+    if name == "step":
+        from vitexp.bench.step import measure_step
+
+        return measure_step(config)
+    if name == "loader":
+        from vitexp.bench.loader import measure_loader
+
+        return measure_loader(config)
+    if name == "train":
+        from vitexp.bench.train import measure_train
+
+        return measure_train(config)
+    if name == "memory":
+        from vitexp.bench.memory import measure_memory
+
+        return measure_memory(config, for_train)
+    from vitexp.bench.start import measure_start
+
+    return measure_start(for_train, starts=config.starts)
+
+
+def _circumstances(config: DictConfig) -> dict[str, Any]:
+    """Where, with what code and in what precision."""
+    import torch
+
+    from vitexp.runs.record import environment
+    from vitexp.system.hardware import (
+        choose_device,
+        describe_device,
+        keep_freed_memory,
+        resolve_compile,
+        resolve_precision,
+    )
+
+    device = choose_device(config.trainer.accelerator)
+    if device.type == "cpu":
+        keep_freed_memory()  # as a run does; it hastens the peers too
+    return {
+        "environment": {**environment(), "device": describe_device(device), "device_count": 1},
+        "threads": torch.get_num_threads(),
+        "precision": str(resolve_precision(config.trainer.precision, device)),
+        "compiled": resolve_compile(config.trainer.compile, device),
+        "model": config.model.name,
+        "data": config.data.name,
+        "image_size": config.data.image_size,
+        "batch_size": config.data.batch_size,
+    }
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()

@@ -1,0 +1,244 @@
+"""The figures of explanations: which apply to a net, and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from vitexp.explain import figures
+from vitexp.explain.explainer import NAMES, Explainer, Images, ImageSet
+from vitexp.explain.methods.embedding import Method, in_plane, nearest
+from vitexp.explain.methods.heads import even_attention_distance
+from vitexp.explain.methods.patches import image_patches, position_norm, position_similarity
+from vitexp.models.trained_net import TrainedNet
+
+Drawn = Iterator[tuple[str, Figure]]  # the name of the file, without its ending
+
+METHOD_NAMES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+_FEW = 3  # images; more make a figure of patches or neighbours a wall
+_NEIGHBOURS = 5
+_CHOICES = 5  # classes
+_FOR_HEADS = 16  # images over which the heads are compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Images uint8 [N, S, S, 3] and what is said of each; truth is None where unknown, explained what maps are of."""
+
+    images: Images
+    truth: list[int | None]
+    predicted: list[int]
+    confidence: list[float]
+    explained: list[int]
+
+    def captions(self, classes: Sequence[str], *, with_truth: bool = True) -> list[str]:
+        """A mark and the probability of the prediction, a line for it, and one for the truth where it is another."""
+        texts = []
+        for truth, predicted, confidence in zip(self.truth, self.predicted, self.confidence, strict=True):
+            mark = "" if truth is None else "✓ " if truth == predicted else "✗ "
+            true = "" if truth in (None, predicted) or not with_truth else f"\ntrue: {classes[truth]}"
+            texts.append(f"{mark}{confidence:.1%}\n{classes[predicted]}{true}")
+        return texts
+
+    def few(self) -> list[int]:
+        """Indices of the images of figures that show few: the first, and the last, which may be a mistake."""
+        count = len(self.images)
+        return list(range(count)) if count <= _FEW else [*range(_FEW - 1), count - 1]
+
+
+def shown(
+    explainer: Explainer[TrainedNet], images: Images, truth: Sequence[int | None], *, explained: int | None = None
+) -> Shown:
+    """The images with what the net says of them. explained: the class that maps speak of; the predicted one if None."""
+    probabilities = explainer.probabilities(images)
+    predicted = [int(label) for label in probabilities.argmax(axis=1)]
+    return Shown(
+        images=images,
+        truth=list(truth),
+        predicted=predicted,
+        confidence=probabilities.max(axis=1).tolist(),
+        explained=predicted if explained is None else [explained] * len(images),
+    )
+
+
+def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: int | None = None) -> Drawn:
+    """Every figure that needs nothing but the net and the images."""
+    if explainer.vit:
+        yield "patches", draw_patches(explainer, about)
+    if (filters := draw_filters(explainer)) is not None:
+        yield "filters", filters
+    for ending, overlay in (("", True), ("_raw", False)):
+        yield f"explanations{ending}", draw_explanations(explainer, about, layer=layer, overlay=overlay)
+    yield "classes", draw_classes(explainer, about)
+    if explainer.vit:
+        for ending, overlay in (("", True), ("_raw", False)):
+            yield f"attention_layers{ending}", draw_layers(explainer, about, head=head, overlay=overlay)
+            yield f"attention_heads{ending}", draw_every_head(explainer, about, overlay=overlay)
+    if (position := draw_position(explainer)) is not None:
+        yield "position_embedding", position
+
+
+def draw_patches(explainer: Explainer, about: Shown) -> Figure:
+    """A few images, cut as a ViT cuts them."""
+    assert explainer.vit is not None
+    few, captions = about.few(), about.captions(explainer.run.classes)
+    patches = image_patches(explainer.as_cut(about.images[few]), patch_size=explainer.vit.patch_size)
+    return figures.exploded_patches(images=about.images[few], patches=patches, names=[captions[each] for each in few])
+
+
+def draw_filters(explainer: Explainer) -> Figure | None:
+    """The first layer's, None where it has none."""
+    if (filters := explainer.filters()) is None:
+        return None
+    components, shares = filters
+    side = f"{components.shape[1]} × {components.shape[2]} pixels"
+    return figures.patch_filters(components=components, shares=shares, layer=f"first layer, {side}")
+
+
+def draw_explanations(explainer: Explainer, about: Shown, *, layer: int = -1, overlay: bool = True) -> Figure:
+    """Every method that applies, side by side. layer: of the attention alone."""
+    images = about.images
+    maps = {NAMES[method]: explainer.maps(method, images, about.explained, layer=layer) for method in explainer.methods}
+    if explainer.vit:
+        number = layer + 1 if layer >= 0 else explainer.vit.depth + 1 + layer
+        maps = {f"attention of layer {number}": maps.pop(NAMES["attention"]), **maps}
+    return figures.map_grid(
+        title=_title(explainer, about),
+        images=images,
+        maps=[[np.maximum(each[index], 0) for each in maps.values()] for index in range(len(images))],
+        columns=list(maps),
+        rows=about.captions(explainer.run.classes),
+        overlay=overlay,
+    )
+
+
+def _title(explainer: Explainer, about: Shown) -> str:
+    if about.explained == about.predicted:
+        return "Explanations of the predicted class"
+    return f"Explanations of “{explainer.run.classes[about.explained[0]]}”"
+
+
+def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
+    """The class-specific explanation for the most probable classes of each image."""
+    method = next(each for each in ("relevance", "grad_cam", "occlusion") if each in explainer.methods)
+    probabilities = explainer.probabilities(about.images)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_CHOICES]
+    maps = [explainer.maps(method, about.images, order[:, place].tolist()) for place in range(order.shape[1])]
+    names = explainer.run.classes
+    return figures.map_grid(
+        title=f"The most probable classes: {NAMES[method]}",
+        images=about.images,
+        maps=[[each[index] for each in maps] for index in range(len(about.images))],
+        columns=[f"choice {place + 1}" for place in range(order.shape[1])],
+        rows=["" if truth is None else f"true: {names[truth]}" for truth in about.truth],
+        captions=[
+            [f"{probabilities[index, label]:.1%}\n{names[label]}" for label in labels]
+            for index, labels in enumerate(order)
+        ],
+        overlay=overlay,
+    )
+
+
+def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, overlay: bool = True) -> Figure:
+    """A ViT's attention through the layers, of one head or the mean of all."""
+    maps = explainer.head_maps(about.images)  # (N, L, H, g, g)
+    whose = "mean of the heads" if head is None else f"head {head + 1}"
+    return figures.map_grid(
+        title=f"{_attention_of(explainer)}, {whose}",
+        images=about.images,
+        maps=list(maps.mean(axis=2) if head is None else maps[:, :, head]),
+        columns=[f"layer {layer + 1}" for layer in range(maps.shape[1])],
+        rows=about.captions(explainer.run.classes),
+        overlay=overlay,
+    )
+
+
+def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
+    """A ViT's attention for the first image, a row a head and a column a layer."""
+    maps = explainer.head_maps(about.images[:1])[0].swapaxes(0, 1)  # (H, L, g, g)
+    heads, layers = maps.shape[:2]
+    return figures.map_grid(
+        title=f"{_attention_of(explainer)}, every head",
+        images=about.images[:1].repeat(heads + 1, axis=0),
+        maps=[*maps, maps.mean(axis=0)],
+        columns=[f"layer {number + 1}" for number in range(layers)],
+        rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
+        overlay=overlay,
+        show_images=False,
+        about=about.captions(explainer.run.classes)[0],
+    )
+
+
+def _attention_of(explainer: Explainer) -> str:
+    assert explainer.vit is not None
+    return "Attention of the class token" if explainer.vit.has_cls else "Attention that patches receive"
+
+
+def draw_position(explainer: Explainer) -> Figure | None:
+    """None where there is no position embedding."""
+    net = explainer.vit
+    if net is None or net.pos_embed is None:
+        return None
+    where = {"prefix_tokens": net.pos_embed.shape[1] - net.grid_size**2, "grid_size": net.grid_size}
+    return figures.position_embedding(
+        similarity=position_similarity(net.pos_embed, **where), norm=position_norm(net.pos_embed, **where)
+    )
+
+
+def draw_heads(explainer: Explainer, images: Images) -> Drawn:
+    """How the heads of a ViT differ over some images; nothing for other nets."""
+    if explainer.vit:
+        some, net = images[:_FOR_HEADS], explainer.vit
+        distance, entropy, apart, tokens = explainer.head_diversity(some)
+        even = even_attention_distance(grid_size=net.grid_size, patch_size=net.patch_size)
+        figure = figures.head_diversity(
+            distance=distance, entropy=entropy, apart=apart, tokens=tokens, even=even, images=len(some)
+        )
+        yield "head_diversity", figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Training images uint8 [N, S, S, 3], labels [N], what the net makes of them, vectors float32 [N, D]; and rows,
+    int64 [N], where they stand in the training set."""
+
+    images: Images
+    labels: NDArray[np.integer]
+    vectors: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+
+def embed(explainer: Explainer[TrainedNet], train: ImageSet, *, sample: int) -> Embedded:
+    """Training images drawn at random, always the same ones."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:sample])
+    images = train.images(rows)
+    return Embedded(images=images, labels=train.labels[rows], vectors=explainer.embeddings(images), rows=rows)
+
+
+def draw_embedding(
+    explainer: Explainer[TrainedNet], about: Shown, among: Embedded, *, method: Method = "pca"
+) -> Figure:
+    """A few images in a plane with training images, and their nearest neighbours among these."""
+    few = about.few()
+    some = about.images[few]
+    given = explainer.embeddings(some)
+    found, alike = nearest(among.vectors, given, neighbours=_NEIGHBOURS)
+    points, stars = in_plane(among.vectors, given, method=method)
+    names = explainer.run.classes
+    return figures.embedding_map(
+        points=points,
+        labels=among.labels,
+        stars=stars,
+        class_names=names,
+        images=some,
+        names=[about.captions(names)[index] for index in few],
+        neighbours=among.images[found],
+        neighbour_labels=among.labels[found],
+        alike=alike,
+        method=METHOD_NAMES[method],
+        truth=[about.truth[index] for index in few],
+    )

@@ -1,0 +1,198 @@
+"""One trained net, mostly that of a finished run, and everything that can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from typing_extensions import TypeVar
+
+from vitexp.explain.methods.attention import cls_attention, head_attention, relevance, rollout
+from vitexp.explain.methods.embedding import embeddings
+from vitexp.explain.methods.grad_cam import grad_cam, last_map_layer, record, token_grid
+from vitexp.explain.methods.heads import attention_entropy, head_distance, mean_attention_distance
+from vitexp.explain.methods.occlusion import occlusion
+from vitexp.explain.methods.patches import filter_components, shifted_filters
+from vitexp.models import ViT
+from vitexp.models.stems import ShiftedStem
+from vitexp.models.trained_net import TrainedNet
+
+Images = NDArray[np.uint8]  # [B, S, S, 3], prepared
+Maps = NDArray[np.float32]  # [B, h, w]
+
+
+class ImageSet(Protocol):
+    """Prepared images and their labels, int64 [N]."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: NDArray[np.int64]) -> Images:
+        """Return the images with these indices, uint8 [B, S, S, 3]."""
+        ...
+
+
+NAMES = {
+    "attention": "attention",
+    "rollout": "rollout",
+    "relevance": "relevance",
+    "grad_cam": "Grad-CAM",
+    "occlusion": "occlusion",
+}
+# Attention of all layers is held at once.
+_AT_ONCE = 32
+
+Run = TypeVar("Run", bound=TrainedNet, default=TrainedNet, covariant=True)
+
+
+class Explainer(Generic[Run]):
+    """Explanations of the net of `run`. Prepared images uint8 [B, S, S, 3] in, arrays out.
+
+    Keeps nothing of the images that it is asked about: several threads can ask at once.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.net = run.net
+        self.vit = run.net if isinstance(run.net, ViT) else None
+        self._grad_cam_layer = self._find_grad_cam_layer()
+
+    @property
+    def methods(self) -> list[str]:
+        """The keys of NAMES that apply: all for a ViT; for other nets occlusion, and Grad-CAM where they make maps."""
+        others = ("grad_cam", "occlusion") if self._grad_cam_layer else ("occlusion",)
+        return [method for method in NAMES if self.vit or method in others]
+
+    @property
+    def cells(self) -> int:
+        """A side, of the grid on which explanations are compared: that of the patches, or of 4 pixels a cell."""
+        return self.vit.grid_size if self.vit else min(16, max(4, self.run.image_size // 4))
+
+    @torch.no_grad()
+    def probabilities(self, images: Images, *, batch_size: int = 256) -> NDArray[np.float32]:
+        """float32 [B, classes]."""
+        parts = [
+            self.net(self.run.prepared(some)).float().softmax(dim=1).cpu() for some in _batches(images, batch_size)
+        ]
+        return np.asarray(torch.cat(parts).numpy(), np.float32)
+
+    def maps(self, method: str, images: Images, classes: Sequence[int], *, layer: int = -1) -> Maps:
+        """One explanation of one class an image: float32 [B, h, w]; not negative, but for occlusion.
+
+        method: one of `methods`. layer: of "attention", which like "rollout" knows no class.
+        Raises IndexError for a layer or class that there is not.
+        """
+        explain: dict[str, Callable[[Images, Sequence[int]], Maps]] = {
+            "attention": lambda some, chosen: cls_attention(self._weights(some), **self._where, layer=layer),
+            "rollout": lambda some, chosen: rollout(self._weights(some), **self._where),
+            "relevance": self._relevance,
+            "grad_cam": self._grad_cam,
+            "occlusion": self._occlusion,
+        }
+        starts = range(0, len(images), _AT_ONCE)
+        return np.concatenate(
+            [explain[method](images[at : at + _AT_ONCE], classes[at : at + _AT_ONCE]) for at in starts]
+        )
+
+    def head_maps(self, images: Images) -> NDArray[np.float32]:
+        """Attention of every layer and head: float32 [B, layers, heads, g, g]. Of a ViT."""
+        return np.concatenate(
+            [head_attention(self._weights(some), **self._where) for some in _batches(images, _AT_ONCE)]
+        )
+
+    def head_diversity(
+        self, images: Images
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], int]:
+        """Of a ViT: mean attention distance and entropy [layers, heads], divergence of heads, and tokens an image."""
+        assert self.vit is not None
+        grid = {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
+        weights = self._weights(images)
+        distance = mean_attention_distance(weights, **grid, patch_size=self.vit.patch_size)
+        distance *= self.run.image_size / (self.vit.grid_size * self.vit.patch_size)  # 1 unless it enlarges images
+        return distance, attention_entropy(weights), head_distance(weights), weights[0].shape[-1]
+
+    def as_cut(self, images: Images) -> NDArray[np.uint8]:
+        """Images as a ViT cuts them into patches, enlarged where it does so: uint8 [B, s, s, 3]."""
+        assert self.vit is not None
+        enlarged = self.vit.enlarged(torch.as_tensor(images).permute(0, 3, 1, 2).float())
+        return np.asarray(enlarged.permute(0, 2, 3, 1).clamp(0, 255).round().to(torch.uint8).numpy())
+
+    def embeddings(self, images: Images) -> NDArray[np.float32]:
+        """What enters the classifier, of a net that is no ViT its last linear layer: float32 [B, D].
+
+        Raises ValueError where there is none.
+        """
+        linear = [each for each in self.net.modules() if isinstance(each, nn.Linear)]
+        if not linear:
+            raise ValueError("the net has no linear layer")
+        head = self.vit.head if self.vit else linear[-1]
+        parts = [embeddings(self.net, head, self.run.prepared(some)) for some in _batches(images, 256)]
+        return np.concatenate(parts)
+
+    def filters(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Principal components of the first convolution's filters and their shares; None without a convolution."""
+        stem = self.vit.patch_embed if self.vit else None
+        if isinstance(stem, ShiftedStem):
+            return filter_components(shifted_filters(stem.proj.weight, stem.norm.weight, patch_size=stem.patch_size))
+        first = next((module for module in self.net.modules() if isinstance(module, nn.Conv2d)), None)
+        if first is None or first.in_channels != 3 or first.kernel_size == (1, 1):
+            return None
+        return filter_components(first.weight)
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        assert self.vit is not None
+        return {
+            "prefix_tokens": self.vit.prefix_tokens,
+            "has_cls": self.vit.has_cls,
+            "grid_size": self.vit.grid_size,
+        }
+
+    @torch.no_grad()
+    def _weights(self, images: Images) -> list[Tensor]:
+        assert self.vit is not None
+        return self.vit.forward_with_attention(self.run.prepared(images))[1]
+
+    def _relevance(self, images: Images, classes: Sequence[int]) -> Maps:
+        assert self.vit is not None
+        with torch.enable_grad():
+            logits, weights = self.vit.forward_with_attention(self.run.prepared(images))
+            return relevance(logits, weights, classes=classes, **self._where)
+
+    def _grad_cam(self, images: Images, classes: Sequence[int]) -> Maps:
+        assert self._grad_cam_layer is not None
+        recorded = record(self.net, self._grad_cam_layer, self.run.prepared(images), classes)
+        if self.vit is None:
+            return grad_cam(*recorded)
+        grid = {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
+        activations, gradients = (token_grid(each, **grid) for each in recorded)
+        return grad_cam(activations, gradients)
+
+    def _find_grad_cam_layer(self) -> nn.Module | None:
+        """Of a ViT with a class token what the last attention reads, because no patch is read after it; of one that
+        pools its patches the last block; of other nets the last map, None where they make none."""
+        if self.vit is None:
+            try:
+                black = np.zeros((1, self.run.image_size, self.run.image_size, 3), np.uint8)
+                return last_map_layer(self.net, self.run.prepared(black))
+            except ValueError:
+                return None
+        last = self.vit.blocks[-1]
+        layer = last.norm1 if self.vit.has_cls else last
+        assert isinstance(layer, nn.Module)
+        return layer
+
+    def _occlusion(self, images: Images, classes: Sequence[int]) -> Maps:
+        stride = max(1, self.run.image_size // self.cells)  # an enlarged image has patches smaller than a pixel
+        window = max(stride, min(2 * stride, self.run.image_size // 2))  # never the whole image, but of one patch
+        return occlusion(self.net, self.run.prepared(images), classes=classes, window=window, stride=stride)
+
+
+def _batches(images: Images, size: int) -> list[Images]:
+    return [images[at : at + size] for at in range(0, len(images), size)]

@@ -1,0 +1,113 @@
+"""Grad-CAM (Selvaraju et al. 2017), for maps of convolutional nets and for the token grid of a transformer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+def grad_cam(activations: Tensor, gradients: Tensor) -> NDArray[np.float32]:
+    """Where a layer holds what speaks for the class: float32 [B, h, w], 0 or more.
+
+    The channels, weighted with the mean of their gradient over the map, summed; negative sums are cut (equations 1, 2).
+
+    Args:
+        activations, gradients: [B, channels, h, w] each, of a layer and of the class score with respect to it.
+
+    Raises:
+        ValueError: the two are not of one such shape.
+    """
+    if activations.ndim != 4 or activations.shape != gradients.shape:
+        raise ValueError(
+            f"activations {tuple(activations.shape)} and gradients {tuple(gradients.shape)} must both be "
+            "[B, channels, h, w]"
+        )
+    weights = gradients.detach().float().mean(dim=(2, 3), keepdim=True)
+    maps = (weights * activations.detach().float()).sum(dim=1).clamp(min=0)
+    return np.asarray(maps.cpu().numpy(), dtype=np.float32)
+
+
+def record(net: nn.Module, layer: nn.Module, images: Tensor, classes: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+    """What `layer` puts out for images, and the gradient of each image's class logit with respect to it.
+
+    Args:
+        net: images to logits [B, C]; `layer` is one of its modules, called once.
+        classes: B classes, one an image.
+
+    Raises:
+        IndexError: there is no such class.
+        ValueError: the net does not call `layer`, or there are not as many classes as images.
+    """
+    with torch.enable_grad(), calls_of(layer) as calls:
+        # the images need a gradient so that there is one at the layer even where all weights are frozen
+        score = class_scores(net(images.detach().requires_grad_()), classes).sum()
+    if not calls:
+        raise ValueError("the net does not call that layer")
+    _, output = calls[-1]
+    [gradient] = torch.autograd.grad(score, [output])
+    return output.detach(), gradient
+
+
+def token_grid(tokens: Tensor, *, prefix_tokens: int, grid_size: int) -> Tensor:
+    """The patches of tokens [B, T, channels] as a map [B, channels, g, g]; the prefix is left out."""
+    patches = tokens[:, prefix_tokens:].transpose(1, 2)
+    return patches.reshape(*patches.shape[:2], grid_size, grid_size)
+
+
+def last_map_layer(net: nn.Module, images: Tensor, *, side: int = 4) -> nn.Module:
+    """The module that puts out the last map [B, channels, h, w] of `side` or more a side: where Grad-CAM looks.
+
+    Raises ValueError where there is none.
+    """
+    found: list[nn.Module] = []
+
+    def note(module: nn.Module, arguments: object, output: object) -> None:
+        if module is not net and isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= side:
+            found.append(module)
+
+    handles = [module.register_forward_hook(note) for module in net.modules()]
+    try:
+        with torch.no_grad():
+            net(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found:
+        raise ValueError(f"no layer of the net makes maps of {side} x {side} or more")
+    return found[-1]
+
+
+def class_scores(logits: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
+    """The logit of one class an image: [B, C] and B classes to [B]. Raises IndexError, ValueError."""
+    chosen = torch.as_tensor(classes, device=logits.device, dtype=torch.int64)
+    if chosen.shape != logits.shape[:1]:
+        raise ValueError(f"need one class for each of {len(logits)} images; got {tuple(chosen.shape)}")
+    if bool(((chosen < 0) | (chosen >= logits.shape[1])).any()):
+        raise IndexError(f"classes go from 0 to {logits.shape[1] - 1}; got {chosen.tolist()}")
+    return logits.gather(1, chosen[:, None])[:, 0]
+
+
+@contextmanager
+def calls_of(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Inside, the list grows by input and output of every call of `module` that this thread makes.
+
+    Other threads may run the same net at the same time, as those of a web app do.
+    """
+    calls: list[tuple[Tensor, Tensor]] = []
+    mine = threading.get_ident()
+
+    def note(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        if threading.get_ident() == mine:
+            calls.append((given[0], made))
+
+    handle = module.register_forward_hook(note)
+    try:
+        yield calls
+    finally:
+        handle.remove()

@@ -1,0 +1,106 @@
+"""Which explanation is faithful on this net: deletion and insertion over a sample, as curves and as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitexp.explain.explainer import NAMES, Explainer, Images
+from vitexp.explain.methods.faithfulness import area_under, deletion, insertion
+from vitexp.models.trained_net import TrainedNet
+
+RANDOM = "random order"
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faithfulness:
+    """Curves float32 [N, steps + 1] for the name of each explanation, of the predicted class of N images."""
+
+    deletion: dict[str, NDArray[np.float32]]
+    insertion: dict[str, NDArray[np.float32]]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Insertion minus deletion, areas in the mean over the images; the most faithful first."""
+        gains = {
+            name: float((area_under(self.insertion[name]) - area_under(low)).mean())
+            for name, low in self.deletion.items()
+        }
+        return dict(sorted(gains.items(), key=lambda gain: -gain[1]))
+
+    def rows(self) -> list[dict[str, str]]:
+        """A row an explanation: mean areas with the half width of their 95% interval; the most faithful first."""
+        rows = []
+        for name in self.scores:
+            low, high = area_under(self.deletion[name]), area_under(self.insertion[name])
+            rows.append(
+                {
+                    "explanation": name,
+                    "deletion AUC (low is good)": _interval(low),
+                    "insertion AUC (high is good)": _interval(high),
+                    "insertion - deletion": _interval(high - low),
+                    "images": str(len(low)),
+                }
+            )
+        return rows
+
+    def as_csv(self) -> str:
+        """The same as plain numbers, a column for each mean and each half width."""
+        file = io.StringIO()
+        write = csv.writer(file, lineterminator="\n")
+        names = ("deletion_auc", "insertion_auc", "insertion_minus_deletion")
+        write.writerow(["explanation", *(column for name in names for column in (name, f"{name}_ci95")), "images"])
+        for row in self.rows():
+            name = row["explanation"]
+            low, high = area_under(self.deletion[name]), area_under(self.insertion[name])
+            numbers = [f"{number:.5f}" for values in (low, high, high - low) for number in _mean(values)]
+            write.writerow([name, *numbers, len(low)])
+        return file.getvalue()
+
+    def as_markdown(self) -> str:
+        rows = self.rows()
+        lines = [list(rows[0]), ["---", *["---:"] * (len(rows[0]) - 1)], *(list(row.values()) for row in rows)]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def measure_faithfulness(
+    explainer: Explainer[TrainedNet], images: Images, *, steps: int = 16, seed: int = 0
+) -> Faithfulness:
+    """Over `images`, for every method that applies and for a random order, which anything should beat.
+
+    steps: points of a curve after its start, or one a cell where there are fewer cells.
+    """
+    maps = {NAMES[method]: method for method in explainer.methods}
+    curves: dict[str, dict[str, list[NDArray[np.float32]]]] = {
+        kind: {name: [] for name in [*maps, RANDOM]} for kind in ("deletion", "insertion")
+    }
+    random, cells = np.random.default_rng(seed), explainer.cells
+    steps = min(steps, cells**2)
+    for start in range(0, len(images), _AT_ONCE):
+        some = images[start : start + _AT_ONCE]
+        classes = explainer.probabilities(some).argmax(axis=1).tolist()
+        floats = explainer.run.prepared(some)
+        for name in [*maps, RANDOM]:
+            if name == RANDOM:
+                order = random.random((len(some), cells, cells), dtype=np.float32)
+            else:
+                order = explainer.maps(maps[name], some, classes)
+            for kind, measure in (("deletion", deletion), ("insertion", insertion)):
+                curve = measure(explainer.net, floats, order, classes=classes, cells=cells, steps=steps, seed=seed)
+                curves[kind][name].append(curve)
+    together = {kind: {name: np.concatenate(parts) for name, parts in of.items()} for kind, of in curves.items()}
+    return Faithfulness(deletion=together["deletion"], insertion=together["insertion"])
+
+
+def _mean(values: NDArray[np.float32]) -> tuple[float, float]:
+    """The mean, and half the width of its 95% interval."""
+    return float(values.mean()), float(1.96 * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def _interval(values: NDArray[np.float32]) -> str:
+    return "{:.3f} ± {:.3f}".format(*_mean(values))

@@ -1,1 +1,0 @@
-"""From a finished run to its explanations: where runs, data and models meet `vitexp.explain`."""

@@ -1,0 +1,266 @@
+"""From a configuration to the objects of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+
+from vitexp.config.check import check_lengths
+from vitexp.config.components import TARGETS
+from vitexp.data.augment import AlbumentationsAugment
+from vitexp.data.datamodule import ImageDataModule, available_workers
+from vitexp.data.prepare import ever_prepared
+from vitexp.data.source import Source
+from vitexp.data.transforms import build_transforms
+from vitexp.errors import ConfigError, UserError, one_line
+from vitexp.models import MaskedAutoencoder
+from vitexp.models.trained_net import TrainedNet
+from vitexp.runs.weights import StartingWeights, normalization
+from vitexp.system.hardware import resolve_precision
+from vitexp.training.checkpoints import CheckedCheckpointIO
+from vitexp.training.classification import Classifier
+from vitexp.training.distillation import Distillation
+from vitexp.training.masked_autoencoding import MaskedAutoencoding
+from vitexp.training.mixing import Mixing
+from vitexp.training.parameter_groups import parameter_groups
+from vitexp.training.schedules import Schedule
+from vitexp.training.task import ImageTraining
+
+Made = TypeVar("Made")
+
+
+def build(node: DictConfig | Any, **arguments: Any) -> Any:
+    """hydra.utils.instantiate, with a ConfigError of one sentence for what a constructor refuses.
+
+    What the machine lacks (memory, room on the disk) is no mistake of the configuration, and raised as it is.
+    """
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        if isinstance(cause, OSError | MemoryError | torch.OutOfMemoryError):
+            raise
+        words = ", ".join(
+            f"{key!s}={value}" for key, value in node.items() if isinstance(value, str) and not str(key).startswith("_")
+        )
+        given = f" (given {words})" if words and isinstance(cause, TypeError) else ""
+        reason = str(error).partition(", set env var")[0] if cause is None or "Error locating" in str(error) else cause
+        raise ConfigError(f"{node.get('_target_', 'the configuration')}: {one_line(str(reason))}{given}") from error
+
+
+def build_a(kind: type[Made] | tuple[type[Made], ...], node: DictConfig, **arguments: Any) -> Made:
+    """The same, for a node whose class must make something of this kind."""
+    made = build(node, **arguments)
+    if not isinstance(made, kind):
+        names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ConfigError(f"{node.get('_target_')} makes a {type(made).__name__}, where a {names} is needed.")
+    return made
+
+
+def build_datamodule(config: DictConfig, weights: StartingWeights | None = None) -> tuple[ImageDataModule, nn.Module]:
+    """The data, and the augmentation that runs on the training device (an identity where it runs while loading).
+
+    weights: those that the net starts from, which may ask for a normalization of their own.
+    """
+    data = config.data
+    augment: Any = build_a((nn.Module, AlbumentationsAugment), config.augment)
+    cache_dir = Path(data.cache_dir).expanduser()
+    transforms: Any = OmegaConf.to_container(data.prepare, resolve=True)
+    to_size = any(transform.get("height") == data.image_size for transform in transforms)
+    # else known to be right, and Albumentations, slow to import, is not needed
+    if not to_size or not ever_prepared(transforms, cache_dir=cache_dir):
+        _try_transforms(transforms, data.image_size, known=data.source.get("draw_size"))
+    sample = augment if isinstance(augment, AlbumentationsAugment) else None
+    if sample is not None and data.resident == "device":
+        raise ConfigError(
+            "data.resident=device needs an augmentation of whole batches; augment=albumentations works image by image "
+            "in memory, so take data.resident=auto or another augment."
+        )
+    datamodule = ImageDataModule(
+        name=data.name,
+        source=build_a(Source, data.source),
+        prepare=transforms,
+        image_size=data.image_size,
+        batch_size=data.batch_size,
+        val_fraction=data.val_fraction,
+        num_workers=available_workers(data.num_workers),
+        resident=data.resident,
+        cache_dir=cache_dir,
+        on_broken=data.on_broken,
+        seed=config.seed,
+        sample_augment=sample,
+        normalization=normalization(data.normalize, weights),
+    )
+    return datamodule, nn.Identity() if sample is not None else augment
+
+
+def _try_transforms(transforms: Any, image_size: int, *, known: int | None) -> None:
+    """Raise ConfigError for transforms that cannot be built, or that make of a picture what training cannot take.
+
+    known: pixels a side of the images, where that is known before they are read.
+    """
+    try:
+        built = build_transforms(transforms)
+    except ValueError as error:
+        raise ConfigError(f"data.prepare: {one_line(str(error))}") from error
+    image = np.zeros((known or 48, known or 64, 3), np.uint8)
+    try:
+        for transform in built:
+            image = transform(image=image)["image"]
+    except Exception as error:  # one that needs larger images, for example
+        if known is None:
+            return  # the data will show
+        raise ConfigError(f"data.prepare cannot take images of {known} pixels: {one_line(str(error))}") from error
+    if image.shape != (image_size, image_size, 3) or image.dtype != np.uint8:
+        raise ConfigError(
+            f"data.prepare must end in uint8 images of {image_size}x{image_size}x3 (data.image_size={image_size}), "
+            f"but makes {image.dtype} of {'x'.join(map(str, image.shape))}."
+        )
+
+
+def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:
+    """The net of config.model, float [B, 3, S, S] to logits [B, num_classes]."""
+    # What a net starts from is no argument of ours; a finished run does not need it.
+    ours = ("name", "weights") if config.model.get("_target_") == "vitexp.models.ViT" else ("name",)
+    arguments = OmegaConf.masked_copy(config.model, [key for key in config.model if key not in ours])
+    return build_a(nn.Module, arguments, num_classes=num_classes, image_size=config.data.image_size)
+
+
+def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
+    """Raise ConfigError for a net, an optimizer or a schedule that cannot be built, before any data is read.
+
+    weights: those that the net starts from; ConfigError where they are of another net.
+    """
+    net = build_net(config, num_classes=2)
+    if weights is not None:
+        weights.load_into(net, classes=[])
+    if "pretrain" in config:
+        net = _autoencoder(config, net)
+    elif config.model.get("_target_") not in TARGETS["model"]:  # else known to do what a net must
+        _try_net(net, config.data.image_size, str(config.model.get("_target_")))
+    build_a(Schedule, config.schedule)
+    _try_optimizer(build(config.optim), net, config.training.layer_decay, str(config.optim.get("_target_")))
+
+
+def _autoencoder(config: DictConfig, encoder: Any) -> MaskedAutoencoder:
+    """The net of a pretraining around the net of config.model."""
+    try:
+        return MaskedAutoencoder(encoder=encoder, **config.pretrain)
+    except ValueError as error:
+        raise ConfigError(f"pretrain: {one_line(str(error))}") from error
+
+
+def _try_net(net: nn.Module, image_size: int, name: str) -> None:
+    try:
+        with torch.no_grad():
+            made = net.eval()(torch.zeros(1, 3, image_size, image_size))
+    except Exception as error:  # somebody else's code may raise anything
+        raise ConfigError(f"{name} cannot take images of {image_size} pixels: {one_line(str(error))}") from error
+    if not isinstance(made, torch.Tensor) or made.shape != (1, 2):
+        raise ConfigError(f"{name} must turn images, [B, 3, S, S], into logits, [B, num_classes].")
+
+
+def _try_optimizer(optimizer: Callable[..., Any], net: nn.Module, layer_decay: float, name: str) -> None:
+    try:
+        made = optimizer(parameter_groups(net, layer_decay=layer_decay))
+    except Exception as error:
+        raise ConfigError(f"{name}: {one_line(str(error))}") from error
+    if not isinstance(made, Optimizer):
+        raise ConfigError(f"{name} makes a {type(made).__name__}, where an Optimizer is needed.")
+
+
+def build_module(
+    config: DictConfig,
+    datamodule: ImageDataModule,
+    augment: nn.Module,
+    weights: StartingWeights | None = None,
+    teacher: TrainedNet | None = None,
+) -> ImageTraining:
+    """The training step around the net of config.model, which starts from `weights` and learns from `teacher` as well.
+
+    `datamodule` is set up; the teacher knows the same classes.
+
+    Raises ConfigError where batches are asked for that the data does not have.
+    """
+    check_lengths(config, **{part: len(getattr(datamodule, part).labels) for part in ("train", "val", "test")})
+    training, num_classes = config.training, len(datamodule.classes)
+    net = build_net(config, num_classes=num_classes)
+    if weights is not None:
+        weights.load_into(net, classes=datamodule.classes)
+    common = {
+        "augment": augment,
+        "optimizer": build(config.optim),
+        "schedule": build(config.schedule),
+        "seed": config.seed,
+        "mean": datamodule.mean,
+        "std": datamodule.std,
+        "layer_decay": training.layer_decay,
+    }
+    if "pretrain" in config:
+        return MaskedAutoencoding(net=_autoencoder(config, net), **common)
+    return Classifier(
+        net=net,
+        num_classes=num_classes,
+        mixing=Mixing(
+            num_classes=num_classes,
+            mixup_alpha=training.mixup_alpha,
+            cutmix_alpha=training.cutmix_alpha,
+            mix_prob=training.mix_prob,
+            mix_switch_prob=training.mix_switch_prob,
+            mix_until=training.mix_until,
+        ),
+        label_smoothing=training.label_smoothing,
+        image_sizes=training.image_sizes,
+        distillation=None
+        if teacher is None
+        else Distillation(
+            teacher=teacher,
+            kind=training.distillation,
+            weight=training.teacher_weight,
+            temperature=training.temperature,
+        ),
+        **common,
+    )
+
+
+def build_trainer(
+    config: DictConfig, *, device: torch.device, callbacks: list[Callback], loggers: list[Logger], folder: Path
+) -> Trainer:
+    """Lightning's Trainer with the arguments of config.trainer and our checkpoint files."""
+    ours = ("compile", "precision", "plugins")
+    arguments = {key: value for key, value in config.trainer.items() if key not in ours}
+    trainer: Trainer = build(
+        OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
+        precision=resolve_precision(config.trainer.precision, device),
+        plugins=[*(config.trainer.plugins or []), CheckedCheckpointIO()],
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=False,  # ours is among the callbacks
+        default_root_dir=str(folder),
+    )
+    _refuse_uneven_shares(config, trainer)
+    return trainer
+
+
+def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:
+    """Only now is it known how many devices trainer.devices=-1 is."""
+    batch, shares = config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
+    if batch % shares:
+        raise ConfigError(
+            f"data.batch_size={batch} is what one optimizer step sees, and cannot be shared out evenly over "
+            f"{trainer.world_size} devices and trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}; "
+            f"take a multiple of {shares}."
+        )

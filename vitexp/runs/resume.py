@@ -1,0 +1,131 @@
+"""Going on with a run that was stopped: which one, and whether it is still the same. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from vitexp.config.overrides import merged, quoted
+from vitexp.errors import ConfigError
+from vitexp.runs.record import NOT_HASHED, without
+
+# A run may be made longer, and go on with other hardware than it began with.
+from vitexp.system.disk import typed
+
+# A run may be made longer, and go on with other hardware than it began with.
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+HARDWARE = (
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.compile"),
+    *("trainer.accumulate_grad_batches", "data.root", "data.source.root"),
+)
+SHOWN = ("trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.profiler")
+
+
+def run_to_resume(config: DictConfig) -> Path | None:
+    """The folder of the run that `config.resume` asks for; None where a new one begins.
+
+    "auto" takes the newest run of this name and configuration, or the one of run_id. Raises ConfigError, which shows
+    the difference, where a certain run is asked for that began with another configuration.
+    """
+    if config.resume is None:
+        return None
+    task = Path(config.log_dir).expanduser().resolve() / config.name
+    if config.resume != "auto":
+        folder = Path(config.resume).expanduser().resolve()
+        _result(folder)
+    elif config.run_id is not None:
+        folder = task / str(config.run_id)
+        if not (folder / "config.yaml").exists() or not (folder / "result.json").exists():
+            return None
+    else:
+        return next((run for run in _newest_first(task, config.seed) if not differences(run, config, LENGTH)), None)
+    if changed := differences(folder, config):
+        raise ConfigError(
+            f"{typed(folder)} began with another configuration ({', '.join(changed)}); it can go on longer, log "
+            "otherwise or use other hardware, but for all else leave resume away and begin a new run."
+        )
+    return folder
+
+
+def is_finished(folder: Path, config: DictConfig) -> bool:
+    """Whether the run is completed, and `config` does not make it longer."""
+    return _result(folder)["status"] == "completed" and not set(LENGTH) & {
+        key for key, _, _ in _changes(folder, config)
+    }
+
+
+def as_begun(config: DictConfig) -> DictConfig:
+    """`config`, or where resume names a run folder, what that run began with and on top of it what is typed now."""
+    if config.resume in (None, "auto") or not HydraConfig.initialized():
+        return config
+    stored = _result(Path(str(config.resume)).expanduser().resolve())["overrides"]
+    hydra, resume = HydraConfig.get(), f"resume={quoted(str(config.resume))}"
+    return compose(hydra.job.config_name, [*merged(stored, hydra.overrides.task), resume])
+
+
+def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> list[str]:
+    """In words, what `config` changes of the run in `folder` that may not change; `also` names what else may not."""
+    allowed = set(LENGTH) - set(also)
+    return [
+        f"{key}={old}, now {new}"
+        for key, old, new in _changes(folder, config)
+        if not (key in allowed and _longer(key, old, new))
+    ]
+
+
+def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
+    began, now = (
+        dict(_leaves(without(OmegaConf.to_container(each, resolve=True), (*NOT_HASHED, *HARDWARE, *SHOWN))))
+        for each in (OmegaConf.load(folder / "config.yaml"), config)
+    )
+    absent = "absent"
+    return [
+        (key, began.get(key, absent), now.get(key, absent))
+        for key in {**began, **now}
+        if began.get(key, absent) != now.get(key, absent)
+    ]
+
+
+def _longer(key: str, old: Any, new: Any) -> bool:
+    if key == "trainer.max_time":
+        return old is not None  # given in several formats, which Lightning reads
+    return isinstance(new, int) and (new == -1 or (isinstance(old, int) and old != -1 and new > old))
+
+
+def _newest_first(task: Path, seed: int) -> Iterator[Path]:
+    """The folders of runs with this seed."""
+    runs = []
+    for file in task.glob("*/result.json"):
+        try:
+            result = json.loads(file.read_text())
+        except (OSError, ValueError):
+            continue
+        if result.get("seed") == seed and (file.parent / "config.yaml").exists():
+            runs.append((result["started_at"], file.parent.name, file.parent))
+    return (folder for *_, folder in sorted(runs, reverse=True))
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    try:
+        if not (folder / "config.yaml").exists():
+            raise FileNotFoundError
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"resume={folder} is no run folder, which holds config.yaml and result.json; give one, or resume=auto."
+        ) from error
+    return result
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        yield prefix, node
+        return
+    for key, child in node.items():
+        yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))

@@ -1,0 +1,130 @@
+"""The images that a run is evaluated on: its own test set, or that of another data set with the same classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from vitexp.config.check import check
+from vitexp.config.components import HANDED_ON
+from vitexp.config.conf import CONF
+from vitexp.data.datamodule import available_workers
+from vitexp.data.prepare import Prepared, prepare
+from vitexp.data.source import Source
+from vitexp.errors import ConfigError, UserError
+from vitexp.runs.build import build_a
+from vitexp.runs.classes import match_classes
+from vitexp.runs.finished import FinishedRun
+
+# Where images come from does not change which they are.
+_WHERE = ("root", "download", "base_url")
+# A net is fed as it was trained.
+_OF_THE_RUN = ("image_size", "prepare", "batch_size", "val_fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """images: prepared as the net was trained. labels: int64 [N], numbers of the net's classes.
+
+    own: whether it is the test set that belongs to the run's training. source, config: where it came from.
+    """
+
+    __test__ = False  # no test class, whatever pytest makes of its name
+
+    name: str
+    images: Prepared
+    labels: NDArray[np.int64]
+    own: bool
+    source: Source
+    config: DictConfig
+
+
+def open_test_set(run: FinishedRun, typed: Sequence[str]) -> tuple[FinishedRun, TestSet]:
+    """The test set that `typed` (data=..., data.key=value) names, the run's own where it names none; and the run.
+
+    The run comes back with what was typed of where its own data are. Raises ConfigError and UserError.
+    """
+    config = _data_config(run, typed)
+    if own := _identity(config) == _identity(run.config):
+        run = dataclasses.replace(run, config=config)
+        source, images = run.data.source, run.data.test
+    else:
+        source = build_a(Source, config.data.source)
+        images = _prepared(source, config)
+    numbers = match_classes(source.classes, run.classes, name=config.data.name)
+    return run, TestSet(
+        name=config.data.name, images=images, labels=numbers[images.labels], own=own, source=source, config=config
+    )
+
+
+def _prepared(source: Source, config: DictConfig) -> Prepared:
+    """The test images alone: what else the data set has is not needed."""
+    data = config.data
+    images = prepare(
+        source.split("test"),
+        OmegaConf.to_container(data.prepare, resolve=True),  # type: ignore[arg-type]
+        name=f"{data.name}-test",
+        image_size=data.image_size,
+        cache_dir=Path(data.cache_dir).expanduser(),
+        num_workers=available_workers(data.num_workers),
+        on_broken=data.on_broken,
+    )
+    if not len(images):
+        raise UserError(f"{data.name} has no test images.")
+    return images
+
+
+def _identity(config: DictConfig) -> tuple[Any, ...]:
+    """Which images these are, wherever they lie, and how they are prepared."""
+    source = OmegaConf.to_container(config.data.source, resolve=True)
+    assert isinstance(source, dict)
+    prepare = OmegaConf.to_container(config.data.prepare, resolve=True)
+    return {key: value for key, value in source.items() if key not in _WHERE}, prepare, config.data.val_fraction
+
+
+def _data_config(run: FinishedRun, typed: Sequence[str]) -> DictConfig:
+    """The run's configuration with the data that were typed."""
+    if not typed:
+        return run.config
+    keys = [override.partition("=")[0] for override in typed]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        full = compose("train", list(typed)) if "data" in keys else compose("train")
+    if "data" in keys:
+        data = full.data
+        kept = {key: run.config.data[key] for key in _OF_THE_RUN if f"data.{key}" not in keys}
+        data = OmegaConf.merge(data, kept)
+    else:
+        data = _with_keys(run.config.data, typed)
+    if data.image_size != run.image_size:
+        raise ConfigError(f"data.image_size={data.image_size}, but the net takes images of {run.image_size} pixels.")
+    OmegaConf.set_struct(full, False)
+    full.data, full.model = data, run.config.model
+    full.training.teacher = run.config.training.teacher  # which the model may ask for
+    check(full)
+    config = run.config.copy()
+    config.data = OmegaConf.create(OmegaConf.to_container(full.data, resolve=True))
+    return config
+
+
+def _with_keys(data: DictConfig, typed: Sequence[str]) -> DictConfig:
+    """The data of a run, whose interpolations are resolved, with the keys that were typed, also for their source."""
+    try:
+        changed = OmegaConf.from_dotlist(list(typed))
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"cannot read {' '.join(typed)}: write data.key=value.") from error
+    if not isinstance(changed.get("data"), DictConfig):
+        raise ConfigError(f"cannot read {' '.join(typed)}: write data=OPTION or data.key=value.")
+    arguments = HANDED_ON.get(data.source._target_, {})
+    handed = {arguments[str(key)]: value for key, value in changed.data.items() if key in arguments}
+    merged = OmegaConf.merge(data, {"source": handed}, changed.data)
+    assert isinstance(merged, DictConfig)
+    return merged

@@ -1,0 +1,49 @@
+"""Tells a search how its trial does, epoch by epoch, and stops the training where the others did better."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+
+from vitexp.sweeps.search.study import Reporter
+from vitexp.system.disk import tolerating
+
+log = logging.getLogger(__name__)
+
+
+class Pruning(Callback):
+    """Reports `metric` to the journal after each epoch's validation; the search gives it to its trials.
+
+    A pruned training stops as early stopping stops it: its best checkpoint is tested, and its record is complete.
+
+    journal: the study's file. trial: number in the study. metric: a logged validation scalar.
+    startup, warmup: completed trials, and epochs of this one, before it may be pruned.
+    """
+
+    def __init__(self, *, journal: str, trial: int, metric: str, startup: int, warmup: int) -> None:
+        self.journal, self.trial, self.metric = Path(journal), trial, metric
+        self.startup, self.warmup = startup, warmup
+        self.reporter: Reporter | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.reporter = Reporter.open(self.journal, self.trial, startup=self.startup, warmup=self.warmup)
+            if self.reporter is None:  # a trial that is repeated, from its config.yaml
+                log.warning("%s waits for no trial %d: nothing is pruned", self.journal, self.trial)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        epoch, prune = trainer.current_epoch + 1, False
+        with tolerating("the search's journal"):
+            if self.reporter is not None:
+                prune = self.reporter.report(float(trainer.callback_metrics[self.metric]), epoch=epoch)
+        prune = trainer.strategy.reduce_boolean_decision(prune, all=False)  # the other processes have no reporter
+        if prune and epoch != trainer.max_epochs and not trainer.should_stop:
+            trainer.should_stop = True
+            log.info("pruned after epoch %d: below the median of the search's other trials", epoch)
+            with tolerating("the search's journal"):
+                if self.reporter is not None:
+                    self.reporter.mark_pruned()

@@ -1,0 +1,86 @@
+"""sweep.html: one page with all that a sweep has found, in one file that opens anywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+
+from vitexp.sweeps.tables.cells import cells, headings, notes, one_line, value
+from vitexp.sweeps.tables.figure import draw
+from vitexp.sweeps.tables.results import STATUSES, Outcome
+from vitexp.sweeps.tables.table import Row, Table
+from vitexp.system.disk import typed, write_atomically
+
+
+def write_page(table: Table, folder: Path, *, overrides: Mapping[str, Sequence[str]], command: str) -> Path:
+    """Write `folder`/sweep.html, in one step: a reader never finds half of it. It loads nothing.
+
+    overrides: what each row sets, by its name. command: what to type to repeat the sweep.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))
+    counts = [(status, sum(row.count(status) for row in table.rows)) for status in STATUSES]
+    page = template.render(
+        title=one_line(table.title),
+        counts=[(status, number) for status, number in counts if number],
+        planned=len(table.outcomes),
+        headings=[heading.replace("-\n", "") for heading in headings(table)],
+        rows=[_row(table, row, folder, overrides.get(row.name, ())) for row in table.rows],
+        notes=notes(table),
+        picture=_picture(table),
+        troubles=[_trouble(trial) for trial in table.outcomes if trial.status in ("failed", "interrupted")],
+        command=command,
+    )
+    write_atomically(folder / "sweep.html", page)
+    return folder / "sweep.html"
+
+
+def _row(table: Table, row: Row, folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    return {
+        "cells": cells(table, row),
+        "is_best": row.is_best,
+        "overrides": shlex.join(overrides),
+        "trials": [_trial(table, trial, folder) for trial in row.outcomes],
+    }
+
+
+def _trial(table: Table, trial: Outcome, folder: Path) -> dict[str, Any]:
+    """Its value, or status while it has none, and where its report is."""
+    number = trial.number("metrics", table.compared, table.metric.key) if trial.status == "completed" else None
+    report = trial.folder / "report.html"
+    return {
+        "seed": trial.seed,
+        "status": trial.status,
+        "value": trial.status if number is None else value(table.metric, number),
+        "report": quote(Path(os.path.relpath(report, folder)).as_posix()) if report.is_file() else None,
+    }
+
+
+def _trouble(trial: Outcome) -> dict[str, Any]:
+    lines = str(trial.get("error") or "").strip().splitlines()
+    return {
+        "row": one_line(trial.row),
+        "seed": trial.seed,
+        "status": trial.status,
+        "error": one_line(lines[-1]) if lines else "",
+        "folder": typed(trial.folder),
+    }
+
+
+def _picture(table: Table) -> str | None:
+    """The figure as an address that holds all of it; None while there is nothing to draw."""
+    if not any(row.summary(table.compared) for row in table.rows):
+        return None
+    file = io.BytesIO()
+    draw(table, file)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,73 @@
+"""Who hears what: people the lines of vitexp, train.log everything."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from vitexp.system.disk import GrowingFile, tolerating
+
+# Their chatter belongs in the file, not in the terminal; "py.warnings" is Python's own warnings.
+LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Whole lines through rich, which keeps them above a progress bar; not wrapped, so that paths can be copied."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tolerating("the terminal's lines"):  # which may go into a file on a full disk
+            self.console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+
+
+class _LogFile(logging.Handler):
+    """Lines that a full disk refuses come later, once there is room."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.file = GrowingFile(path)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tolerating(self.file.path.name):
+            self.file.append(f"{self.format(record)}\n")
+
+
+@contextmanager
+def logging_to(path: Path, console: Console) -> Iterator[None]:
+    """Inside, vitexp's messages go to `console` and `path`, and those of the libraries to `path` alone.
+
+    So do the tracebacks of threads: who needs what a thread was to do says so in a sentence of its own.
+    """
+    file = _LogFile(path)
+    people = _ConsoleHandler(console)
+    ours = logging.getLogger("vitexp")
+    loggers = [ours, *map(logging.getLogger, LIBRARIES)]
+    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    hook, threading.excepthook = threading.excepthook, _log_thread_error
+    raising, logging.raiseExceptions = logging.raiseExceptions, False  # wandb's own log on a full disk: pages of stderr
+    logging.captureWarnings(True)
+    try:
+        for logger in loggers:
+            logger.handlers = [file, people] if logger is ours else [file]
+            logger.setLevel(logging.DEBUG if logger is ours else logging.INFO)
+            logger.propagate = False
+        yield
+    finally:
+        logging.captureWarnings(False)
+        threading.excepthook, logging.raiseExceptions = hook, raising
+        for logger, handlers, level, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
+def _log_thread_error(ended: threading.ExceptHookArgs) -> None:
+    logging.getLogger("vitexp").debug("thread %s ended", ended.thread, exc_info=ended.exc_value)

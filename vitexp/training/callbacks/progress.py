@@ -1,0 +1,189 @@
+"""What a person sees in the terminal while a run trains: a bar within the epoch, and one line for each epoch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from vitexp.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class EpochProgress(Callback):
+    """A rich bar with images per second, where there is a terminal; a line an epoch in any case, also in train.log.
+
+    show_bar: false leaves the bar away. started: seconds since the epoch at which the run began, or goes on.
+    Afterwards `time_to_first_step_s`; `first_step_s`, how long that step took, compiling included; `images_per_s`
+    over all later training steps, without validation and figures; `fit_s` and `total_s`, how long the training and the
+    run took. What a checkpoint does not hold of an earlier attempt does not count.
+    """
+
+    def __init__(self, *, console: Console, show_bar: bool, started: float) -> None:
+        self.console, self.show_bar, self.started = console, show_bar and console.is_terminal, started
+        self.time_to_first_step_s: float | None = None
+        self.first_step_s: float | None = None
+        self.images, self.seconds = 0, 0.0
+        self.epoch_images, self.epoch_seconds = 0, 0.0
+        self.last_end: float | None = None
+        self.fit_begun, self.fit_before_s, self.total_before_s = started, 0.0, 0.0
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+
+    @property
+    def images_per_s(self) -> float | None:
+        return self.images / self.seconds if self.seconds else None
+
+    @property
+    def fit_s(self) -> float:
+        return self.fit_before_s + time.time() - self.fit_begun
+
+    @property
+    def total_s(self) -> float:
+        return self.total_before_s + time.time() - self.started
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.fit_begun = time.time()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.last_end is None:  # the first of an epoch, after a validation, or when a run goes on
+            self.last_end = time.perf_counter()
+            self._show_bar(trainer)
+
+    def _show_bar(self, trainer: Trainer) -> None:
+        if self.show_bar and trainer.is_global_zero:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[speed]}"),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
+            self.task = self.bar.add_task(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                total=int(trainer.num_training_batches),
+                speed="",
+            )
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self.last_end is not None
+        # from the end of one step to the end of the next, so that loading counts
+        since, self.last_end = self.last_end, time.perf_counter()
+        if self.first_step_s is None:
+            self.time_to_first_step_s = round(time.time() - self.started, 3)
+            self.first_step_s = round(self.last_end - since, 3)
+            return
+        # images of all processes
+        self.epoch_images += len(batch[1]) * trainer.world_size
+        self.epoch_seconds += self.last_end - since
+        if self.bar is not None and self.task is not None:
+            speed = f"{self.epoch_images / self.epoch_seconds:,.0f} images/s"
+            self.bar.update(self.task, completed=batch_idx + 1, speed=speed)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+        self.images += self.epoch_images
+        self.seconds += self.epoch_seconds
+        logged = trainer.callback_metrics
+        parts = [f"epoch {trainer.current_epoch + 1:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
+        for name, key, style in (
+            ("train loss", "train/loss_epoch", ".3f"),
+            ("val loss", "val/loss", ".3f"),
+            ("val accuracy", "val/accuracy", ".2%"),
+        ):
+            if key in logged:
+                parts.append(f"{name} {float(logged[key]):{style}}")
+        if self.epoch_seconds:
+            parts.append(f"{self.epoch_images / self.epoch_seconds:,.0f} images/s")
+        log.info("  ".join(parts))
+        self.epoch_images, self.epoch_seconds = 0, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "time_to_first_step_s": self.time_to_first_step_s,
+            "first_step_s": self.first_step_s,
+            "images": self.images,
+            "seconds": self.seconds,
+            "epoch": (self.epoch_images, self.epoch_seconds),
+            "fit_s": self.fit_s,
+            "total_s": self.total_s,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.time_to_first_step_s, self.first_step_s = state_dict["time_to_first_step_s"], state_dict["first_step_s"]
+        self.images, self.seconds = state_dict["images"], state_dict["seconds"]
+        self.epoch_images, self.epoch_seconds = state_dict["epoch"]
+        self.fit_before_s, self.total_before_s = state_dict["fit_s"], state_dict["total_s"]
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self.last_end = None
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+class NonFiniteLoss(UserError):
+    """The training diverged."""
+
+    exit_code = 1
+
+
+class StopOnNonFiniteLoss(Callback):
+    """Counts on the device the steps with a loss of NaN or infinity, and looks at the count when scalars are logged.
+
+    Raises NonFiniteLoss then, before each validation and before each checkpoint, which so keeps weights from before.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.count: Tensor | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(outputs, Mapping)
+        bad = ~torch.isfinite(outputs["loss"].detach())
+        self.count = bad.long() if self.count is None else self.count + bad
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._look(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
+        if self.count is not None and (count := int(self.count.item())):
+            step = trainer.global_step - count + 1  # once the weights are no numbers, no loss is
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            raise NonFiniteLoss(
+                f"the loss is not a number since step {step} (learning rate {lr:.2g}); likely causes are too high a "
+                "learning rate (optim.lr), too short a warmup (schedule.warmup_epochs), no gradient clipping "
+                "(trainer.gradient_clip_val=1.0) or half precision (trainer.precision=32-true)."
+            )

@@ -1,0 +1,72 @@
+"""metrics.csv: a row a step or epoch, a column a scalar, empty where that was not logged. Imports no torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitexp.system.disk import GrowingFile, write_atomically
+
+Row = Mapping[str, Any]
+
+
+class MetricsFile:
+    """Takes the rows that Lightning's CSVLogger hands on. Those that a full disk refuses are kept, and written with the
+    next ones.
+
+    A file that is there already was begun by an earlier process of this run: of its rows those stay that are of steps
+    before the first one logged now; the others are logged once more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = GrowingFile(path)
+        self.metrics: list[dict[str, Any]] = []  # rows not yet written; CSVLogger asks for their number
+        self.columns: list[str] | None = None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.metrics.append({**metrics, "step": step})
+
+    def save(self) -> None:
+        """Raises OSError where rows have to wait."""
+        if not self.metrics:
+            if self.file.waiting:
+                self.file.append("")
+            return
+        columns = sorted({*(self.columns or ()), *(name for row in self.metrics for name in row)})
+        if columns == self.columns:
+            rows, self.metrics = self.metrics, []  # what is refused now waits in the file
+            self.file.append(_csv(rows, columns, header=False))
+            return
+        written = self._written()
+        if self.columns is None:
+            written = [row for row in written if int(row["step"]) < self.metrics[0]["step"]]
+            columns = sorted({*columns, *(name for row in written for name in row)})
+        write_atomically(self.file.path, _csv([*written, *self.metrics], columns, header=True))
+        self.columns, self.metrics, self.file.waiting = columns, [], b""
+
+    def _written(self) -> list[Row]:
+        """The rows in the file, with those on their way to it; a half one at its end, of a killed process, is none."""
+        text = self.file.path.read_bytes() if self.file.path.exists() else b""
+        whole, end, _ = (text + self.file.waiting).rpartition(b"\n")
+        return list(csv.DictReader(io.StringIO((whole + end).decode(), newline="")))
+
+
+def rows_before(path: Path, step: int) -> list[dict[str, float]]:
+    """What metrics.csv at `path` tells of the steps before `step`, row by row; nothing where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row for row in rows if row.get("step", step) < step]  # the last row of a killed process may be half one
+
+
+def _csv(rows: Iterable[Row], columns: Sequence[str], *, header: bool) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
