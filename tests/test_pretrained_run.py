@@ -17,7 +17,7 @@ from vitexp.runs.predict import predict
 from vitexp.runs.shipped import run_folder
 from vitexp.runs.test_set import open_test_set
 
-SHIPPED = Path(__file__).parents[1] / "vitexp" / "pretrained_run" / "gtsrb"
+SHIPPED = Path(__file__).parents[1] / "vitexp" / "runs" / "shipped" / "gtsrb"
 
 
 @pytest.fixture

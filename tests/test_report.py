@@ -216,8 +216,8 @@ def test_imports_no_torch() -> None:
 
 
 def test_knows_the_figures_that_callbacks_draw() -> None:
-    from vitexp import callbacks
     from vitexp.runs import report
+    from vitexp.training import callbacks
 
     keys = {value.key for value in vars(callbacks).values() if isinstance(getattr(value, "key", None), str)}
     assert keys | set(callbacks.Explanations.keys) == set(report._CAPTIONS)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tests.conftest import composed
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.errors import UserError
-from vitexp.evaluate import export_onnx as onnx_module
+from vitexp.evaluate import export as onnx_module
 from vitexp.evaluate.evaluation import evaluate
 from vitexp.evaluate.export import export_onnx, export_timm
 from vitexp.evaluate.options import Options

@@ -12,10 +12,10 @@ import pytest
 
 from tests.sweeps.fake_search import NODE, SPACE, FakeEngine, best, lines, options, peak, run
 from vitexp.errors import ConfigError
-from vitexp.sweeps import search as search_module
 from vitexp.sweeps.engines import OnEvent
 from vitexp.sweeps.engines.trial import Event, Finished, Trial
 from vitexp.sweeps.grid import Plan
+from vitexp.sweeps.search import search as search_module
 from vitexp.sweeps.search.search import NothingFound
 from vitexp.sweeps.search.study import Reporter, journal
 
