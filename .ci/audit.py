@@ -1,4 +1,4 @@
-"""Fails for a known vulnerability of what is installed beside it; pip-audit knows them, where it has a network."""
+"""Fail if an installed package has a known vulnerability, as far as pip-audit can reach its database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import distributions
 from typing import Any
 
-# Findings without a fixed version that do not concern us: the id, and why.
+# Findings without a fixed version that do not affect vitexp: the id, and why.
 ACCEPTED: dict[str, str] = {}
 
 
@@ -30,33 +30,33 @@ def main() -> int:
         report: dict[str, Any] = {"dependencies": []}
     else:
         report = json.loads(ended.stdout)
-    said, failed = verdict(report, ACCEPTED)
-    print(said)
+    summary, failed = verdict(report, ACCEPTED)
+    print(summary)
     return int(failed)
 
 
 def verdict(report: Mapping[str, Any], accepted: Mapping[str, str]) -> tuple[str, bool]:
-    """What pip-audit's JSON report says, for people, and whether it is a failure."""
-    asked = report["dependencies"]
-    audited = [each for each in asked if "skip_reason" not in each]
+    """Summarize pip-audit's JSON report; return the text and whether it is a failure."""
+    packages = report["dependencies"]
+    audited = [each for each in packages if "skip_reason" not in each]
     if not audited:
-        return "pip-audit: no vulnerability service can be reached from here, NOTHING was audited", False
+        return "pip-audit: no vulnerability service can be reached; NOTHING was audited", False
     found = [
-        f"{each['name']} {each['version']}: {finding['id']}, {_mended(finding)}"
+        f"{each['name']} {each['version']}: {finding['id']}, {_fix(finding)}"
         for each in audited
         for finding in each["vulns"]
         if accepted.keys().isdisjoint({finding["id"], *finding.get("aliases", ())})
     ]
-    unknown = [each["name"] for each in asked if "skip_reason" in each]
-    lines = [f"pip-audit: {len(audited)} packages audited, {len(found)} with findings that were not accepted", *found]
+    unknown = [each["name"] for each in packages if "skip_reason" in each]
+    lines = [f"pip-audit: {len(audited)} packages audited, {len(found)} unaccepted findings", *found]
     if unknown:
-        lines.append(f"not known to the service: {', '.join(unknown)}")
+        lines.append(f"unknown to the service: {', '.join(unknown)}")
     return "\n".join(lines), bool(found)
 
 
-def _mended(finding: Mapping[str, Any]) -> str:
+def _fix(finding: Mapping[str, Any]) -> str:
     versions = finding["fix_versions"]
-    return f"mended in {' or '.join(versions)}" if versions else "not mended yet"
+    return f"fixed in {' or '.join(versions)}" if versions else "no fix yet"
 
 
 if __name__ == "__main__":

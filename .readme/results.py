@@ -1,13 +1,13 @@
-"""Builds README's tables of results from the records of real runs, and writes into each experiment what it reached.
+"""Build the result tables of README.md from the records of real runs, and write the results into each experiment.
 
-    python .readme/results.py                       rewrites README.md and the heads of conf/experiment/*.yaml
-    python .readme/results.py add RUN               before that, copies the record of a finished run of an experiment
-    python .readme/results.py add ablation=NAME ... likewise those of a sweep, which sweep.py has run with these words
+    python .readme/results.py                       rewrite README.md and the headers of conf/experiment/*.yaml
+    python .readme/results.py add RUN               first copy the record of a finished run of an experiment
+    python .readme/results.py add ablation=NAME ... first copy the records of the sweep that sweep.py ran with these words
 
-What python -m vitexp evaluate found out about a run is taken too: the mean over views (tta=true), and a record of its
-own for other data. Records lie in .readme/results/, without the names of machines, as <ablation>.json and as
-<experiment>/<model>-<data>-<epochs>-<seed>.json. An experiment belongs to the table whether it was run or not; an
-ablation has one of its own once it was, between two marks in README.
+Results of `python -m vitexp evaluate` are included: the mean over views (tta=true), and a separate record for other data.
+Records are stored in .readme/results/, without host names, as <ablation>.json and as
+<experiment>/<model>-<data>-<epochs>-<seed>.json. Every experiment has a row in the table, also before it was run; an
+ablation that was run has its own table, between two markers in README.md.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ NAMES = {
     "cifar10-jpeg": "CIFAR-10 (JPEG)",
 }
 
-Records = dict[tuple[str, str, int], list[dict[str, Any]]]  # by model, data and epochs, in the order of seeds
+Records = dict[tuple[str, str, int], list[dict[str, Any]]]  # by model, data and epochs; seeds in order
 
 
 def add(run: Path) -> Path:
-    """Copy result.json of a run folder; where to. Raises ValueError where it is no record to show."""
+    """Copy result.json of a run folder and return the target folder. Raises ValueError if it must not be published."""
     record = _record(run)
     chosen = [each.partition("=")[2] for each in record["overrides"] if each.startswith("experiment=")]
     if len(chosen) != 1:
-        raise ValueError(f"{run} is no run of an experiment")
+        raise ValueError(f"{run} is not a run of an experiment")
     records = [record]
     for file in sorted(run.glob("evaluation/on-*/evaluation.json")):
         elsewhere = json.loads(file.read_text())
@@ -64,7 +64,7 @@ def add(run: Path) -> Path:
 
 
 def add_ablation(words: list[str], *, logs: Path) -> Path:
-    """Copy result.json of all trials of a sweep. Raises ValueError where one of them is no record to show."""
+    """Copy result.json of every trial of a sweep. Raises ValueError if one must not be published."""
     name = words[0].removeprefix("ablation=")
     ablation: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "ablation" / f"{name}.yaml"))
     planned = plan(name=name, log_dir=logs, ablation=ablation, arguments=words[1:])
@@ -79,13 +79,13 @@ def add_ablation(words: list[str], *, logs: Path) -> Path:
 def _record(run: Path) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((run / "result.json").read_text())
     if record["status"] != "completed":
-        raise ValueError(f"{run} is no completed run")
+        raise ValueError(f"{run} is not a completed run")
     if record["environment"]["git_dirty"]:
-        raise ValueError(f"{run} was trained by code that is in no commit")
+        raise ValueError(f"{run} was trained with uncommitted code")
     given = tuple(f"{key}=" for key in GIVEN_BY_THE_SWEEP)
     record["overrides"] = [each for each in record["overrides"] if not each.startswith(given)]
     if absolute := [each for each in record["overrides"] if "=/" in each or "=~" in each]:
-        raise ValueError(f"{absolute} name places of one machine; run it with paths below the working directory")
+        raise ValueError(f"{absolute} contain absolute paths; run it with paths below the working directory")
     record["environment"].pop("hostname", None)
     return record
 
@@ -99,12 +99,12 @@ def records_of(experiment: str) -> Records:
 
 
 def accuracy(seeds: list[dict[str, Any]]) -> str:
-    said = spread([record["metrics"]["test"]["accuracy"] for record in seeds])
+    text = spread([record["metrics"]["test"]["accuracy"] for record in seeds])
     views = [each for record in seeds if (each := record.get("test_time_augmentation"))]
     if len(views) == len(seeds):
         shares = [each["metrics"]["accuracy"] for each in views]
-        said += f"; {spread(shares)} as the mean of {len(views[0]['views'])} views"
-    return said
+        text += f"; {spread(shares)} as the mean of {len(views[0]['views'])} views"
+    return text
 
 
 def spread(shares: list[float]) -> str:
@@ -115,7 +115,7 @@ def spread(shares: list[float]) -> str:
 
 
 def training(seeds: list[dict[str, Any]]) -> str:
-    """The longest training and the machines."""
+    """Return epochs, the longest training time and the machines."""
     seconds = max(record["timing"]["fit_s"] for record in seeds)
     machines = sorted({record["environment"]["device"] for record in seeds})
     took = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
@@ -123,7 +123,7 @@ def training(seeds: list[dict[str, Any]]) -> str:
 
 
 def head(text: str, key: str) -> str:
-    """What a comment at the top of an experiment says after `key`, "" where it says nothing."""
+    """Return the text after `# key:` at the top of an experiment, or ""."""
     found = re.search(rf"^# {key}: (.*)$", text, re.MULTILINE)
     return found[1].rstrip(".") if found else ""
 
@@ -146,19 +146,19 @@ def table() -> str:
 
 
 def ablation_table(name: str) -> str:
-    """Its command, its table and its machine."""
-    told = json.loads((RECORDS / f"{name}.json").read_text())
+    """Return an ablation's command, machines and table."""
+    recorded = json.loads((RECORDS / f"{name}.json").read_text())
     outcomes = [
         Outcome(row=each["row"], seed=each["result"]["seed"], folder=Path(), status="completed", result=each["result"])
-        for each in told["trials"]
+        for each in recorded["trials"]
     ]
-    machines = sorted({each["result"]["environment"]["device"] for each in told["trials"]})
+    machines = sorted({each["result"]["environment"]["device"] for each in recorded["trials"]})
     table = to_markdown(build_table(outcomes, title=name))
-    return f"`{told['command']}`, on {' and '.join(machines)}:\n\n{table}"
+    return f"`{recorded['command']}`, on {' and '.join(machines)}:\n\n{table}"
 
 
 def reached(experiment: str) -> str:
-    """The line in the head of an experiment file."""
+    """Return the `# Reached:` line of an experiment file."""
     parts = [
         f"{model} on {NAMES.get(data, data)} {accuracy(seeds)} ({training(seeds)})"
         for (model, data, _), seeds in records_of(experiment).items()
@@ -167,7 +167,7 @@ def reached(experiment: str) -> str:
 
 
 def written() -> dict[Path, str]:
-    """README.md and the experiments as they should be."""
+    """Return README.md and the experiment files as they should be."""
     readme = ROOT / "README.md"
     text = _filled(readme.read_text(), "results", table())
     for file in sorted(RECORDS.glob("*.json")):
@@ -183,7 +183,7 @@ def written() -> dict[Path, str]:
 def _filled(text: str, name: str, content: str) -> str:
     begin, end = BEGIN.format(name), END.format(name)
     if begin not in text or end not in text:
-        raise ValueError(f"README.md has no place for {name}: {begin}{end}")
+        raise ValueError(f"README.md has no markers for {name}: {begin}{end}")
     before, _, rest = text.partition(begin)
     return before + begin + content + end + rest.partition(end)[2]
 

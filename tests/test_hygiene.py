@@ -1,4 +1,4 @@
-"""What a run must not do: write a secret down, or listen to the network."""
+"""A run must not write down a secret or listen to the network."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def said(*line: str, cwd: Path = PROJECT) -> tuple[int, str]:
     ],
 )
 def test_the_commands_refuse_before_anything_is_written(secrets: list[str], tmp_path: Path, line: list[str]) -> None:
-    code, told = said(*line, *TINY, f"log_dir={tmp_path / 'logs'}")
-    assert code == 2, told
-    assert "Traceback" not in told
-    assert told.count("leave secrets to the environment") == 1
-    assert not any(secret in told for secret in [*secrets, "hunter22"])
+    code, output = said(*line, *TINY, f"log_dir={tmp_path / 'logs'}")
+    assert code == 2, output
+    assert "Traceback" not in output
+    assert output.count("leave secrets to the environment") == 1
+    assert not any(secret in output for secret in [*secrets, "hunter22"])
     assert not (tmp_path / "logs").exists()
 
 
@@ -101,19 +101,21 @@ def assert_none_of(secrets: list[str], folder: Path) -> None:
 
 @pytest.mark.slow
 def test_no_file_of_a_run_holds_a_secret_of_the_environment(secrets: list[str], tmp_path: Path) -> None:
-    code, told = said("train.py", *TINY, f"log_dir={tmp_path / 'logs'}")
-    assert code == 0, told
-    assert not any(secret in told for secret in secrets)
+    code, output = said("train.py", *TINY, f"log_dir={tmp_path / 'logs'}")
+    assert code == 0, output
+    assert not any(secret in output for secret in secrets)
     assert_none_of(secrets, tmp_path / "logs")
 
 
 @pytest.mark.slow
 def test_no_file_of_a_sweep_holds_a_secret_of_the_environment(secrets: list[str], tmp_path: Path) -> None:
-    code, told = said("sweep.py", "engine=local", "seed=1,2", "optim.lr=-1,1e-3", *TINY, f"log_dir={tmp_path / 'logs'}")
-    assert code in (0, 1, 2), told
-    code, told = said("sweep.py", "engine=local", "seed=1,2", *TINY, f"log_dir={tmp_path / 'logs'}")
-    assert code == 0, told
-    assert not any(secret in told for secret in secrets)
+    code, output = said(
+        "sweep.py", "engine=local", "seed=1,2", "optim.lr=-1,1e-3", *TINY, f"log_dir={tmp_path / 'logs'}"
+    )
+    assert code in (0, 1, 2), output
+    code, output = said("sweep.py", "engine=local", "seed=1,2", *TINY, f"log_dir={tmp_path / 'logs'}")
+    assert code == 0, output
+    assert not any(secret in output for secret in secrets)
     assert_none_of(secrets, tmp_path / "logs")
 
 
@@ -170,11 +172,11 @@ def test_ci_fails_for_a_vulnerability_and_says_where_nothing_was_audited(audit: 
     clean, skipped = {"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "not there"}
     bad = finding("c", "PYSEC-1", fixed=["2"])
     assert audit.verdict({"dependencies": [skipped]}, {}) == audit.verdict({"dependencies": []}, {})
-    told, failed = audit.verdict({"dependencies": [skipped]}, {})
-    assert (failed, "NOTHING was audited" in told) == (False, True)
-    told, failed = audit.verdict({"dependencies": [clean, skipped, bad]}, {})
+    output, failed = audit.verdict({"dependencies": [skipped]}, {})
+    assert (failed, "NOTHING was audited" in output) == (False, True)
+    output, failed = audit.verdict({"dependencies": [clean, skipped, bad]}, {})
     assert failed
-    assert "c 1: PYSEC-1, mended in 2" in told
-    assert "not known to the service: b" in told
+    assert "c 1: PYSEC-1, fixed in 2" in output
+    assert "unknown to the service: b" in output
     assert not audit.verdict({"dependencies": [clean, bad]}, {"CVE-1": "not our case"})[1]
     assert audit.verdict({"dependencies": [finding("d", "PYSEC-2", fixed=[])]}, {"CVE-2": ""})[1]

@@ -1,4 +1,4 @@
-"""What README and the experiments say of results is what the records of runs say."""
+"""The results in README and the experiments equal the records of runs."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def test_a_record_without_its_machines_name(
     results.add(run)
     assert [epochs for _, _, epochs in results.records_of("gtsrb_clahe")] == [80, 200, 80, 200]
     for wrong, why in (
-        ({"status": "failed"}, "no completed run"),
-        ({"overrides": ["data=gtsrb"]}, "of an experiment"),
-        ({"overrides": ["experiment=x", "data.root=/home"]}, "places of one machine"),
-        ({"environment": {"git_dirty": True}}, "in no commit"),
+        ({"status": "failed"}, "not a completed run"),
+        ({"overrides": ["data=gtsrb"]}, "not a run of an experiment"),
+        ({"overrides": ["experiment=x", "data.root=/home"]}, "absolute paths"),
+        ({"environment": {"git_dirty": True}}, "uncommitted"),
     ):
         (run / "result.json").write_text(json.dumps(record | wrong))
         with pytest.raises(ValueError, match=why):
