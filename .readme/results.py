@@ -2,10 +2,10 @@
 
     python .readme/results.py                       rewrite README.md and the headers of conf/experiment/*.yaml
     python .readme/results.py add RUN               first copy the record of a finished run of an experiment
-    python .readme/results.py add ablation=NAME ... first copy the records of the sweep that sweep.py ran with these words
+    python .readme/results.py add ablation=NAME ... first copy the records of the sweep run with these words
 
-Results of `python -m vitexp evaluate` are included: the mean over views (tta=true), and a separate record for other data.
-Records are stored in .readme/results/, without host names, as <ablation>.json and as
+Results of `python -m vitexp evaluate` are included: the mean over views (tta=true), and a record of its own for other
+data. Records are stored in .readme/results/, without host names, as <ablation>.json and as
 <experiment>/<model>-<data>-<epochs>-<seed>.json. Every experiment has a row in the table, also before it was run; an
 ablation that was run has its own table, between two markers in README.md.
 """
