@@ -220,7 +220,7 @@ def test_checks_know_every_argument_of_the_classes_that_they_list() -> None:
 
     from hydra.utils import get_object
 
-    from vitexp.config.components import TARGETS
+    from vitexp.config.targets import TARGETS
 
     given = {"model": {"num_classes", "image_size", "in_channels"}, "logger": {"folder", "run_id", "name"}}
     for group, targets in TARGETS.items():

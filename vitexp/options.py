@@ -2,20 +2,62 @@
 
     def __init__(self, *, depth: Annotated[int, Field(ge=1, le=1000), Doc("number of blocks")] = 6) -> None:
 
-The annotation is the only place that knows an option: configuration checks, `--help`, the key reference and the JSON
-Schema read it (vitexp/config/components.py), without importing the module.
+The annotation is the only place that describes an option. Configuration checks, `--help`, the key reference and the
+JSON Schema are derived from it (vitexp/config/components.py), without importing the module of the class. `Words`
+replaces the description that an error message derives from a type.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import Doc
 
-__all__ = ["Doc", "Field", "Fraction", "Pixels", "Probability", "Rate"]
+__all__ = ["Doc", "Factor", "Field", "Fraction", "Node", "Path", "Pixels", "Probability", "Range", "Rate", "Words"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that complete the sentence "... must be"."""
+
+    text: str
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("the range is descending")
+    return pair
+
+
+def _is_node(value: dict[str, Any]) -> dict[str, Any]:
+    if not is_dotted(value.get("_target_")):
+        raise ValueError("no _target_")
+    return value
+
+
+def is_dotted(value: Any) -> bool:
+    """Return whether `value` is a dotted name such as "package.module.Class"."""
+    return isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))
+
+
+def fits(value: float, low: float, high: float) -> bool:
+    """Return whether `value` is a finite number from `low` to `high`."""
+    return math.isfinite(value) and low <= value <= high
+
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]  # of dropout and the like: at 1 nothing would be left
+Factor = Annotated[float, Field(gt=0, le=100)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
+Path = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,2000}$"), Words("a path")]
+Node = Annotated[dict[str, Any], AfterValidator(_is_node), Words("a mapping with _target_, the dotted name of a class")]
+# A range of values above 0.
+Range = Annotated[
+    tuple[Factor, Factor],
+    AfterValidator(_rising),
+    Words("a range of two numbers, [low, high], each above 0 and at most 100"),
+]

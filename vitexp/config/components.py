@@ -1,175 +1,236 @@
-"""The classes that options name, with the arguments that each takes."""
+"""What the classes that options name accept and can do, read from their source without importing them.
+
+Importing a component imports torch, which takes seconds; a configuration is checked in a fraction of one. So the
+constructor's signature (names, annotations, defaults) and the class attributes are read with `ast`, along imports,
+re-exports and base classes. Classes outside of vitexp are read in the same way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+import builtins
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
-from vitexp.config.keys import EPOCHS, INSIDE, PATH, RATE, SEED, SHARE, Keys
-from vitexp.config.kinds import FLAG, NODE, NULL, integer, list_of, number, one_of, optional, pair, text
-from vitexp.metrics import METRICS
+from typing_extensions import Doc
 
-# W&B takes neither more nor other letters in what it calls a name of these.
-_WANDB_NAME = text("a name of at most 128 letters, without any of / \\ # ? % :", pattern=r"[^/\\#?%:]{1,128}")
-_SIDE = integer(1, 4096)
-_ERASING = {
-    "erase_prob": SHARE,
-    "erase_area": pair(number(0, 1, above=True), rising=True),
-    "erase_aspect": pair(number(0, 100, above=True), rising=True),
-}
-_WARMUP = {"warmup_epochs": number(0, EPOCHS)}
-_OPTIMIZER = {"lr": number(0, 1e4, above=True), "weight_decay": number(0, 1e4)}
-_EVERY = integer(0, EPOCHS)
-_IMAGES = integer(1, 200)
-_UP_TO = integer(0, 200)
+MISSING: Any = object()
+# Modules that may be imported to evaluate an annotation: they are light and have no side effects.
+_LIGHT = ("typing", "typing_extensions", "collections.abc", "pathlib", "pydantic", "vitexp.options", "vitexp.metrics")
 
-# Group, then what _target_ names, then its arguments. A class that is not listed is asked itself when it is built.
-TARGETS: Mapping[str, Mapping[str, Keys]] = {
-    "model": {
-        "vitexp.models.ViT": optional(
-            patch_size=_SIDE,
-            dim=integer(1, 65_536),
-            depth=integer(1, 1000),
-            num_heads=integer(1, 65_536),
-            mlp_ratio=number(0, 1000, above=True),
-            dropout=RATE,
-            attention_dropout=RATE,
-            drop_path=RATE,
-            stem=one_of("patch", "conv", "shifted"),
-            pool=one_of("cls", "gap", "seqpool"),
-            position_embedding=one_of("learned", "sincos", "none"),
-            registers=integer(0, 4096),
-            qk_norm=FLAG,
-            layer_scale=NULL | number(-1000, 1000),
-            lsa=FLAG,
-            mlp_conv=FLAG,
-            head=one_of("linear", "mlp"),
-            init=one_of("default", "mimetic"),
-            gradient_checkpointing=FLAG,
-            upsample=NULL | _SIDE,
-            distillation_token=FLAG,
-        ),
-        "vitexp.models.SimpleCNN": optional(dropout=RATE),
-        "vitexp.models.resnet18": {},
-    },
-    "augment": {
-        "vitexp.data.augment.BatchAugment": {},
-        "vitexp.data.augment.SignsAugment": optional(
-            rotation=number(0, 180),
-            translation=number(0, 1),
-            scale=pair(number(0, 100, above=True), rising=True),
-            shear=number(0, 45, below=True),
-            padding=one_of("reflection", "border", "zeros"),
-            brightness=SHARE,
-            contrast=SHARE,
-            saturation=SHARE,
-            blur_prob=SHARE,
-            blur_sigma=pair(number(0, 1000, above=True), rising=True),
-            **_ERASING,
-        ),
-        "vitexp.data.augment.NaturalAugment": optional(
-            crop_padding=integer(0, 4096),
-            crop_border=one_of("reflect", "zeros"),
-            flip_prob=SHARE,
-            policy=one_of("none", "randaugment", "autoaugment", "trivialaugment"),
-            num_ops=integer(1, 100),
-            magnitude=number(0, 30),
-            fill=SHARE,
-            **_ERASING,
-        ),
-        "vitexp.data.augment.AlbumentationsAugment": {
-            "transforms": list_of(NODE, "a list of transforms, each a mapping with _target_")
-        },
-    },
-    "optim": {
-        "torch.optim.AdamW": {
-            **_OPTIMIZER,
-            **optional(
-                betas=pair(RATE), eps=number(0, 1, above=True), amsgrad=FLAG, foreach=NULL | FLAG, fused=NULL | FLAG
-            ),
-        },
-        "torch.optim.SGD": {
-            **_OPTIMIZER,
-            **optional(momentum=RATE, dampening=number(0, 1), nesterov=FLAG, foreach=NULL | FLAG, fused=NULL | FLAG),
-        },
-        "vitexp.training.lion.Lion": {**_OPTIMIZER, "betas": pair(RATE)},
-        "vitexp.training.muon.Muon": {
-            **_OPTIMIZER,
-            "momentum": RATE,
-            "nesterov": FLAG,
-            "update_rms": number(0, 1000, above=True),
-            "betas": pair(RATE),
-            "eps": number(0, 1, above=True),
-            "fused": NULL | FLAG,
-        },
-    },
-    "schedule": {
-        "vitexp.training.schedules.CosineWarmup": {**_WARMUP, "min_lr": number(0, 1e4)},
-        "vitexp.training.schedules.CosineRestarts": {
-            **_WARMUP,
-            "min_lr": number(0, 1e4),
-            "period_epochs": number(0.01, EPOCHS),
-            "period_factor": number(1, 1000),
-        },
-        "vitexp.training.schedules.Constant": _WARMUP,
-    },
-    "data.source": {
-        "vitexp.data.signs.Signs": optional(
-            train_per_class=integer(2, 100_000, "an integer of 2 or more (one of them validates), at most 100,000"),
-            test_per_class=integer(1, 100_000),
-            draw_size=integer(16, 512),
-            seed=SEED,
-        ),
-        "vitexp.data.gtsrb.GTSRB": {
-            "root": PATH,
-            **optional(download=FLAG, train_set=one_of("auto", "full", "online"), base_url=text("an address")),
-        },
-        "vitexp.data.cifar.CIFAR": {
-            "root": PATH,
-            "kind": one_of("cifar10", "cifar100"),
-            **optional(download=FLAG),
-        },
-        "vitexp.data.folder.Folder": {"root": PATH, **optional(test_fraction=INSIDE, seed=SEED)},
-    },
-    "callbacks": {
-        "vitexp.training.callbacks.ConfusionMatrix": optional(every_n_epochs=_EVERY),
-        "vitexp.training.callbacks.AttentionMaps": optional(every_n_epochs=_EVERY, images=_IMAGES),
-        "vitexp.training.callbacks.SamplePredictions": optional(every_n_epochs=_EVERY, right=_UP_TO, wrong=_UP_TO),
-        "vitexp.training.callbacks.PositionEmbedding": optional(every_n_epochs=_EVERY),
-        "vitexp.training.callbacks.LearningCurves": optional(every_n_epochs=_EVERY),
-        "vitexp.training.callbacks.Reconstructions": optional(every_n_epochs=_EVERY, images=integer(1, 8)),
-        "vitexp.training.callbacks.AugmentedBatch": optional(images=_IMAGES),
-        "vitexp.training.callbacks.Explanations": optional(images=_IMAGES, measured=integer(1, 10**6)),
-        "vitexp.training.callbacks.EmbeddingMap": optional(training=integer(3, 10**6)),
-        "vitexp.sweeps.search.pruning.Pruning": {
-            "journal": PATH,
-            "trial": integer(0, 10**9),
-            "metric": one_of(*(f"val/{name}" for name in METRICS)),
-            "startup": integer(0, 10**9),
-            "warmup": integer(0, 10**9),
-        },
-    },
-    "logger": {
-        "vitexp.training.loggers.csv_logger": {},
-        "vitexp.training.loggers.tensorboard_logger": {},
-        "vitexp.training.loggers.wandb_logger": {
-            "project": _WANDB_NAME,
-            "entity": NULL | _WANDB_NAME,
-            "group": NULL | text("a text of at most 128 letters", pattern=r".{1,128}"),
-            "tags": list_of(text(pattern=r".{1,64}"), "a list of texts of at most 64 letters each"),
-            "mode": one_of("auto", "online", "offline"),
-        },
-    },
-}
+Definition = ast.ClassDef | ast.FunctionDef
 
-# What a data set's option calls its keys: data.<first> is handed to data.source.<second>.
-HANDED_ON: Mapping[str, Mapping[str, str]] = {
-    "vitexp.data.signs.Signs": {
-        "train_per_class": "train_per_class",
-        "test_per_class": "test_per_class",
-        "draw_size": "draw_size",
-        "draw_seed": "seed",
-    },
-    "vitexp.data.gtsrb.GTSRB": {key: key for key in ("root", "download", "train_set", "base_url")},
-    "vitexp.data.cifar.CIFAR": {key: key for key in ("root", "download")},
-    "vitexp.data.folder.Folder": {"root": "root", "test_fraction": "test_fraction", "split_seed": "seed"},
-}
+
+@dataclass(frozen=True)
+class Option:
+    """An argument of a component: type (Any if it cannot be read), default (MISSING if required) and meaning."""
+
+    type: Any = Any
+    default: Any = MISSING
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class or function: the arguments it takes, and the literal class attributes ("facts") it has or inherits.
+
+    is_open: whether it takes further arguments that cannot be read, through **kwargs.
+    """
+
+    options: Mapping[str, Option] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    is_open: bool = False
+
+
+@cache
+def component(target: str) -> Component | None:
+    """Return what the source of the dotted name `target` says; None if there is no source to read."""
+    module, _, name = target.rpartition(".")
+    found = _find(module, name)
+    return None if found is None else _read(*found)
+
+
+def facts(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the facts of the class that a configuration node names; empty if its source cannot be read."""
+    found = component(str(node.get("_target_")))
+    return {} if found is None else found.facts
+
+
+def options_of(hints: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Option]:
+    """Return the options that annotations, `hints`, describe."""
+    return {name: Option(hint, defaults.get(name, MISSING), doc_of(hint)) for name, hint in hints.items()}
+
+
+def doc_of(hint: Any) -> str:
+    """Return the text of the Doc in an annotation, or ""."""
+    metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((each.documentation for each in metadata if isinstance(each, Doc)), "")
+
+
+def _read(module: str, node: Definition) -> Component:
+    namespace = _Namespace(module)
+    if isinstance(node, ast.FunctionDef):
+        return Component(_arguments(node.args, namespace), {}, node.args.kwarg is not None)
+    options: dict[str, Option] = {}
+    attributes: dict[str, Any] = {}
+    bases_are_open = False
+    for base in reversed(node.bases):
+        found = _find_expression(module, base)
+        inherited = Component(is_open=True) if found is None else _read(*found)
+        options |= inherited.options
+        attributes |= inherited.facts
+        bases_are_open |= inherited.is_open
+    is_open = bases_are_open
+    for each in node.body:
+        if isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            inherits = each.args.kwarg is not None
+            options = (options if inherits else {}) | _arguments(each.args, namespace)
+            is_open = inherits and bases_are_open
+        elif isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None:
+            names = each.targets if isinstance(each, ast.Assign) else [each.target]
+            value = namespace.value(each.value)
+            attributes |= {name.id: value for name in names if isinstance(name, ast.Name) and value is not MISSING}
+    return Component(options, attributes, is_open)
+
+
+def _arguments(arguments: ast.arguments, namespace: _Namespace) -> dict[str, Option]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
+    read = {}
+    for argument, default in zip(
+        [*positional, *arguments.kwonlyargs], [*defaults, *arguments.kw_defaults], strict=True
+    ):
+        hint = MISSING if argument.annotation is None else namespace.value(argument.annotation)
+        hint = Any if hint is MISSING else hint
+        value = MISSING if default is None else namespace.value(default)
+        # A default that cannot be read is still a default.
+        read[argument.arg] = Option(hint, None if default is not None and value is MISSING else value, doc_of(hint))
+    read.pop("self", None)
+    return read
+
+
+class _Namespace(dict[str, Any]):
+    """The names of a module as far as annotations need them, evaluated when they are looked up."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__()
+        self.module = module
+
+    def value(self, expression: ast.expr) -> Any:
+        """Evaluate an expression of the module; MISSING if it uses what only an import could tell."""
+        if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
+            return expression.value
+        try:
+            code = compile(ast.Expression(expression), self.module, "eval")
+            return eval(code, {"__builtins__": {}}, self)  # noqa: S307 - an annotation of code that will be imported
+        except Exception:  # an expression may do anything
+            return MISSING
+
+    def __missing__(self, name: str) -> Any:
+        value = self._look_up(name)
+        self[name] = value
+        return value
+
+    def _look_up(self, name: str) -> Any:
+        for statement in _statements(self.module):
+            if isinstance(statement, ast.Assign):
+                if any(isinstance(target, ast.Name) and target.id == name for target in statement.targets):
+                    return self._checked(statement.value, name)
+            elif isinstance(statement, ast.AnnAssign):
+                if isinstance(statement.target, ast.Name) and statement.target.id == name and statement.value:
+                    return self._checked(statement.value, name)
+            elif isinstance(statement, ast.ImportFrom):
+                for alias in statement.names:
+                    if (alias.asname or alias.name) == name:
+                        source = _absolute(self.module, statement)
+                        if source in _LIGHT:
+                            return getattr(importlib.import_module(source), alias.name)
+                        return _Namespace(source)[alias.name]
+        if isinstance(found := getattr(builtins, name, None), type):
+            return found
+        raise NameError(name)
+
+    def _checked(self, expression: ast.expr, name: str) -> Any:
+        if (value := self.value(expression)) is MISSING:
+            raise NameError(name)
+        return value
+
+
+def _find(module: str, name: str) -> tuple[str, Definition] | None:
+    """Return the class or function `name` of `module` and the module that defines it, following re-exports."""
+    for statement in _statements(module):
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
+            return module, statement
+        if isinstance(statement, ast.ImportFrom):
+            for alias in statement.names:
+                if (alias.asname or alias.name) == name:
+                    return _find(_absolute(module, statement), alias.name)
+    return None
+
+
+def _find_expression(module: str, expression: ast.expr) -> tuple[str, Definition] | None:
+    """Return the definition that a base class expression, `Name` or `module.Name`, refers to."""
+    expression = expression.value if isinstance(expression, ast.Subscript) else expression  # Generic[T]
+    if isinstance(expression, ast.Name):
+        return _find(module, expression.id)
+    if isinstance(expression, ast.Attribute) and isinstance(expression.value, ast.Name):
+        for statement in _statements(module):
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                for alias in statement.names:
+                    if (alias.asname or alias.name) == expression.value.id:
+                        prefix = f"{_absolute(module, statement)}." if isinstance(statement, ast.ImportFrom) else ""
+                        return _find(prefix + alias.name, expression.attr)
+    return None
+
+
+def _absolute(module: str, statement: ast.ImportFrom) -> str:
+    """Return the absolute name of the module that `statement` of `module` imports from."""
+    if not statement.level:
+        return statement.module or ""
+    spec = _spec(module)
+    is_package = spec is not None and spec.submodule_search_locations is not None
+    parents = module.split(".")[: len(module.split(".")) - statement.level + is_package]
+    return ".".join([*parents, *filter(None, [statement.module])])
+
+
+def _statements(module: str) -> Iterator[ast.stmt]:
+    """Yield the top-level statements of a module, those in `if` and `try` included."""
+    tree = _tree(module)
+    pending = [] if tree is None else list(tree.body)
+    while pending:
+        statement = pending.pop(0)
+        yield statement
+        if isinstance(statement, ast.If | ast.Try):
+            pending = [*statement.body, *statement.orelse, *pending]
+
+
+@cache
+def _tree(module: str) -> ast.Module | None:
+    spec = _spec(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    try:
+        return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+@cache
+def _spec(module: str) -> Any:
+    """Return the spec of a module; unlike importlib.util.find_spec, without importing its parents."""
+    name, path, spec = "", None, None
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        try:
+            spec = next((found for finder in sys.meta_path if (found := finder.find_spec(name, path))), None)
+        except (ImportError, ValueError, AttributeError):
+            return None
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec

@@ -14,9 +14,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from vitexp.config.components import HANDED_ON, TARGETS
 from vitexp.config.conf import CONF
 from vitexp.config.kinds import shown
+from vitexp.config.targets import HANDED_ON, TARGETS
 
 _WITHOUT_FILES = ("vitexp.data.signs.Signs", "vitexp.data.cifar.CIFAR")
 _ONLY_OF_VIT = ("vitexp.training.callbacks.AttentionMaps", "vitexp.training.callbacks.PositionEmbedding")

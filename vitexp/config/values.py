@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from vitexp.config.components import HANDED_ON, TARGETS
 from vitexp.config.keys import CHECKPOINT, DATA, MODEL, PRETRAIN, TOP, TRAINER, TRAINING, VIT, Keys
 from vitexp.config.kinds import FLAG, NODE, Kind, one_of, optional, shown
+from vitexp.config.targets import HANDED_ON, TARGETS
 from vitexp.errors import nearest
 
 _SECTIONS = {"data": DATA, "training": TRAINING, "checkpoint": CHECKPOINT, "trainer": TRAINER}

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vitexp.config.check import check_lengths
-from vitexp.config.components import TARGETS
+from vitexp.config.targets import TARGETS
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule, available_workers
 from vitexp.data.prepare import ever_prepared

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from vitexp.config.check import check
-from vitexp.config.components import HANDED_ON
 from vitexp.config.conf import CONF
+from vitexp.config.targets import HANDED_ON
 from vitexp.data.datamodule import available_workers
 from vitexp.data.prepare import Prepared, prepare
 from vitexp.data.source import Source
