@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from vitexp.config.components import facts
 from vitexp.config.conf import CONF
 from vitexp.config.kinds import shown
 from vitexp.config.targets import HANDED_ON, TARGETS
@@ -181,8 +182,9 @@ _RULES = (
         "this model has no blocks",
     ),
     _Rule(
-        "training.label_smoothing training.mixup_alpha training.cutmix_alpha training.layer_decay training.teacher",
-        lambda config: "pretrain" in config,
+        "loss.label_smoothing loss.class_weights training.mixup_alpha training.cutmix_alpha training.layer_decay "
+        "training.teacher",
+        lambda config: not facts(config["task"]).get("uses_labels", True),
         "pretraining looks at no label, and has no classifier",
     ),
     _Rule("augment.blur_sigma", _augment("blur_prob", 0), "augment.blur_prob=0 blurs no image"),

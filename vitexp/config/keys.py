@@ -135,7 +135,6 @@ VIT: Keys = {
 }
 
 TRAINING: Keys = {
-    "label_smoothing": RATE,
     "mixup_alpha": _BETA,
     "cutmix_alpha": _BETA,
     "mix_prob": SHARE,
@@ -153,17 +152,9 @@ TRAINING: Keys = {
     ),
 }
 
-PRETRAIN: Keys = {
-    "mask_ratio": INSIDE,
-    "decoder_dim": integer(4, 8192),
-    "decoder_depth": integer(1, 100),
-    "decoder_heads": integer(1, 8192),
-    "normalize_targets": FLAG,
-}
-
 CHECKPOINT: Keys = {
-    "monitor": NULL | one_of(*(f"val/{name}" for name in METRICS)),
-    "mode": one_of("max", "min"),
+    "monitor": NULL | one_of("auto", *(f"val/{name}" for name in METRICS)),
+    "mode": one_of("auto", "max", "min"),
     **optional(every_n_steps=NULL | integer(1, _STEPS), every_n_minutes=NULL | number(0, 1e6, above=True)),
 }
 

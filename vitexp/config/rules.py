@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vitexp.config.components import facts
 from vitexp.config.kinds import is_int, shown
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 
 _TOKENS = 65_536  # of one image; attention compares each with each
 _PARAMETERS = 10**11
-_SMALLER_IS_BETTER = ("val/loss", "val/ece")
+SMALLER_IS_BETTER = ("val/loss", "val/ece")
 
 
 def complaints(config: dict[str, Any]) -> Iterator[str]:
@@ -124,9 +125,11 @@ def _optimizer(config: dict[str, Any]) -> Iterator[str]:
 
 def _choice_of_checkpoint(config: dict[str, Any]) -> Iterator[str]:
     monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+    monitor = facts(config["task"]).get("monitor") if monitor == "auto" else monitor
     if monitor is None and config["training"]["patience"] is not None:
         yield "training.patience waits for a better checkpoint.monitor, which is null; take val/accuracy for it."
-    if monitor is not None and mode != (better := "min" if monitor in _SMALLER_IS_BETTER else "max"):
+    better = "min" if monitor in SMALLER_IS_BETTER else "max"
+    if monitor is not None and mode not in ("auto", better):
         yield f"checkpoint.mode={mode} would choose the worst {monitor}; take checkpoint.mode={better}."
     trainer = config["trainer"]
     if config["training"]["patience"] is not None and trainer["limit_val_batches"] == 0:
@@ -185,6 +188,7 @@ def _listed(numbers: list[int]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+_MAE = {"mask_ratio": 0.75, "decoder_dim": 96, "decoder_heads": 3}
 _RECONSTRUCTIONS = "vitexp.training.callbacks.Reconstructions"
 _PRUNING = "vitexp.sweeps.search.pruning.Pruning"
 _OF_BOTH = ("vitexp.training.callbacks.LearningCurves", "vitexp.training.callbacks.PositionEmbedding", _PRUNING)
@@ -193,41 +197,42 @@ _OF_BOTH = ("vitexp.training.callbacks.LearningCurves", "vitexp.training.callbac
 def pretraining_complaints(config: dict[str, Any]) -> Iterator[str]:
     """What does not go together with pretraining, or without it."""
     figures = {name: callback["_target_"] for name, callback in config["callbacks"].items()}
-    if "pretrain" not in config:
+    task = config["task"]
+    if facts(task).get("uses_labels", True):
         for name, target in figures.items():
             if target == _RECONSTRUCTIONS:
                 yield f"callbacks.{name} shows what a pretraining draws, and this is none; take callbacks=default."
         return
-    model, pretrain = config["model"], config["pretrain"]
+    model, pretrain = config["model"], {**_MAE, **task}
     if model["_target_"] != "vitexp.models.ViT":
-        yield f"pretrain=mae leaves patches out, and {model['name']} has none; take a Vision Transformer."
+        yield f"task=mae leaves patches out, and {model['name']} has none; take a Vision Transformer."
     if model.get("mlp_conv"):
-        yield "model.mlp_conv=true goes over whole grids of patches, of which pretrain=mae shows the blocks a part."
+        yield "model.mlp_conv=true goes over whole grids of patches, of which task=mae shows the blocks a part."
     if config["training"].get("image_sizes"):
         yield "training.image_sizes has no effect, for pretraining takes images of data.image_size; leave it null."
     dim, heads = pretrain["decoder_dim"], pretrain["decoder_heads"]
     if dim % 4:
-        yield f"pretrain.decoder_dim={dim} must be a multiple of 4, for the sines and cosines of its positions."
+        yield f"task.decoder_dim={dim} must be a multiple of 4, for the sines and cosines of its positions."
     if dim % heads:
         fitting = ", ".join(str(number) for number in range(1, min(dim, 16) + 1) if dim % number == 0)
-        yield f"pretrain.decoder_heads={heads} does not divide pretrain.decoder_dim={dim}; take one of {fitting}."
+        yield f"task.decoder_heads={heads} does not divide task.decoder_dim={dim}; take one of {fitting}."
     side = model.get("upsample") or config["data"]["image_size"]
     patches, ratio = (side // model.get("patch_size", 4)) ** 2, pretrain["mask_ratio"]
     if not 0 < (seen := round(patches * (1 - ratio))) < patches:
         yield (
-            f"pretrain.mask_ratio={ratio} of {patches} patches covers {'all' if seen == 0 else 'none'}; take another "
+            f"task.mask_ratio={ratio} of {patches} patches covers {'all' if seen == 0 else 'none'}; take another "
             "share, or a smaller model.patch_size."
         )
     if model.get("lsa") and seen + model.get("registers", 0) + (model.get("pool", "cls") == "cls") < 2:
-        yield f"pretrain.mask_ratio={ratio} leaves model.lsa=true one token, which cannot see itself; take less."
-    if (monitor := config["checkpoint"]["monitor"]) != "val/loss":
+        yield f"task.mask_ratio={ratio} leaves model.lsa=true one token, which cannot see itself; take less."
+    if (monitor := config["checkpoint"]["monitor"]) not in ("auto", "val/loss"):
         said = shown(monitor)
         yield f"checkpoint.monitor={said} is of classifiers; a pretraining has checkpoint.monitor=val/loss alone."
     for name, target in figures.items():
         if target == _PRUNING and (metric := config["callbacks"][name]["metric"]) != "val/loss":
             yield f"callbacks.{name}.metric={metric} is of classifiers; a search over pretrainings takes val/loss."
         if target.startswith("vitexp.training.callbacks.") and target not in (_RECONSTRUCTIONS, *_OF_BOTH):
-            yield f"callbacks.{name} shows what a classifier does, and this is none; take callbacks=pretraining."
+            yield f"callbacks.{name} shows what a classifier does, and this is none; take callbacks=mae."
 
 
 def complaints_of_drawn(config: dict[str, Any]) -> Iterator[str]:

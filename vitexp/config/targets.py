@@ -18,6 +18,10 @@ _ERASING = {
 }
 _WARMUP = {"warmup_epochs": number(0, EPOCHS)}
 _OPTIMIZER = {"lr": number(0, 1e4, above=True), "weight_decay": number(0, 1e4)}
+_LOSS = optional(
+    label_smoothing=RATE,
+    class_weights=NULL | one_of("balanced") | list_of(number(0, 1e6), "a list of one weight per class", least=1),
+)
 _EVERY = integer(0, EPOCHS)
 _IMAGES = integer(1, 200)
 _UP_TO = integer(0, 200)
@@ -111,6 +115,21 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             "period_factor": number(1, 1000),
         },
         "vitexp.training.schedules.Constant": _WARMUP,
+    },
+    "loss": {
+        "vitexp.training.losses.CrossEntropy": _LOSS,
+        "vitexp.training.losses.Focal": {**_LOSS, **optional(gamma=number(0, 100))},
+        "vitexp.training.losses.BinaryCrossEntropy": _LOSS,
+    },
+    "task": {
+        "vitexp.training.classification.Classifier": {},
+        "vitexp.training.masked_autoencoding.MaskedAutoencoding": optional(
+            mask_ratio=INSIDE,
+            decoder_dim=integer(4, 8192),
+            decoder_depth=integer(1, 100),
+            decoder_heads=integer(1, 8192),
+            normalize_targets=FLAG,
+        ),
     },
     "data.source": {
         "vitexp.data.signs.Signs": optional(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from vitexp.config.keys import CHECKPOINT, DATA, MODEL, PRETRAIN, TOP, TRAINER, TRAINING, VIT, Keys
+from vitexp.config.keys import CHECKPOINT, DATA, MODEL, TOP, TRAINER, TRAINING, VIT, Keys
 from vitexp.config.kinds import FLAG, NODE, Kind, one_of, optional, shown
 from vitexp.config.targets import HANDED_ON, TARGETS
 from vitexp.errors import nearest
 
 _SECTIONS = {"data": DATA, "training": TRAINING, "checkpoint": CHECKPOINT, "trainer": TRAINER}
-_NODES = ("model", "augment", "optim", "schedule")  # each with one _target_
+_NODES = ("model", "augment", "loss", "optim", "schedule", "task")  # each with one _target_
 _MAPPINGS = ("callbacks", "logger")  # each of several such nodes
 _OF_HYDRA = optional(_recursive_=FLAG, _convert_=one_of("none", "partial", "object", "all"))
 
@@ -32,11 +32,6 @@ def complaints(config: Any, *, own_keys: Collection[str] = ()) -> Iterator[str]:
         yield from _node(name, config[name], TARGETS[name], own=own, partial=name == "optim")
     for group in _MAPPINGS:
         yield from _mapping(group, config[group])
-    if "pretrain" in config:
-        names = (*names, "pretrain")
-        if not isinstance(config["pretrain"], dict):
-            yield f"pretrain={shown(config['pretrain'])} must be one of conf/pretrain, such as pretrain=mae."
-        yield from _keys("pretrain.", config["pretrain"], PRETRAIN)
     top = {key: value for key, value in config.items() if key not in names and key not in own_keys}
     yield from _keys("", top, TOP, also=names)  # last, for the name is made of others
 

@@ -35,7 +35,7 @@ class FigureCallback(Callback):
     def draw(self, trainer: Trainer, module: Any, images: Prepared) -> Figure | None:
         """The figure, or None where it does not apply. `images` are those that `module` has just measured.
 
-        module: an ImageTraining, of the kind that has such a figure.
+        module: an Task, of the kind that has such a figure.
         """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -20,7 +20,7 @@ from vitexp.training.callbacks.figure_callback import FigureCallback, data_of, p
 from vitexp.training.classification import Classifier
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
-from vitexp.training.task import ImageTraining
+from vitexp.training.task import Task
 
 
 class ConfusionMatrix(FigureCallback):
@@ -112,7 +112,7 @@ class PositionEmbedding(FigureCallback):
 
     key = "position_embedding"
 
-    def draw(self, trainer: Trainer, module: ImageTraining, images: Prepared) -> Figure | None:
+    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Figure | None:
         net = module.net.encoder if isinstance(module.net, MaskedAutoencoder) else module.net
         if not isinstance(net, ViT) or net.pos_embed is None:
             return None
@@ -178,7 +178,7 @@ class LearningCurves(FigureCallback):
             epochs.append(trainer.current_epoch + 1)
             values.append(float(value))
 
-    def draw(self, trainer: Trainer, module: ImageTraining, images: Prepared) -> Figure | None:
+    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Figure | None:
         return figures.learning_curves(history=self.history) if self.history else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class Reconstructions(FigureCallback):
         val = data_of(trainer).val
         chosen = np.arange(min(self.images, len(val.labels)))
         with trainer.precision_plugin.forward_context():
-            drawn = module.reconstructed(torch.from_numpy(val.images(chosen)).to(module.device))
+            drawn = module.reconstruct(torch.from_numpy(val.images(chosen)).to(module.device))
         original, seen, completed = (each.permute(0, 2, 3, 1).cpu().numpy() for each in drawn)
         return figures.reconstructions(
             images=original,
