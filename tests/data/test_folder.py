@@ -61,7 +61,7 @@ def test_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
     make(tmp_path, {"a": 30, "b": 30})
 
     def tested(seed: int) -> set[str]:
-        return set(Folder(root=str(tmp_path), seed=seed).split("test").read.paths)  # type: ignore[attr-defined]
+        return set(Folder(root=str(tmp_path), split_seed=seed).split("test").read.paths)  # type: ignore[attr-defined]
 
     first = tested(0)
     assert first == tested(0) != tested(1)
@@ -69,7 +69,7 @@ def test_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
     assert first < tested(0)
     make(tmp_path, {"a": 32})
     assert len(first - tested(0)) <= 2
-    prints = [Folder(root=str(tmp_path), seed=seed).split("train").fingerprint for seed in (0, 0, 1)]
+    prints = [Folder(root=str(tmp_path), split_seed=seed).split("train").fingerprint for seed in (0, 0, 1)]
     assert prints[0] == prints[1] != prints[2]
 
 
