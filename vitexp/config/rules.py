@@ -1,14 +1,14 @@
 """Rules across keys: values that are valid by themselves and do not fit together, or have no effect.
 
-Each rule protects a result or hours of training and yields one sentence: what is wrong and what would be right. Rules know
-components by their facts and options (components.py), never by name.
+Each rule protects a result or hours of training, and yields one sentence: what is wrong and what would be right. Rules
+know components by their facts and options (components.py), never by name.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,13 @@ def _folders(config: Config) -> Iterator[str]:
             yield f"{key}: {as_typed(path)} cannot be a folder ({reason}); choose another."
         else:
             if not usable:
-                yield f"{key}: {as_typed(path)} is not writable, because {found} is not a writable folder; choose another."
+                yield f"{key}: {as_typed(path)} cannot be written: {found} is not a writable folder; choose another."
 
 
 def _tokens(model: Mapping[str, Any], side: int) -> int:
     """Return how many tokens attend to each other in a network of patches."""
     is_cls = argument(model, "pool") == "cls"
-    return (side // argument(model, "patch_size")) ** 2 + (argument(model, "registers") or 0) + is_cls
+    return int((side // argument(model, "patch_size")) ** 2 + (argument(model, "registers") or 0) + is_cls)
 
 
 def _patches(config: Config) -> Iterator[str]:
@@ -91,8 +91,8 @@ def _patches(config: Config) -> Iterator[str]:
     side = upsample or image_size
     if (patches := (side // patch_size) ** 2) > _TOKENS:
         yield (
-            f"model.patch_size={patch_size} cuts {side} pixels per side into {patches:,} tokens, more than {_TOKENS:,}; "
-            "use larger patches."
+            f"model.patch_size={patch_size} cuts {side} pixels per side into {patches:,} tokens, more than "
+            f"{_TOKENS:,}; use larger patches."
         )
     depth, mlp_ratio = argument(model, "depth"), argument(model, "mlp_ratio")
     if dim * mlp_ratio < 1:
@@ -137,12 +137,12 @@ def _image_sizes(config: Config) -> Iterator[str]:
 
 def _augmentation(config: Config) -> Iterator[str]:
     augment, image_size = config["augment"], config["data"]["image_size"]
-    if argument(augment, "blur_prob") and (sigma := argument(augment, "blur_sigma")):
-        if (reach := math.ceil(2 * sigma[1])) >= image_size:
-            yield (
-                f"augment.blur_sigma={list(sigma)} reaches {reach} pixels, beyond data.image_size={image_size}; reduce it, "
-                "or set augment.blur_prob=0."
-            )
+    sigma = argument(augment, "blur_sigma") if argument(augment, "blur_prob") else None
+    if sigma and (reach := math.ceil(2 * sigma[1])) >= image_size:
+        yield (
+            f"augment.blur_sigma={list(sigma)} reaches {reach} pixels, beyond data.image_size={image_size}; reduce "
+            "it, or set augment.blur_prob=0."
+        )
 
 
 def _optimizer(config: Config) -> Iterator[str]:
@@ -172,7 +172,7 @@ def _task(config: Config) -> Iterator[str]:
     patches = ((argument(model, "upsample") or config["data"]["image_size"]) // argument(model, "patch_size")) ** 2
     if not 0 < (visible := round(patches * (1 - ratio))) < patches:
         hidden = "all" if visible == 0 else "none"
-        yield f"task.mask_ratio={ratio} hides {hidden} of {patches} patches; change it, or use a smaller model.patch_size."
+        yield f"task.mask_ratio={ratio} hides {hidden} of {patches} patches; change it, or model.patch_size."
     hidden_side = argument(model, "patch_size") * math.isqrt(max(visible, 0))
     if argument(model, "lsa") and _tokens(model, hidden_side) < 2:
         yield f"task.mask_ratio={ratio} leaves model.lsa=true a single token; reduce it."
@@ -247,33 +247,78 @@ def _no_effect(config: Config) -> Iterator[str]:
     is_chosen = trainer["enable_checkpointing"] or training["patience"] is not None
     no_labels = facts(task).get("uses_labels") is False
     takes = component(str(config["data"]["source"]["_target_"]))
-    has_source_option: Callable[[str], bool] = lambda key: takes is None or takes.is_open or key in takes.options  # noqa: E731
+    unread = () if takes is None or takes.is_open else {"root", "download"} - set(takes.options)
     rules: list[tuple[str, bool, str]] = [
-        ("training.mix_switch_prob", mixed < 2, "mixup and CutMix are not both on (training.mixup_alpha, cutmix_alpha)"),
-        ("training.mix_prob training.mix_until", mixed == 0, "neither mixup nor CutMix is on (training.mixup_alpha, cutmix_alpha)"),
-        ("training.mixup_alpha training.cutmix_alpha", 0 in (training["mix_prob"], training["mix_until"]), "training.mix_prob=0 or training.mix_until=0 mixes no batch"),
-        ("training.distillation training.teacher_weight training.temperature", training.get("teacher") is None, "there is no training.teacher"),
-        ("training.temperature", training.get("distillation", "hard") == "hard", "training.distillation=hard uses the teacher's class only"),
+        ("training.mix_switch_prob", mixed < 2, "mixup and CutMix are not both on"),
+        (
+            "training.mix_prob training.mix_until",
+            mixed == 0,
+            "neither training.mixup_alpha nor training.cutmix_alpha is on",
+        ),
+        (
+            "training.mixup_alpha training.cutmix_alpha",
+            0 in (training["mix_prob"], training["mix_until"]),
+            "training.mix_prob=0 or training.mix_until=0 mixes no batch",
+        ),
+        (
+            "training.distillation training.teacher_weight training.temperature",
+            training.get("teacher") is None,
+            "there is no training.teacher",
+        ),
+        (
+            "training.temperature",
+            training.get("distillation", "hard") == "hard",
+            "training.distillation=hard uses the teacher's class only",
+        ),
         ("training.layer_decay", facts(model).get("has_blocks") is False, "this model has no blocks"),
         (
-            "loss.label_smoothing loss.class_weights loss.gamma data.sampler training.mixup_alpha training.cutmix_alpha training.layer_decay training.teacher",
+            "loss.label_smoothing loss.class_weights data.sampler training.mixup_alpha training.cutmix_alpha "
+            "training.layer_decay training.teacher",
             no_labels,
             "this task uses no labels and has no classifier",
         ),
-        ("data.root", not has_source_option("root"), "this data set has no folder"),
-        ("data.download", not has_source_option("download"), "this data set has nothing to download"),
+        ("data.root", "root" in unread, "this data set has no folder"),
+        ("data.download", "download" in unread, "this data set has nothing to download"),
         ("data.on_broken", source.get("reads_files") is False, "this data set has no image files that could be broken"),
-        ("checkpoint.monitor checkpoint.mode", config["checkpoint"]["monitor"] is not None and (not is_chosen or no_validation), "no checkpoint is chosen (trainer.enable_checkpointing, trainer.limit_val_batches)"),
+        (
+            "checkpoint.monitor checkpoint.mode",
+            config["checkpoint"]["monitor"] is not None and (not is_chosen or no_validation),
+            "trainer.enable_checkpointing or trainer.limit_val_batches leaves nothing to choose",
+        ),
         ("checkpoint.mode", config["checkpoint"]["monitor"] is None, "checkpoint.monitor=null uses the last weights"),
-        ("checkpoint.every_n_steps checkpoint.every_n_minutes", not trainer["enable_checkpointing"], "trainer.enable_checkpointing=false writes no checkpoint"),
-        ("trainer.val_check_interval trainer.check_val_every_n_epoch", no_validation, "trainer.limit_val_batches=0 turns validation off"),
+        (
+            "checkpoint.every_n_steps checkpoint.every_n_minutes",
+            not trainer["enable_checkpointing"],
+            "trainer.enable_checkpointing=false writes no checkpoint",
+        ),
+        (
+            "trainer.val_check_interval trainer.check_val_every_n_epoch",
+            no_validation,
+            "trainer.limit_val_batches=0 turns validation off",
+        ),
         ("trainer.gradient_clip_algorithm", not trainer["gradient_clip_val"], "trainer.gradient_clip_val is off"),
-        ("model.drop_path", argument(model, "depth") == 1, "the rate rises from 0 at the first block, and model.depth=1 has no other"),
-        ("model.mlp_conv", argument(model, "depth") == 1 and argument(model, "pool") == "cls", "with model.pool=cls the patches of the last block, here the only one, are not used"),
+        (
+            "model.drop_path",
+            argument(model, "depth") == 1,
+            "it rises from 0 at the first block, and model.depth=1 has no other",
+        ),
+        (
+            "model.mlp_conv",
+            argument(model, "depth") == 1 and argument(model, "pool") == "cls",
+            "model.pool=cls does not use the patches of the last block, here the only one",
+        ),
         ("augment.blur_sigma", argument(config["augment"], "blur_prob") == 0, "augment.blur_prob=0 blurs no image"),
-        ("augment.erase_area augment.erase_aspect", argument(config["augment"], "erase_prob") == 0, "augment.erase_prob=0 erases nothing"),
-        ("augment.num_ops augment.magnitude", argument(config["augment"], "policy") not in (None, "randaugment"), "they belong to augment.policy=randaugment"),
-    ]  # fmt: skip
+        (
+            "augment.erase_area augment.erase_aspect",
+            argument(config["augment"], "erase_prob") == 0,
+            "augment.erase_prob=0 erases nothing",
+        ),
+        (
+            "augment.num_ops augment.magnitude",
+            argument(config["augment"], "policy") not in (None, "randaugment"),
+            "they belong to augment.policy=randaugment",
+        ),
+    ]
     for name, node in config["callbacks"].items():
         options = " ".join(f"callbacks.{name}.{key}" for key in node if key != "_target_")
         lacking = unmet_needs(node, model=model, task=task)

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from typing_extensions import Doc
 
 from vitexp.config.components import MISSING, Option, component
 from vitexp.config.schema import COMMON, GIVEN, MAPPINGS, NODES, SECTIONS, WEIGHTS
