@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib.util import find_spec
 
 _LONGEST = 1000
 
@@ -35,3 +36,9 @@ def nearest(word: str, known: list[str]) -> str:
 def _choices(known: list[str], nearest: str = "") -> str:
     hint = f"nearest is {nearest}; " if nearest else ""
     return f"{hint}there are {', '.join(known)}"
+
+
+def require(package: str, *, needed_by: str) -> None:
+    """Raise ConfigError if an optional package is not installed. package: as it is both imported and installed."""
+    if find_spec(package) is None:
+        raise ConfigError(f"{needed_by} needs one more package: pip install {package}.")

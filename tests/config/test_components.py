@@ -11,7 +11,7 @@ import pytest
 
 from vitexp.config.components import MISSING, component
 
-MINE = '''
+MINE = """
 from __future__ import annotations
 import vitexp.models.vit as vit
 from typing import Annotated, ClassVar, Literal
@@ -32,7 +32,7 @@ class Same(vit.ViT):
 class Closed(ViT):
     def __init__(self, *, only: int):
         pass
-'''
+"""
 
 
 @pytest.fixture

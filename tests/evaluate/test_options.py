@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from vitexp.commands.evaluate import parse
 from vitexp.errors import ConfigError
-from vitexp.evaluate.options import Options, parse
+from vitexp.evaluate.options import Options
 
 
 def test_nothing_typed_is_the_default() -> None:

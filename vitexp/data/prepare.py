@@ -18,10 +18,12 @@ import io
 import json
 import logging
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -51,6 +53,7 @@ class Prepared:
 
     stored: uint8 [M, S, S, 3], the images of the whole split, mapped from their file into memory.
     rows: int64 [N], which of them these are. labels, groups: int64 [N]; moments: float64 [N, 2, 3].
+    paths: object [N], the file of each image relative to the root of the data set; None if they are not files.
     """
 
     stored: NDArray[np.uint8]
@@ -58,6 +61,7 @@ class Prepared:
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
     moments: NDArray[np.float64]
+    paths: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +73,7 @@ class Prepared:
     def part(self, indices: NDArray[np.int64]) -> Prepared:
         """Those at `indices` alone; no image is copied."""
         mine = {key: getattr(self, key)[indices] for key in ("rows", "labels", "groups", "moments")}
-        return Prepared(stored=self.stored, **mine)
+        return Prepared(stored=self.stored, **mine, paths=None if self.paths is None else self.paths[indices])
 
 
 def prepare(
@@ -95,12 +99,14 @@ def prepare(
     # Mapped, so that a set may be larger than the memory. "c", private to this process: torch warns of arrays that it
     # may not write to.
     stored = np.load(entry / "images.npy", mmap_mode="c")
+    paths = getattr(split.read, "paths", None)
     return Prepared(
         stored=stored,
         rows=np.arange(len(kept)),
         labels=split.labels[kept],
         groups=split.groups[kept],
         moments=np.load(entry / "moments.npy"),
+        paths=None if paths is None else np.array(paths, dtype=object)[kept],
     )
 
 
@@ -191,21 +197,43 @@ def _prepare_chunk(read: ReadImage, transforms: list[Any], image_size: int, indi
     return done, broken
 
 
-def _map(work: Callable[[Sequence[int]], Chunk], chunks: list[range], num_workers: int) -> Iterator[Chunk]:
+def _is_of_main(work: partial[Chunk]) -> bool:
+    """Return whether the reader is defined in the user's script, which worker processes do not import."""
+    return type(work.args[0]).__module__ == "__main__"
+
+
+def _map(work: partial[Chunk], chunks: list[range], num_workers: int) -> Iterator[Chunk]:
     """`work` over `chunks` in order, in processes of their own where that pays."""
-    num_workers = min(num_workers, len(chunks))
+    num_workers = 0 if _is_of_main(work) else min(num_workers, len(chunks))
     if num_workers < 2 or sum(map(len, chunks)) < PARALLEL_FROM:
         yield from map(work, chunks)
         return
-    # "spawn": a forked child of a process with threads (torch, OpenCV) may hang
+    # "spawn", because a forked child of a process with threads (torch, OpenCV) may hang.
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
         try:
-            yield from pool.map(work, chunks)
+            with _without_main():
+                done = pool.map(work, chunks)  # starts all processes
+            yield from done
         except BrokenProcessPool as error:
             raise DataError(
                 "a process that prepared images was killed, perhaps for want of memory; data.num_workers="
                 f"{num_workers // 2} needs less."
             ) from error
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes without executing the user's script again, as "spawn" does by default.
+
+    Ours need nothing of it, and a script without a main guard would wait there for the lock that this process holds.
+    """
+    main = vars(sys.modules["__main__"])
+    hidden = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(hidden)
 
 
 def _start_worker() -> None:

@@ -60,7 +60,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         keep_freed_memory()
     run = load_run(options.run or newest_run(options.log_dir), device=device)
     export.refuse_impossible(run, options.export)
-    run, test = open_test_set(run, options.data)
+    run, test = open_test_set(run, options.data, config_dir=options.config_dir)
     evaluation = _Evaluation(run, test, _folder(options, run, test))
     evaluation.basics()
     if options.tta:

@@ -29,6 +29,7 @@ from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.build import build_datamodule, build_net
 from vitexp.runs.record import is_pretraining
+from vitexp.runs.shipped import run_folder
 from vitexp.system.hardware import resolve_precision
 
 _CACHE = "VITEXP_CACHE"
@@ -64,6 +65,11 @@ class FinishedRun(TrainedNet):
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    @cached_property
+    def transforms(self) -> list[Any]:
+        """The deterministic transforms of the run's data, as callables of Albumentations."""
+        return build_transforms(OmegaConf.to_container(self.config.data.prepare, resolve=True))  # type: ignore[arg-type]
 
     @cached_property
     def data(self) -> ImageDataModule:
@@ -121,13 +127,16 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
     )
 
 
-def read_prepared(run: FinishedRun, path: Path) -> NDArray[np.uint8]:
-    """A picture from a file, prepared as the run's data were: uint8 [1, S, S, 3]. Raises BrokenImage, a UserError."""
-    image = read_image(path)
-    transforms: Any = OmegaConf.to_container(run.config.data.prepare, resolve=True)
-    for transform in build_transforms(transforms):
+def prepared_image(run: FinishedRun, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image, uint8 [H, W, 3], prepared as the run prepared its own: uint8 [S, S, 3]."""
+    for transform in run.transforms:
         image = transform(image=image)["image"]
-    return image[None]
+    return image
+
+
+def read_prepared(run: FinishedRun, path: Path) -> NDArray[np.uint8]:
+    """Return an image file as the run prepares it: uint8 [1, S, S, 3]. Raises BrokenImage, a UserError."""
+    return prepared_image(run, read_image(path))[None]
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], *, header: dict[str, Any]) -> None:
@@ -156,6 +165,11 @@ def _with_todays_defaults(config: DictConfig) -> DictConfig:
     assert isinstance(merged, DictConfig)
     merged.data.cache_dir = os.environ.get(_CACHE) or merged.data.cache_dir
     return merged
+
+
+def requested_run(typed: str | None) -> Path:
+    """Return the folder of the run that a command names; the newest finished one under logs/ if it names none."""
+    return newest_run() if typed is None else run_folder(typed)
 
 
 def newest_run(log_dir: Path | str = "logs") -> Path:
