@@ -24,7 +24,7 @@ from vitexp.explain import figures
 from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.runs import predictions, shipped
 from vitexp.runs.build import build_datamodule, build_module
-from vitexp.runs.finished import FinishedRun, load_run, newest_run
+from vitexp.runs.finished import FinishedRun, load_run, newest_run, prepared_image
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.run import run as run_training
 from vitexp.runs.weights import starting_weights
@@ -63,7 +63,7 @@ class Run(FinishedRun):
         if method not in explainer.methods:
             raise UserError(f"method={method} must be one of {', '.join(explainer.methods)} for this network.")
         given: Any = images if isinstance(images, list | tuple) else [images]
-        arrays = np.stack([predictions.prepared_image(self, predictions.as_array(image)) for image in given])
+        arrays = np.stack([prepared_image(self, predictions.as_array(image)) for image in given])
         predicted = list(predictions.predict(self, list(arrays)))
         labels = [each.label if label is None else label for each in predicted]
         return Explanation(method, arrays, explainer.maps(method, arrays, labels), labels, predicted)
@@ -76,7 +76,7 @@ class Run(FinishedRun):
         """
         typed = [] if data is None else [f"data={data}"]
         typed += [f"data.{key}={value}" for key, value in keys.items()]
-        return evaluate(Options(run=self.folder, data=tuple(typed), out=None if out is None else Path(out)))
+        return evaluate(Options(run=self.folder, data=tuple(typed), out=None if out is None else str(out)))
 
     def __repr__(self) -> str:
         accuracy = self.metrics["test"].get("accuracy")

@@ -228,7 +228,7 @@ def _without_main() -> Iterator[None]:
     Ours need nothing of it, and a script without a main guard would wait there for the lock that this process holds.
     """
     main = vars(sys.modules["__main__"])
-    hidden = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+    hidden: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
     main["__spec__"] = None
     try:
         yield

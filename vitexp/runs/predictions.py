@@ -150,17 +150,12 @@ def write_test_predictions(
     probabilities: float [N, C]; labels: int64 [N]; paths: the files of the first N images, None without files.
     """
     confidence, predicted = probabilities.max(dim=1)
-    rows = zip(
-        range(len(labels)) if paths is None else paths,
-        labels.tolist(),
-        predicted.tolist(),
-        confidence.tolist(),
-        strict=False,
-    )
+    where = range(len(labels)) if paths is None else paths
+    rows = zip(where, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=False)
     write_csv(
         path,
         ["index" if paths is None else "file", "true", "predicted", "probability"],
-        [[where, classes[true], classes[label], f"{share:.6f}"] for where, true, label, share in rows],
+        [[place, classes[true], classes[label], f"{share:.6f}"] for place, true, label, share in rows],
     )
 
 

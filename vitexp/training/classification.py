@@ -32,7 +32,7 @@ class Classifier(ImageTraining):
     processes shared the images. The other arguments are those of ImageTraining.
     """
 
-    metrics = METRICS
+    metrics = tuple(METRICS)
     epoch_sums = ("loss_epoch", "accuracy")
     predictions: Batch
 
