@@ -120,7 +120,7 @@ def test_every_key_of_the_configuration_is_written_down_once() -> None:
     fixed = (
         "seed name data.root data.download data.image_size data.batch_size data.val_fraction data.num_workers "
         "data.cache_dir data.prepare augment model.patch_size model.dim model.depth model.num_heads model.mlp_ratio "
-        "model.dropout model.drop_path model.stem model.pool training.label_smoothing training.mixup_alpha "
+        "model.dropout model.drop_path model.stem model.pool loss.label_smoothing training.mixup_alpha "
         "training.cutmix_alpha training.mix_prob training.ema_decay optim.lr optim.weight_decay "
         "schedule.warmup_epochs schedule.min_lr trainer.max_epochs trainer.precision trainer.devices trainer.compile"
     )

@@ -40,7 +40,7 @@ DRAWING: dict[str, Any] = {
 # What only the images of a folder show: how many there are.
 FROM_THE_IMAGES = ("larger than the training part", "needs two or more", "is less than one", "must not exceed the")
 
-GROUPS = ("augment", "callbacks", "data", "logger", "model", "optim", "pretrain", "schedule", "trainer")
+GROUPS = ("augment", "callbacks", "data", "logger", "model", "loss", "optim", "schedule", "task", "trainer")
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

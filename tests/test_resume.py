@@ -174,7 +174,7 @@ CASES = {
     "data loader": ["data.resident=memory"],
     "figures": ["callbacks=default"],
     "pretraining": [
-        *("pretrain=mae", "training.mixup_alpha=0", "training.cutmix_alpha=0", "callbacks=pretraining"),
+        *("task=mae", "training.mixup_alpha=0", "training.cutmix_alpha=0", "callbacks=mae"),
         "callbacks.reconstructions.every_n_epochs=1",
     ],
 }

@@ -21,11 +21,9 @@ from torch.optim import SGD, Optimizer
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import Prepared
-from vitexp.models.mae import MaskedAutoencoder
 from vitexp.models.vit import ViT
 from vitexp.training.classification import Classifier
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
-from vitexp.training.mixing import Mixing
 from vitexp.training.schedules import CosineWarmup
 
 CLASSES, PIXELS, BATCH = 7, 8, 12
@@ -81,11 +79,9 @@ def classifier(net: nn.Module, *, lr: float) -> Classifier:
         net=net,
         num_classes=CLASSES,
         augment=nn.Identity(),
-        mixing=Mixing(num_classes=CLASSES, mixup_alpha=0.0, cutmix_alpha=0.0),
         optimizer=partial(SGD, lr=lr, momentum=0.9),
         schedule=CosineWarmup(warmup_epochs=0.5, min_lr=0.0),
         seed=0,
-        label_smoothing=0.1,
         mean=np.full(3, 0.5, np.float32),
         std=np.full(3, 0.25, np.float32),
     )
@@ -133,7 +129,10 @@ def completed(world_size: int, size: int) -> dict[str, Any]:
     seed_everything(0, verbose=False)
     encoder = ViT(num_classes=CLASSES, image_size=PIXELS, patch_size=2, dim=16, depth=2, num_heads=2)
     module = MaskedAutoencoding(
-        net=MaskedAutoencoder(encoder=encoder, decoder_dim=8, decoder_depth=1, decoder_heads=2),
+        net=encoder,
+        decoder_dim=8,
+        decoder_depth=1,
+        decoder_heads=2,
         augment=nn.Identity(),
         optimizer=partial(SGD, lr=1e-30),
         schedule=CosineWarmup(warmup_epochs=0.5, min_lr=0.0),

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tests.conftest import result, tiny_run
 from vitexp.models import ViT
 from vitexp.training.classification import Classifier
+from vitexp.training.losses import CrossEntropy
 from vitexp.training.mixing import Mixing
 from vitexp.training.schedules import Constant
 
@@ -31,11 +32,11 @@ def sides(*, seed: int = 0, image_sizes: list[int] | None = SIZES) -> tuple[list
         net=net,
         num_classes=3,
         augment=nn.Identity(),
-        mixing=Mixing(num_classes=3, mixup_alpha=0.5, cutmix_alpha=0.5),
+        mixing=Mixing(mixup_alpha=0.5, cutmix_alpha=0.5),
         optimizer=partial(SGD, lr=0.01),
         schedule=Constant(warmup_epochs=0),
         seed=seed,
-        label_smoothing=0.0,
+        loss=CrossEntropy(label_smoothing=0.0),
         mean=np.zeros(3, np.float32),
         std=np.ones(3, np.float32),
         image_sizes=image_sizes,

@@ -10,9 +10,9 @@ from vitexp.training.mixing import Mixing, cutmix, mixup
 
 
 def batch(size: int = 6) -> tuple[Tensor, Tensor]:
-    """Image i is the constant i + 1, of class i."""
+    """Image i is the constant i + 1, with a one-hot target for class i."""
     images = torch.arange(1.0, size + 1).view(size, 1, 1, 1).expand(size, 3, 8, 8).contiguous()
-    return images, torch.arange(size)
+    return images, torch.eye(size)
 
 
 def test_mixup_is_the_convex_combination() -> None:
@@ -36,9 +36,9 @@ def test_cutmix_share_is_that_of_the_pixels() -> None:
 
 
 def test_targets_follow_the_images() -> None:
-    images, labels = batch()
+    images, targets = batch()
     torch.manual_seed(1)
-    mixed, targets = Mixing(num_classes=6, mixup_alpha=1.0, cutmix_alpha=0.0)(images, labels, progress=0.0)
+    mixed, targets = Mixing(mixup_alpha=1.0, cutmix_alpha=0.0)(images, targets, progress=0.0)
     assert torch.allclose(targets.sum(dim=1), torch.ones(6))
     # the value of a mixed image is the mean class number + 1 under its target
     assert torch.allclose(mixed[:, 0, 0, 0], targets @ torch.arange(1.0, 7.0))
@@ -46,9 +46,9 @@ def test_targets_follow_the_images() -> None:
 
 
 def test_cutmix_targets_follow_the_area() -> None:
-    images, labels = batch()
+    images, targets = batch()
     torch.manual_seed(1)
-    mixed, targets = Mixing(num_classes=6, mixup_alpha=0.0, cutmix_alpha=1.0)(images, labels, progress=0.0)
+    mixed, targets = Mixing(mixup_alpha=0.0, cutmix_alpha=1.0)(images, targets, progress=0.0)
     assert torch.allclose(mixed.mean(dim=(1, 2, 3)), targets @ torch.arange(1.0, 7.0), atol=1e-5)
 
 
@@ -57,35 +57,35 @@ def test_cutmix_targets_follow_the_area() -> None:
     [({"mixup_alpha": 0.0}, 0.0), ({"mix_prob": 0.0}, 0.0), ({"mix_until": 0.6}, 0.6), ({"mix_until": 0.6}, 1.0)],
 )
 def test_off_gives_images_as_they_are_and_one_hot_targets(changes: dict[str, float], progress: float) -> None:
-    images, labels = batch()
-    mixing = Mixing(num_classes=6, **{"mixup_alpha": 1.0, "cutmix_alpha": 0.0, **changes})
+    images, targets = batch()
+    mixing = Mixing(**{"mixup_alpha": 1.0, "cutmix_alpha": 0.0, **changes})
     for _ in range(5):
-        mixed, targets = mixing(images, labels, progress=progress)
+        mixed, kept = mixing(images, targets, progress=progress)
         assert mixed is images
-        assert torch.equal(targets, torch.eye(6))
+        assert kept is targets
 
 
 def test_mix_until_mixes_before() -> None:
-    images, labels = batch()
-    mixing = Mixing(num_classes=6, mixup_alpha=1.0, cutmix_alpha=0.0, mix_until=0.6)
-    assert mixing(images, labels, progress=0.59)[0] is not images
+    images, targets = batch()
+    mixing = Mixing(mixup_alpha=1.0, cutmix_alpha=0.0, mix_until=0.6)
+    assert mixing(images, targets, progress=0.59)[0] is not images
 
 
 def test_switch_probability_chooses_between_the_two() -> None:
-    images, labels = batch()
+    images, targets = batch()
     torch.manual_seed(0)
-    mixing = Mixing(num_classes=6, mixup_alpha=1.0, cutmix_alpha=1.0, mix_switch_prob=0.25)
-    whole = sum(len(mixing(images, labels, progress=0.0)[0][0].unique()) == 1 for _ in range(400))
+    mixing = Mixing(mixup_alpha=1.0, cutmix_alpha=1.0, mix_switch_prob=0.25)
+    whole = sum(len(mixing(images, targets, progress=0.0)[0][0].unique()) == 1 for _ in range(400))
     # CutMix leaves whole images where its rectangle is empty, so a little more than 75 % are
     assert 0.70 < whole / 400 < 0.86
 
 
 def test_drawn_from_the_seed() -> None:
-    images, labels = batch()
-    mixing = Mixing(num_classes=6, mixup_alpha=0.4, cutmix_alpha=1.0)
+    images, targets = batch()
+    mixing = Mixing(mixup_alpha=0.4, cutmix_alpha=1.0)
     drawn = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        drawn.append(mixing(images, labels, progress=0.0)[0])
+        drawn.append(mixing(images, targets, progress=0.0)[0])
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])

@@ -12,7 +12,6 @@ from torch import nn
 
 from vitexp.models import SimpleCNN, ViT
 from vitexp.training.classification import Classifier
-from vitexp.training.mixing import Mixing
 from vitexp.training.parameter_groups import parameter_groups
 from vitexp.training.schedules import CosineWarmup
 
@@ -84,10 +83,8 @@ def test_the_ratio_of_the_layers_stays_through_warmup_and_decay() -> None:
         net=net,
         num_classes=3,
         augment=nn.Identity(),
-        mixing=Mixing(num_classes=3, mixup_alpha=0, cutmix_alpha=0, mix_prob=1, mix_switch_prob=0.5, mix_until=1),
         optimizer=partial(torch.optim.AdamW, lr=0.8),
         schedule=CosineWarmup(warmup_epochs=1, min_lr=0.08),
-        label_smoothing=0,
         seed=0,
         mean=[0.5] * 3,
         std=[0.5] * 3,

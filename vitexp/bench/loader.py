@@ -19,7 +19,7 @@ from vitexp.data.datamodule import ImageDataModule
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.system.hardware import choose_device
 from vitexp.system.timing import take_turns
-from vitexp.training.task import ImageTraining, to_unit_range
+from vitexp.training.task import Task, to_unit_range
 
 FILES = 2_000  # images that the usual pipeline reads
 OURS, LIKE, THEIRS = "vitexp", "vitexp, rotation and shift only", "per-image pipeline"
@@ -72,7 +72,7 @@ def ready_data(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
 
 
 def _our_epoch(
-    datamodule: ImageDataModule, module: ImageTraining, augment: nn.Module, device: torch.device
+    datamodule: ImageDataModule, module: Task, augment: nn.Module, device: torch.device
 ) -> Callable[[], int]:
     loader = datamodule.train_dataloader()
 

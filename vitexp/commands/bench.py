@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vitexp.config.check import check
+from vitexp.config.components import facts
 from vitexp.config.conf import CONF
 from vitexp.config.plain_errors import plain_errors
 from vitexp.errors import ConfigError
@@ -44,8 +45,8 @@ def check_bench(config: DictConfig) -> None:
     for key in ("repeats", "steps", "starts"):
         if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
             raise ConfigError(f"{key}={config[key]} must be an integer of 1 or more.")
-    if "pretrain" in config:
-        raise ConfigError("pretraining is not benchmarked; leave pretrain away.")
+    if not facts(config.task).get("uses_labels", True):
+        raise ConfigError("only classification is benchmarked; drop task=.")
     for key in ("devices", "accumulate_grad_batches"):
         if config.trainer[key] != 1:
             raise ConfigError(f"trainer.{key}={config.trainer[key]} is not benchmarked; leave it at 1.")

@@ -211,7 +211,7 @@ class Trainer:
     devices: Annotated[Devices, Doc("number of devices per node, or which ones")]
     # Others cannot be started by a command, or keep checkpoints that are not files.
     strategy: Annotated[
-        Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp"] | Node,
+        Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"] | Node,
         Doc("how several devices share the work"),
     ]
     num_nodes: Annotated[int, Field(ge=1, le=10_000), Doc("machines")]

@@ -54,7 +54,7 @@ def options_of_node(group: str, node: Mapping[str, Any]) -> tuple[Options, bool]
     if group == "model" and found.facts.get("accepts_weights"):
         common |= WEIGHTS
     own = {name: option for name, option in found.options.items() if name not in GIVEN.get(group, ())}
-    described = {name: option for name, option in own.items() if option.type is not Any or name not in common}
+    described = {name: option for name, option in own.items() if option.doc or name not in common}
     return {**own, **common, **described}, found.is_open
 
 

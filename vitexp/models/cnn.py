@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -14,6 +15,13 @@ class SimpleCNN(nn.Module):
 
     Raises ValueError for an `image_size` below 16, of which four halvings leave nothing.
     """
+
+    has_blocks: ClassVar[bool] = False
+    has_attention: ClassVar[bool] = False
+    has_patches: ClassVar[bool] = False
+    has_batch_norm: ClassVar[bool] = True
+    accepts_weights: ClassVar[bool] = False
+    any_image_size: ClassVar[bool] = False
 
     def __init__(self, *, num_classes: int, image_size: int, in_channels: int = 3, dropout: float = 0.3) -> None:
         super().__init__()

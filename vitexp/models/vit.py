@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,13 @@ class ViT(nn.Module):
 
     Raises ValueError, in one sentence, for values that do not fit together.
     """
+
+    has_blocks: ClassVar[bool] = True
+    has_attention: ClassVar[bool] = True
+    has_patches: ClassVar[bool] = True
+    has_batch_norm: ClassVar[bool] = False
+    accepts_weights: ClassVar[bool] = True
+    any_image_size: ClassVar[bool] = True
 
     pos_embed: Tensor | None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,33 +10,32 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vitexp.config.check import check_lengths
-from vitexp.config.targets import TARGETS
+from vitexp.config.rules import direction
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule, available_workers
 from vitexp.data.prepare import ever_prepared
 from vitexp.data.source import Source
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import ConfigError, UserError, one_line
-from vitexp.models import MaskedAutoencoder
 from vitexp.models.trained_net import TrainedNet
-from vitexp.runs.weights import StartingWeights, normalization
+from vitexp.runs.weights import StartingWeights, accepts_weights, normalization
 from vitexp.system.hardware import resolve_precision
 from vitexp.training.checkpoints import CheckedCheckpointIO
-from vitexp.training.classification import Classifier
 from vitexp.training.distillation import Distillation
-from vitexp.training.masked_autoencoding import MaskedAutoencoding
+from vitexp.training.losses import balanced_weights
 from vitexp.training.mixing import Mixing
 from vitexp.training.parameter_groups import parameter_groups
 from vitexp.training.schedules import Schedule
-from vitexp.training.task import ImageTraining
+from vitexp.training.task import Task
 
 Made = TypeVar("Made")
 
@@ -133,34 +133,98 @@ def _try_transforms(transforms: Any, image_size: int, *, known: int | None) -> N
 
 def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:
     """The net of config.model, float [B, 3, S, S] to logits [B, num_classes]."""
-    # What a net starts from is no argument of ours; a finished run does not need it.
-    ours = ("name", "weights") if config.model.get("_target_") == "vitexp.models.ViT" else ("name",)
+    # What a net starts from is no argument of its class; a finished run does not need it.
+    ours = ("name", "weights") if accepts_weights(config) else ("name",)
     arguments = OmegaConf.masked_copy(config.model, [key for key in config.model if key not in ours])
     return build_a(nn.Module, arguments, num_classes=num_classes, image_size=config.data.image_size)
 
 
 def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
-    """Raise ConfigError for a net, an optimizer or a schedule that cannot be built, before any data is read.
+    """Raise ConfigError for a net, task, loss, optimizer or schedule that cannot be built, before any data is read.
 
     weights: those that the net starts from; ConfigError where they are of another net.
     """
     net = build_net(config, num_classes=2)
     if weights is not None:
         weights.load_into(net, classes=[])
-    if "pretrain" in config:
-        net = _autoencoder(config, net)
-    elif config.model.get("_target_") not in TARGETS["model"]:  # else known to do what a net must
+    if not type(net).__module__.startswith(("vitexp.models.", "torchvision.")):  # else known to do what a net must
         _try_net(net, config.data.image_size, str(config.model.get("_target_")))
-    build_a(Schedule, config.schedule)
-    _try_optimizer(build(config.optim), net, config.training.layer_decay, str(config.optim.get("_target_")))
+    loss = _loss(config, weights=None)
+    _try_loss(loss, str(config.loss.get("_target_")))
+    task = _task(config, net=net, num_classes=2, loss=loss, schedule=build_a(Schedule, config.schedule))
+    _try_optimizer(build(config.optim), task.net, config.training.layer_decay, str(config.optim.get("_target_")))
 
 
-def _autoencoder(config: DictConfig, encoder: Any) -> MaskedAutoencoder:
-    """The net of a pretraining around the net of config.model."""
+def task_class(config: DictConfig) -> type[Task]:
+    """Return the class of config.task. Raises ConfigError if it is not a Task."""
     try:
-        return MaskedAutoencoder(encoder=encoder, **config.pretrain)
-    except ValueError as error:
-        raise ConfigError(f"pretrain: {one_line(str(error))}") from error
+        found = get_class(config.task._target_)
+    except Exception as error:  # importing somebody else's code may raise anything
+        raise ConfigError(f"task._target_={config.task._target_} cannot be imported: {one_line(str(error))}") from error
+    if not issubclass(found, Task):
+        raise ConfigError(f"{config.task._target_} is not a subclass of vitexp.training.task.Task.")
+    return found
+
+
+def monitored(config: DictConfig) -> tuple[str | None, str]:
+    """Return checkpoint.monitor and checkpoint.mode with "auto" resolved by the task."""
+    monitor, mode = config.checkpoint.monitor, config.checkpoint.mode
+    if monitor == "auto":
+        monitor = task_class(config).monitor
+    if mode == "auto":
+        mode = direction(str(monitor))
+    return monitor, mode
+
+
+def _task(config: DictConfig, **parts: Any) -> Task:
+    """Build config.task with those of `parts` that its constructor takes."""
+    taken = _keyword_arguments(task_class(config))
+    # Not all at once, because Hydra would copy the parts.
+    make = build(config.task, _partial_=True, _convert_="all")
+    try:
+        return make(**{name: part for name, part in parts.items() if name in taken})  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{config.task._target_}: {one_line(str(error))}") from error
+
+
+def _keyword_arguments(kind: type) -> set[str]:
+    """Return the names of the constructor's arguments, with those of the bases to which **kwargs are passed on."""
+    taken: set[str] = set()
+    for each in kind.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        parameters = inspect.signature(each.__init__).parameters.values()  # type: ignore[misc]
+        taken |= {parameter.name for parameter in parameters}
+        if each is Task or not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return taken
+
+
+def _loss(config: DictConfig, *, weights: list[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build config.loss, with `weights` for its class_weights, if it has any."""
+    given = {"class_weights": weights} if "class_weights" in config.loss else {}
+    return build(config.loss, _convert_="all", **given)  # type: ignore[no-any-return]
+
+
+def _class_weights(config: DictConfig, labels: NDArray[np.int64], num_classes: int) -> list[float] | None:
+    weights: Any = config.loss.get("class_weights")
+    if weights == "balanced":
+        return balanced_weights(labels, num_classes)
+    if weights is not None and len(weights) != num_classes:
+        raise ConfigError(
+            f"loss.class_weights has {len(weights)} weights, but {config.data.name} has {num_classes} classes; "
+            "give one per class, or balanced."
+        )
+    return weights if weights is None else list(weights)
+
+
+def _try_loss(loss: Callable[[Tensor, Tensor], Tensor], name: str) -> None:
+    try:
+        made = loss(torch.zeros(2, 2), torch.full((2, 2), 0.5))
+    except Exception as error:  # somebody else's code may raise anything
+        raise ConfigError(f"{name} cannot take logits and soft targets, each [B, C]: {one_line(str(error))}") from error
+    if not isinstance(made, Tensor) or made.ndim or not made.is_floating_point():
+        raise ConfigError(f"{name} must turn logits [B, C] and soft targets [B, C] into a scalar tensor.")
 
 
 def _try_net(net: nn.Module, image_size: int, name: str) -> None:
@@ -188,8 +252,8 @@ def build_module(
     augment: nn.Module,
     weights: StartingWeights | None = None,
     teacher: TrainedNet | None = None,
-) -> ImageTraining:
-    """The training step around the net of config.model, which starts from `weights` and learns from `teacher` as well.
+) -> Task:
+    """The task of config.task around the net of config.model, which starts from `weights` and learns from `teacher`.
 
     `datamodule` is set up; the teacher knows the same classes.
 
@@ -200,29 +264,25 @@ def build_module(
     net = build_net(config, num_classes=num_classes)
     if weights is not None:
         weights.load_into(net, classes=datamodule.classes)
-    common = {
-        "augment": augment,
-        "optimizer": build(config.optim),
-        "schedule": build(config.schedule),
-        "seed": config.seed,
-        "mean": datamodule.mean,
-        "std": datamodule.std,
-        "layer_decay": training.layer_decay,
-    }
-    if "pretrain" in config:
-        return MaskedAutoencoding(net=_autoencoder(config, net), **common)
-    return Classifier(
+    return _task(
+        config,
         net=net,
         num_classes=num_classes,
+        augment=augment,
+        loss=_loss(config, weights=_class_weights(config, datamodule.train.labels, num_classes)),
         mixing=Mixing(
-            num_classes=num_classes,
             mixup_alpha=training.mixup_alpha,
             cutmix_alpha=training.cutmix_alpha,
             mix_prob=training.mix_prob,
             mix_switch_prob=training.mix_switch_prob,
             mix_until=training.mix_until,
         ),
-        label_smoothing=training.label_smoothing,
+        optimizer=build(config.optim),
+        schedule=build(config.schedule),
+        seed=config.seed,
+        mean=datamodule.mean,
+        std=datamodule.std,
+        layer_decay=training.layer_decay,
         image_sizes=training.image_sizes,
         distillation=None
         if teacher is None
@@ -232,7 +292,6 @@ def build_module(
             weight=training.teacher_weight,
             temperature=training.temperature,
         ),
-        **common,
     )
 
 
@@ -250,6 +309,7 @@ def build_trainer(
         callbacks=callbacks,
         enable_progress_bar=False,  # ours is among the callbacks
         default_root_dir=str(folder),
+        use_distributed_sampler=False,  # ours neither pads nor repeats an image
     )
     _refuse_uneven_shares(config, trainer)
     return trainer

@@ -30,6 +30,7 @@ from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.build import build_datamodule, build_net
 from vitexp.runs.record import is_pretraining
 from vitexp.runs.shipped import run_folder
+from vitexp.runs.weights import uses_labels
 from vitexp.system.hardware import resolve_precision
 
 _CACHE = "VITEXP_CACHE"
@@ -103,7 +104,7 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
         raise UserError(f"the run {folder} is {status}, not completed; train.py resume={folder} goes on with it.")
     if not isinstance(config, DictConfig) or "model" not in config or "data" not in config:
         raise UserError(f"{folder / 'config.yaml'} is no configuration of train.py: it has no model and data.")
-    if "pretrain" in config:
+    if not uses_labels(config):
         raise UserError(
             f"the run {folder} is a pretraining, which has no classifier; train one that starts from it with "
             f"train.py model.weights={folder}."
@@ -161,6 +162,9 @@ def _with_todays_defaults(config: DictConfig) -> DictConfig:
     assert isinstance(today, DictConfig)
     defaults = {section: today[section] for section in ("data", "training", "checkpoint")}
     defaults["trainer"] = OmegaConf.load(CONF / "trainer" / "auto.yaml")
+    defaults["task"] = OmegaConf.load(CONF / "task" / "classification.yaml")
+    if "loss" not in config:
+        defaults["loss"] = OmegaConf.load(CONF / "loss" / "cross_entropy.yaml")
     merged = OmegaConf.merge(OmegaConf.create({"seed": 0, **defaults}), config)
     assert isinstance(merged, DictConfig)
     merged.data.cache_dir = os.environ.get(_CACHE) or merged.data.cache_dir

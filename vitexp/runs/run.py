@@ -19,8 +19,9 @@ from rich.console import Console
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitexp.config.overrides import merged
+from vitexp.config.rules import unmet_needs
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, try_out
+from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, monitored, try_out
 from vitexp.runs.finished import write_weights
 from vitexp.runs.outcome import record_outcome
 from vitexp.runs.predictions import write_test_predictions
@@ -48,7 +49,7 @@ from vitexp.training.classification import Classifier
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.metrics_file import rows_before
 from vitexp.training.out_of_memory import explained_out_of_memory
-from vitexp.training.task import ImageTraining
+from vitexp.training.task import Task
 
 log = logging.getLogger("vitexp")
 
@@ -168,11 +169,12 @@ class _Run:
         self.progress = EpochProgress(
             console=self.console, show_bar=config.trainer.enable_progress_bar, started=self.started
         )
+        self.monitor, self.mode = monitored(config)
         self.best = ModelCheckpoint(
             dirpath=self.folder,
             filename="best",
-            monitor=config.checkpoint.monitor,
-            mode=config.checkpoint.mode,
+            monitor=self.monitor,
+            mode=self.mode,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
@@ -191,9 +193,7 @@ class _Run:
             average = get_ema_multi_avg_fn(config.training.ema_decay)  # type: ignore[no-untyped-call]
             callbacks.append(WeightAveraging(multi_avg_fn=average))
         if config.training.patience is not None:
-            callbacks.append(
-                EarlyStopping(config.checkpoint.monitor, mode=config.checkpoint.mode, patience=config.training.patience)
-            )
+            callbacks.append(EarlyStopping(str(self.monitor), mode=self.mode, patience=config.training.patience))
         if config.trainer.enable_checkpointing:
             last = LastCheckpoint(
                 folder=self.folder,
@@ -203,12 +203,17 @@ class _Run:
                 stop=self.stop,
             )
             callbacks += [self.best, last]
-        return [*callbacks, *(build_a(Callback, callback) for callback in config.callbacks.values())]
+        chosen = [
+            build_a(Callback, callback)
+            for callback in config.callbacks.values()
+            if not unmet_needs(callback, model=config.model, task=config.task)
+        ]
+        return [*callbacks, *chosen]
 
     def _describe(
         self,
         trainer: Trainer,
-        module: ImageTraining,
+        module: Task,
         datamodule: ImageDataModule,
         device: torch.device,
         going_on: Position | None,
@@ -235,7 +240,7 @@ class _Run:
         environment = {"device": describe_device(device), "device_count": devices}
         self.record.update(data=data, model=model, environment={**self.record.result["environment"], **environment})
 
-        lines = opening_lines(self.record, config, trainer, datamodule, going_on=going_on)
+        lines = opening_lines(self.record, config, trainer, datamodule, task=module.describe(), going_on=going_on)
         log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
         for logger in self.loggers:
             if isinstance(logger, BackgroundWandbLogger):
@@ -243,9 +248,7 @@ class _Run:
             elif not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
-    def _fit(
-        self, trainer: Trainer, module: ImageTraining, datamodule: ImageDataModule, checkpoint: Path | None
-    ) -> None:
+    def _fit(self, trainer: Trainer, module: Task, datamodule: ImageDataModule, checkpoint: Path | None) -> None:
         with self.stop.patient() if trainer.checkpoint_callbacks else nullcontext():
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         speed = self.progress.images_per_s
@@ -261,7 +264,7 @@ class _Run:
             },
         )
 
-    def _measure(self, trainer: Trainer, module: ImageTraining, datamodule: ImageDataModule) -> None:
+    def _measure(self, trainer: Trainer, module: Task, datamodule: ImageDataModule) -> None:
         """Load what checkpoint.monitor chose, measure it on validation and test, and keep its weights."""
         val = module.val_metrics()
         if best := self.best.best_model_path:  # none where checkpoints or validation are off
@@ -291,7 +294,7 @@ class _Run:
             timing={"total_s": round(self.progress.total_s, 3), **self.record.result["timing"]},
         )
 
-    def _save_weights(self, module: ImageTraining, datamodule: ImageDataModule) -> None:
+    def _save_weights(self, module: Task, datamodule: ImageDataModule) -> None:
         header = {
             "model": OmegaConf.to_container(self.config.model, resolve=True),
             "image_size": datamodule.image_size,

@@ -23,11 +23,13 @@ def opening_lines(
     trainer: Trainer,
     datamodule: ImageDataModule,
     *,
+    task: str = "",
     going_on: Position | None,
 ) -> dict[str, str]:
     """Where, on what, what of and how it trains, with the effective values; by the name of the line.
 
-    record: its data, model and environment are known. going_on: the position of the checkpoint that it goes on from.
+    record: its data, model and environment are known. task: its description.
+    going_on: the position of the checkpoint that it goes on from.
     """
     data, model, environment = (record.result[key] for key in ("data", "model", "environment"))
     found = datamodule.source.describe()
@@ -51,11 +53,8 @@ def opening_lines(
         "training": f"{trainer.max_epochs} epochs of {steps:,} steps, batch {batch}{at_a_time}, "
         f"peak learning rate {config.optim.lr:g}, seed {config.seed}{_sizes(config)}",
     }
-    if pretrain := config.get("pretrain"):
-        lines["pretrain"] = (
-            f"masked autoencoder: {pretrain.mask_ratio:.0%} of each image is covered, decoder of "
-            f"{pretrain.decoder_depth} x {pretrain.decoder_dim} channels"
-        )
+    if task:
+        lines["task"] = task
     if told := model.get("weights"):
         lines["weights"] = _told_of_weights(told)
     if told := model.get("teacher"):

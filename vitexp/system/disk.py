@@ -25,8 +25,8 @@ _warned: set[str] = set()
 def refusal(error: BaseException | None) -> str | None:
     """Return the system's message, such as "No space left on device", if a failed write caused `error`; otherwise None.
 
-    The message is also found in the error types of libraries such as safetensors. torch.save gives no reason; a file that
-    it could not finish counts as "No space left on device".
+    The message is also found in the error types of libraries such as safetensors. torch.save gives no reason; a file
+    that it could not finish counts as "No space left on device".
     """
     unfinished = False
     while error is not None:

@@ -25,11 +25,11 @@ class Held(UserError):
 def hold(path: Path, *, wait: bool, waiting: Callable[[str], None] | None = None) -> Iterator[int]:
     """Hold the lock file `path` and yield its descriptor, which child processes may inherit.
 
-    The lock belongs to the descriptor: it is held until every process that inherited it has closed it or ended. It works
-    between machines if the file system supports flock, as NFS does. The file remains: removing it would race.
+    The lock belongs to the descriptor: it is held until every process that inherited it has closed it or ended. It
+    works between machines if the file system supports flock, as NFS does. The file remains: removing it would race.
 
-    waiting: called once, with a description of the holder, if the lock is not free. Raises Held, which names the holder,
-    unless `wait`; OSError if the file cannot be created or locked.
+    waiting: called once, with a description of the holder, if the lock is not free. Raises Held, which names the
+    holder, unless `wait`; OSError if the file cannot be created or locked.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -35,8 +35,8 @@ class StopSignals:
     """Record SIGINT, SIGTERM and SIGUSR1 in `requested` while open; inside `at_once`, raise Interrupted.
 
     Where signals are only recorded, training finishes its step and writes a checkpoint, and records are written
-    completely; a second SIGINT does not wait for that. A repeated SIGTERM or SIGUSR1 changes nothing: clusters send them
-    to every process, and launchers repeat them.
+    completely; a second SIGINT does not wait for that. A repeated SIGTERM or SIGUSR1 changes nothing: clusters send
+    them to every process, and launchers repeat them.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
 
 
 class _ConsoleHandler(logging.Handler):
-    """Print whole lines through rich, which keeps them above a progress bar; not wrapped, so that paths can be copied."""
+    """Print lines through rich, which keeps them above a progress bar; not wrapped, so that paths can be copied."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)

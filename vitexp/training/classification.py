@@ -1,11 +1,10 @@
-"""The training step: what happens to a batch on the device, from uint8 images to the loss."""
+"""The classification task: what happens to a batch between uint8 images and the loss, and the test metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import (
@@ -18,36 +17,48 @@ from torchmetrics.functional.classification import (
 
 from vitexp.metrics import METRICS
 from vitexp.training.distillation import Distillation
+from vitexp.training.losses import CrossEntropy
 from vitexp.training.mixing import Mixing
-from vitexp.training.task import Batch, ImageTraining, hashed, seed_draws, to_unit_range
+from vitexp.training.task import Batch, Task, hashed
 
 
-class Classifier(ImageTraining):
-    """Trains and measures a net that turns images, float [B, 3, S, S], into logits, [B, num_classes].
+class Classifier(Task):
+    """A net from images, float [B, 3, S, S], to logits [B, num_classes], trained with labels.
 
-    image_sizes: in pixels, of which each training batch draws one, the same in all processes; None: as they come.
-    distillation: the teacher's share in the loss; a distillation token of the net, if it has one, learns from it alone.
-    After a validation or test epoch `predictions` holds its probabilities, float [N, C], and labels, int64 [N], of the
-    whole set in its order, in every process; metrics are taken of them at once, so that they do not depend on how many
-    processes shared the images. The other arguments are those of ImageTraining.
+    After each validation and test, `predictions` holds the probabilities, float [N, C], and the labels, int64 [N], of
+    the whole set in its order, in every process. The metrics are computed from them together, so that they do not
+    depend on the number of processes. `loss` among the metrics is the cross-entropy, whatever the training loss.
+
+    Args:
+        loss: training loss of logits float32 [B, C] and soft targets float32 [B, C]; default CrossEntropy().
+        mixing: mixup and CutMix; default: off.
+        image_sizes: pixels per side; each training batch draws one, the same in all processes. None: data size.
+        distillation: adds a teacher's share to the loss. If the net has a distillation token, only that one learns
+            from the teacher.
+        parts: see Task.
     """
 
-    metrics = tuple(METRICS)
-    epoch_sums = ("loss_epoch", "accuracy")
+    metrics: ClassVar[tuple[str, ...]] = tuple(METRICS)
+    monitor: ClassVar[str] = "val/accuracy"
+    uses_labels: ClassVar[bool] = True
+    train_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    has_predictions: ClassVar[bool] = True
+
     predictions: Batch
 
     def __init__(
         self,
         *,
         num_classes: int,
-        mixing: Mixing,
-        label_smoothing: float,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        mixing: Mixing | None = None,
         image_sizes: Sequence[int] | None = None,
         distillation: Distillation | None = None,
-        **arguments: Any,
+        **parts: Any,
     ) -> None:
-        super().__init__(**arguments)
-        self.mixing, self.label_smoothing, self.image_sizes = mixing, label_smoothing, image_sizes
+        super().__init__(**parts)
+        self.num_classes = num_classes
+        self.loss, self.mixing, self.image_sizes = loss or CrossEntropy(), mixing or Mixing(), image_sizes
         self.distillation = distillation
 
     def compile_net(self, *, batch_size: int) -> None:
@@ -55,23 +66,20 @@ class Classifier(ImageTraining):
         if self.distillation is not None:
             self.distillation.net.compile(dynamic=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, [B, num_classes], of uint8 images, [B, S, S, 3]."""
-        return self._logits(self.prepared(images))
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.distillation is not None:
+            self.distillation.to(self.device)
 
-    def _logits(self, images: Tensor, **options: bool) -> Tensor:
-        # The layout in which convolutions are fastest: simple_cnn trains 1.7 times as fast with it.
-        return cast(Tensor, self.net(images.contiguous(memory_format=torch.channels_last), **options))
+    def training_batch(self, batch: Batch, batch_index: int) -> Batch:
+        """Return the batch as the net sees it: images float [B, 3, S, S], augmented and mixed, and targets [B, C]."""
+        images, labels = super().training_batch(batch, batch_index)
+        targets = F.one_hot(labels, self.num_classes).to(images.dtype)
+        return self.mixing(images, targets, progress=self.global_step / self.total_steps)
 
-    def training_batch(self, batch: Batch, batch_index: int) -> tuple[Tensor, Tensor]:
-        """The batch as the net sees it: images float [B, 3, S, S], augmented, normalized and mixed; targets [B, C]."""
-        seed_draws(self.device, self.seed, self.current_epoch, batch_index, self.global_rank)
-        images, labels = batch
-        images = self.normalize(self._resized(self.augment(to_unit_range(images)), batch_index))
-        return self.mixing(images, labels, progress=self.global_step / self.total_steps)
-
-    def _resized(self, images: Tensor, batch_index: int) -> Tensor:
-        """float [B, 3, S, S] at the size that this batch draws."""
+    def augmented(self, images: Tensor, batch_index: int) -> Tensor:
+        """Augment float images [B, 3, S, S] in [0, 1] and resize them to the size that this batch draws."""
+        images = super().augmented(images, batch_index)
         if self.image_sizes is None:
             return images
         size = self.image_sizes[hashed(self.seed, self.current_epoch, batch_index) % len(self.image_sizes)]
@@ -79,47 +87,32 @@ class Classifier(ImageTraining):
             return images
         return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
-    def on_train_start(self) -> None:
-        if self.distillation is not None:
-            self.distillation.to(self.device)
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        images, targets = self.training_batch(batch, batch_index)
-        logits, loss = self._learn(images, targets)
-        right = (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).sum()
-        self.train_loss = loss.detach()  # Lightning hands on a share of it where gradients are accumulated
-        self.train_sums += torch.stack([self.train_loss * len(targets), right, torch.full_like(right, len(targets))])
-        return loss
-
-    def _learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, [B, C], and the loss, of a batch that is ready for the net."""
+    def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Return the loss and the number of images whose largest logit is that of their largest target."""
         two_tokens = self.distillation is not None and getattr(self.net, "distillation_token", False)
-        of_labels, of_teacher = self._logits(images, separate=True) if two_tokens else [self._logits(images)] * 2
-        loss = F.cross_entropy(of_labels.float(), targets, label_smoothing=self.label_smoothing)
-        if self.distillation is None:
-            return of_labels, loss
-        unit = images * self.std + self.mean  # the very images, also mixed ones, in the range that all nets share
-        return (of_labels + of_teacher) / 2, self.distillation(loss, of_teacher, unit)
+        of_labels, of_teacher = self.apply_net(images, separate=True) if two_tokens else [self.apply_net(images)] * 2
+        loss, logits = self.loss(of_labels.float(), targets), of_labels
+        if self.distillation is not None:
+            unit = images * self.std + self.mean  # the same images, mixed ones included, in the range all nets share
+            loss, logits = self.distillation(loss, of_teacher, unit), (of_labels + of_teacher) / 2
+        return loss, (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).sum()
 
-    def _measure(self, batch: Batch) -> None:
-        """Keep probabilities, labels and losses of a batch."""
-        images, labels = batch
-        logits = self(self._filled(images))[: len(images)].float()
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        self._measured.append((logits.softmax(dim=1), labels, losses))
+    def measure(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Return probabilities [B, C], labels [B] and cross-entropies [B]."""
+        logits = self.apply_net(images).float()
+        return logits.softmax(dim=1), labels, F.cross_entropy(logits, labels, reduction="none")
 
-    def _log_measured(self, part: str) -> None:
-        probabilities, labels, losses = self._all_measured()
+    def summarize(self, *measured: Tensor) -> dict[str, Tensor]:
+        probabilities, labels, losses = measured
         self.predictions = probabilities, labels
-        measured = {**classification_metrics(probabilities, labels), "loss": losses.mean()}
-        self.log_dict({f"{part}/{name}": value for name, value in measured.items()})
+        return {**classification_metrics(probabilities, labels), "loss": losses.mean()}
 
 
 def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The metrics of result.json but the loss, of a whole set: probabilities float [N, C], labels int64 [N].
+    """Return the metrics of result.json, except the loss, of a whole set: probabilities [N, C], labels int64 [N].
 
-    Macro means weigh classes alike and leave out those that neither occur nor are predicted; ece is the expected
-    calibration error over 15 bins (Guo et al. 2017). Top-5 means top-C where there are fewer classes.
+    Macro means weigh classes equally and skip classes that neither occur nor are predicted. ece is the expected
+    calibration error over 15 bins (Guo et al. 2017). Top-5 is top-C if there are fewer than 5 classes.
     """
     both, classes = (probabilities, labels), probabilities.shape[1]
     return {

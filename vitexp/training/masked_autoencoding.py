@@ -1,70 +1,90 @@
-"""Pretraining by a masked autoencoder: images alone, of which the net completes what is covered."""
+"""The masked autoencoding task: a ViT learns from images alone, by completing what is covered (He et al. 2022)."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from vitexp.models.mae import MaskedAutoencoder
-from vitexp.training.task import Batch, ImageTraining, seed_draws, to_unit_range
+from vitexp.models.vit import ViT
+from vitexp.options import Doc, Field, Fraction
+from vitexp.training.task import Task
 
-_GREY = 0.5  # of what is covered, in pictures
-_MASKS = 1024  # of validation and test: image i has the mask i modulo this
+_GRAY = 0.5  # of covered pixels in pictures
+_MASKS = 1024  # for validation and test: image i has mask i modulo this
 
 
-class MaskedAutoencoding(ImageTraining):
-    """Trains and measures a MaskedAutoencoder; the arguments are those of ImageTraining.
+class MaskedAutoencoding(Task):
+    """A ViT as the encoder of a masked autoencoder; the decoder is discarded after training.
 
-    At every training step each image gets a mask of its own. Those of validation and test are the same in every epoch,
-    run and number of processes, so that their losses can be compared; all in all a thousand.
+    In training each image gets a mask of its own at every step. The masks of validation and test are the same in every
+    epoch, run and number of processes, so that losses can be compared.
+
+    Args:
+        net: the encoder. parts: see Task.
+
+    Raises ValueError for a net that is not a ViT, and for sizes that do not fit together.
     """
 
-    metrics = ("loss",)
-    epoch_sums = ("loss_epoch",)
+    metrics: ClassVar[tuple[str, ...]] = ("loss",)
+    monitor: ClassVar[str] = "val/loss"
+    uses_labels: ClassVar[bool] = False
+    has_reconstructions: ClassVar[bool] = True
+
     net: MaskedAutoencoder
 
-    def __init__(self, *, net: MaskedAutoencoder, **arguments: Any) -> None:
-        super().__init__(net=net, **arguments)
-        # no buffer, for averages of the weights would take in its numbers
-        self._visible = net.draw_visible(_MASKS, generator=torch.Generator().manual_seed(0))
+    def __init__(
+        self,
+        *,
+        net: ViT,
+        mask_ratio: Annotated[Fraction, Doc("share of the patches that is covered")] = 0.75,
+        decoder_dim: Annotated[int, Field(ge=4, le=8192, multiple_of=4), Doc("channels of the decoder")] = 96,
+        decoder_depth: Annotated[int, Field(ge=1, le=100), Doc("blocks of the decoder")] = 2,
+        decoder_heads: Annotated[int, Field(ge=1, le=8192), Doc("attention heads of the decoder")] = 3,
+        normalize_targets: Annotated[
+            bool, Doc("predict each patch with its own mean and deviation removed (He et al. 2022, table 1d)")
+        ] = True,
+        **parts: Any,
+    ) -> None:
+        if not isinstance(net, ViT):
+            raise ValueError(f"it leaves out patches, and a {type(net).__name__} has none; use a Vision Transformer.")
+        autoencoder = MaskedAutoencoder(
+            encoder=net,
+            mask_ratio=mask_ratio,
+            decoder_dim=decoder_dim,
+            decoder_depth=decoder_depth,
+            decoder_heads=decoder_heads,
+            normalize_targets=normalize_targets,
+        )
+        super().__init__(net=autoencoder, **parts)
+        self.mask_ratio, self.decoder_depth, self.decoder_dim = mask_ratio, decoder_depth, decoder_dim
+        # Not a buffer, because weight averaging would average its indices.
+        self._visible = autoencoder.draw_visible(_MASKS, generator=torch.Generator().manual_seed(0))
+
+    def describe(self) -> str:
+        decoder = f"decoder of {self.decoder_depth} x {self.decoder_dim} channels"
+        return f"masked autoencoder: {self.mask_ratio:.0%} of each image is covered, {decoder}"
 
     def forward(self, images: Tensor) -> Tensor:
-        """The loss of each, float32 [B], of uint8 images, [B, S, S, 3], with the first masks of validation."""
-        return self._losses(self.prepared(images), self.fixed_visible(range(len(images))))
+        """Return the losses, float32 [B], of uint8 images [B, S, S, 3] with the first masks of validation."""
+        return self.apply_net(self.prepared(images), self.fixed_visible(range(len(images))))
 
-    def _losses(self, images: Tensor, visible: Tensor) -> Tensor:
-        return cast(Tensor, self.net(images.contiguous(memory_format=torch.channels_last), visible))
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return (self.apply_net(images, self.net.draw_visible(len(images), device=self.device)).mean(),)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        seed_draws(self.device, self.seed, self.current_epoch, batch_index, self.global_rank)
-        images = self.normalize(self.augment(to_unit_range(batch[0])))
-        visible = self.net.draw_visible(len(images), device=self.device)
-        loss = self._losses(images, visible).mean()
-        self.train_loss = loss.detach()
-        count = torch.full_like(self.train_loss, len(images))
-        self.train_sums += torch.stack([self.train_loss * count, count])
-        return loss
-
-    def _measure(self, batch: Batch) -> None:
-        images = batch[0]
-        filled = self._filled(images)
-        # BatchSampler deals the images of each batch out to the processes one by one.
+    def measure(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        # BatchSampler deals the images of each batch out to the processes in turn.
         before = sum(len(losses) for [losses] in self._measured)
-        numbers = [self.trainer.world_size * (before + row) + self.global_rank for row in range(len(filled))]
-        losses = self._losses(self.prepared(filled), self.fixed_visible(numbers))
-        self._measured.append((losses[: len(images)],))
-
-    def _log_measured(self, part: str) -> None:
-        [losses] = self._all_measured()
-        self.log(f"{part}/loss", losses.mean())
+        numbers = [self.trainer.world_size * (before + row) + self.global_rank for row in range(len(images))]
+        return (self.apply_net(images, self.fixed_visible(numbers)),)
 
     @torch.no_grad()
-    def reconstructed(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """uint8 images [B, S, S, 3] as they are cut into patches, as the encoder sees them, and as they are completed.
+    def reconstruct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return uint8 images [B, S, S, 3] as they are cut into patches, as the encoder sees them, and as completed.
 
-        Each float32 [B, 3, S', S'] in [0, 1], with the first masks of validation; what is covered is grey.
+        Each is float32 [B, 3, S', S'] in [0, 1], with the first masks of validation; covered pixels are gray.
         """
         net, training = self.net, self.net.training
         net.eval()
@@ -73,15 +93,15 @@ class MaskedAutoencoding(ImageTraining):
         net.train(training)
         whole = self._in_unit_range(net.encoder.enlarged(prepared))
         covered = net.covered_pixels(visible).bool()
-        return whole, torch.where(covered, _GREY, whole), self._in_unit_range(completed)
+        return whole, torch.where(covered, _GRAY, whole), self._in_unit_range(completed)
 
     def _in_unit_range(self, normalized: Tensor) -> Tensor:
         return (normalized * self.std + self.mean).clamp(0, 1)
 
     def fixed_visible(self, numbers: range | list[int]) -> Tensor:
-        """The visible patches, int64 [B, V], of the images of these numbers in validation or test."""
+        """Return the visible patches, int64 [B, V], of images by their numbers in validation or test."""
         return self._visible[torch.as_tensor(numbers) % _MASKS].to(self.device)
 
     def weights(self) -> dict[str, Tensor]:
-        """The encoder's, under the names of a ViT."""
+        """Return the weights of the encoder, named as in a ViT."""
         return self.net.encoder.state_dict()

@@ -1,42 +1,38 @@
-"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019), one draw a batch, on the device."""
+"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019), one draw per batch, on the training device."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class Mixing:
-    """Blends every image of a batch with a partner of the same batch, and the targets alike.
+    """Blend each image of a batch with a partner of the same batch, and their targets in the same proportion.
 
-    mixup_alpha, cutmix_alpha: the share of an image that stays is drawn from Beta(alpha, alpha); 0 turns it off.
-    mix_prob: share of the batches that are mixed. mix_switch_prob: of those, the share that takes CutMix, where both
-    are on. mix_until: share of the training, in (0, 1], after which nothing is mixed.
+    mixup_alpha, cutmix_alpha: the share of an image that remains is drawn from Beta(alpha, alpha); 0 turns it off.
+    mix_prob: share of the batches that are mixed. mix_switch_prob: share of these that use CutMix, if both are on.
+    mix_until: share of the training, in (0, 1], after which nothing is mixed.
     """
 
     def __init__(
         self,
         *,
-        num_classes: int,
-        mixup_alpha: float,
-        cutmix_alpha: float,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
         mix_prob: float = 1.0,
         mix_switch_prob: float = 0.5,
         mix_until: float = 1.0,
     ) -> None:
-        self.num_classes = num_classes
         self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
         self.mix_prob, self.mix_switch_prob, self.mix_until = mix_prob, mix_switch_prob, mix_until
 
-    def __call__(self, images: Tensor, labels: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
-        """Mixed images and soft targets.
+    def __call__(self, images: Tensor, targets: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
+        """Return mixed images and targets.
 
-        images: float [B, C, H, W]; labels: int64 [B]; progress: share of the training that is done, in [0, 1].
-        Returns images of the same shape and targets, float [B, num_classes], whose rows sum to 1. Partners are drawn
-        on the device, and what is one number for all images on the CPU, so that no device is waited for.
+        images: float [B, C, H, W]; targets: float [B, num_classes], rows sum to 1; progress: share of the training
+        that is done, in [0, 1]. Partners are drawn on the device, and the numbers that all images share on the CPU, so
+        that nothing waits for the device.
         """
-        targets = F.one_hot(labels, self.num_classes).to(images.dtype)
         on = self.mixup_alpha > 0 or self.cutmix_alpha > 0
         if not on or progress >= self.mix_until or torch.rand(()).item() >= self.mix_prob:
             return images, targets
@@ -44,7 +40,7 @@ class Mixing:
         cut = torch.rand(()).item() < self.mix_switch_prob if both else self.cutmix_alpha > 0
         alpha = self.cutmix_alpha if cut else self.mixup_alpha
         share = float(torch.distributions.Beta(alpha, alpha).sample())
-        partner = torch.randperm(len(labels), device=images.device)
+        partner = torch.randperm(len(images), device=images.device)
         if cut:
             images, share = cutmix(images, partner, share)
         else:
@@ -53,15 +49,15 @@ class Mixing:
 
 
 def mixup(images: Tensor, partner: Tensor, share: float) -> Tensor:
-    """share * image + (1 - share) * partner. images: float [B, C, H, W]; partner: int64 [B]."""
+    """Return share * image + (1 - share) * partner. images: float [B, C, H, W]; partner: int64 [B]."""
     return share * images + (1.0 - share) * images[partner]
 
 
 def cutmix(images: Tensor, partner: Tensor, share: float) -> tuple[Tensor, float]:
-    """A rectangle of about 1 - share of the area, at a random place, comes from the partner.
+    """Replace a rectangle of about 1 - share of the area, at a random place, by the partner's.
 
-    images: float [B, C, H, W]; partner: int64 [B]. Returns the images and the share that really stayed (the rectangle
-    is cut at the border and has whole pixels).
+    images: float [B, C, H, W]; partner: int64 [B]. Returns the images and the share that actually remained, because
+    the rectangle is clipped at the border and rounded to whole pixels.
     """
     height, width = images.shape[-2:]
     side = (1.0 - share) ** 0.5

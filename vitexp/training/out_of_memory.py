@@ -22,7 +22,7 @@ from torch import nn
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import UserError
-from vitexp.training.task import ImageTraining
+from vitexp.training.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def lacks_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained_out_of_memory(trainer: Trainer, *, model: str) -> Iterator[None]:
-    """To be put around what `trainer`, which has an ImageDataModule and an ImageTraining, fits and tests.
+    """To be put around what `trainer`, which has an ImageDataModule and an Task, fits and tests.
 
     Where memory runs out inside, smaller batches are tried on this process' device, and OutOfMemory is raised with what
     to type. model: its name, for people.
@@ -97,9 +97,7 @@ class _Witness(Callback):
         if self.begun:
             log.info("out of memory; looking for a batch that fits")
             spare = _spare(self.unused) if device.type == "cpu" else math.inf
-            fitting = (
-                None if spare is None else _largest_fitting(trainer, cast(ImageTraining, pl_module), at_once, spare)
-            )
+            fitting = None if spare is None else _largest_fitting(trainer, cast(Task, pl_module), at_once, spare)
             _release(device)
         if fitting:
             self.sentence = f"{too_many}; {_ways(data.batch_size, processes, accumulated, fitting)}."
@@ -110,7 +108,7 @@ class _Witness(Callback):
             self.sentence = f"{place} has no memory for {lacking}{used}; {_less(trainer, data, device)}."
 
 
-def _largest_fitting(trainer: Trainer, module: ImageTraining, at_once: int, spare: float) -> int | None:
+def _largest_fitting(trainer: Trainer, module: Task, at_once: int, spare: float) -> int | None:
     """How many images this device takes at once: the largest of 1, 2, 4, ... parts of `at_once` of which a step goes
     through, with an eighth to spare; 0 where not even one image does.
 
@@ -136,7 +134,7 @@ def _largest_fitting(trainer: Trainer, module: ImageTraining, at_once: int, spar
     return fitting
 
 
-def _fits(trainer: Trainer, module: ImageTraining, count: int) -> bool:
+def _fits(trainer: Trainer, module: Task, count: int) -> bool:
     # A compiled net would be compiled anew for each batch size; as it stands it takes rather more memory.
     compiled = "torch._dynamo" in sys.modules
     try:
@@ -149,7 +147,7 @@ def _fits(trainer: Trainer, module: ImageTraining, count: int) -> bool:
     return True
 
 
-def _step(trainer: Trainer, module: ImageTraining, count: int) -> None:
+def _step(trainer: Trainer, module: Task, count: int) -> None:
     """One step with `count` black images: forward and backward in training, else forward."""
     size = cast(ImageDataModule, trainer.datamodule).image_size  # type: ignore[attr-defined]
     images = torch.zeros(count, size, size, 3, dtype=torch.uint8, device=module.device)

@@ -39,6 +39,7 @@ class Explanations(Callback):
     """
 
     keys = ("explanations", "faithfulness")
+    needs = ("predictions",)
 
     def __init__(self, *, images: int = 5, measured: int = 32) -> None:
         self.images, self.measured = images, measured
@@ -71,6 +72,7 @@ class EmbeddingMap(FigureCallback):
     """
 
     key = "embedding"
+    needs = ("predictions",)
 
     def __init__(self, *, training: int = 1000) -> None:
         super().__init__()

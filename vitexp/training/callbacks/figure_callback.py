@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
@@ -27,6 +27,7 @@ class FigureCallback(Callback):
     """
 
     key: str
+    needs: ClassVar[tuple[str, ...]] = ()  # facts `has_...` of the model or task without which there is nothing to draw
 
     def __init__(self, *, every_n_epochs: int = 0) -> None:
         self.every_n_epochs = every_n_epochs
@@ -35,7 +36,7 @@ class FigureCallback(Callback):
     def draw(self, trainer: Trainer, module: Any, images: Prepared) -> Figure | None:
         """The figure, or None where it does not apply. `images` are those that `module` has just measured.
 
-        module: an ImageTraining, of the kind that has such a figure.
+        module: an Task, of the kind that has such a figure.
         """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -20,13 +20,14 @@ from vitexp.training.callbacks.figure_callback import FigureCallback, data_of, p
 from vitexp.training.classification import Classifier
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
-from vitexp.training.task import ImageTraining
+from vitexp.training.task import Task
 
 
 class ConfusionMatrix(FigureCallback):
     """Which classes are taken for which; on the test also interactive in W&B."""
 
     key = "confusion_matrix"
+    needs = ("predictions",)
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
         classes = data_of(trainer).classes
@@ -53,6 +54,7 @@ class AttentionMaps(FigureCallback):
     """Where a ViT's last layer looks, on images drawn at random (always the same ones)."""
 
     key = "attention"
+    needs = ("attention", "predictions")
 
     def __init__(self, *, every_n_epochs: int = 0, images: int = 10) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
@@ -86,6 +88,7 @@ class SamplePredictions(FigureCallback):
     """Images drawn at random with truth, prediction and confidence: some that are right, and some that are wrong."""
 
     key = "samples"
+    needs = ("predictions",)
 
     def __init__(self, *, every_n_epochs: int = 0, right: int = 10, wrong: int = 10) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
@@ -111,8 +114,9 @@ class PositionEmbedding(FigureCallback):
     """What a ViT has learned about where its patches lie."""
 
     key = "position_embedding"
+    needs = ("patches",)
 
-    def draw(self, trainer: Trainer, module: ImageTraining, images: Prepared) -> Figure | None:
+    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Figure | None:
         net = module.net.encoder if isinstance(module.net, MaskedAutoencoder) else module.net
         if not isinstance(net, ViT) or net.pos_embed is None:
             return None
@@ -126,6 +130,7 @@ class AugmentedBatch(FigureCallback):
     """The first training batch as the net sees it: augmented and mixed. Drawn when the first epoch has ended."""
 
     key = "augmented_batch"
+    needs = ("predictions",)
 
     def __init__(self, *, images: int = 20) -> None:
         super().__init__()
@@ -178,7 +183,7 @@ class LearningCurves(FigureCallback):
             epochs.append(trainer.current_epoch + 1)
             values.append(float(value))
 
-    def draw(self, trainer: Trainer, module: ImageTraining, images: Prepared) -> Figure | None:
+    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Figure | None:
         return figures.learning_curves(history=self.history) if self.history else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,6 +206,7 @@ class Reconstructions(FigureCallback):
     """The first validation images, what the encoder sees of them, and what is drawn; the same ones every time."""
 
     key = "reconstructions"
+    needs = ("reconstructions",)
 
     def __init__(self, *, every_n_epochs: int = 0, images: int = 8) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
@@ -210,7 +216,7 @@ class Reconstructions(FigureCallback):
         val = data_of(trainer).val
         chosen = np.arange(min(self.images, len(val.labels)))
         with trainer.precision_plugin.forward_context():
-            drawn = module.reconstructed(torch.from_numpy(val.images(chosen)).to(module.device))
+            drawn = module.reconstruct(torch.from_numpy(val.images(chosen)).to(module.device))
         original, seen, completed = (each.permute(0, 2, 3, 1).cpu().numpy() for each in drawn)
         return figures.reconstructions(
             images=original,

@@ -20,7 +20,7 @@ SIZES = ("model.dim=24", "model.num_heads=3")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_run(
         tmp_path_factory.mktemp("pretrained"),
-        *("pretrain=mae", *SIZES, "pretrain.mask_ratio=0.5", "trainer.max_epochs=3", "optim.lr=0.01"),
+        *("task=mae", *SIZES, "task.mask_ratio=0.5", "trainer.max_epochs=3", "optim.lr=0.01"),
         *("schedule.warmup_epochs=0", "callbacks.reconstructions.images=3"),
     )
 
@@ -61,7 +61,6 @@ def test_a_training_starts_from_all_of_the_encoder(pretrained: Path, tmp_path: P
     assert (after["blocks.1.attn.qkv.weight"] - before["blocks.1.attn.qkv.weight"]).abs().max() < 1e-6
     finished = load_run(tuned)
     assert finished.classes
-    assert finished.config.get("pretrain") is None
 
 
 def test_it_is_no_classifier_to_look_at(pretrained: Path) -> None:
@@ -73,7 +72,7 @@ def test_it_is_no_classifier_to_look_at(pretrained: Path) -> None:
 @pytest.mark.parametrize("options", [["model.stem=conv"], ["model.stem=shifted", "model.pool=seqpool"], ["optim=muon"]])
 def test_it_trains_with_every_stem(tmp_path: Path, options: list[str]) -> None:
     begun = ("model.registers=1", "training.ema_decay=0.5", "trainer.accumulate_grad_batches=2")
-    told = result(tiny_run(tmp_path, "pretrain=mae", "callbacks=none", *begun, *options))
+    told = result(tiny_run(tmp_path, "task=mae", "callbacks=none", *begun, *options))
     assert 0 < told["metrics"]["test"]["loss"] < 10
 
 
@@ -83,27 +82,27 @@ def test_it_trains_with_every_stem(tmp_path: Path, options: list[str]) -> None:
         (["model=simple_cnn"], "simple_cnn has none; take a Vision Transformer"),
         (["model.mlp_conv=true"], "model.mlp_conv=true goes over whole grids"),
         (["training.image_sizes=[16,32]"], "training.image_sizes has no effect"),
-        (["training.label_smoothing=0.2"], "training.label_smoothing=0.2 has no effect, for pretraining looks at no"),
+        (["loss.label_smoothing=0.2"], "loss.label_smoothing=0.2 has no effect, for pretraining looks at no"),
         (["training.mixup_alpha=0.2"], "training.mixup_alpha=0.2 has no effect"),
         (["training.layer_decay=0.5"], "training.layer_decay=0.5 has no effect"),
         (["checkpoint.monitor=val/accuracy", "checkpoint.mode=max"], "a pretraining has checkpoint.monitor=val/loss"),
         (["callbacks=default"], "callbacks.confusion_matrix shows what a classifier does, and this is none"),
-        (["pretrain.mask_ratio=1"], "pretrain.mask_ratio=1 must be a number between 0 and 1, both excluded"),
-        (["pretrain.mask_ratio=0.99"], "pretrain.mask_ratio=0.99 of 16 patches covers all"),
-        (["pretrain.mask_ratio=0.01"], "pretrain.mask_ratio=0.01 of 16 patches covers none"),
-        (["pretrain.decoder_dim=30"], "pretrain.decoder_dim=30 must be a multiple of 4"),
-        (["pretrain.decoder_heads=5"], "pretrain.decoder_heads=5 does not divide pretrain.decoder_dim=96; take one of"),
-        (["+pretrain.decoder=1"], "there is no key 'pretrain.decoder'"),
+        (["task.mask_ratio=1"], "task.mask_ratio=1 must be a number between 0 and 1, both excluded"),
+        (["task.mask_ratio=0.99"], "task.mask_ratio=0.99 of 16 patches covers all"),
+        (["task.mask_ratio=0.01"], "task.mask_ratio=0.01 of 16 patches covers none"),
+        (["task.decoder_dim=30"], "task.decoder_dim=30 must be a multiple of 4"),
+        (["task.decoder_heads=5"], "task.decoder_heads=5 does not divide task.decoder_dim=96; take one of"),
+        (["+task.decoder=1"], "there is no key 'task.decoder'"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(options: list[str], told: str) -> None:
     model = [] if options[0].startswith("model=") else ["model=vit_tiny", "model.patch_size=8"]
     with pytest.raises(ConfigError) as caught:
-        check(composed("pretrain=mae", *model, *options))
+        check(composed("task=mae", *model, *options))
     assert told in str(caught.value)
 
 
 def test_what_belongs_to_it_alone_is_refused_without_it() -> None:
-    check(composed("pretrain=mae", "model=vit_tiny_conv"))
+    check(composed("task=mae", "model=vit_tiny_conv"))
     with pytest.raises(ConfigError, match=r"callbacks\.reconstructions shows what a pretraining draws"):
-        check(composed("callbacks=pretraining"))
+        check(composed("callbacks=mae"))
