@@ -117,8 +117,8 @@ def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
     ("its", "mine", "told"),
     [
         ([], [], None),
-        ([], ["seed=1"], "with seed=0 and so"),
-        ([], ["data.val_fraction=0.5"], "with data.val_fraction=0.1 and so"),
+        ([], ["seed=1"], "with seed=0, and therefore"),
+        ([], ["data.val_fraction=0.5"], "with data.val_fraction=0.1, and therefore"),
         (["data.batch_size=8", "data.test_per_class=3"], [], None),
         (["data.train_per_class=5"], [], "data.source.train_per_class=5"),
         (["data.draw_seed=7", "seed=1"], [], None),  # other pictures
@@ -126,7 +126,11 @@ def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
         (["data=gtsrb", "data.train_set=online"], ["data=gtsrb", "data.train_set=full"], "train_set=online"),
         (["data=gtsrb", "seed=1"], ["data=signs"], None),
         (["data=folder", "data.root=a", "seed=1"], ["data=folder", "data.root=b"], None),
-        (["data=folder", "data.root=a", "data.split_seed=1"], ["data=folder", "data.root=a"], "data.source.seed=1"),
+        (
+            ["data=folder", "data.root=a", "data.split_seed=1"],
+            ["data=folder", "data.root=a"],
+            "data.source.split_seed=1",
+        ),
     ],
 )
 def test_a_teacher_may_not_have_learned_what_validates_the_student(

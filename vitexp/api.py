@@ -22,9 +22,10 @@ from vitexp.evaluate.evaluation import evaluate
 from vitexp.evaluate.options import Options
 from vitexp.explain import figures
 from vitexp.explain.explainer import NAMES, Explainer
-from vitexp.runs import predictions, shipped
+from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
-from vitexp.runs.finished import FinishedRun, load_run, newest_run, prepared_image
+from vitexp.runs.find import newest_run, run_folder
+from vitexp.runs.finished import FinishedRun, load_run, prepared_image
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.run import run as run_training
 from vitexp.runs.weights import starting_weights
@@ -135,7 +136,7 @@ def load(run: str | Path = "newest", *, device: torch.device | str = "cpu") -> R
 
     Raises UserError if it is not a completed run.
     """
-    folder = newest_run() if run == "newest" else shipped.run_folder(str(run))
+    folder = newest_run() if run == "newest" else run_folder(str(run))
     loaded = load_run(folder, device=device)
     return Run(**{name: getattr(loaded, name) for name in loaded.__dataclass_fields__})
 

@@ -38,7 +38,8 @@ def _choices(known: list[str], nearest: str = "") -> str:
     return f"{hint}there are {', '.join(known)}"
 
 
-def require(package: str, *, needed_by: str) -> None:
+def require(package: str, *, needed_by: str, alternative: str = "") -> None:
     """Raise ConfigError if an optional package is not installed. package: as it is both imported and installed."""
     if find_spec(package) is None:
-        raise ConfigError(f"{needed_by} needs one more package: pip install {package}.")
+        other = f", or use {alternative}" if alternative else ""
+        raise ConfigError(f"{needed_by} needs one more package: pip install {package}{other}.")

@@ -54,7 +54,7 @@ def test_splits_off_a_test_set(tmp_path: Path, prefix: str) -> None:
     assert np.bincount(test.labels, minlength=4).tolist() == [6, 3, 1, 0]
     seen = [*train.read.paths, *test.read.paths]  # type: ignore[attr-defined]
     assert len(set(seen)) == len(seen) == 33
-    assert "the test images being 30% of every class (seed 0)" in source.describe()
+    assert "the test images being 30% of every class (split_seed=0)" in source.describe()
 
 
 def test_split_depends_on_the_seed_alone(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_light_ranges_from_night_to_glare() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"train_per_class": 0}, {"test_per_class": -1}, {"draw_size": 8}, {"draw_size": 1000}, {"seed": -1}]
+    "bad", [{"train_per_class": 0}, {"test_per_class": -1}, {"draw_size": 8}, {"draw_size": 1000}, {"draw_seed": -1}]
 )
 def test_values_out_of_range_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(bad.values())))):

@@ -22,17 +22,15 @@ from pathlib import Path
 from vitexp.commands.words import help_requested, read_words, split_data_location, whole_number
 from vitexp.config.plain_errors import plain_errors
 from vitexp.errors import require
+from vitexp.runs.find import requested_run
 
 
 def main(words: Sequence[str]) -> None:
     if help_requested(words, __doc__):
         return
     data, words = split_data_location(words)
-    given, _ = read_words(words, keys=("run", "port"))
-    port = whole_number("port", given["port"], least=1024, most=65535) if "port" in given else None
+    given, port = read_arguments(words)
     require("gradio", needed_by="the app")
-    from vitexp.runs.finished import requested_run  # imports torch: only once the words are valid
-
     run = requested_run(given.get("run"))
     print(f"run  {run}")
     with tempfile.TemporaryDirectory(prefix="vitexp-app-") as folder:
@@ -42,6 +40,12 @@ def main(words: Sequence[str]) -> None:
         from vitexp.app.server import serve
 
         serve(run, data=data, folder=Path(folder), port=port)
+
+
+def read_arguments(words: Sequence[str]) -> tuple[dict[str, str], int | None]:
+    """Return the given values and the port, None if it is not given. Raises ConfigError."""
+    given, _ = read_words(words, keys=("run", "port"))
+    return given, whole_number("port", given["port"], least=1024, most=65535) if "port" in given else None
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.errors import ConfigError
 from vitexp.evaluate.options import EXPORTS, Options
-from vitexp.runs.shipped import run_folder
+from vitexp.runs.find import run_folder
 
 _FLAGS = ("tta", "corruptions", "latency")
 _KEYS = ("run", "log_dir", "out", "device", "corruption_images", "export", *_FLAGS)

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from vitexp.commands.words import help_requested, read_words, split_data_location, whole_number
 from vitexp.config.plain_errors import plain_errors
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.shipped import run_folder
+from vitexp.runs.find import run_folder
 
 if TYPE_CHECKING:
     from vitexp.explain.explainer import Explainer, Images
@@ -44,7 +44,7 @@ _NUMBERS = {"images": (2, 100), "shown": (1, 5), "embedded": (3, 2000), "layer":
 class Arguments:
     """The values of the command's keys; layer and head are 0 and label is "" if they are not given."""
 
-    run: str | None = None
+    run: Path | None = None
     run2: Path | None = None
     image: Path | None = None
     label: str = ""
@@ -70,7 +70,7 @@ def read_arguments(words: Sequence[str]) -> Arguments:
     if "run2" in given and "image" in given:
         raise ConfigError("run2 compares two runs on test images; remove image.")
     return Arguments(
-        run=given.get("run"),
+        run=run_folder(given["run"]) if "run" in given else None,
         run2=run_folder(given["run2"]) if "run2" in given else None,
         image=Path(given["image"]).expanduser() if "image" in given else None,
         label=given.get("class", ""),
@@ -90,9 +90,10 @@ def explain(arguments: Arguments) -> None:
     from vitexp.explain.methods.embedding import available_methods
     from vitexp.explain.pick import drawn_at_random, right_and_wrong
     from vitexp.runs.explained import load_explainer
-    from vitexp.runs.finished import read_prepared, requested_run
+    from vitexp.runs.find import newest_run
+    from vitexp.runs.finished import read_prepared
 
-    explainer = load_explainer(requested_run(arguments.run), arguments.data)
+    explainer = load_explainer(arguments.run or newest_run(), arguments.data)
     run, vit = explainer.run, explainer.vit
     other = load_explainer(arguments.run2, arguments.data, beside=explainer) if arguments.run2 else None
     if other:

@@ -17,6 +17,7 @@ from pathlib import Path
 from vitexp.commands.words import help_requested, read_words
 from vitexp.config.plain_errors import plain_errors
 from vitexp.errors import ConfigError
+from vitexp.runs.find import requested_run
 
 
 def main(words: Sequence[str]) -> None:
@@ -28,12 +29,13 @@ def main(words: Sequence[str]) -> None:
     folder, out = Path(given["images"]).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"images={folder} is not a folder.")
+    path = requested_run(given.get("run"))
     # Imports torch: only once the words are valid.
-    from vitexp.runs.finished import load_run, requested_run
+    from vitexp.runs.finished import load_run
     from vitexp.runs.predictions import predict_folder
     from vitexp.system.hardware import choose_device
 
-    run = load_run(requested_run(given.get("run")), device=choose_device(given.get("device", "auto")))
+    run = load_run(path, device=choose_device(given.get("device", "auto")))
     print(f"run          {run.folder}")
     count, broken = predict_folder(run, folder, out)
     print(f"predictions  {count} images: {out}")

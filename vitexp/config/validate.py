@@ -95,7 +95,10 @@ def words(kind: Any) -> str:
         return _NOUNS[origin] + (f" of values, each {words(arguments[0])}" if origin is list and arguments else "")
     bounds = [bound for each in metadata if isinstance(each, FieldInfo) for bound in each.metadata]
     limits = {
-        name: getattr(bound, name) for bound in bounds for name in ("ge", "gt", "le", "lt") if hasattr(bound, name)
+        name: getattr(bound, name)
+        for bound in bounds
+        for name in ("ge", "gt", "le", "lt", "multiple_of")
+        if hasattr(bound, name)
     }
     return _with_limits(kind, limits)
 
@@ -117,6 +120,8 @@ def _with_limits(kind: Any, limits: Mapping[str, Any]) -> str:
         for key, word in (("le", "at most"), ("lt", "below"))
         if key in limits
     ]
+    if "multiple_of" in limits:
+        parts.append(f"a multiple of {limits['multiple_of']}")
     return f"{noun}, {' and '.join(parts)}" if parts else noun
 
 

@@ -32,7 +32,8 @@ from vitexp.evaluate.per_class import (
 )
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
-from vitexp.runs.finished import FinishedRun, load_run, newest_run
+from vitexp.runs.find import newest_run
+from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predict import measured, predict
 from vitexp.runs.record import environment
 from vitexp.runs.test_set import TestSet, open_test_set
