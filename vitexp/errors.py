@@ -35,3 +35,12 @@ def nearest(word: str, known: list[str]) -> str:
 def _choices(known: list[str], nearest: str = "") -> str:
     hint = f"nearest is {nearest}; " if nearest else ""
     return f"{hint}there are {', '.join(known)}"
+
+
+def indivisible(name: str, value: int, of: str, whole: int) -> str:
+    """Return a sentence if `value` does not divide `whole`, with the divisors to choose from; "" if it does."""
+    if whole % value == 0:
+        return ""
+    fitting = [str(divisor) for divisor in range(1, min(whole, 32) + 1) if whole % divisor == 0]
+    *most, last = fitting
+    return f"{name}={value} does not divide {of}={whole}; use {', '.join(most)}{' or ' if most else ''}{last}."

@@ -91,7 +91,7 @@ def test_it_trains_with_every_stem(tmp_path: Path, options: list[str]) -> None:
         (["task.mask_ratio=0.99"], "task.mask_ratio=0.99 of 16 patches covers all"),
         (["task.mask_ratio=0.01"], "task.mask_ratio=0.01 of 16 patches covers none"),
         (["task.decoder_dim=30"], "task.decoder_dim=30 must be a multiple of 4"),
-        (["task.decoder_heads=5"], "task.decoder_heads=5 does not divide task.decoder_dim=96; take one of"),
+        (["task.decoder_heads=5"], "task.decoder_heads=5 does not divide task.decoder_dim=96; use"),
         (["+task.decoder=1"], "there is no key 'task.decoder'"),
     ],
 )

@@ -21,7 +21,7 @@ from vitexp.config.targets import HANDED_ON, TARGETS
 
 _WITHOUT_FILES = ("vitexp.data.signs.Signs", "vitexp.data.cifar.CIFAR")
 _ONLY_OF_VIT = ("vitexp.training.callbacks.AttentionMaps", "vitexp.training.callbacks.PositionEmbedding")
-_WITHOUT_BLOCKS = ("vitexp.models.SimpleCNN", "vitexp.models.resnet18")
+_WITHOUT_BLOCKS = ("vitexp.models.SimpleCNN", "vitexp.models.resnet.ResNet18")
 _ABSENT = object()
 
 Config = dict[str, Any]

@@ -11,6 +11,7 @@ from typing import Any
 from vitexp.config.components import facts
 from vitexp.config.kinds import is_int, shown
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
+from vitexp.errors import indivisible
 
 _TOKENS = 65_536  # of one image; attention compares each with each
 _PARAMETERS = 10**11
@@ -56,11 +57,9 @@ def _vit(model: dict[str, Any], image_size: int) -> Iterator[str]:
         yield f"model.upsample={upsample} must be at least data.image_size={image_size}, or null for no enlargement."
     side, key = (image_size, "data.image_size") if upsample is None else (upsample, "model.upsample")
     if side % patch_size:
-        fitting = [size for size in range(2, side // 2 + 1) if side % size == 0] or [side]
-        yield f"model.patch_size={patch_size} does not divide {key}={side}; {_listed(fitting)} would."
+        yield indivisible("model.patch_size", patch_size, key, side)
     if dim % num_heads:
-        fitting = [heads for heads in range(1, min(dim, 16) + 1) if dim % heads == 0]
-        yield f"model.num_heads={num_heads} does not divide model.dim={dim}; {_listed(fitting)} would."
+        yield indivisible("model.num_heads", num_heads, "model.dim", dim)
     tokens = (side // patch_size) ** 2
     if tokens > _TOKENS:
         yield (
@@ -162,7 +161,7 @@ def _trainer(config: dict[str, Any]) -> Iterator[str]:
         )
     # Its last layer sees an eighth of the side, and batch norm needs two values to learn from.
     if (
-        config["model"]["_target_"] == "vitexp.models.resnet18"
+        config["model"]["_target_"] == "vitexp.models.resnet.ResNet18"
         and batch == shares
         and config["data"]["image_size"] < 16
     ):
@@ -181,11 +180,6 @@ def _count(devices: Any) -> int:
     if isinstance(devices, str) and devices.isdigit():
         return max(int(devices), 1)
     return len(devices) if isinstance(devices, list) else 1
-
-
-def _listed(numbers: list[int]) -> str:
-    *most, last = map(str, numbers)
-    return f"{', '.join(most)} or {last}" if most else last
 
 
 _MAE = {"mask_ratio": 0.75, "decoder_dim": 96, "decoder_heads": 3}
@@ -214,8 +208,7 @@ def pretraining_complaints(config: dict[str, Any]) -> Iterator[str]:
     if dim % 4:
         yield f"task.decoder_dim={dim} must be a multiple of 4, for the sines and cosines of its positions."
     if dim % heads:
-        fitting = ", ".join(str(number) for number in range(1, min(dim, 16) + 1) if dim % number == 0)
-        yield f"task.decoder_heads={heads} does not divide task.decoder_dim={dim}; take one of {fitting}."
+        yield indivisible("task.decoder_heads", heads, "task.decoder_dim", dim)
     side = model.get("upsample") or config["data"]["image_size"]
     patches, ratio = (side // model.get("patch_size", 4)) ** 2, pretrain["mask_ratio"]
     if not 0 < (seen := round(patches * (1 - ratio))) < patches:

@@ -53,7 +53,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             distillation_token=FLAG,
         ),
         "vitexp.models.SimpleCNN": optional(dropout=RATE),
-        "vitexp.models.resnet18": {},
+        "vitexp.models.resnet.ResNet18": {},
     },
     "augment": {
         "vitexp.data.augment.BatchAugment": {},

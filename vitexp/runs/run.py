@@ -285,7 +285,7 @@ class _Run:
             "mean": datamodule.mean.tolist(),
             "std": datamodule.std.tolist(),
         }
-        write_weights(self.record.folder, module.weights(), header=header)
+        write_weights(self.record.folder, module.model.state_dict(), header=header)
 
     def _close(self) -> None:
         """The closing table and line."""
