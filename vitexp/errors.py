@@ -43,3 +43,12 @@ def require(package: str, *, needed_by: str, alternative: str = "") -> None:
     if find_spec(package) is None:
         other = f", or use {alternative}" if alternative else ""
         raise ConfigError(f"{needed_by} needs one more package: pip install {package}{other}.")
+
+
+def indivisible(name: str, value: int, of: str, whole: int) -> str:
+    """Return a sentence if `value` does not divide `whole`, with the divisors to choose from; "" if it does."""
+    if whole % value == 0:
+        return ""
+    fitting = [str(divisor) for divisor in range(1, min(whole, 32) + 1) if whole % divisor == 0]
+    *most, last = fitting
+    return f"{name}={value} does not divide {of}={whole}; use {', '.join(most)}{' or ' if most else ''}{last}."

@@ -61,30 +61,3 @@ Range = Annotated[
     AfterValidator(_rising),
     Words("a range of two numbers, [low, high], each above 0 and at most 100"),
 ]
-
-
-# --- facts about sizes, shared by constructors and configuration checks ----------------------------------------------
-
-
-def fitting_divisors(whole: int) -> list[str]:
-    """Return the divisors of `whole` up to 16, as text."""
-    return [str(divisor) for divisor in range(1, min(whole, 16) + 1) if whole % divisor == 0]
-
-
-def grid_problem(*, image_size: int, upsample: int | None, patch_size: int) -> str | None:
-    """Return one sentence if patches of `patch_size` do not tile the image; all in pixels per side."""
-    if upsample is not None and upsample < image_size:
-        return f"upsample={upsample} must be at least image_size={image_size}, or null."
-    side, key = (image_size, "image_size") if upsample is None else (upsample, "upsample")
-    if side % patch_size == 0:
-        return None
-    *most, last = map(str, [size for size in range(2, side // 2 + 1) if side % size == 0] or [side])
-    return f"patch_size={patch_size} does not divide {key}={side}; use {', '.join(most)}{' or ' if most else ''}{last}."
-
-
-def heads_problem(*, dim: int, num_heads: int) -> str | None:
-    """Return one sentence if the attention heads cannot share the channels evenly."""
-    if dim % num_heads == 0:
-        return None
-    *most, last = fitting_divisors(dim)
-    return f"num_heads={num_heads} does not divide dim={dim}; use {', '.join(most)}{' or ' if most else ''}{last}."

@@ -16,12 +16,12 @@ def test_the_defaults_stand() -> None:
 @pytest.mark.parametrize(
     ("override", "wrong", "right"),
     [
-        ("model.patch_size=5", "does not divide data.image_size=32", "2, 4, 8 or 16"),
+        ("model.patch_size=5", "does not divide data.image_size=32", "2, 4, 8, 16 or 32"),
         ("model.upsample=30", "model.upsample=30", "at least data.image_size=32"),
         ("model.upsample=50", "model.patch_size=4 does not divide model.upsample=50", "2, 5, 10 or 25"),
         ("training.layer_decay=0", "training.layer_decay=0", "above 0"),
         ("data.normalize=cifar", "data.normalize=cifar", "auto, train, imagenet or half"),
-        ("model.num_heads=5", "does not divide model.dim=192", "1, 2, 3, 4, 6, 8, 12 or 16"),
+        ("model.num_heads=5", "does not divide model.dim=192", "1, 2, 3, 4, 6, 8, 12, 16, 24 or 32"),
         ("model.depth=0", "model.depth=0", "1 or more"),
         ("model.drop_path=1.0", "model.drop_path=1.0", "below 1"),
         ("data.val_fraction=0", "data.val_fraction=0", "between 0 and 1"),

@@ -113,7 +113,7 @@ class Views:
                 words="What the first layer looks for and, of a ViT, how alike the embeddings of its positions are.",
                 figures={
                     "filters": lambda *_: drawing.draw_filters(explainer),
-                    "position_embedding": lambda *_: drawing.draw_position(explainer),
+                    "position_embedding": lambda *_: drawing.draw_position(explainer.vit),
                 },
             ),
             View(

@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from vitexp.config.components import MISSING, component, facts
 from vitexp.config.conf import CONF
 from vitexp.config.validate import as_typed, listed
+from vitexp.errors import indivisible
 from vitexp.metrics import METRICS
-from vitexp.options import fitting_divisors, grid_problem, heads_problem
 
 Config = Mapping[str, Any]
 
@@ -85,10 +85,13 @@ def _patches(config: Config) -> Iterator[str]:
     if not facts(model).get("has_patches"):
         return
     upsample, patch_size, dim = (argument(model, key) for key in ("upsample", "patch_size", "dim"))
-    problem = grid_problem(image_size=image_size, upsample=upsample, patch_size=patch_size)
-    if problem := problem or heads_problem(dim=dim, num_heads=argument(model, "num_heads")):
-        yield _with_prefixes(problem)
-    side = upsample or image_size
+    if upsample is not None and upsample < image_size:
+        yield f"model.upsample={upsample} must be at least data.image_size={image_size}, or null."
+    side, key = (image_size, "data.image_size") if upsample is None else (upsample, "model.upsample")
+    if problem := indivisible("model.patch_size", patch_size, key, side):
+        yield problem
+    if problem := indivisible("model.num_heads", argument(model, "num_heads"), "model.dim", dim):
+        yield problem
     if (patches := (side // patch_size) ** 2) > _TOKENS:
         yield (
             f"model.patch_size={patch_size} cuts {side} pixels per side into {patches:,} tokens, more than "
@@ -106,13 +109,6 @@ def _patches(config: Config) -> Iterator[str]:
             yield f"model.distillation_token=true needs a class token, and model.pool={pool} has none; use cls."
         if training.get("teacher") is None and model.get("weights") is None:
             yield "model.distillation_token=true learns from a teacher; set training.teacher to a finished run."
-
-
-def _with_prefixes(problem: str) -> str:
-    """Name the keys of a constructor's message in full."""
-    for key in ("patch_size", "upsample", "num_heads", "dim"):
-        problem = problem.replace(f"{key}=", f"model.{key}=")
-    return problem.replace("image_size=", "data.image_size=")
 
 
 def _image_sizes(config: Config) -> Iterator[str]:
@@ -167,8 +163,8 @@ def _task(config: Config) -> Iterator[str]:
     dim, heads, ratio = task["decoder_dim"], task.get("decoder_heads", 1), task["mask_ratio"]
     if dim % 4:
         yield f"task.decoder_dim={dim} must be a multiple of 4, as its sine-cosine positions require."
-    if dim % heads:
-        yield f"task.decoder_heads={heads} does not divide task.decoder_dim={dim}; use {listed(fitting_divisors(dim))}."
+    if problem := indivisible("task.decoder_heads", heads, "task.decoder_dim", dim):
+        yield problem
     patches = ((argument(model, "upsample") or config["data"]["image_size"]) // argument(model, "patch_size")) ** 2
     if not 0 < (visible := round(patches * (1 - ratio))) < patches:
         hidden = "all" if visible == 0 else "none"

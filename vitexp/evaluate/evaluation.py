@@ -26,7 +26,6 @@ from vitexp.evaluate.per_class import (
     as_csv,
     class_rows,
     classes_as_markdown,
-    confusion_counts,
     confusions_as_markdown,
     confusions_by_cost,
 )
@@ -145,7 +144,7 @@ class _Evaluation:
     def _classes(self, logits: Tensor) -> None:
         names = self.run.classes
         confidence, predicted = (each.numpy() for each in logits.softmax(dim=1).max(dim=1))
-        counts = confusion_counts(predicted, self.test.labels, len(names))
+        counts = figures.confusion_counts(predicted, self.test.labels, len(names))
         rows = class_rows(counts, names, confidence=confidence, labels=self.test.labels)
         confusions = confusions_by_cost(counts, names)
         self._text("per_class.csv", as_csv(rows, ClassRow))

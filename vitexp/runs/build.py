@@ -148,7 +148,7 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
     net = build_net(config, num_classes=2)
     if weights is not None:
         weights.load_into(net, classes=[])
-    if not type(net).__module__.startswith(("vitexp.models.", "torchvision.")):  # else known to do what a net must
+    if not type(net).__module__.startswith("vitexp.models."):  # else known to do what a net must
         _try_net(net, config.data.image_size, str(config.model.get("_target_")))
     loss = _loss(config, weights=None)
     _try_loss(loss, str(config.loss.get("_target_")))

@@ -19,7 +19,6 @@ from rich.console import Console
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitexp.config.overrides import merged
-from vitexp.config.rules import unmet_needs
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, monitored, try_out
 from vitexp.runs.finished import write_weights
@@ -203,12 +202,7 @@ class _Run:
                 stop=self.stop,
             )
             callbacks += [self.best, last]
-        chosen = [
-            build_a(Callback, callback)
-            for callback in config.callbacks.values()
-            if not unmet_needs(callback, model=config.model, task=config.task)
-        ]
-        return [*callbacks, *chosen]
+        return [*callbacks, *(build_a(Callback, callback) for callback in config.callbacks.values())]
 
     def _describe(
         self,
@@ -302,7 +296,7 @@ class _Run:
             "mean": datamodule.mean.tolist(),
             "std": datamodule.std.tolist(),
         }
-        write_weights(self.record.folder, module.weights(), header=header)
+        write_weights(self.record.folder, module.model.state_dict(), header=header)
 
     def _close(self) -> None:
         """The closing table and line."""
