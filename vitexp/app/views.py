@@ -22,7 +22,8 @@ from vitexp.explain.methods.embedding import in_plane
 from vitexp.explain.pick import drawn_at_random
 from vitexp.explain.ranking import measure_faithfulness
 from vitexp.runs.explained import load_explainer
-from vitexp.runs.finished import FinishedRun, completed_runs
+from vitexp.runs.find import completed_runs
+from vitexp.runs.finished import FinishedRun
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images
@@ -112,7 +113,7 @@ class Views:
                 words="What the first layer looks for and, of a ViT, how alike the embeddings of its positions are.",
                 figures={
                     "filters": lambda *_: drawing.draw_filters(explainer),
-                    "position_embedding": lambda *_: drawing.draw_position(explainer),
+                    "position_embedding": lambda *_: drawing.draw_position(explainer.vit),
                 },
             ),
             View(

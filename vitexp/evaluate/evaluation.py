@@ -26,13 +26,13 @@ from vitexp.evaluate.per_class import (
     as_csv,
     class_rows,
     classes_as_markdown,
-    confusion_counts,
     confusions_as_markdown,
     confusions_by_cost,
 )
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
-from vitexp.runs.finished import FinishedRun, load_run, newest_run
+from vitexp.runs.find import newest_run
+from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predict import measured, predict
 from vitexp.runs.record import environment
 from vitexp.runs.test_set import TestSet, open_test_set
@@ -60,7 +60,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         keep_freed_memory()
     run = load_run(options.run or newest_run(options.log_dir), device=device)
     export.refuse_impossible(run, options.export)
-    run, test = open_test_set(run, options.data)
+    run, test = open_test_set(run, options.data, config_dir=options.config_dir)
     evaluation = _Evaluation(run, test, _folder(options, run, test))
     evaluation.basics()
     if options.tta:
@@ -144,7 +144,7 @@ class _Evaluation:
     def _classes(self, logits: Tensor) -> None:
         names = self.run.classes
         confidence, predicted = (each.numpy() for each in logits.softmax(dim=1).max(dim=1))
-        counts = confusion_counts(predicted, self.test.labels, len(names))
+        counts = figures.confusion_counts(predicted, self.test.labels, len(names))
         rows = class_rows(counts, names, confidence=confidence, labels=self.test.labels)
         confusions = confusions_by_cost(counts, names)
         self._text("per_class.csv", as_csv(rows, ClassRow))

@@ -49,13 +49,6 @@ class Confusion:
     share_of_class: float
 
 
-def confusion_counts(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """int64 [C, C], `counts[true, predicted]`."""
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, predicted), 1)
-    return counts
-
-
 def class_rows(
     counts: NDArray[np.int64], names: Sequence[str], *, confidence: NDArray[np.floating], labels: NDArray[np.int64]
 ) -> list[ClassRow]:
