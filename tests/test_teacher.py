@@ -126,7 +126,11 @@ def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
         (["data=gtsrb", "data.train_set=online"], ["data=gtsrb", "data.train_set=full"], "train_set=online"),
         (["data=gtsrb", "seed=1"], ["data=signs"], None),
         (["data=folder", "data.root=a", "seed=1"], ["data=folder", "data.root=b"], None),
-        (["data=folder", "data.root=a", "data.split_seed=1"], ["data=folder", "data.root=a"], "data.source.seed=1"),
+        (
+            ["data=folder", "data.root=a", "data.split_seed=1"],
+            ["data=folder", "data.root=a"],
+            "data.source.split_seed=1",
+        ),
     ],
 )
 def test_a_teacher_may_not_have_learned_what_validates_the_student(

@@ -54,14 +54,14 @@ def test_splits_off_a_test_set(tmp_path: Path, prefix: str) -> None:
     assert np.bincount(test.labels, minlength=4).tolist() == [6, 3, 1, 0]
     seen = [*train.read.paths, *test.read.paths]  # type: ignore[attr-defined]
     assert len(set(seen)) == len(seen) == 33
-    assert "the test images being 30% of every class (seed 0)" in source.describe()
+    assert "the test images being 30% of every class (split_seed=0)" in source.describe()
 
 
 def test_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
     make(tmp_path, {"a": 30, "b": 30})
 
     def tested(seed: int) -> set[str]:
-        return set(Folder(root=str(tmp_path), seed=seed).split("test").read.paths)  # type: ignore[attr-defined]
+        return set(Folder(root=str(tmp_path), split_seed=seed).split("test").read.paths)  # type: ignore[attr-defined]
 
     first = tested(0)
     assert first == tested(0) != tested(1)
@@ -69,7 +69,7 @@ def test_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
     assert first < tested(0)
     make(tmp_path, {"a": 32})
     assert len(first - tested(0)) <= 2
-    prints = [Folder(root=str(tmp_path), seed=seed).split("train").fingerprint for seed in (0, 0, 1)]
+    prints = [Folder(root=str(tmp_path), split_seed=seed).split("train").fingerprint for seed in (0, 0, 1)]
     assert prints[0] == prints[1] != prints[2]
 
 

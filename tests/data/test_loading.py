@@ -46,8 +46,12 @@ def test_order_is_decided_by_seed_and_epoch() -> None:
     assert other.indices.tolist() != orders[0]
 
 
-def test_an_epoch_goes_on_where_it_was_left() -> None:
-    sampler, resumed = (BatchSampler(length=50, batch_size=8, shuffle=True, seed=1, drop_last=True) for _ in range(2))
+LABELS = np.repeat([0, 1, 2], [44, 5, 1]).astype(np.int64)
+
+
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"balance": LABELS}])
+def test_resumed_epoch_is_the_rest_of_the_whole_one(options: dict[str, Any]) -> None:
+    sampler, resumed = (BatchSampler(length=50, batch_size=8, seed=1, drop_last=True, **options) for _ in range(2))
     resumed.begin_at(epoch=3, images=16)
     for epoch, first in ((3, 2), (4, 0)):
         sampler.set_epoch(epoch)
@@ -56,6 +60,29 @@ def test_an_epoch_goes_on_where_it_was_left() -> None:
         assert [chosen.key for chosen in rest] == [chosen.key for chosen in whole[first:]]
         assert torch.equal(torch.cat([c.indices for c in rest]), torch.cat([c.indices for c in whole[first:]]))
         assert len(resumed) == len(sampler) == 6  # Lightning counts the batches of the whole epoch
+
+
+def test_balanced_draws_every_class_and_each_of_its_images_equally_often() -> None:
+    sampler = BatchSampler(length=50, batch_size=50, balance=LABELS, seed=2)
+    epochs = []
+    for epoch in range(400):
+        sampler.set_epoch(epoch)
+        [chosen] = sampler
+        epochs.append(chosen.indices.numpy())
+    assert not np.array_equal(epochs[0], epochs[1])
+    draws = np.bincount(np.concatenate(epochs), minlength=50)
+    expected = 400 * 50 / (3 * np.bincount(LABELS)[LABELS])  # 20,000 draws with probability 1 / (C n_c)
+    assert np.abs(draws - expected).max() < 5 * np.sqrt(expected.max())
+    assert np.allclose([draws[label == LABELS].sum() for label in range(3)], 400 * 50 / 3, rtol=0.05)
+
+
+def test_balanced_draws_do_not_depend_on_the_number_of_processes() -> None:
+    whole = BatchSampler(length=50, batch_size=8, balance=LABELS, seed=5)
+    ranks = [BatchSampler(length=50, batch_size=8, balance=LABELS, seed=5, rank=r, world_size=2) for r in range(2)]
+    for alone, first, second in zip(whole, *ranks, strict=True):
+        dealt = torch.stack([first.indices, second.indices], dim=1).flatten() if len(alone.indices) % 2 == 0 else None
+        assert dealt is not None
+        assert torch.equal(dealt, alone.indices)
 
 
 def test_drop_last_gives_full_batches_only() -> None:
@@ -140,5 +167,5 @@ def test_accumulated_batches_make_up_the_same_steps() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch of 8 for 3 processes"):
+    with pytest.raises(ValueError, match="batch_size=8 must be a multiple of world_size=3"):
         BatchSampler(length=24, batch_size=8, world_size=3)

@@ -64,7 +64,7 @@ class Deadly:
 @pytest.mark.slow
 def test_killed_worker_is_one_sentence(tmp_path: Path) -> None:
     split = dataclasses.replace(noise(PARALLEL_FROM), read=Deadly())
-    with pytest.raises(DataError, match=r"was killed, perhaps for want of memory; data\.num_workers=1 needs less"):
+    with pytest.raises(DataError, match=r"was killed, perhaps because memory ran out; try data\.num_workers=1"):
         prepared(split, tmp_path, num_workers=2)
     assert entries(tmp_path) == leftovers(tmp_path) == []
 

@@ -52,7 +52,7 @@ def test_images_are_rgb_bytes_of_the_size_asked_for(size: int) -> None:
 def test_every_seed_split_and_index_has_an_image_of_its_own() -> None:
     label = 14
     images = [
-        Signs(seed=seed).split(name).read(label + CLASSES * i).tobytes()
+        Signs(draw_seed=seed).split(name).read(label + CLASSES * i).tobytes()
         for seed in (0, 1)
         for name in ("train", "test")
         for i in range(3)
@@ -62,8 +62,8 @@ def test_every_seed_split_and_index_has_an_image_of_its_own() -> None:
 
 def test_an_image_depends_on_neither_order_nor_process_nor_the_number_of_images() -> None:
     wanted = [200, 3, 77]
-    here = {i: Signs(seed=5).split("train").read(i).tobytes() for i in wanted}
-    again = Signs(seed=5, train_per_class=7).split("train").read
+    here = {i: Signs(draw_seed=5).split("train").read(i).tobytes() for i in wanted}
+    again = Signs(draw_seed=5, train_per_class=7).split("train").read
     assert {i: again(i).tobytes() for i in reversed(wanted)} == here
 
     # A fresh interpreter, which gets the reader the way a worker process does.
@@ -76,7 +76,7 @@ def test_an_image_depends_on_neither_order_nor_process_nor_the_number_of_images(
 
 
 def test_fingerprint_changes_with_every_parameter() -> None:
-    sources = [Signs(), Signs(seed=1), Signs(draw_size=32), Signs(train_per_class=2, test_per_class=2)]
+    sources = [Signs(), Signs(draw_seed=1), Signs(draw_size=32), Signs(train_per_class=2, test_per_class=2)]
     fingerprints = {source.split(name).fingerprint for source in sources for name in ("train", "test")}
     assert len(fingerprints) == 2 * len(sources)
     assert Signs().split("test").fingerprint == Signs().split("test").fingerprint
@@ -120,7 +120,7 @@ def test_light_ranges_from_night_to_glare() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"train_per_class": 0}, {"test_per_class": -1}, {"draw_size": 8}, {"draw_size": 1000}, {"seed": -1}]
+    "bad", [{"train_per_class": 0}, {"test_per_class": -1}, {"draw_size": 8}, {"draw_size": 1000}, {"draw_seed": -1}]
 )
 def test_values_out_of_range_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(bad.values())))):

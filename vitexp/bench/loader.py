@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from vitexp.bench.report import Row, Subject, paired_ratio
 from vitexp.data.augment import SignsAugment
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.runs.build import build_datamodule, build_module
+from vitexp.system.cores import available_cores
 from vitexp.system.hardware import choose_device
 from vitexp.system.timing import take_turns
 from vitexp.training.task import Task, to_unit_range
@@ -50,7 +50,7 @@ def measure_loader(config: DictConfig) -> Subject:
             Row(name=name, rounds=each, compared=paired_ratio(speeds[LIKE if config.peers else OURS], each))
             for name, each in speeds.items()
         ],
-        facts={"worker_processes_of_peer": _cores()} if config.peers else {},
+        facts={"worker_processes_of_peer": available_cores()} if config.peers else {},
     )
 
 
@@ -93,9 +93,5 @@ def _their_epoch(datamodule: ImageDataModule, folder: Path, device: torch.device
     files = write_files(datamodule.train_dataloader(), folder, count=FILES)
     dataset = ImageFiles(files=files, image_size=datamodule.image_size, mean=datamodule.mean, std=datamodule.std)
     cuda = device.type == "cuda"
-    loader = file_loader(dataset, batch_size=datamodule.batch_size, workers=_cores(), pin_memory=cuda)
+    loader = file_loader(dataset, batch_size=datamodule.batch_size, workers=available_cores(), pin_memory=cuda)
     return lambda: sum(len(images.to(device, non_blocking=True)) for images, _ in loader)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -136,7 +136,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             train_per_class=integer(2, 100_000, "an integer of 2 or more (one of them validates), at most 100,000"),
             test_per_class=integer(1, 100_000),
             draw_size=integer(16, 512),
-            seed=SEED,
+            draw_seed=SEED,
         ),
         "vitexp.data.gtsrb.GTSRB": {
             "root": PATH,
@@ -147,7 +147,7 @@ TARGETS: Mapping[str, Mapping[str, Keys]] = {
             "kind": one_of("cifar10", "cifar100"),
             **optional(download=FLAG),
         },
-        "vitexp.data.folder.Folder": {"root": PATH, **optional(test_fraction=INSIDE, seed=SEED)},
+        "vitexp.data.folder.Folder": {"root": PATH, **optional(test_fraction=INSIDE, split_seed=SEED)},
     },
     "callbacks": {
         "vitexp.training.callbacks.ConfusionMatrix": optional(every_n_epochs=_EVERY),
@@ -186,9 +186,9 @@ HANDED_ON: Mapping[str, Mapping[str, str]] = {
         "train_per_class": "train_per_class",
         "test_per_class": "test_per_class",
         "draw_size": "draw_size",
-        "draw_seed": "seed",
+        "draw_seed": "draw_seed",
     },
     "vitexp.data.gtsrb.GTSRB": {key: key for key in ("root", "download", "train_set", "base_url")},
     "vitexp.data.cifar.CIFAR": {key: key for key in ("root", "download")},
-    "vitexp.data.folder.Folder": {"root": "root", "test_fraction": "test_fraction", "split_seed": "seed"},
+    "vitexp.data.folder.Folder": {"root": "root", "test_fraction": "test_fraction", "split_seed": "split_seed"},
 }

@@ -12,13 +12,15 @@ import pickle
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.data.download import fetch, one_at_a_time, unpack
 from vitexp.data.source import DataError, Source, Split, SplitName, file_errors
+from vitexp.options import Doc
+from vitexp.options import Path as PathOption
 
 Files: TypeAlias = tuple[tuple[str, str], ...]  # paths and md5 sums
 
@@ -42,13 +44,19 @@ class _Found(NamedTuple):
 
 
 class CIFAR(Source):
-    """CIFAR-10 or CIFAR-100 (with its 100 fine labels).
+    """CIFAR-10 or CIFAR-100 (with its 100 fine labels)."""
 
-    root: folder that holds, or shall hold, the archive or cifar-10-batches-py (cifar-100-python).
-    download: fetch what is missing. An archive that lies in root is unpacked even without it.
-    """
+    reads_files: ClassVar[bool] = False
+    identity: ClassVar[tuple[str, ...]] = ("kind",)
+    split_by: ClassVar[tuple[str, ...] | None] = ()
 
-    def __init__(self, *, root: str, download: bool = False, kind: Literal["cifar10", "cifar100"]) -> None:
+    def __init__(
+        self,
+        *,
+        root: Annotated[PathOption, Doc("folder of the archive or of cifar-10-batches-py (cifar-100-python)")],
+        download: Annotated[bool, Doc("download what is missing; an archive in root is unpacked in any case")] = False,
+        kind: Annotated[Literal["cifar10", "cifar100"], Doc("which of the two")],
+    ) -> None:
         self.root = Path(root).expanduser()
         self.download = download
         self.kind = kind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,30 +13,46 @@ import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vitexp.data.augment import AlbumentationsAugment
-from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches
-from vitexp.data.prepare import Prepared, prepare
+from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches, WorkerLoader
+from vitexp.data.prepare import OnBroken, Prepared, prepare
 from vitexp.data.source import DataError, Source
 from vitexp.data.split import train_val_split
+from vitexp.system.cores import available_cores
 
 Batch = tuple[Tensor, Tensor]
-Batches = DataLoader[Batch] | ResidentBatches
-Resident = Literal["auto", "device", "memory"]
+Batches = WorkerLoader | ResidentBatches
 
 
 class ImageDataModule(LightningDataModule):
     """Images as uint8, served as batches (images uint8 [B, S, S, 3], labels int64 [B]).
 
-    prepare: configs of Albumentations transforms (prepare.py).
-    batch_size: images an optimizer step sees, on all devices and over all accumulated batches together.
-    num_workers: processes that prepare, and that run a sample augmentation.
-    resident: whether all images lie on the training device ("device") or batches are copied to it ("memory"); "auto"
-    is the device where they take at most half of its free memory.
-    sample_augment: applied image by image while loading; a batch augmentation belongs to the training step instead.
-    normalization: mean and std to normalize by, [3] each, of values in [0, 1]; None for those of the training part.
-    After `setup`: classes, train, val and test (Prepared), mean and std (float32 [3]).
+        data = ImageDataModule(source=Folder(root="photos"), image_size=64)
+        data.setup()
+        data.classes, data.mean, data.std
+
+    With your own Trainer on several devices, pass it `use_distributed_sampler=False`: the batches here are already
+    divided among the processes, and no image is repeated.
+
+    source: the data set.
+    name: for folder names in the cache and for messages; by default the class of the source.
+    prepare: configs of deterministic Albumentations transforms (prepare.py); by default one that resizes to image_size.
+    image_size: S, pixels per side.
+    batch_size: images per optimizer step, on all devices and over all accumulated batches together.
+    val_fraction: fraction of the training images that become the validation part, per class, groups whole.
+    sampler: "shuffle" visits each training image once per epoch; "balanced" draws as many images with replacement,
+    every class equally often.
+    num_workers: processes that prepare images and run a sample augmentation; "auto": see `available_workers`.
+    resident: keep all images on the training device ("device"), or in memory and copy batch by batch ("memory"); "auto"
+    uses the device if they fill at most half of its free memory.
+    cache_dir: folder of the prepared arrays.
+    on_broken: "refuse" a data set with an unreadable file, or "skip" the file.
+    seed: decides the validation split and the order of training images.
+    sample_augment: applied per image while loading. A batch augmentation belongs to the training step instead.
+    normalization: mean and std of values in [0, 1], [3] each; by default those of the training part.
+
+    After `setup`: classes, train, val, test (Prepared), mean and std (float32 [3]).
     """
 
     classes: list[str]
@@ -50,31 +65,34 @@ class ImageDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        name: str,
         source: Source,
-        prepare: Sequence[Mapping[str, Any]],
-        image_size: int,
-        batch_size: int,
-        val_fraction: float,
-        num_workers: int,
-        resident: Resident,
-        cache_dir: Path,
-        on_broken: Literal["refuse", "skip"],
-        seed: int,
+        name: str | None = None,
+        prepare: Sequence[Mapping[str, Any]] | None = None,
+        image_size: int = 32,
+        batch_size: int = 128,
+        val_fraction: float = 0.1,
+        sampler: Literal["shuffle", "balanced"] = "shuffle",
+        num_workers: int | Literal["auto"] = "auto",
+        resident: Literal["auto", "device", "memory"] = "auto",
+        cache_dir: str | Path = "~/.cache/vitexp",
+        on_broken: OnBroken = "refuse",
+        seed: int = 0,
         sample_augment: AlbumentationsAugment | None = None,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.source, self.transforms = name, source, prepare
+        self.source, self.name = source, type(source).__name__.lower() if name is None else name
+        self.transforms = resize_to(image_size) if prepare is None else prepare
         self.image_size, self.batch_size, self.val_fraction = image_size, batch_size, val_fraction
-        self.num_workers, self.cache_dir, self.on_broken, self.seed = num_workers, cache_dir, on_broken, seed
-        self.resident, self.sample_augment, self.normalization = resident, sample_augment, normalization
+        self.sampler, self.resident, self.on_broken, self.seed = sampler, resident, on_broken, seed
+        self.num_workers, self.cache_dir = available_workers(num_workers), Path(cache_dir).expanduser()
+        self.sample_augment, self.normalization = sample_augment, normalization
         self._on_device: dict[int, Tensor] = {}
-        self._begin_at: dict[str, int] = {"epoch": 0, "images": 0}
+        self._start = {"epoch": 0, "images": 0}
         self.ready = False
 
     def setup(self, stage: str | None = None) -> None:
-        """Read or make the arrays and cut validation off; a second call does nothing. Raises DataError."""
+        """Read or prepare the arrays and split off validation; a second call does nothing. Raises DataError."""
         if self.ready:
             return
         self.classes = self.source.classes
@@ -107,29 +125,39 @@ class ImageDataModule(LightningDataModule):
 
     def _refuse_unusable(self, everything: Prepared) -> None:
         if len(self.classes) < 2:
-            raise DataError(f"{self.name} has one class only ({self.classes[0]}); a classifier needs two or more.")
-        counts = np.bincount(everything.labels, minlength=len(self.classes))
-        for label, count in enumerate(counts):
+            raise DataError(f"{self.name} has only one class ({self.classes[0]}); a classifier needs two or more.")
+        for label, count in enumerate(np.bincount(everything.labels, minlength=len(self.classes))):
             if count < 2:
-                has = "one training image only" if count else "no training image"
+                has = "only one training image" if count else "no training image"
                 raise DataError(f"class {self.classes[label]!r} of {self.name} has {has}; it needs two or more.")
-        if not len(self.test.labels):
+        if not len(self.test):
             raise DataError(f"{self.name} has no test images.")
 
-    def begin_at(self, *, epoch: int, images: int) -> None:
-        """Let the training begin within `epoch`, after `images` of all devices together."""
-        self._begin_at = {"epoch": epoch, "images": images}
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Number of training images per class, validation excluded: int64 [classes]."""
+        return np.bincount(self.train.labels, minlength=len(self.classes))
+
+    @property
+    def imbalance(self) -> float:
+        """Number of training images of the largest class divided by that of the smallest."""
+        return float(self.class_counts.max() / self.class_counts.min())
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the training part and its order: other images, labels or classes make another one."""
+        """Hash of the training part and its order: it changes with the images, labels and classes."""
         digest = hashlib.sha256(self.train.labels.tobytes() + self.train.moments.tobytes())
         digest.update("\0".join(self.classes).encode(errors="surrogateescape"))
         return digest.hexdigest()[:12]
 
+    def begin_at(self, *, epoch: int, images: int) -> None:
+        """Start the training within `epoch`, after its first `images`, counted over all devices."""
+        self._start = {"epoch": epoch, "images": images}
+
     def train_dataloader(self) -> Batches:
-        sampler = self._sampler(self.train, shuffle=True, drop_last=True)
-        sampler.begin_at(**self._begin_at)
+        labels = self.train.labels if self.sampler == "balanced" else None
+        sampler = self._sampler(self.train, shuffle=True, balance=labels, drop_last=True)
+        sampler.begin_at(**self._start)
         return self._batches(self.train, sampler, self.sample_augment)
 
     def val_dataloader(self) -> Batches:
@@ -138,21 +166,15 @@ class ImageDataModule(LightningDataModule):
     def test_dataloader(self) -> Batches:
         return self._batches(self.test, self._sampler(self.test))
 
-    def _sampler(self, part: Prepared, *, shuffle: bool = False, drop_last: bool = False) -> BatchSampler:
+    def _sampler(self, part: Prepared, **options: Any) -> BatchSampler:
         trainer = self.trainer
-        rank, world_size, accumulated = 0, 1, 1
         if trainer is not None:
-            rank, world_size, accumulated = trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches
-        return BatchSampler(
-            length=len(part.labels),
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-            accumulated=accumulated,
-        )
+            options |= {
+                "rank": trainer.global_rank,
+                "world_size": trainer.world_size,
+                "accumulated": trainer.accumulate_grad_batches,
+            }
+        return BatchSampler(length=len(part), batch_size=self.batch_size, seed=self.seed, **options)
 
     def _batches(self, part: Prepared, sampler: BatchSampler, augment: AlbumentationsAugment | None = None) -> Batches:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
@@ -163,15 +185,11 @@ class ImageDataModule(LightningDataModule):
                 labels=torch.from_numpy(part.labels).to(device),
                 sampler=sampler,
             )
-        workers = self.num_workers if augment is not None else 0  # an index select needs no worker
-        return DataLoader(
+        return WorkerLoader(
             ArrayDataset(part, augment=augment),
             sampler=sampler,
-            batch_size=None,
-            num_workers=workers,
-            persistent_workers=workers > 0,
+            num_workers=self.num_workers if augment is not None else 0,  # an index select needs no worker
             pin_memory=device.type == "cuda",
-            worker_init_fn=augment.worker_init_fn if augment is not None else None,
         )
 
     def _is_resident(self, device: torch.device) -> bool:
@@ -185,20 +203,24 @@ class ImageDataModule(LightningDataModule):
             )
         if self.resident != "auto":
             return self.resident == "device"
-        # on the CPU the memory map is all there is to hold
+        # On the CPU, the memory map is all there is to hold.
         return device.type == "cpu" or (free is not None and size - held <= free / 2)
 
     def _stored(self, part: Prepared, device: torch.device) -> Tensor:
-        """The stored images of `part` on `device`; training and validation have the same."""
+        """Return the stored images of `part` on `device`; training and validation share them."""
         key = id(part.stored)
         if key not in self._on_device:
             self._on_device[key] = torch.from_numpy(part.stored).to(device)
         return self._on_device[key]
 
 
-def available_workers(wanted: int | Literal["auto"]) -> int:
-    """`wanted`, or for "auto" one process a core that this process may use, at most 8."""
-    if wanted != "auto":
-        return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+def resize_to(image_size: int) -> list[dict[str, Any]]:
+    """Return the config of a transform that resizes to a square of `image_size` pixels per side."""
+    # "image" averages when shrinking; linear interpolation would skip pixels.
+    resize = {"height": image_size, "width": image_size, "area_for_downscale": "image"}
+    return [{"_target_": "albumentations.Resize", **resize}]
+
+
+def available_workers(requested: int | Literal["auto"]) -> int:
+    """Return `requested`; for "auto" one process per available core, at most 8."""
+    return min(available_cores(), 8) if requested == "auto" else requested

@@ -6,25 +6,38 @@ import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 from vitexp.data.imagefile import ENDINGS, ImageFile, list_images, split_of_files
 from vitexp.data.source import DataError, Source, Split, SplitName, file_errors, printable
+from vitexp.options import Doc, Field, Fraction
+from vitexp.options import Path as PathOption
 
 
 class Folder(Source):
     """Images in class folders: root/train/<class>/* and root/test/<class>/*.
 
-    Where there is no test folder (or no train folder either: root/<class>/*), the share `test_fraction` of every class
-    becomes the test set. The choice depends on `seed` and the names of the files alone, so adding images moves few
-    others. Other folders, such as val, are not read where there is a train folder: validation is cut from train.
+    Without a test folder (or with root/<class>/* only), the fraction `test_fraction` of every class becomes the test
+    set. The choice depends on `split_seed` and the file names only, so that adding images moves few others. Other
+    folders, such as val, are not read if there is a train folder: validation is split from train.
     """
 
-    def __init__(self, *, root: str, test_fraction: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        root: Annotated[PathOption, Doc("folder of the images")],
+        test_fraction: Annotated[
+            Fraction, Doc("fraction of every class that becomes the test set if there is no test folder")
+        ] = 0.2,
+        split_seed: Annotated[
+            int, Field(ge=0, le=2**32 - 1), Doc("which images these are, independent of the seed of the run")
+        ] = 0,
+    ) -> None:
         if not 0 < test_fraction < 1:
             raise DataError(f"data.test_fraction lies between 0 and 1, not at {test_fraction}.")
         self.root = Path(root).expanduser()
         self.test_fraction = test_fraction
-        self.seed = seed
+        self.split_seed = split_seed
 
     @property
     def classes(self) -> list[str]:
@@ -41,7 +54,7 @@ class Folder(Source):
         counts = {part: sum(map(len, tree.values())) for part, tree in self._parts.items()}
         found = f"{len(self.classes)} classes, {counts['train']:,} training and {counts['test']:,} test images"
         if not self._has_test:
-            found += f", the test images being {self.test_fraction:.0%} of every class (seed {self.seed})"
+            found += f", the test images being {self.test_fraction:.0%} of every class (split_seed={self.split_seed})"
         if _is_tree(self.root / "train") and (self.root / "val").is_dir():
             found += "; val is not read"
         return found
@@ -80,7 +93,7 @@ class Folder(Source):
     def _divide(self, files: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
         """Train and test images of one class; a class of several images is in both, a single image is trained on."""
         count = min(max(round(len(files) * self.test_fraction), 1), len(files) - 1)
-        by_chance = sorted(files, key=lambda file: _rank(self.seed, file))
+        by_chance = sorted(files, key=lambda file: _rank(self.split_seed, file))
         return sorted(by_chance[count:]), sorted(by_chance[:count])
 
 

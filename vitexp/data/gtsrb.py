@@ -12,12 +12,14 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from vitexp.data.download import fetch, one_at_a_time, unpack
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.data.imagefile import ImageFile, list_images, split_of_files
 from vitexp.data.source import DataError, Source, Split, SplitName, file_errors
+from vitexp.options import Doc, Words
+from vitexp.options import Path as PathOption
 
 BASE_URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 
@@ -71,21 +73,21 @@ _SETS = {"full": "full training set", "online": "online training set, torchvisio
 
 
 class GTSRB(Source):
-    """GTSRB from its official archives, unpacked by hand, by torchvision, or here.
+    """GTSRB from its official archives, unpacked by hand, by torchvision, or here."""
 
-    root: folder that holds, or shall hold, the archives or the folder GTSRB.
-    download: fetch what is missing. An archive that lies in root is unpacked even without it.
-    train_set: full, online, or auto: the full one if there, else the online one, else (when downloading) the full one.
-    base_url: address under which the archives lie.
-    """
+    identity: ClassVar[tuple[str, ...]] = ()
+    split_by: ClassVar[tuple[str, ...] | None] = ("train_set",)
 
     def __init__(
         self,
         *,
-        root: str,
-        download: bool = False,
-        train_set: Literal["auto", "full", "online"] = "auto",
-        base_url: str = BASE_URL,
+        root: Annotated[PathOption, Doc("folder of the archives or of the folder GTSRB")],
+        download: Annotated[bool, Doc("download what is missing; an archive in root is unpacked in any case")] = False,
+        train_set: Annotated[
+            Literal["auto", "full", "online"],
+            Doc("full: 39,209 images; online: 26,640, torchvision's; auto: full, unless only online is present"),
+        ] = "auto",
+        base_url: Annotated[PathOption, Words("a URL"), Doc("address of the archives")] = BASE_URL,
     ) -> None:
         if train_set not in ("auto", "full", "online"):
             raise DataError(f"data.train_set is auto, full or online, not {train_set!r}.")

@@ -1,18 +1,22 @@
-"""Batches by index: which images make up which batch, and the two ways to fetch a batch at once."""
+"""Batches by index: which images make up which batch, and two ways to fetch a whole batch."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.prepare import Prepared
+from vitexp.data.workers import hidden_main, needs_main
 
 
 class Chosen(NamedTuple):
@@ -25,14 +29,18 @@ class Chosen(NamedTuple):
 class BatchSampler(Sampler[Chosen]):
     """The images of each batch of this process.
 
-    All processes together see every index exactly once an epoch: nothing is padded or repeated, except that `drop_last`
-    leaves out the images that do not fill an optimizer step. The order of an epoch depends on `seed` and the epoch
-    alone, so it is the same for any number of processes and when a run goes on where it was stopped, see `begin_at`.
-    All processes have the same number of batches, or else they would wait for each other for ever; where images run
-    out, the last of a process is empty.
+    All processes together visit every index exactly once per epoch: nothing is padded or repeated, but `drop_last`
+    drops the images that do not fill an optimizer step. With `balance`, they visit as many indices drawn with
+    replacement instead. The order of an epoch depends on `seed` and the epoch only, so it is the same for any number of
+    processes and for a resumed run (see `begin_at`). All processes have the same number of batches, because they wait
+    for each other; the last batch of a process is empty if there are not enough images.
 
-    batch_size: images an optimizer step sees, of all processes and over `accumulated` batches together. Raises
-    ValueError where it cannot be shared out evenly.
+    length: number of images.
+    batch_size: images per optimizer step, of all processes and over `accumulated` batches together.
+    shuffle: visit the indices in random order.
+    balance: labels, int64 [length]; draw every class with the same probability, and each of its images alike.
+
+    Raises ValueError if the processes cannot share `batch_size` evenly.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class BatchSampler(Sampler[Chosen]):
         length: int,
         batch_size: int,
         shuffle: bool = False,
+        balance: NDArray[np.int64] | None = None,
         drop_last: bool = False,
         seed: int = 0,
         rank: int = 0,
@@ -48,20 +57,23 @@ class BatchSampler(Sampler[Chosen]):
         accumulated: int = 1,
     ) -> None:
         if batch_size % (world_size * accumulated):
-            raise ValueError(f"a batch of {batch_size} for {world_size} processes, {accumulated} times a step")
+            raise ValueError(
+                f"batch_size={batch_size} must be a multiple of world_size={world_size} times accumulated={accumulated}"
+            )
         self.length, self.batch_size, self.shuffle, self.drop_last = length, batch_size, shuffle, drop_last
+        self.balance = balance
         self.accumulated = accumulated
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
-        self._began = (0, 0)
+        self._start = (0, 0)
 
     def begin_at(self, *, epoch: int, images: int) -> None:
-        """Leave out the first `images`, of all processes together, of `epoch`; a whole number of batches."""
+        """Skip the first `images` of `epoch`: a whole number of batches, counted over all processes."""
         self.epoch = epoch
-        self._began = (epoch, images // (self.batch_size // self.accumulated))
+        self._start = (epoch, images // (self.batch_size // self.accumulated))
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
+        """Set the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -70,27 +82,38 @@ class BatchSampler(Sampler[Chosen]):
         return math.ceil(self.length / (self.batch_size // self.accumulated))
 
     def __iter__(self) -> Iterator[Chosen]:
-        order = torch.arange(self.length)
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(
-                int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
-            )
-            order = torch.randperm(self.length, generator=generator)
-        first = self._began[1] if self._began[0] == self.epoch else 0
-        batches = torch.split(order, self.batch_size // self.accumulated)[: len(self)]
+        first = self._start[1] if self._start[0] == self.epoch else 0
+        batches = torch.split(self._order(), self.batch_size // self.accumulated)[: len(self)]
         for number in range(first, len(batches)):
             yield Chosen(batches[number][self.rank :: self.world_size], (self.seed, self.epoch, number, self.rank))
 
+    def _order(self) -> Tensor:
+        """Return the indices of the epoch, of all processes: int64 [length]."""
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+        )
+        if self.balance is not None:
+            labels = torch.from_numpy(self.balance)
+            by_class = labels.argsort(stable=True)
+            _, counts = torch.unique(labels, return_counts=True)
+            starts = counts.cumsum(0) - counts
+            drawn = torch.randint(len(counts), (self.length,), generator=generator)
+            within = torch.rand(self.length, dtype=torch.float64, generator=generator)
+            return by_class[starts[drawn] + (within * counts[drawn]).long()]
+        if self.shuffle:
+            return torch.randperm(self.length, generator=generator)
+        return torch.arange(self.length)
+
 
 class ResidentBatches:
-    """Batches selected on the device that holds all the images: no copy from the host, and nothing waits for it.
+    """Batches selected on the device that holds all images: nothing is copied from the host or waits for the device.
 
-    stored: uint8 [M, H, W, 3] and labels: int64 [N], on the device; rows: int64 [N], which of the stored images these
-    are. `sampler` says which of the N make up each batch, as for the DataLoader of an ArrayDataset, and in the same
-    order.
+    stored: uint8 [M, H, W, 3], on the device.
+    rows: int64 [N], indices of the images in `stored`. labels: int64 [N]. Both on the device.
+    sampler: chooses among the N images.
     """
 
-    batch_sampler = None  # Lightning asks for it wherever there is a sampler; None as in a DataLoader of whole batches
+    batch_sampler = None  # Lightning reads it wherever there is a sampler; None as in a DataLoader of whole batches
 
     def __init__(self, *, stored: Tensor, rows: Tensor, labels: Tensor, sampler: BatchSampler) -> None:
         self.stored, self.rows, self.labels, self.sampler = stored, rows, labels, sampler
@@ -100,7 +123,7 @@ class ResidentBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = [chosen.indices for chosen in self.sampler]
-        # the whole epoch at once: a copy for every batch would make the host wait for the device each time
+        # Copy the indices of the whole epoch: a copy per batch would make the host wait for the device each time.
         order = torch.cat(batches).to(self.stored.device) if batches else torch.empty(0)
         for indices in torch.split(order, [len(batch) for batch in batches]):
             yield self.stored.index_select(0, self.rows[indices]), self.labels[indices]
@@ -109,8 +132,7 @@ class ResidentBatches:
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
     """Prepared images in memory or in a file; one access fetches a whole batch.
 
-    augment, if any, is applied image by image, with random numbers that depend on the key of the batch alone: any
-    number of workers draws the same.
+    augment: applied per image. Its random numbers depend on the key of the batch only, not on the number of workers.
     """
 
     def __init__(self, images: Prepared, *, augment: AlbumentationsAugment | None = None) -> None:
@@ -126,3 +148,26 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
             self.augment.reseed(chosen.key)
             images = np.stack([self.augment(image) for image in images])
         return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+class WorkerLoader(DataLoader[tuple[Tensor, Tensor]]):
+    """A DataLoader of the batches that `sampler` chooses, whose workers do not execute the user's script."""
+
+    def __init__(self, dataset: ArrayDataset, *, sampler: BatchSampler, num_workers: int, pin_memory: bool) -> None:
+        # A forked worker inherits the script; a spawned one cannot import what the script defines.
+        method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+        self._forks = method == "fork"
+        num_workers = num_workers if self._forks or not needs_main(dataset.augment) else 0
+        super().__init__(
+            dataset,
+            sampler=sampler,  # an index is a whole batch
+            batch_size=None,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+            worker_init_fn=None if dataset.augment is None else dataset.augment.worker_init_fn,
+        )
+
+    def _get_iterator(self) -> Any:
+        with nullcontext() if self._forks else hidden_main():
+            return super()._get_iterator()

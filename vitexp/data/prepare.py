@@ -1,13 +1,13 @@
-"""Prepared arrays: every image of a split through the deterministic transforms, once, and cached on disk.
+"""Prepare every image of a split once with deterministic transforms, and cache the arrays on disk.
 
 A cache entry is a folder `<name>-<split>-<source key>-<transforms key>/` with
 
     images.npy     uint8 [N, S, S, 3]
     moments.npy    float64 [N, 2, 3]: mean and mean square of each image's channels, in [0, 1]
-    kept.npy       int64 [N]: which images of the split these are; without those that were skipped
+    kept.npy       int64 [N]: indices of these images in the split, without skipped ones
     entry.json     checksums of the three (cache.py)
 
-where the keys cover the source's fingerprint, the transforms with all arguments, and the versions of the libraries that
+The keys cover the source's fingerprint, the transforms with all arguments, and the versions of the libraries that
 compute them.
 """
 
@@ -17,15 +17,13 @@ import hashlib
 import io
 import json
 import logging
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,21 +34,24 @@ from rich.progress import Progress
 from vitexp.data.cache import ensure
 from vitexp.data.source import BrokenImage, DataError, ReadImage, Split
 from vitexp.data.transforms import build_transforms
+from vitexp.data.workers import hidden_main, needs_main, start_worker
 
 log = logging.getLogger(__name__)
 
 FORMAT = 3
 FILES = ("images.npy", "moments.npy", "kept.npy")
-CHUNK = 256  # images a worker handles at a time
-PARALLEL_FROM = 4 * CHUNK  # starting processes costs seconds: not worth it below
+CHUNK = 256  # images that a worker handles at a time
+PARALLEL_FROM = 4 * CHUNK  # starting processes costs seconds; not worth it for fewer images
+OnBroken = Literal["refuse", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """N images, which are a split or a part of one.
+    """N prepared images: a split or a part of one.
 
-    stored: uint8 [M, S, S, 3], the images of the whole split, mapped from their file into memory.
-    rows: int64 [N], which of them these are. labels, groups: int64 [N]; moments: float64 [N, 2, 3].
+    stored: uint8 [M, S, S, 3], the images of the whole split, memory-mapped.
+    rows: int64 [N], their indices in `stored`. labels, groups: int64 [N]. moments: float64 [N, 2, 3].
+    paths: object [N], the file of each image relative to the root of the data set; None if they are not files.
     """
 
     stored: NDArray[np.uint8]
@@ -58,18 +59,19 @@ class Prepared:
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
     moments: NDArray[np.float64]
+    paths: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """A copy of the images at `indices` (int64 [n], below N): uint8 [n, S, S, 3]."""
+        """Return a copy of the images at `indices` (int64 [n], below N): uint8 [n, S, S, 3]."""
         return self.stored[self.rows[indices]]
 
     def part(self, indices: NDArray[np.int64]) -> Prepared:
-        """Those at `indices` alone; no image is copied."""
+        """Return the part with these `indices`, without copying an image."""
         mine = {key: getattr(self, key)[indices] for key in ("rows", "labels", "groups", "moments")}
-        return Prepared(stored=self.stored, **mine)
+        return Prepared(stored=self.stored, **mine, paths=None if self.paths is None else self.paths[indices])
 
 
 def prepare(
@@ -80,32 +82,36 @@ def prepare(
     image_size: int,
     cache_dir: Path,
     num_workers: int,
-    on_broken: Literal["refuse", "skip"],
+    on_broken: OnBroken,
 ) -> Prepared:
-    """The prepared arrays of `split`, from the cache or made now.
+    """Return the prepared arrays of `split`, from the cache if possible.
 
-    transforms: configs of Albumentations transforms (transforms.py) that end in images of `image_size` pixels a side.
-    `name` is for people: it stands in the entry's folder name and in messages. Raises ValueError for a wrong transform,
-    DataError where they do not fit, BrokenImage for a file that cannot be read (unless `on_broken` is "skip").
+    transforms: configs of Albumentations transforms (transforms.py) that end in images of `image_size` pixels per side.
+    name: for the folder name of the entry and for messages.
+
+    Raises ValueError for a wrong transform, DataError if the transforms do not fit the images, BrokenImage for an
+    unreadable file (unless `on_broken` is "skip").
     """
     entry = cache_dir / f"{name}-{_source_key(split, image_size, on_broken)}-{_transforms_key(transforms)}"
     fill = partial(_fill, split, transforms, name, image_size, num_workers, on_broken)
     ensure(entry, fill, files=FILES, what=name)
     kept = np.load(entry / "kept.npy")
-    # Mapped, so that a set may be larger than the memory. "c", private to this process: torch warns of arrays that it
-    # may not write to.
+    # Memory-mapped, so that a data set may exceed the memory. Mode "c" is private to this process; torch warns of
+    # read-only arrays.
     stored = np.load(entry / "images.npy", mmap_mode="c")
+    paths = getattr(split.read, "paths", None)
     return Prepared(
         stored=stored,
         rows=np.arange(len(kept)),
         labels=split.labels[kept],
         groups=split.groups[kept],
         moments=np.load(entry / "moments.npy"),
+        paths=None if paths is None else np.array(paths, dtype=object)[kept],
     )
 
 
 def ever_prepared(transforms: Sequence[Mapping[str, Any]], *, cache_dir: Path) -> bool:
-    """Whether these very transforms have made an entry of any source: they are then known to be right."""
+    """Return whether the cache has an entry of these transforms for any source, so that they are known to work."""
     return any(cache_dir.glob(f"*-{_transforms_key(transforms)}"))
 
 
@@ -129,14 +135,14 @@ def _fill(
     name: str,
     image_size: int,
     num_workers: int,
-    on_broken: Literal["refuse", "skip"],
+    on_broken: OnBroken,
     folder: Path,
 ) -> None:
     moments = np.empty((len(split), 2, 3))
     kept: list[int] = []
     work = partial(_prepare_chunk, split.read, build_transforms(transforms), image_size)
     chunks = [range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK)]
-    # Written, not mapped: a full disk is then an error, and not the end of the process.
+    # Written, not memory-mapped: a full disk raises an error instead of killing the process.
     with open(folder / "images.npy", "wb") as images, Progress(transient=True) as progress:
         images.write(_header(len(split), image_size))
         task = progress.add_task(f"preparing {name}", total=len(split))
@@ -154,13 +160,13 @@ def _fill(
                     kept.append(index)
             progress.advance(task, len(chunk))
         images.seek(0)
-        images.write(_header(len(kept), image_size))  # a few files may have been skipped
+        images.write(_header(len(kept), image_size))  # fewer if files were skipped
     np.save(folder / "moments.npy", moments[: len(kept)])
     np.save(folder / "kept.npy", np.array(kept, np.int64))
 
 
 def _header(rows: int, image_size: int) -> bytes:
-    """That of an .npy file of uint8 [rows, S, S, 3]; NumPy makes it equally long for any number of rows."""
+    """Return the header of an .npy file of uint8 [rows, S, S, 3]; its length does not depend on the number of rows."""
     header = io.BytesIO()
     shape = (rows, image_size, image_size, 3)
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -171,7 +177,7 @@ Chunk = tuple[NDArray[np.uint8], dict[int, BrokenImage]]
 
 
 def _prepare_chunk(read: ReadImage, transforms: list[Any], image_size: int, indices: Sequence[int]) -> Chunk:
-    """Prepared images of `indices`, uint8 [n, S, S, 3], and the errors of those that could not be read."""
+    """Return the prepared images at `indices`, uint8 [n, S, S, 3], and the errors of unreadable ones by index."""
     done = np.zeros((len(indices), image_size, image_size, 3), dtype=np.uint8)
     broken: dict[int, BrokenImage] = {}
     for row, index in enumerate(indices):
@@ -185,39 +191,26 @@ def _prepare_chunk(read: ReadImage, transforms: list[Any], image_size: int, indi
         if image.shape != done.shape[1:] or image.dtype != np.uint8:
             raise DataError(
                 f"data.prepare must end in uint8 images of {image_size}x{image_size}x3 (data.image_size={image_size}), "
-                f"but made {image.dtype} of {'x'.join(map(str, image.shape))}."
+                f"but they end in {image.dtype} of {'x'.join(map(str, image.shape))}."
             )
         done[row] = image
     return done, broken
 
 
 def _map(work: Callable[[Sequence[int]], Chunk], chunks: list[range], num_workers: int) -> Iterator[Chunk]:
-    """`work` over `chunks` in order, in processes of their own where that pays."""
+    """Yield `work` of each chunk in order, computed by worker processes where these pay off."""
     num_workers = min(num_workers, len(chunks))
-    if num_workers < 2 or sum(map(len, chunks)) < PARALLEL_FROM:
+    if num_workers < 2 or sum(map(len, chunks)) < PARALLEL_FROM or needs_main(work):
         yield from map(work, chunks)
         return
-    # "spawn": a forked child of a process with threads (torch, OpenCV) may hang
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+    # "spawn", because a forked child of a process with threads (torch, OpenCV) may hang.
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=start_worker) as pool:
         try:
-            yield from pool.map(work, chunks)
+            with hidden_main():
+                done = pool.map(work, chunks)  # starts all processes
+            yield from done
         except BrokenProcessPool as error:
             raise DataError(
-                "a process that prepared images was killed, perhaps for want of memory; data.num_workers="
-                f"{num_workers // 2} needs less."
+                "a process that prepares images was killed, perhaps because memory ran out; try data.num_workers="
+                f"{num_workers // 2}."
             ) from error
-
-
-def _start_worker() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Pools wait for work for ever where the process that gave it was killed."""
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)

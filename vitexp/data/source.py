@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,15 @@ class Split:
 
 
 class Source(ABC):
-    """A data set on disk, on the network or in code. Constructing it reads nothing; `split` does."""
+    """A data set on disk, on the network or in code. Constructing it reads nothing; `split` does.
+
+    Facts for configuration checks: `reads_files`, whether image files are decoded; `identity`, the options that tell
+    apart data sets of this class; `split_by`, the options that decide which images train (None: all others).
+    """
+
+    reads_files: ClassVar[bool] = True
+    identity: ClassVar[tuple[str, ...]] = ("root",)
+    split_by: ClassVar[tuple[str, ...] | None] = None
 
     @property
     @abstractmethod

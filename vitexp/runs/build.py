@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from vitexp.config.check import check_lengths
 from vitexp.config.rules import SMALLER_IS_BETTER
 from vitexp.data.augment import AlbumentationsAugment
-from vitexp.data.datamodule import ImageDataModule, available_workers
+from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import ever_prepared
 from vitexp.data.source import Source
 from vitexp.data.transforms import build_transforms
@@ -96,7 +96,8 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
         image_size=data.image_size,
         batch_size=data.batch_size,
         val_fraction=data.val_fraction,
-        num_workers=available_workers(data.num_workers),
+        sampler=data.get("sampler", "shuffle"),  # not in the config.yaml of older versions
+        num_workers=data.num_workers,
         resident=data.resident,
         cache_dir=cache_dir,
         on_broken=data.on_broken,

@@ -11,7 +11,7 @@ from vitexp.errors import ConfigError
 
 # What tells apart data sets of one class; those of other classes by their folder. All else cuts the same images.
 _IDENTITY = {
-    "vitexp.data.signs.Signs": ("seed",),
+    "vitexp.data.signs.Signs": ("draw_seed",),
     "vitexp.data.cifar.CIFAR": ("kind",),
     "vitexp.data.gtsrb.GTSRB": (),
 }

@@ -17,6 +17,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from vitexp.data.augment import per_image
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.training.parameter_groups import parameter_groups
 from vitexp.training.schedules import CosineWarmup, Schedule
@@ -95,7 +96,7 @@ class Task(LightningModule, ABC):
         layer_decay: float = 1.0,
     ) -> None:
         super().__init__()
-        self.net, self.augment = net, nn.Identity() if augment is None else augment
+        self.net, self.augment = net, nn.Identity() if augment is None else per_image(augment)
         self.optimizer = optimizer or partial(AdamW, lr=1e-3, weight_decay=0.05, fused=True)
         self.schedule = schedule or CosineWarmup()
         self.seed, self.layer_decay = seed, layer_decay

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from vitexp.data.augment.geometry import Padding, RandomAffine, RandomCropFlip
 from vitexp.data.augment.photometry import RandomBlur, RandomColor, RandomErasing
 from vitexp.data.augment.policies import AutoAugment, RandAugment, TrivialAugmentWide
+from vitexp.options import Doc, Field, Probability, Range
 
 PolicyName = Literal["none", "randaugment", "autoaugment", "trivialaugment"]
+EraseProb = Annotated[Probability, Doc("probability per image that a box is erased")]
+EraseArea = Annotated[Range, Doc("erased fraction of the image")]
+EraseAspect = Annotated[Range, Doc("height of the erased box over its width")]
 
 
 class BatchAugment(nn.Sequential):
@@ -42,19 +46,19 @@ class SignsAugment(BatchAugment):
     def __init__(
         self,
         *,
-        rotation: float = 0.0,
-        translation: float = 0.0,
-        scale: Sequence[float] = (1.0, 1.0),
-        shear: float = 0.0,
-        padding: Padding = "reflection",
-        brightness: float = 0.0,
-        contrast: float = 0.0,
-        saturation: float = 0.0,
-        blur_prob: float = 0.0,
-        blur_sigma: Sequence[float] = (0.5, 1.0),
-        erase_prob: float = 0.0,
-        erase_area: Sequence[float] = (0.02, 0.2),
-        erase_aspect: Sequence[float] = (0.3, 3.3),
+        rotation: Annotated[float, Field(ge=0, le=180), Doc("degrees, in either direction")] = 0.0,
+        translation: Annotated[Probability, Doc("fraction of the side, along x and y, in either direction")] = 0.0,
+        scale: Annotated[Range, Doc("factor; above 1 is larger")] = (1.0, 1.0),
+        shear: Annotated[float, Field(ge=0, lt=45), Doc("degrees, along x and y, in either direction")] = 0.0,
+        padding: Annotated[Padding, Doc("what fills the outside of a moved image")] = "reflection",
+        brightness: Annotated[Probability, Doc("factor from [1 - this, 1 + this]")] = 0.0,
+        contrast: Annotated[Probability, Doc("factor from [1 - this, 1 + this]")] = 0.0,
+        saturation: Annotated[Probability, Doc("factor from [1 - this, 1 + this]")] = 0.0,
+        blur_prob: Annotated[Probability, Doc("probability per image of a Gaussian blur")] = 0.0,
+        blur_sigma: Annotated[Range, Doc("standard deviation of the Gaussian, in pixels")] = (0.5, 1.0),
+        erase_prob: EraseProb = 0.0,
+        erase_area: EraseArea = (0.02, 0.2),
+        erase_aspect: EraseAspect = (0.3, 3.3),
     ) -> None:
         affine = RandomAffine(
             rotation=rotation, translation=translation, scale=_pair(scale, "scale"), shear=shear, padding=padding
@@ -84,16 +88,18 @@ class NaturalAugment(BatchAugment):
     def __init__(
         self,
         *,
-        crop_padding: int = 0,
-        crop_border: Literal["reflect", "zeros"] = "reflect",
-        flip_prob: float = 0.0,
-        policy: PolicyName = "none",
-        num_ops: int = 2,
-        magnitude: float = 9,
-        fill: float = 0.5,
-        erase_prob: float = 0.0,
-        erase_area: Sequence[float] = (0.02, 0.2),
-        erase_aspect: Sequence[float] = (0.3, 3.3),
+        crop_padding: Annotated[
+            int, Field(ge=0, le=4096), Doc("largest shift of the crop along x and y, in pixels")
+        ] = 0,
+        crop_border: Annotated[Literal["reflect", "zeros"], Doc("what fills the outside at the crop")] = "reflect",
+        flip_prob: Annotated[Probability, Doc("probability per image of a horizontal flip")] = 0.0,
+        policy: Annotated[PolicyName, Doc("published policy of operations")] = "none",
+        num_ops: Annotated[int, Field(ge=1, le=100), Doc("randaugment only: operations in a row")] = 2,
+        magnitude: Annotated[float, Field(ge=0, le=30), Doc("randaugment only: strength of each operation")] = 9,
+        fill: Annotated[Probability, Doc("what fills the outside after a policy's shifts: 0 black to 1 white")] = 0.5,
+        erase_prob: EraseProb = 0.0,
+        erase_area: EraseArea = (0.02, 0.2),
+        erase_aspect: EraseAspect = (0.3, 3.3),
     ) -> None:
         crop = RandomCropFlip(crop_padding=crop_padding, crop_border=crop_border, flip_prob=flip_prob)
         erasing = RandomErasing(

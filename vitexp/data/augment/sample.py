@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.data.transforms import build_transforms
+from vitexp.options import Doc, Node
 from vitexp.system.signals import die_with_parent
 
 if TYPE_CHECKING:
-    from vitexp.data.transforms import Transform
+    pass
 
 
 class AlbumentationsAugment:
@@ -26,7 +27,9 @@ class AlbumentationsAugment:
     by itself heeds no global seed, forked workers repeat each other and, where they do not persist, their first epoch.
     """
 
-    def __init__(self, *, transforms: Sequence[Mapping[str, Any] | Transform]) -> None:
+    def __init__(
+        self, *, transforms: Annotated[list[Node], Doc("Albumentations transforms, applied in this order")]
+    ) -> None:
         built = build_transforms(transforms)
         from albumentations import Compose  # takes a second to import
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.data.signs.render import photograph
 from vitexp.data.source import DataError, Source, Split, SplitName
+from vitexp.options import Doc, Field
 
 VERSION = 1  # of the drawing; raise it with every change to what an image looks like
 _SPLITS = ("train", "test")
@@ -31,26 +33,41 @@ class DrawSign:
 
 
 class Signs(Source):
-    """The 43 German signs of GTSRB, drawn at random poses and in random light."""
+    """The 43 German signs of GTSRB, drawn at random poses and in random light.
+
+    Raises ValueError for a value out of range.
+    """
+
+    reads_files: ClassVar[bool] = False
+    identity: ClassVar[tuple[str, ...]] = ("draw_seed",)
+    split_by: ClassVar[tuple[str, ...] | None] = ("train_per_class",)
+    classes_made: ClassVar[int] = 43  # so that the number of images is known before they are drawn
 
     def __init__(
-        self, *, train_per_class: int = 200, test_per_class: int = 50, draw_size: int = 48, seed: int = 0
+        self,
+        *,
+        train_per_class: Annotated[
+            int, Field(ge=2, le=100_000), Doc("training images per class, from which validation is split")
+        ] = 200,
+        test_per_class: Annotated[int, Field(ge=1, le=100_000), Doc("test images per class")] = 50,
+        draw_size: Annotated[
+            int, Field(ge=16, le=512), Doc("pixels per side of a drawing, before it is resized to image_size")
+        ] = 48,
+        draw_seed: Annotated[
+            int, Field(ge=0, le=2**32 - 1), Doc("seed of the drawings, independent of the seed of the run")
+        ] = 0,
     ) -> None:
-        """train_per_class, test_per_class: images of each class. draw_size: edge of an image in pixels.
-
-        Raises ValueError for a value out of range.
-        """
         if train_per_class < 1 or test_per_class < 1:
             raise ValueError(
-                f"Each class needs one image or more to train and to test, not {train_per_class} and {test_per_class}."
+                f"train_per_class={train_per_class} and test_per_class={test_per_class} must be 1 or more."
             )
         if not 16 <= draw_size <= 512:
-            raise ValueError(f"A sign can be drawn at 16 to 512 pixels, not at draw_size={draw_size}.")
-        if seed < 0:
-            raise ValueError(f"The seed of the drawn signs must be 0 or greater, not {seed}.")
+            raise ValueError(f"draw_size={draw_size} must be between 16 and 512 pixels.")
+        if draw_seed < 0:
+            raise ValueError(f"draw_seed={draw_seed} must be 0 or more.")
         self._per_class: dict[SplitName, int] = {"train": train_per_class, "test": test_per_class}
         self._draw_size = draw_size
-        self._seed = seed
+        self._seed = draw_seed
 
     @property
     def classes(self) -> list[str]:

@@ -67,11 +67,6 @@ def run_trials(trials: Sequence[Trial], engine: Engine, *, folder: Path, on_even
     return [trial for trial in left if status(trial) != "completed"]
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def thread_limit(cpus: float) -> dict[str, str]:
     """The environment that keeps a trial to its CPUs; torch, MKL and OpenBLAS read it. What the user set stands."""
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, int(cpus))))}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitexp.errors import ConfigError
-from vitexp.sweeps.engines import Engine, OnEvent, cores, thread_limit
+from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Ready, Trial, run_trial
+from vitexp.system.cores import available_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class LocalEngine(Engine):
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
         """See Engine."""
-        cpus = cores() if self.cpus_per_trial == "auto" else self.cpus_per_trial
+        cpus = available_cores() if self.cpus_per_trial == "auto" else self.cpus_per_trial
         gpus = self._gpus()
         environment = {**thread_limit(cpus), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         on_event(Ready(slots=1, where="this machine"))

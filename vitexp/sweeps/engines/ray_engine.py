@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.errors import ConfigError
-from vitexp.sweeps.engines import Engine, OnEvent, cores, thread_limit
+from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
+from vitexp.system.cores import available_cores
 
 # Longer than a trial may take to stop.
 _PATIENCE_S = 20.0
@@ -98,7 +99,7 @@ class RayEngine(Engine):
     def _init(self, ray: Any, folder: str) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address is None:
-            here = {"num_cpus": cores(), "num_gpus": self.gpus, "include_dashboard": False}
+            here = {"num_cpus": available_cores(), "num_gpus": self.gpus, "include_dashboard": False}
             ray.init("local", _temp_dir=folder, **here, **quiet)
             return
         try:

@@ -1,0 +1,42 @@
+"""The data module with its defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vitexp.data.datamodule import ImageDataModule
+from vitexp.data.folder import Folder
+from vitexp.data.loading import BatchSampler
+
+
+def photos(root: Path) -> Folder:
+    """Write 40 pictures of cats and 10 of dogs, 9 x 7 pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 7, 9, 3), dtype=np.uint8)
+    for index, picture in enumerate(pixels):
+        folder = root / ("cats" if index < 40 else "dogs")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    return Folder(root=str(root))
+
+
+def test_only_the_source_is_required(tmp_path: Path) -> None:
+    data = ImageDataModule(source=photos(tmp_path / "photos"), cache_dir=tmp_path / "cache", batch_size=16)
+    data.setup()
+    images, labels = next(iter(data.train_dataloader()))
+    assert data.name == "folder"
+    assert (images.shape, labels.shape) == ((16, 32, 32, 3), (16,))
+    assert data.class_counts.tolist() == [29, 7]  # of 32 and 8 training images without the test images
+    assert data.imbalance == 29 / 7
+
+
+def test_balanced_sampler_reaches_the_training_batches_only(tmp_path: Path) -> None:
+    source = photos(tmp_path / "photos")
+    data = ImageDataModule(source=source, cache_dir=tmp_path, batch_size=32, sampler="balanced")
+    data.setup()
+    [(_, labels)] = data.train_dataloader()
+    sampler = BatchSampler(length=36, batch_size=32, balance=data.train.labels, drop_last=True)
+    assert labels.tolist() == data.train.labels[next(iter(sampler)).indices].tolist()
+    assert sum(len(labels) for _, labels in data.val_dataloader()) == len(data.val)
