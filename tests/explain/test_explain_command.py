@@ -116,7 +116,7 @@ def test_help(word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     [
         (["run"], "write key=value"),
         (["run="], "write key=value"),
-        (["imgae=3"], "nearest is image; there are run, run2, image, images"),
+        (["imgae=3"], "nearest is image; choose from run, run2, image, images"),
         (["images=1"], "2 or more"),
         (["images=many"], "2 or more"),
         (["layer=0"], "1 or more"),
