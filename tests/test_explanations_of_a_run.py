@@ -74,7 +74,7 @@ def test_of_a_net_that_does_not_stand_it(tmp_path: Path) -> None:
     made = own_net(tmp_path, "Brittle")
     assert not drawn(made) & FIGURES
     told = (made / "train.log").read_text()
-    assert "cannot draw figures/explanations.png (too many); the run goes on" in told
+    assert "cannot draw figures/explanations.png (too many); the run continues" in told
     assert "cannot draw figures/embedding.png" in told
 
 

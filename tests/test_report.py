@@ -219,5 +219,5 @@ def test_knows_the_figures_that_callbacks_draw() -> None:
     from vitexp.runs import report
     from vitexp.training import callbacks
 
-    keys = {value.key for value in vars(callbacks).values() if isinstance(getattr(value, "key", None), str)}
-    assert keys | set(callbacks.Explanations.keys) == set(report._CAPTIONS)
+    found = [getattr(callbacks, name).figures for name in callbacks.__all__]
+    assert {key for figures in found for key in figures} == set(report._CAPTIONS)

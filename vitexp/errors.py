@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib.util import find_spec
 
 _LONGEST = 1000
 
@@ -35,3 +36,19 @@ def nearest(word: str, known: list[str]) -> str:
 def _choices(known: list[str], nearest: str = "") -> str:
     hint = f"nearest is {nearest}; " if nearest else ""
     return f"{hint}there are {', '.join(known)}"
+
+
+def require(package: str, *, needed_by: str, alternative: str = "") -> None:
+    """Raise ConfigError if an optional package is not installed. package: as it is both imported and installed."""
+    if find_spec(package) is None:
+        other = f", or use {alternative}" if alternative else ""
+        raise ConfigError(f"{needed_by} needs one more package: pip install {package}{other}.")
+
+
+def indivisible(name: str, value: int, of: str, whole: int) -> str:
+    """Return a sentence if `value` does not divide `whole`, with the divisors to choose from; "" if it does."""
+    if whole % value == 0:
+        return ""
+    fitting = [str(divisor) for divisor in range(1, min(whole, 32) + 1) if whole % divisor == 0]
+    *most, last = fitting
+    return f"{name}={value} does not divide {of}={whole}; use {', '.join(most)}{' or ' if most else ''}{last}."

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from vitexp.evaluate.options import Options
 
 from tests.conftest import CONF, result
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.data.signs.source import DrawSign
 from vitexp.errors import ConfigError, UserError
 from vitexp.evaluate.evaluation import evaluate
-from vitexp.evaluate.options import Options
 
 WRITTEN = ("evaluation.json", "per_class.csv", "per_class.md", "confusions.csv", "confusion_matrix.png")
 TEST_IMAGES = 2 * 43  # those of TINY

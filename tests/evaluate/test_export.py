@@ -14,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
+from vitexp.evaluate.options import Options
 
 from tests.conftest import composed
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
@@ -21,7 +22,6 @@ from vitexp.errors import UserError
 from vitexp.evaluate import export as onnx_module
 from vitexp.evaluate.evaluation import evaluate
 from vitexp.evaluate.export import export_onnx, export_timm
-from vitexp.evaluate.options import Options
 from vitexp.runs.build import build_net
 from vitexp.runs.finished import FinishedRun, load_run
 

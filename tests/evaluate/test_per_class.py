@@ -14,10 +14,10 @@ from vitexp.evaluate.per_class import (
     as_csv,
     class_rows,
     classes_as_markdown,
-    confusion_counts,
     confusions_as_markdown,
     confusions_by_cost,
 )
+from vitexp.explain.figures import confusion_counts
 
 NAMES = ["a", "b|c", "d", "e"]
 # true:      a  a  a  a  b  b  d; nothing is, or is taken for, e

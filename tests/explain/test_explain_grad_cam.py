@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tests.explain.nets import vit
 from vitexp.explain.methods.grad_cam import grad_cam, last_map_layer, record, token_grid
-from vitexp.models import SimpleCNN, resnet18
+from vitexp.models import SimpleCNN
+from vitexp.models.resnet import ResNet18
 
 
 def test_two_places_by_hand() -> None:
@@ -67,7 +68,7 @@ def test_tokens_against_pytorch_grad_cam(options: dict[str, Any], where: str) ->
     assert ours.std() > 0.1
 
 
-@pytest.mark.parametrize("make", [SimpleCNN, resnet18])
+@pytest.mark.parametrize("make", [SimpleCNN, ResNet18])
 def test_maps_against_captum(make: Any) -> None:
     torch.manual_seed(0)
     net = make(num_classes=5, image_size=32).eval()
@@ -83,7 +84,7 @@ def test_the_last_map_is_found() -> None:
     images = torch.randn(1, 3, 32, 32)
     simple = SimpleCNN(num_classes=5, image_size=32).eval()
     assert last_map_layer(simple, images) is simple.features[-2]  # 4 x 4, before the pool makes 2 x 2 of it
-    deep = resnet18(num_classes=5, image_size=32).eval()
+    deep = ResNet18(num_classes=5, image_size=32).eval()
     assert last_map_layer(deep, images) is deep.layer4
     with pytest.raises(ValueError, match="4 x 4"):
         last_map_layer(nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)), images)

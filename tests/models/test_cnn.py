@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from vitexp.models import SimpleCNN, resnet18
+from vitexp.models import SimpleCNN
+from vitexp.models.resnet import ResNet18
 
 
 @pytest.mark.parametrize(("image_size", "in_channels"), [(16, 3), (32, 1), (40, 3)])
@@ -16,7 +17,7 @@ def test_the_simple_cnn_gives_logits(image_size: int, in_channels: int) -> None:
 
 
 def test_resnet18_keeps_the_resolution_up_to_its_first_stage() -> None:
-    model = resnet18(num_classes=5, image_size=32, in_channels=1).eval()
+    model = ResNet18(num_classes=5, image_size=32, in_channels=1).eval()
     sizes: dict[str, torch.Size] = {}
     for name in ("layer1", "layer4"):
         model.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: sizes.update({name: out.shape}))
@@ -25,7 +26,7 @@ def test_resnet18_keeps_the_resolution_up_to_its_first_stage() -> None:
 
 
 def test_images_too_small_are_refused() -> None:
-    with pytest.raises(ValueError, match="image_size=15 does not survive four halvings; use 16 pixels or more"):
+    with pytest.raises(ValueError, match="image_size=15 cannot be halved four times; use 16 pixels or more"):
         SimpleCNN(num_classes=5, image_size=15)
-    with pytest.raises(ValueError, match="image_size=7 does not survive three halvings; use 8 pixels or more"):
-        resnet18(num_classes=5, image_size=7)
+    with pytest.raises(ValueError, match="image_size=7 cannot be halved three times; use 8 pixels or more"):
+        ResNet18(num_classes=5, image_size=7)

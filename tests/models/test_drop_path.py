@@ -34,5 +34,5 @@ def test_it_is_the_identity_in_evaluation_and_at_rate_zero() -> None:
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_a_rate_is_at_least_zero_and_below_one(rate: float) -> None:
-    with pytest.raises(ValueError, match="at least 0 and below 1"):
+    with pytest.raises(ValueError, match=r"drop_path=.* must be at least 0 and below 1"):
         DropPath(rate=rate)

@@ -46,7 +46,7 @@ def test_covered_pixels_have_no_influence_on_what_is_encoded_and_drawn(stem: str
     others = torch.where(covered.bool(), torch.randn(3, 3, 16, 16), images)
     with torch.no_grad():
         assert torch.equal(net.encode(images, visible), net.encode(others, visible))
-        assert torch.equal(net.draw_patches(images, visible), net.draw_patches(others, visible))
+        assert torch.equal(net.predict_patches(images, visible), net.predict_patches(others, visible))
         seen = torch.where(covered.bool(), images, torch.randn(3, 3, 16, 16))
         assert not torch.allclose(net.encode(images, visible), net.encode(seen, visible))
 
@@ -56,7 +56,7 @@ def test_the_loss_is_that_of_the_covered_patches_counted_by_hand(normalize: bool
     net = autoencoder(normalize_targets=normalize)
     images, visible = torch.randn(2, 3, 16, 16), torch.tensor([[0, 5, 9, 15], [1, 2, 3, 4]])
     with torch.no_grad():
-        losses, drawn = net(images, visible), net.draw_patches(images, visible)
+        losses, drawn = net(images, visible), net.predict_patches(images, visible)
     for image in range(2):
         errors = []
         for number in sorted(set(range(16)) - set(visible[image].tolist())):
@@ -73,8 +73,8 @@ def test_visible_patches_are_nothing_to_learn_from() -> None:
     """Not of the loss as a target: what the decoder draws there costs nothing."""
     net = autoencoder()
     images, visible = torch.randn(2, 3, 16, 16), net.draw_visible(2)
-    drawn = net.draw_patches(images, visible).detach().requires_grad_()
-    net.draw_patches = lambda *_: drawn  # type: ignore[method-assign, assignment]
+    drawn = net.predict_patches(images, visible).detach().requires_grad_()
+    net.predict_patches = lambda *_: drawn  # type: ignore[method-assign, assignment]
     net(images, visible).sum().backward()
     assert drawn.grad is not None
     assert torch.equal(drawn.grad.abs().sum(dim=2) > 0, net.covered(visible).bool())
@@ -87,7 +87,7 @@ def test_completed_images_keep_what_is_seen(normalize: bool) -> None:
     whole, covered = net.encoder.enlarged(images), net.covered_pixels(visible).bool()
     with torch.no_grad():
         completed = net.complete(images, visible)
-        net.draw_patches = lambda images, visible: net.targets(images)  # type: ignore[method-assign]
+        net.predict_patches = lambda images, visible: net.targets(images)  # type: ignore[method-assign]
         perfect = net.complete(images, visible)
     assert torch.equal(torch.where(covered, 0, completed), torch.where(covered, 0, whole))
     assert not torch.allclose(completed, whole)
@@ -122,7 +122,7 @@ def test_every_parameter_learns_and_only_the_encoders_names_are_those_of_a_vit()
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="mlp_conv=True goes over whole grids"):
+    with pytest.raises(ValueError, match="mlp_conv=True needs the whole grid"):
         autoencoder(mlp_conv=True, pool="gap")
-    with pytest.raises(ValueError, match=r"mask_ratio=1\.0 is no share"):
+    with pytest.raises(ValueError, match=r"mask_ratio=1\.0 must be"):
         autoencoder(mask_ratio=1.0)

@@ -32,7 +32,7 @@ def test_without_it_images_are_left_alone() -> None:
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="upsample=8 is below image_size=16"):
+    with pytest.raises(ValueError, match="upsample=8 is smaller than image_size=16"):
         ViT(image_size=16, upsample=8, **SIZES)
     with pytest.raises(ValueError, match="patch_size=8 does not divide upsample=20"):
         ViT(image_size=16, upsample=20, **SIZES)

@@ -73,7 +73,7 @@ def test_each_block_learns_more_slowly_than_the_one_above_it() -> None:
 
 
 def test_a_decay_by_layers_needs_layers() -> None:
-    with pytest.raises(ValueError, match="goes by blocks, and this model has none"):
+    with pytest.raises(ValueError, match="needs blocks, which this model does not have"):
         parameter_groups(SimpleCNN(num_classes=3, image_size=16), layer_decay=0.5)
 
 

@@ -78,8 +78,8 @@ class Page(Layout):
         """Draw other test images at random."""
         rows = self.views.test_rows[which]
         chosen = np.random.default_rng(secrets.randbits(32)).permutation(rows)[:THUMBNAILS]
-        images = self.run.data.test.images(chosen) if len(chosen) else []
-        return {self.gallery: [enlarged(image, side=_THUMBNAIL) for image in images], self.rows: chosen.tolist()}
+        images = [enlarged(each, side=_THUMBNAIL) for each in self.run.data.test.images(chosen)] if len(chosen) else []
+        return {self.gallery: images, self.rows: chosen.tolist()}
 
     def _select(self, event: gr.SelectData, rows: list[int], *controls: Any) -> Updates:
         return self._look_at(Picture(kind="test", row=rows[event.index]), *controls)

@@ -21,7 +21,8 @@ from vitexp.explain.methods.embedding import in_plane
 from vitexp.explain.pick import drawn_at_random
 from vitexp.explain.ranking import measure_faithfulness
 from vitexp.runs.explained import draw_confusions, draw_side_by_side, load_explainer
-from vitexp.runs.finished import FinishedRun, completed_runs
+from vitexp.runs.find import completed_runs
+from vitexp.runs.finished import FinishedRun
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images
@@ -138,7 +139,7 @@ class Views:
                 description="The filters of the first layer and, for a ViT, the similarity of its position embeddings.",
                 figures={
                     "filters": lambda *_: drawing.draw_filters(net),
-                    "position_embedding": lambda *_: drawing.draw_position(net),
+                    "position_embedding": lambda *_: drawing.draw_position(net.vit),
                 },
             ),
             View(

@@ -1,41 +1,57 @@
-"""What a finished run is worth, in exact numbers, on its own test set or another one of the same classes.
+"""Measure a finished run in depth, on its own test set or on another one with the same classes.
 
-    python -m vitexp evaluate [run=FOLDER] [data=OPTION] [data.KEY=VALUE ...] [key=value ...]
+    vitexp evaluate [run=RUN] [data=OPTION] [data.KEY=VALUE ...] [key=value ...]
 
-run                FOLDER of the run, or pretrained, a net for GTSRB that comes with vitexp (default: the newest
-                   finished run under log_dir, which is logs)
-data, data.*       as for train.py: the images to test on (default: those of the run)
-corruptions=true   also dark, blurred, noisy, occluded and JPEG images, of corruption_images test images (2000)
+run                folder of a finished run, or pretrained, the bundled GTSRB network (default: the newest run)
+log_dir            where to look for the newest run (default: logs)
+data, data.KEY     the images to test on, as for vitexp train (default: those of the run)
+corruptions=true   also measure on dark, blurred, noisy, occluded and JPEG-compressed images
+corruption_images  how many test images are corrupted (default: 2000)
 tta=true           also test-time augmentation: the mean over shifted views
-latency=true       also milliseconds and images a second by batch size
-export=onnx,timm   also the net for other programs, checked against torch
-out=FOLDER         where the results go (default: FOLDER of the run/evaluation)
-device=auto        auto | cpu | gpu | mps
+latency=true       also milliseconds and images per second by batch size
+export=onnx,timm   also export the network, checked against torch
+out                folder of the results (default: RUN/evaluation)
+device             auto | cpu | gpu | mps
+--config-dir=DIR   a folder of further options, laid out like conf/
 
-Writes evaluation.json, tables as CSV and Markdown, and figures. The run itself is not changed.
+Writes evaluation.json, predictions.csv, tables as CSV and Markdown, and figures. The run itself is not changed.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from typing import Any
 
-from vitexp.config.plain_errors import plain_errors
-from vitexp.config.secrets import refuse_typed_secrets
-from vitexp.evaluate.options import parse
+from vitexp.commands.words import read_words, run_command
+from vitexp.runs.find import requested_run
+
+_KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "export", "out", "device")
 
 
-def main(arguments: Sequence[str]) -> None:
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
-        print(__doc__)
-        return
-    refuse_typed_secrets(list(arguments))
-    options = parse(arguments)
-    from vitexp.evaluate.evaluation import evaluate  # imports torch: only once the arguments stand
+def main(words: Sequence[str]) -> None:
+    arguments = parse(words)
+    print(f"run       {arguments['folder']}")
+    from vitexp.evaluate.evaluation import evaluate  # imports torch: only once the words are valid
 
-    evaluate(options)
+    evaluate(**arguments)
+
+
+def parse(words: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of vitexp.evaluate.evaluation.evaluate. Raises ConfigError for the first wrong word."""
+    given = read_words(words, keys=_KEYS, data=("data",))
+    return {
+        "device": given.device(),
+        "tta": given.flag("tta"),
+        "corruptions": given.flag("corruptions"),
+        "corruption_images": given.integer("corruption_images", 2000, least=1),
+        "latency": given.flag("latency"),
+        "export": given.choices("export", ("onnx", "timm")),
+        "out": given.get("out") or None,
+        "data": given.data,
+        "config_dir": given.config_dir,
+        "folder": requested_run(given.get("run"), log_dir=given.get("log_dir", "logs")),
+    }
 
 
 if __name__ == "__main__":
-    with plain_errors():
-        main(sys.argv[1:])
+    run_command(main, __doc__)

@@ -17,6 +17,7 @@ from vitexp.config.multirun import one_run, refuse_several_devices
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.runs.resume import as_begun
+from vitexp.system.signals import Interrupted
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -28,7 +29,10 @@ def train(config: DictConfig) -> None:
         check(config)
         from vitexp.runs.run import run  # imports torch: only once the configuration is valid
 
-        run(config)
+        try:
+            run(config)
+        except Interrupted as interrupted:
+            sys.exit(interrupted.exit_code)
 
 
 def main() -> None:

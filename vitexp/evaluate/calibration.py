@@ -44,7 +44,9 @@ class Reliability:
     def as_json(self) -> list[dict[str, float | int | None]]:
         """Return the bins, from the lowest confidence to the highest."""
         edges = np.linspace(0, 1, BINS + 1).round(4).tolist()
-        means = ([None if math.isnan(each) else each for each in of.tolist()] for of in (self.accuracy, self.confidence))
+        means = (
+            [None if math.isnan(each) else each for each in of.tolist()] for of in (self.accuracy, self.confidence)
+        )
         return [
             {"from": low, "to": high, "images": images, "accuracy": accuracy, "confidence": confidence}
             for low, high, images, accuracy, confidence in zip(

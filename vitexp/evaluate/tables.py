@@ -37,8 +37,10 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as Markdown, without its title."""
-        align = ["left" if column in self.text_columns else "right" for column in range(len(self.heading))]
-        return markdown_table(self.heading, self.rows, align)
+        columns = range(len(self.heading))
+        return markdown_table(
+            self.heading, self.rows, ["left" if each in self.text_columns else "right" for each in columns]
+        )
 
 
 def metric_table(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> Table:
@@ -87,7 +89,9 @@ def robustness_table(found: Robustness) -> Table:
     title = f"Accuracy on {found.images:,} corrupted images; {_percent(found.clean)} on the original ones"
     heading = ["corruption", *(f"severity {severity}" for severity in SEVERITIES), "mean"]
     means = found.means
-    return Table(title, heading, [[name, *map(_percent, [*line, means[name]])] for name, line in found.accuracy.items()])
+    return Table(
+        title, heading, [[name, *map(_percent, [*line, means[name]])] for name, line in found.accuracy.items()]
+    )
 
 
 def latency_table(rows: Sequence[Latency], *, device: str, precision: str) -> Table:

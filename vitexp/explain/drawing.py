@@ -15,6 +15,7 @@ from vitexp.explain.methods.embedding import Method, in_plane, nearest
 from vitexp.explain.methods.heads import even_attention_distance
 from vitexp.explain.methods.patches import image_patches, position_norm, position_similarity
 from vitexp.models.trained_net import TrainedNet
+from vitexp.models.vit import ViT
 
 Drawn = Iterator[tuple[str, Figure]]  # the name of the file, without its ending
 
@@ -78,7 +79,7 @@ def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: in
         for ending, overlay in (("", True), ("_raw", False)):
             yield f"attention_layers{ending}", draw_layers(explainer, about, head=head, overlay=overlay)
             yield f"attention_heads{ending}", draw_every_head(explainer, about, overlay=overlay)
-    if (position := draw_position(explainer)) is not None:
+    if (position := draw_position(explainer.vit)) is not None:
         yield "position_embedding", position
 
 
@@ -178,9 +179,8 @@ def _attention_of(explainer: Explainer) -> str:
     return "Attention of the class token" if explainer.vit.has_cls else "Attention that patches receive"
 
 
-def draw_position(explainer: Explainer) -> Figure | None:
-    """None where there is no position embedding."""
-    net = explainer.vit
+def draw_position(net: ViT | None) -> Figure | None:
+    """Draw the position embedding; None without one."""
     if net is None or net.pos_embed is None:
         return None
     where = {"prefix_tokens": net.pos_embed.shape[1] - net.grid_size**2, "grid_size": net.grid_size}

@@ -1,13 +1,21 @@
-"""The models: pure torch modules that know no configuration, no training loop and no files.
+"""The models: pure torch modules without configuration, training loop or files.
 
-Every model is built with keywords, among them `num_classes` and `image_size` (pixels a side), and maps images
-(B, C, H, W), float, to logits (B, num_classes).
+Every model has keyword-only arguments, among them `num_classes` and `image_size` (pixels per side), and maps float
+images (B, C, H, W) to logits (B, num_classes). Its class attributes state what it can do; they are read without
+importing the class, and a subclass inherits them:
+
+    has_blocks: parameters named blocks.<i>., for layer-wise learning rates and optim=muon
+    has_attention: forward_with_attention, for attention maps
+    has_patches: a grid of patches with position embeddings, for their figure and masked autoencoding
+    has_batch_norm: batch norm layers
+    accepts_weights: can start from model.weights, whose tensors have the names of a ViT
+    any_image_size: works with other image sizes than `image_size`, for training.image_sizes
 """
 
 from __future__ import annotations
 
 from vitexp.models.attention import Attention
-from vitexp.models.cnn import SimpleCNN, resnet18
+from vitexp.models.cnn import SimpleCNN
 from vitexp.models.mae import MaskedAutoencoder
 from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
 from vitexp.models.vit import ViT
@@ -18,6 +26,5 @@ __all__ = [
     "SimpleCNN",
     "ViT",
     "interpolate_position_embedding",
-    "resnet18",
     "sincos_position_embedding",
 ]

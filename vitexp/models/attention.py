@@ -6,15 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_EPS = 1e-6  # of every LayerNorm in the ViT, as in Dosovitskiy et al. 2021; torch's default is 1e-5
+from vitexp.errors import indivisible
+
+NORM_EPS = 1e-6  # for every LayerNorm in the ViT, as in Dosovitskiy et al. 2021; torch's default is 1e-5
 
 
 class Attention(nn.Module):
     """Softmax attention of every token to every token.
 
-    `qk_norm` normalises queries and keys over the head's channels (Dehghani et al. 2023, section 2.1). `lsa` is the
-    locality self-attention of Lee et al. 2021 (section 3.2): a learned temperature, here one a head, and no token
+    `qk_norm` normalizes queries and keys over the channels of a head (Dehghani et al. 2023, section 2.1). `lsa` is the
+    locality self-attention of Lee et al. 2021 (section 3.2): a learned temperature, here one per head, and no token
     attends to itself. `attention_dropout` acts on the attention weights, `dropout` on the output.
+
+    Raises ValueError unless num_heads divides dim.
     """
 
     def __init__(
@@ -28,8 +32,8 @@ class Attention(nn.Module):
         lsa: bool = False,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; the heads share the channels equally.")
+        if misfit := indivisible("num_heads", num_heads, "dim", dim):
+            raise ValueError(misfit)
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.attention_dropout = attention_dropout
@@ -37,24 +41,24 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(self.head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(self.head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
         self.lsa = lsa
-        # The inverse of the temperature: it starts at the usual 1 / sqrt(head_dim).
+        # The inverse of the temperature; the learned one starts at the usual 1 / sqrt(head_dim).
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), self.head_dim**-0.5)) if lsa else self.head_dim**-0.5
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *, read: int | None = None) -> Tensor:
-        """(B, T, dim) -> (B, T, dim), or (B, read, dim): only the first `read` tokens, which look at all."""
+        """(B, T, dim) -> (B, T, dim), or (B, read, dim): only the first `read` tokens, which attend to all."""
         q, k, v = self._heads(x) if read is None else self._heads_read(x, read)
-        # In bfloat16 on a CPU the fused kernel's backward pass is several times slower than the explicit products.
+        # In bfloat16 on a CPU the backward pass of the fused kernel is several times slower than explicit products.
         if self.lsa or (v.device.type == "cpu" and v.dtype == torch.bfloat16):
             return self._merge(self._explicit(q, k, v)[0])
         dropout = self.attention_dropout if self.training else 0.0
         return self._merge(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout))
 
     def forward_with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, dim) -> (B, T, dim) and the attention weights (B, num_heads, T, T).
+        """(B, T, dim) -> (B, T, dim) and the attention weights (B, num_heads, T, T), after softmax, before dropout.
 
-        The weights are those after the softmax and before dropout. The output depends on them in the autograd graph.
+        The output depends on the weights in the autograd graph.
         """
         heads, weights = self._explicit(*self._heads(x))
         return self._merge(heads), weights
@@ -67,7 +71,7 @@ class Attention(nn.Module):
         return self.q_norm(q), self.k_norm(k), v
 
     def _heads_read(self, x: Tensor, read: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with the queries of the first `read` tokens alone: (B, num_heads, read, head_dim)."""
+        """The same with queries of the first `read` tokens only: (B, num_heads, read, head_dim)."""
         (batch, tokens, dim), weight, bias = x.shape, self.qkv.weight, self.qkv.bias
         q = F.linear(x[:, :read], weight[:dim], bias[:dim]).view(batch, read, self.num_heads, self.head_dim)
         kv = F.linear(x, weight[dim:], bias[dim:]).view(batch, tokens, 2, self.num_heads, self.head_dim)
@@ -75,7 +79,7 @@ class Attention(nn.Module):
         return self.q_norm(q), self.k_norm(k), v
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The attention's output (B, num_heads, Q, head_dim) and its weights (B, num_heads, Q, T), of Q queries."""
+        """Return the output (B, num_heads, Q, head_dim) for Q queries and the weights (B, num_heads, Q, T)."""
         scores = (q * self.scale) @ k.transpose(-2, -1)  # (B, num_heads, Q, T)
         if self.lsa:
             itself = torch.eye(*scores.shape[-2:], dtype=torch.bool, device=scores.device)

@@ -1,4 +1,4 @@
-"""One encoder block of the Vision Transformer: pre-norm attention and MLP, each on a residual branch."""
+"""The encoder block of the Vision Transformer: pre-norm attention and MLP, each on a residual branch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vitexp.models.attention import NORM_EPS, Attention
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear: (B, T, dim) -> (B, T, dim). conv: on the hidden channels before GELU; None for none."""
+    """Linear, GELU, linear: (B, T, dim) -> (B, T, dim). conv: applied to the hidden channels before GELU."""
 
     def __init__(self, *, dim: int, hidden_dim: int, dropout: float = 0.0, conv: TokenConv | None = None) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor a channel on the residual branch (Touvron et al. 2021, CaiT, section 2)."""
+    """A learned factor per channel on the residual branch (Touvron et al. 2021, CaiT, section 2)."""
 
     def __init__(self, *, dim: int, initial: float) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): (B, T, dim) -> (B, T, dim).
 
-    conv_behind: how many tokens come before the patches that a convolution in the MLP goes over; None for none.
+    conv_prefix: adds a convolution over the patches to the MLP, which skips this many tokens before them; None: none.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Block(nn.Module):
         qk_norm: bool = False,
         layer_scale: float | None = None,
         lsa: bool = False,
-        conv_behind: int | None = None,
+        conv_prefix: int | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -69,7 +69,7 @@ class Block(nn.Module):
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim=dim, initial=layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         hidden_dim = int(dim * mlp_ratio)
-        conv = None if conv_behind is None else TokenConv(dim=hidden_dim, prefix_tokens=conv_behind)
+        conv = None if conv_prefix is None else TokenConv(dim=hidden_dim, prefix_tokens=conv_prefix)
         self.mlp = Mlp(dim=dim, hidden_dim=hidden_dim, dropout=dropout, conv=conv)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim=dim, initial=layer_scale)
         self.drop_path = DropPath(rate=drop_path) if drop_path else nn.Identity()
@@ -87,11 +87,11 @@ class Block(nn.Module):
 
 
 class TokenConv(nn.Conv2d):
-    """A 3x3 depthwise convolution over the patch tokens; those before them (class token, registers) pass by.
+    """A 3x3 depthwise convolution over the patch tokens; the tokens before them (class token, registers) are unchanged.
 
-    (B, T, dim) -> (B, T, dim), of which T - prefix_tokens are the patches of a square grid, row by row. Between the
-    linear layers of the MLP it mixes neighbours there (LocalViT, Li et al. 2021; CeiT, Yuan et al. 2021; here without
-    batch norm, as in SegFormer's Mix-FFN, Xie et al. 2021).
+    (B, T, dim) -> (B, T, dim); the last T - prefix_tokens are the patches of a square grid, row by row. It mixes
+    neighbors between the linear layers of the MLP (LocalViT, Li et al. 2021; CeiT, Yuan et al. 2021), without batch
+    norm as in SegFormer's Mix-FFN (Xie et al. 2021).
     """
 
     def __init__(self, *, dim: int, prefix_tokens: int) -> None:
@@ -102,22 +102,22 @@ class TokenConv(nn.Conv2d):
         prefix, patches = x[:, : self.prefix_tokens], x[:, self.prefix_tokens :]
         side = math.isqrt(patches.shape[1])
         grid = patches.transpose(1, 2).view(-1, self.in_channels, side, side)  # (B, dim, side, side)
-        # Channels last is how the tokens lie, and on a CPU three times as fast as planes.
+        # Channels last is the memory layout of the tokens, and three times as fast as planes on a CPU.
         grid = super().forward(grid.contiguous(memory_format=torch.channels_last))
         patches = grid.flatten(2).transpose(1, 2)
         return torch.cat([prefix, patches], dim=1) if self.prefix_tokens else patches
 
 
 class DropPath(nn.Module):
-    """Zeroes a sample's branch with probability `rate` in training, and divides what is kept by 1 - rate.
+    """Stochastic depth: in training, zero the branch of an image with probability `rate`, else divide it by 1 - rate.
 
-    The expected value is that of the input; in evaluation it is the identity.
+    Raises ValueError for a rate outside [0, 1).
     """
 
     def __init__(self, *, rate: float) -> None:
         super().__init__()
         if not 0.0 <= rate < 1.0:
-            raise ValueError(f"The drop path rate is {rate}; it must be at least 0 and below 1.")
+            raise ValueError(f"drop_path={rate} must be at least 0 and below 1.")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,5 +133,5 @@ class DropPath(nn.Module):
 
 
 def drop_path_rates(*, maximum: float, depth: int) -> list[float]:
-    """The rates of `depth` blocks: linear from 0 to `maximum` (Huang et al. 2016, section 3)."""
+    """Return the rates of `depth` blocks: linear from 0 to `maximum` (Huang et al. 2016, section 3)."""
     return [maximum * block / max(depth - 1, 1) for block in range(depth)]

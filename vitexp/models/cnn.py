@@ -1,11 +1,13 @@
-"""The convolutional baselines: a small network of four layers, and ResNet-18 for small images."""
+"""The convolutional baseline: a small network of four layers."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
+
+from vitexp.options import Doc, Rate
 
 
 class SimpleCNN(nn.Module):
@@ -13,7 +15,7 @@ class SimpleCNN(nn.Module):
 
     Images (B, in_channels, image_size, image_size) -> logits (B, num_classes).
 
-    Raises ValueError for an `image_size` below 16, of which four halvings leave nothing.
+    Raises ValueError for an `image_size` below 16, which cannot be halved four times.
     """
 
     has_blocks: ClassVar[bool] = False
@@ -23,14 +25,21 @@ class SimpleCNN(nn.Module):
     accepts_weights: ClassVar[bool] = False
     any_image_size: ClassVar[bool] = False
 
-    def __init__(self, *, num_classes: int, image_size: int, in_channels: int = 3, dropout: float = 0.3) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_size: int,
+        in_channels: int = 3,
+        dropout: Annotated[Rate, Doc("before the last layer")] = 0.3,
+    ) -> None:
         super().__init__()
         if image_size < 16:
-            raise ValueError(f"image_size={image_size} does not survive four halvings; use 16 pixels or more.")
+            raise ValueError(f"image_size={image_size} cannot be halved four times; use 16 pixels or more.")
         widths = [in_channels, 32, 64, 128, 256]
         self.features = nn.Sequential()
         for before, after in pairwise(widths):
-            # Batch norm subtracts the mean, so that a bias before it would do nothing.
+            # Without a bias, because batch norm subtracts the mean.
             self.features.append(nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False))
             self.features.append(nn.BatchNorm2d(after))
             self.features.append(nn.ReLU(inplace=True))
@@ -46,22 +55,3 @@ class SimpleCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))  # type: ignore[no-any-return]
-
-
-def resnet18(*, num_classes: int, image_size: int, in_channels: int = 3) -> nn.Module:
-    """ResNet-18 (He et al. 2016) with the stem for small images: 3x3 at stride 1, no max-pool, as He et al. on CIFAR.
-
-    Images (B, in_channels, H, W) -> logits (B, num_classes). Weights are random.
-
-    Raises ValueError for an `image_size` below 8, of which three halvings leave nothing.
-    """
-    # Slow to import, and no other model needs it.
-    from torchvision.models import resnet18 as torchvision_resnet18
-
-    if image_size < 8:
-        raise ValueError(f"image_size={image_size} does not survive three halvings; use 8 pixels or more.")
-    model: nn.Module = torchvision_resnet18(weights=None, num_classes=num_classes)
-    model.conv1 = nn.Conv2d(in_channels, 64, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's others
-    model.maxpool = nn.Identity()
-    return model

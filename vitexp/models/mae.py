@@ -1,4 +1,4 @@
-"""The masked autoencoder (He et al. 2022) around our ViT: it learns from images alone, by completing them."""
+"""The masked autoencoder (He et al. 2022) around a ViT, which learns from images alone by completing them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor, nn
 
 from vitexp.models.attention import NORM_EPS
 from vitexp.models.block import Block, TokenConv
-from vitexp.models.initialisation import initialise_layer
+from vitexp.models.initialization import initialize_layer
 from vitexp.models.position import sincos_position_embedding
 from vitexp.models.vit import ViT
 
-_TARGET_EPS = 1e-6  # added to the variance of a patch, which may be of one colour
+_TARGET_EPS = 1e-6  # added to the variance of a patch, which may have a single color
 
 
 class MaskedAutoencoder(nn.Module):
-    """An encoder that sees a few patches of an image, and a small decoder that draws the others.
+    """An encoder that sees a few patches of an image, and a small decoder that predicts the others.
 
-    encoder: a ViT, whose head and pooling weights are taken away. Its blocks compute the visible patches alone, which
-    is what makes pretraining fast. Covered pixels are set to zero, the mean colour, before the stem: so they cannot
-    be seen through stems whose fields overlap either.
-    mask_ratio: share of the patches that are covered. decoder_dim, decoder_depth, decoder_heads: sizes of the decoder,
-    whose positions are the fixed sine-cosine ones.
-    normalize_targets: each patch is to be drawn with its own mean and deviation taken out (He et al. 2022, table 1d).
+    encoder: a ViT, whose head and pooling weights are removed. Its blocks compute only the visible patches, which makes
+    the training fast. Covered pixels are set to zero, the mean color, before the stem, so that stems with overlapping
+    fields do not see them either.
+    mask_ratio: share of the patches that is covered. decoder_dim, decoder_depth, decoder_heads: sizes of the decoder,
+    which has fixed sine-cosine positions.
+    normalize_targets: predict each patch with its own mean and deviation removed (He et al. 2022, table 1d).
 
     Raises ValueError, in one sentence, for values that do not fit together.
     """
@@ -42,11 +42,9 @@ class MaskedAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         if not 0.0 <= mask_ratio < 1.0:
-            raise ValueError(f"mask_ratio={mask_ratio} is no share; use a number from 0 up to, but not including, 1.")
+            raise ValueError(f"mask_ratio={mask_ratio} must be at least 0 and below 1.")
         if any(isinstance(module, TokenConv) for module in encoder.modules()):
-            raise ValueError(
-                "mlp_conv=True goes over whole grids, of which a masked autoencoder's encoder sees a part."
-            )
+            raise ValueError("mlp_conv=True needs the whole grid of patches, but a masked autoencoder sees a part.")
         self.encoder = encoder
         encoder.head = nn.Sequential()
         if encoder.pool == "seqpool":
@@ -67,30 +65,30 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=NORM_EPS)
         self.decoder_pred = nn.Linear(decoder_dim, encoder.in_channels * encoder.patch_size**2)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
-            part.apply(initialise_layer)
+            part.apply(initialize_layer)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) -> the loss of each, float32 (B,): the mean squared error over its covered patches.
+        """Images (B, C, H, W) -> losses, float32 (B,): the mean squared error over the covered patches of each image.
 
-        visible: (B, V) int64, the numbers of the patches that are seen, row by row; None draws them.
+        visible: (B, V) int64, the indices of the visible patches, row by row; None draws them.
         """
         if visible is None:
             visible = self.draw_visible(len(images), device=images.device)
-        drawn = self.draw_patches(images, visible).float()
-        errors = (drawn - self.targets(images)).square().mean(dim=2)  # (B, N)
+        predicted = self.predict_patches(images, visible).float()
+        errors = (predicted - self.targets(images)).square().mean(dim=2)  # (B, N)
         covered = self.covered(visible)
         return (errors * covered).sum(dim=1) / covered.sum(dim=1).clamp(min=1)
 
     def draw_visible(
         self, images: int, *, device: torch.device | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Which patches of so many images are seen, drawn at random: (B, V) int64, rising along a row."""
+        """Draw the visible patches of `images` images: (B, V) int64, ascending along a row."""
         order = torch.rand(images, self.patches, device=device, generator=generator).argsort(dim=1)
         return order[:, : self.visible].sort(dim=1).values
 
     def covered(self, visible: Tensor) -> Tensor:
-        """(B, V) int64 -> float32 (B, N), 1 where a patch is covered and 0 where it is seen."""
+        """Visible patches (B, V) int64 -> float32 (B, N), 1 for a covered patch and 0 for a visible one."""
         return torch.ones(len(visible), self.patches, device=visible.device).scatter_(1, visible, 0.0)
 
     def covered_pixels(self, visible: Tensor) -> Tensor:
@@ -99,15 +97,15 @@ class MaskedAutoencoder(nn.Module):
         return F.interpolate(grid, scale_factor=self.encoder.patch_size)  # nearest
 
     def encode(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> tokens (B, P + V, dim) of the P prefix tokens and the visible patches, normalised."""
+        """Images (B, C, H, W) -> normalized tokens (B, P + V, dim) of the P prefix tokens and the visible patches."""
         encoder = self.encoder
         images = encoder.enlarged(images)
         images = images * (1.0 - self.covered_pixels(visible))
-        # One of the two norms is an identity: with pool "gap" the other one follows the mean of the patches.
+        # One of the two norms is an identity: with pool "gap" it is the one inside forward_features.
         return encoder.fc_norm(encoder.forward_features(images, only=visible))  # type: ignore[no-any-return]
 
-    def draw_patches(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> what the decoder draws for all N patches, (B, N, C * patch_size^2)."""
+    def predict_patches(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> the decoder's prediction of all N patches, (B, N, C * patch_size^2)."""
         tokens = self.decoder_embed(self.encode(images, visible))  # (B, P + V, decoder_dim)
         prefix = self.encoder.prefix_tokens
         places = visible.unsqueeze(2).expand(-1, -1, tokens.shape[2])
@@ -119,7 +117,7 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder_pred(self.decoder_norm(x)[:, prefix:])  # type: ignore[no-any-return]
 
     def targets(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> what is to be drawn, (B, N, C * patch_size^2)."""
+        """Images (B, C, H, W) -> what is to be predicted, (B, N, C * patch_size^2)."""
         patches = self.cut(images)
         if not self.normalize_targets:
             return patches
@@ -127,31 +125,31 @@ class MaskedAutoencoder(nn.Module):
         return (patches - mean) / deviation
 
     def complete(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Images (B, C, H, W) with their covered patches drawn by the decoder, of the size that is cut into patches.
+        """Return images (B, C, H, W) with predicted covered patches, in the size that is cut into patches.
 
-        With `normalize_targets` the mean and the deviation of a covered patch, which are not drawn, are the true ones.
+        With `normalize_targets`, the mean and deviation of a covered patch are not predicted; the true ones are used.
         """
-        patches, drawn = self.cut(images), self.draw_patches(images, visible).float()
+        patches, predicted = self.cut(images), self.predict_patches(images, visible).float()
         if self.normalize_targets:
             mean, deviation = mean_and_deviation(patches)
-            drawn = drawn * deviation + mean
+            predicted = predicted * deviation + mean
         covered = self.covered(visible).unsqueeze(2)
-        joined = torch.where(covered.bool(), drawn, patches)
+        joined = torch.where(covered.bool(), predicted, patches)
         grid = joined.transpose(1, 2).reshape(len(images), -1, self.encoder.grid_size, self.encoder.grid_size)
         return F.pixel_shuffle(grid, self.encoder.patch_size)
 
     def cut(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> their patches as the stem cuts them, row by row, (B, N, C * patch_size^2)."""
+        """Images (B, C, H, W) -> the patches that the stem sees, row by row, (B, N, C * patch_size^2)."""
         images = self.encoder.enlarged(images).float()
         return F.pixel_unshuffle(images, self.encoder.patch_size).flatten(2).transpose(1, 2)
 
 
 def visible_patches(patches: int, mask_ratio: float) -> int:
-    """How many of the patches are seen, at least one."""
+    """Return the number of visible patches, at least one."""
     return max(1, round(patches * (1.0 - mask_ratio)))
 
 
 def mean_and_deviation(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each patch, over its pixels and colours: (B, N, 1) each."""
+    """Return mean and deviation of each patch over its pixels and colors: (B, N, 1) each."""
     variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
     return mean, (variance + _TARGET_EPS).sqrt()

@@ -1,4 +1,4 @@
-"""From tokens (B, T, dim) to one vector an image (B, dim), and from it to logits."""
+"""From tokens (B, T, dim) to one vector per image (B, dim), and from it to logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SequencePool(nn.Module):
         self.score = nn.Linear(dim, 1)
 
     def weights(self, tokens: Tensor) -> Tensor:
-        """(B, T, dim) -> (B, T): the share of every token, summing to 1."""
+        """(B, T, dim) -> (B, T): the share of each token, summing to 1."""
         return self.score(tokens).squeeze(-1).softmax(dim=-1)  # type: ignore[no-any-return]
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -25,6 +25,6 @@ class SequencePool(nn.Module):
 
 
 def classifier(head: Head, *, dim: int, num_classes: int) -> nn.Module:
-    """(B, dim) -> logits (B, num_classes): a linear layer, for "mlp" behind a hidden one with tanh."""
+    """Build a head (B, dim) -> logits (B, num_classes): a linear layer, for "mlp" after a hidden one with tanh."""
     last = nn.Linear(dim, num_classes)
     return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), last) if head == "mlp" else last

@@ -1,4 +1,4 @@
-"""Position embeddings on a square grid: the fixed sine-cosine one, and interpolation to another grid."""
+"""Position embeddings on a square grid: the fixed sine-cosine embedding, and interpolation to another grid."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def sincos_position_embedding(*, grid: int, dim: int, prefix_tokens: int = 0) -> Tensor:
-    """The fixed two-dimensional embedding, float32 [1, prefix_tokens + grid * grid, dim]; zero for prefix tokens.
+    """Return the fixed 2D embedding, float32 [1, prefix_tokens + grid * grid, dim]; zero for prefix tokens.
 
     The channels are four quarters: sine and cosine of the column, sine and cosine of the row, at frequencies
-    10000^(-i / (dim / 4)). That is the embedding of MoCo v3 (Chen et al. 2021); Beyer et al. 2022 ("Better plain ViT
-    baselines") find it as good as a learned one.
+    10000^(-i / (dim / 4)), as in MoCo v3 (Chen et al. 2021). Beyer et al. 2022 ("Better plain ViT baselines") find it
+    as good as a learned one.
 
     Raises ValueError unless 4 divides `dim`.
     """
@@ -31,9 +31,9 @@ def sincos_position_embedding(*, grid: int, dim: int, prefix_tokens: int = 0) ->
 def interpolate_position_embedding(pos_embed: Tensor, *, old_grid: int, new_grid: int, prefix_tokens: int) -> Tensor:
     """Resample [1, prefix_tokens + old_grid^2, dim] to [1, prefix_tokens + new_grid^2, dim], bicubic, antialiased.
 
-    The first `prefix_tokens` (class token, registers) are kept as they are. Dosovitskiy et al. 2021, section 3.2.
+    The first `prefix_tokens` (class token, registers) are kept (Dosovitskiy et al. 2021, section 3.2).
 
-    Raises ValueError where the number of embeddings does not fit `old_grid` and `prefix_tokens`.
+    Raises ValueError if the number of embeddings does not fit `old_grid` and `prefix_tokens`.
     """
     expected = prefix_tokens + old_grid**2
     if pos_embed.shape[1] != expected:
@@ -44,7 +44,7 @@ def interpolate_position_embedding(pos_embed: Tensor, *, old_grid: int, new_grid
     if new_grid == old_grid:
         return pos_embed
     prefix, patches = pos_embed[:, :prefix_tokens], pos_embed[:, prefix_tokens:]
-    # Along each axis it is a product with a matrix, whose gradient is, unlike F.interpolate's, the same every time.
+    # A matrix product along each axis has a deterministic gradient, unlike F.interpolate.
     same = torch.eye(old_grid, device=pos_embed.device)[None, None]
     resampling = F.interpolate(same, size=(new_grid, old_grid), mode="bicubic", antialias=True, align_corners=False)
     square = patches.unflatten(1, (old_grid, old_grid)).float()  # type: ignore[no-untyped-call]

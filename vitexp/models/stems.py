@@ -12,7 +12,7 @@ from vitexp.models.attention import NORM_EPS
 
 
 class PatchStem(nn.Module):
-    """Patches side by side, each mapped linearly (Dosovitskiy et al. 2021)."""
+    """Adjacent patches, each mapped linearly (Dosovitskiy et al. 2021)."""
 
     def __init__(self, *, in_channels: int, patch_size: int, dim: int) -> None:
         super().__init__()
@@ -25,9 +25,9 @@ class PatchStem(nn.Module):
 class ConvStem(nn.Module):
     """Overlapping 3x3 convolutions, each with ReLU and a 3x3 max-pool of stride 2 (CCT, Hassani et al. 2021, 3.4).
 
-    Each stage halves the side, so `log2(patch_size)` stages give the grid that patches of `patch_size` would.
+    Each stage halves the side, so `log2(patch_size)` stages result in the grid of patches of `patch_size`.
 
-    Raises ValueError unless `patch_size` is a power of two, 2 or more.
+    Raises ValueError unless `patch_size` is a power of two from 2 on.
     """
 
     def __init__(self, *, in_channels: int, patch_size: int, dim: int, width: int = 64) -> None:
@@ -35,7 +35,7 @@ class ConvStem(nn.Module):
         stages = patch_size.bit_length() - 1
         if stages < 1 or patch_size != 2**stages:
             raise ValueError(
-                f"patch_size={patch_size} does not fit stem='conv', whose every stage halves the side; "
+                f"patch_size={patch_size} does not fit stem='conv', each stage of which halves the side; "
                 "use a power of two from 2 on."
             )
         widths = [in_channels, *[width] * (stages - 1), dim]
@@ -46,7 +46,7 @@ class ConvStem(nn.Module):
             self.layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Channels last is the faster layout for convolution, and already that of the tokens.
+        # Channels last is the faster layout for convolutions, and already that of the tokens.
         x = self.layers(x.contiguous(memory_format=torch.channels_last))  # (B, dim, h, w)
         return x.flatten(2).transpose(1, 2)
 
@@ -57,13 +57,13 @@ class ShiftedStem(nn.Module):
     The image and its four copies shifted by half a patch along the diagonals are cut into patches together, so that
     a token sees beyond its patch.
 
-    Raises ValueError for a `patch_size` below 2, of which there is no half.
+    Raises ValueError for a `patch_size` below 2, which cannot be halved.
     """
 
     def __init__(self, *, in_channels: int, patch_size: int, dim: int) -> None:
         super().__init__()
         if patch_size < 2:
-            raise ValueError(f"patch_size={patch_size} has no half to shift by in stem='shifted'; use 2 or more.")
+            raise ValueError(f"patch_size={patch_size} cannot be halved, as stem='shifted' needs; use 2 or more.")
         self.patch_size = patch_size
         patch_dim = 5 * in_channels * patch_size**2
         self.norm = nn.LayerNorm(patch_dim, eps=NORM_EPS)
@@ -76,6 +76,6 @@ class ShiftedStem(nn.Module):
 
 
 def diagonal_shifts(x: Tensor, step: int) -> list[Tensor]:
-    """The images (B, C, H, W) moved by `step` pixels left-up, right-up, left-down and right-down; zeros come in."""
+    """Return images (B, C, H, W) moved by `step` pixels up-left, up-right, down-left and down-right, zero-filled."""
     moves = [(-step, -step), (step, -step), (-step, step), (step, step)]
     return [F.pad(x, (right, -right, down, -down)) for right, down in moves]

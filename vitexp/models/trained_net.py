@@ -1,4 +1,4 @@
-"""A trained net, and how images are made ready for it."""
+"""A trained net and the preparation of images for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedNet:
-    """A net in evaluation mode, float [B, 3, S, S] to logits [B, C], and what is needed to feed it.
+    """A net in evaluation mode, float [B, 3, S, S] -> logits [B, C], with the facts that its inputs depend on.
 
     classes: C names. image_size: S, pixels. mean, std: float32 [3], of values in [0, 1].
     """
@@ -28,6 +28,6 @@ class TrainedNet:
         return next(self.net.parameters()).device
 
     def prepared(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
-        """Images uint8 [B, S, S, 3] as the net takes them: float [B, 3, S, S], normalized, on the device of the net."""
+        """Convert images, uint8 [B, S, S, 3], to the input of the net: normalized float [B, 3, S, S] on its device."""
         unit = torch.as_tensor(images, device=self.device).permute(0, 3, 1, 2).contiguous().float() / 255.0
         return (unit - self.mean.to(self.device).view(3, 1, 1)) / self.std.to(self.device).view(3, 1, 1)

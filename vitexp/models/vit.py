@@ -1,28 +1,29 @@
-"""The Vision Transformer (Dosovitskiy et al. 2021) for images of any size, with the options that small data asks for.
+"""The Vision Transformer (Dosovitskiy et al. 2021) for images of any size, with options for small data sets.
 
 With the plain options (stem "patch", pool "cls" or "gap", learned positions, linear head, no lsa) the names in the
-state dict and the function computed are those of timm's VisionTransformer; "gap" is its global_pool="avg" without
-class token; with `distillation_token` they are those of its VisionTransformerDistilled.
+state dict and the computed function are those of timm's VisionTransformer ("gap": global_pool="avg" without a class
+token), and with `distillation_token` those of its VisionTransformerDistilled.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitexp.models.argument_checks import check_divides, check_grid, check_option, check_positive, check_rates
+from vitexp.errors import indivisible
 from vitexp.models.attention import NORM_EPS, Attention
 from vitexp.models.block import Block, drop_path_rates
-from vitexp.models.initialisation import initialise_layer, initialise_mimetic
+from vitexp.models.initialization import initialize_layer, initialize_mimetic
 from vitexp.models.pooling import Head, SequencePool, classifier
 from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
 from vitexp.models.stems import ConvStem, PatchStem, ShiftedStem
+from vitexp.options import Doc, Field, Pixels, Rate
 
 Stem = Literal["patch", "conv", "shifted"]
 Pool = Literal["cls", "gap", "seqpool"]
@@ -37,25 +38,9 @@ STEMS: dict[Stem, type[PatchStem] | type[ConvStem] | type[ShiftedStem]] = {
 
 
 class ViT(nn.Module):
-    """Images (B, in_channels, image_size, image_size), float, to logits (B, num_classes).
+    """Images (B, in_channels, image_size, image_size), float -> logits (B, num_classes).
 
-    Images of other sizes that `patch_size` divides are taken too: the position embedding is interpolated for them.
-    Sizes: `image_size` and `patch_size` in pixels, `dim` channels, `depth` blocks of `num_heads` heads, MLPs of
-    `mlp_ratio * dim` hidden channels. `upsample`: pixels a side to which images are enlarged first, bicubically, None
-    for none; the patches are then those of the enlarged image. So small images stay small wherever they are kept.
-    Regularisation: `dropout` after the position embedding and after every linear layer but qkv (Dosovitskiy et al.
-    2021, appendix B.1); `attention_dropout` on the attention weights; `drop_path` rises linearly from 0 at the first
-    block to its value at the last.
-    Tokens: `stem` makes them (stems.py), `position_embedding` is added, `registers` learned tokens go in front
-    (Darcet et al. 2024), and `pool` reads them out: the class token, the mean of the patches, or their learned
-    weighted mean (pooling.py). `distillation_token` puts a second token behind the class token, with a head of its own
-    for a teacher; the logits are the mean of both heads' (Touvron et al. 2021, DeiT, section 4).
-    `mlp_conv` puts a depthwise convolution over the patches into each MLP (token_conv.py), but for the last block where
-    the class token alone is read out: nobody would see there what it does to the patches.
-    Attention: `qk_norm` and `lsa` (attention.py); `layer_scale` is the initial factor on each branch, None for none.
-    `head`: "linear", or "mlp" with one hidden layer and tanh, the pre-training head of Dosovitskiy et al. 2021.
-    `init`: "default" or "mimetic" (initialisation.py); with "mimetic" learned positions start as the sine-cosine
-    ones, as in that paper. `gradient_checkpointing` computes every block again in the backward pass, to save memory.
+    Square images of other sizes that `patch_size` divides also work: the position embedding is interpolated.
 
     Raises ValueError, in one sentence, for values that do not fit together.
     """
@@ -75,51 +60,67 @@ class ViT(nn.Module):
         image_size: int,
         num_classes: int,
         in_channels: int = 3,
-        patch_size: int = 4,
-        dim: int = 192,
-        depth: int = 6,
-        num_heads: int = 3,
-        mlp_ratio: float = 4.0,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        drop_path: float = 0.0,
-        stem: Stem = "patch",
-        pool: Pool = "cls",
-        position_embedding: PositionEmbedding = "learned",
-        registers: int = 0,
-        qk_norm: bool = False,
-        layer_scale: float | None = None,
-        lsa: bool = False,
-        mlp_conv: bool = False,
-        head: Head = "linear",
-        init: Init = "default",
-        gradient_checkpointing: bool = False,
-        upsample: int | None = None,
-        distillation_token: bool = False,
+        patch_size: Annotated[Pixels, Doc("pixels per side; must divide data.image_size, or upsample")] = 4,
+        dim: Annotated[int, Field(ge=1, le=65_536), Doc("channels of a token; num_heads must divide it")] = 192,
+        depth: Annotated[int, Field(ge=1, le=1000), Doc("blocks")] = 6,
+        num_heads: Annotated[int, Field(ge=1, le=65_536), Doc("attention heads")] = 3,
+        mlp_ratio: Annotated[float, Field(gt=0, le=1000), Doc("hidden channels of the MLP, in multiples of dim")] = 4.0,
+        dropout: Annotated[
+            Rate, Doc("after the position embedding and every linear layer but qkv (Dosovitskiy et al. 2021, B.1)")
+        ] = 0.0,
+        attention_dropout: Annotated[Rate, Doc("dropout of the attention weights")] = 0.0,
+        drop_path: Annotated[Rate, Doc("stochastic depth: linear from 0 in the first block to this in the last")] = 0.0,
+        stem: Annotated[Stem, Doc("patch | conv (CCT; patch_size a power of two) | shifted (SPT)")] = "patch",
+        pool: Annotated[
+            Pool, Doc("cls (class token) | gap (mean of the patches) | seqpool (learned weighted mean, CCT)")
+        ] = "cls",
+        position_embedding: Annotated[PositionEmbedding, Doc("learned | sincos (fixed) | none")] = "learned",
+        registers: Annotated[
+            int, Field(ge=0, le=4096), Doc("learned tokens before the patches, not read out (Darcet et al. 2024)")
+        ] = 0,
+        qk_norm: Annotated[bool, Doc("LayerNorm on queries and keys (Dehghani et al. 2023)")] = False,
+        layer_scale: Annotated[
+            Annotated[float, Field(ge=-1000, le=1000)] | None,
+            Doc("initial value of a learned factor on each residual branch, such as 1e-4; null for none"),
+        ] = None,
+        lsa: Annotated[
+            bool, Doc("locality self-attention: learned temperature, no token attends to itself (Lee et al. 2021)")
+        ] = False,
+        mlp_conv: Annotated[bool, Doc("3x3 depthwise convolution over the patches in each MLP (LocalViT)")] = False,
+        head: Annotated[Head, Doc("linear | mlp (one hidden layer, tanh)")] = "linear",
+        init: Annotated[
+            Init, Doc("mimetic (Trockman & Kolter 2023; learns faster on small sets) | default (normal, 0.02)")
+        ] = "default",
+        gradient_checkpointing: Annotated[
+            bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")
+        ] = False,
+        upsample: Annotated[
+            Pixels | None, Doc("pixels per side to which the net itself enlarges images, bicubically; null for none")
+        ] = None,
+        distillation_token: Annotated[
+            bool, Doc("for pool=cls: a second token and head that learn from training.teacher (DeiT)")
+        ] = False,
     ) -> None:
         super().__init__()
-        check_positive(
-            image_size=image_size,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            patch_size=patch_size,
-            dim=dim,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-        )
-        check_rates(dropout=dropout, attention_dropout=attention_dropout, drop_path=drop_path)
-        check_option("stem", stem, Stem)
-        check_option("pool", pool, Pool)
-        check_option("position_embedding", position_embedding, PositionEmbedding)
-        check_option("head", head, Head)
-        check_option("init", init, Init)
+        for name, value, choices in (
+            ("stem", stem, Stem),
+            ("pool", pool, Pool),
+            ("position_embedding", position_embedding, PositionEmbedding),
+            ("head", head, Head),
+            ("init", init, Init),
+        ):
+            if value not in get_args(choices):
+                raise ValueError(f"{name}={value!r} is unknown; use {', '.join(get_args(choices))}.")
+        if depth < 1 or num_classes < 1:
+            raise ValueError(f"depth={depth} and num_classes={num_classes} must be at least 1.")
         if distillation_token and pool != "cls":
-            raise ValueError(f"distillation_token stands beside a class token, which pool={pool!r} has not; use 'cls'.")
-        if registers < 0:
-            raise ValueError(f"registers={registers} is negative; use 0 for none.")
-        check_grid(image_size=image_size, upsample=upsample, patch_size=patch_size)
-        check_divides("num_heads", num_heads, "dim", dim)
+            raise ValueError(f"distillation_token needs a class token, which pool={pool!r} does not have; use 'cls'.")
+        if upsample is not None and upsample < image_size:
+            raise ValueError(f"upsample={upsample} is smaller than image_size={image_size}; use a larger one or None.")
+        if misfit := indivisible(
+            "patch_size", patch_size, "image_size" if upsample is None else "upsample", upsample or image_size
+        ):
+            raise ValueError(misfit)
 
         self.image_size = image_size
         self.upsample = upsample
@@ -157,38 +158,40 @@ class ViT(nn.Module):
                 qk_norm=qk_norm,
                 layer_scale=layer_scale,
                 lsa=lsa,
-                conv_behind=self.prefix_tokens if mlp_conv and not (pool == "cls" and block == depth) else None,
+                # Where only the class token is read out, nothing sees what the last MLP does to the patches.
+                conv_prefix=self.prefix_tokens if mlp_conv and not (pool == "cls" and block == depth) else None,
             )
             for block, rate in enumerate(drop_path_rates(maximum=drop_path, depth=depth), start=1)
         )
-        # A mean is normalised after it is taken, all else before: so does timm.
+        # As in timm: a mean is normalized after it is taken, everything else before.
         self.norm = nn.Identity() if pool == "gap" else nn.LayerNorm(dim, eps=NORM_EPS)
         self.fc_norm = nn.LayerNorm(dim, eps=NORM_EPS) if pool == "gap" else nn.Identity()
         if pool == "seqpool":
             self.seq_pool = SequencePool(dim=dim)
         self.head = classifier(head, dim=dim, num_classes=num_classes)
         self.head_dist = classifier(head, dim=dim, num_classes=num_classes) if distillation_token else None
-        self._initialise(init)
+        self._initialize(init)
 
     def forward(self, x: Tensor, *, separate: bool = False) -> Tensor:
         """Images (B, C, H, W) -> logits (B, num_classes).
 
-        separate: those of the class token and of the distillation token by themselves, (2, B, num_classes).
+        separate: return those of the class token and of the distillation token separately, (2, B, num_classes);
+        otherwise their mean (Touvron et al. 2021, DeiT, section 4).
         """
-        # Of the last block only these tokens are read: they alone need a query there, and the MLP.
+        # Only these tokens of the last block are read, so only they need a query and the MLP there.
         read = 1 + int(self.distillation_token) if self.pool == "cls" else None
         return self.forward_head(self._encode(x, read=read), separate=separate)
 
     def forward_features(self, x: Tensor, *, only: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm: class token first, patches last.
 
-        With pool "gap" the norm comes after the mean, and the tokens are those of the last block. only: (B, V) int64,
-        numbers of patches; the blocks then compute no others.
+        With pool "gap" the norm follows the mean, and the tokens are those of the last block.
+        only: indices of patches, (B, V) int64; the blocks then compute no others.
         """
         return self._encode(x, read=None, only=only)
 
     def forward_head(self, tokens: Tensor, *, separate: bool = False) -> Tensor:
-        """The tokens of `forward_features` (B, T, dim) -> logits (B, num_classes), or (2, B, num_classes)."""
+        """Tokens of `forward_features` (B, T, dim) -> logits (B, num_classes), or (2, B, num_classes)."""
         if self.head_dist is not None:
             both = torch.stack([self.head(tokens[:, 0]), self.head_dist(tokens[:, 1])])
             return both if separate else both.mean(dim=0)
@@ -203,7 +206,7 @@ class ViT(nn.Module):
     def forward_with_attention(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Images (B, C, H, W) -> logits (B, num_classes) and each block's attention weights (B, num_heads, T, T).
 
-        The weights are those after the softmax and before dropout; row i says where token i looks, and sums to 1.
+        The weights are taken after the softmax and before dropout; row i, which sums to 1, is where token i attends.
         The logits depend on them in the autograd graph, so that `torch.autograd.grad(logit, weights)` works.
         """
         x = self._embed(x)
@@ -214,9 +217,9 @@ class ViT(nn.Module):
         return self.forward_head(self.norm(x)), attention
 
     def load_resized(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load the weights of the same model trained at another image size: its position embedding is interpolated.
+        """Load the weights of the same model trained at another image size, interpolating its position embedding.
 
-        Raises RuntimeError, as `load_state_dict` does, where anything else differs.
+        Raises RuntimeError, as `load_state_dict` does, if anything else differs.
         """
         state_dict = dict(state_dict)
         if isinstance(self.pos_embed, nn.Parameter) and "pos_embed" in state_dict:
@@ -230,14 +233,14 @@ class ViT(nn.Module):
         self.load_state_dict(state_dict)
 
     def enlarged(self, x: Tensor) -> Tensor:
-        """Images (B, C, image_size, image_size), float -> as they are cut into patches, `upsample` pixels a side."""
+        """Images (B, C, image_size, image_size), float -> as they are cut into patches, `upsample` pixels per side."""
         if self.upsample in (None, x.shape[-1]):
             return x
         return F.interpolate(x, size=(self.upsample, self.upsample), mode="bicubic", align_corners=False)
 
     @property
     def grid_size(self) -> int:
-        """Patches a side."""
+        """Patches per side."""
         return (self.upsample or self.image_size) // self.patch_size
 
     @property
@@ -247,7 +250,7 @@ class ViT(nn.Module):
 
     @property
     def prefix_tokens(self) -> int:
-        """How many tokens come before the patches: the class token, the distillation token and the registers."""
+        """The number of tokens before the patches: class token, distillation token and registers."""
         return int(self.has_cls) + int(self.distillation_token) + self.registers
 
     def _encode(self, x: Tensor, *, read: int | None, only: Tensor | None = None) -> Tensor:
@@ -265,13 +268,13 @@ class ViT(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def _embed(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> what enters the first block (B, T, dim)."""
+        """Images (B, C, H, W) -> the input of the first block (B, T, dim)."""
         channels, height, width = x.shape[1:]
         side = self.upsample or height
         if channels != self.in_channels or height != width or side % self.patch_size:
             raise ValueError(
-                f"The images are {(channels, height, width)} in channels, height and width; this model takes square "
-                f"ones of {self.in_channels} channels, whose sides patch_size={self.patch_size} divides."
+                f"The images have {channels} channels and {height}x{width} pixels; this model takes square images of "
+                f"{self.in_channels} channels with a side that patch_size={self.patch_size} divides."
             )
         x = self.patch_embed(self.enlarged(x))  # (B, N, dim)
         if self.prefix_tokens:
@@ -286,18 +289,18 @@ class ViT(nn.Module):
         return self.pos_drop(x)  # type: ignore[no-any-return]
 
     def _prefix(self) -> list[Tensor]:
-        """The learned tokens before the patches, in their order."""
+        """Return the learned tokens before the patches, in their order."""
         return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
 
     @torch.no_grad()
-    def _initialise(self, init: Init) -> None:
-        self.apply(initialise_layer)
+    def _initialize(self, init: Init) -> None:
+        self.apply(initialize_layer)
         for token in self._prefix():
             nn.init.trunc_normal_(token, std=0.02)
         if init == "mimetic":
             for module in self.modules():
                 if isinstance(module, Attention):
-                    initialise_mimetic(module)
+                    initialize_mimetic(module)
         if isinstance(self.pos_embed, nn.Parameter):
             if init == "mimetic":
                 start = sincos_position_embedding(grid=self.grid_size, dim=self.dim, prefix_tokens=self.prefix_tokens)

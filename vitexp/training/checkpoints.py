@@ -72,16 +72,16 @@ class LastCheckpoint(Checkpoint):
         step, between = divmod(batch_idx, trainer.accumulate_grad_batches)
         if between or (trainer.world_size > 1 and step % _AGREE_EVERY):
             return  # gradients that are not yet applied are not saved
-        if not _anywhere(trainer, self.stop.asked is not None or self._is_due(trainer)):
+        if not _anywhere(trainer, self.stop.requested is not None or self._is_due(trainer)):
             return
         self._save(trainer, epochs=trainer.current_epoch, batches=batch_idx)
         self._obey(trainer, batches=batch_idx)
 
     def _obey(self, trainer: Trainer, *, batches: int) -> None:
         """Stop in all processes where one of them was asked to."""
-        if _anywhere(trainer, self.stop.asked is not None):
+        if _anywhere(trainer, self.stop.requested is not None):
             self._save(trainer, epochs=trainer.current_epoch, batches=batches)
-            self.stop.asked = self.stop.asked or signal.SIGTERM
+            self.stop.requested = self.stop.requested or signal.SIGTERM
             self.stop.obey()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

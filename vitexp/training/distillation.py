@@ -1,4 +1,4 @@
-"""Learning from a trained net beside the labels (Touvron et al. 2021, DeiT, section 4)."""
+"""Distillation: learning from a trained net in addition to the labels (Touvron et al. 2021, DeiT, section 4)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from vitexp.models.trained_net import TrainedNet
 
 Kind = Literal["hard", "soft"]
 
-# The paper's shares of the teacher in the loss: a half in equation 3, and lambda in equation 2.
+# The teacher's share of the loss in the paper: a half in equation 3, lambda in equation 2.
 TEACHER_WEIGHTS: Mapping[Kind, float] = {"hard": 0.5, "soft": 0.1}
 
 
 class Distillation:
-    """The loss with a teacher's share in it.
+    """A loss with a teacher's share.
 
-    It is no module, and the teacher, frozen and in evaluation mode, none of the student's: no checkpoint, optimizer,
-    average of weights or other process knows it. Move it with `to`.
-    kind: "hard" takes the class that the teacher finds likeliest as a label, without smoothing; "soft" takes its
-    probabilities, both nets' logits divided by `temperature`. weight: the teacher's share, None for the paper's.
+    Not a module, so that no checkpoint, optimizer, average of weights or other process includes the teacher, which is
+    frozen and in evaluation mode. Move it with `to`.
+    kind: "hard" uses the teacher's most likely class as the label, without smoothing; "soft" uses its probabilities,
+    with both nets' logits divided by `temperature`. weight: the teacher's share; None for the paper's.
     """
 
-    def __init__(self, *, teacher: TrainedNet, kind: Kind, weight: float | None, temperature: float) -> None:
+    def __init__(
+        self, *, teacher: TrainedNet, kind: Kind = "hard", weight: float | None = None, temperature: float = 3.0
+    ) -> None:
         self.net = teacher.net.eval().requires_grad_(False)
         self.image_size, self.mean, self.std = teacher.image_size, teacher.mean, teacher.std
         self.kind, self.temperature = kind, temperature
@@ -37,19 +39,19 @@ class Distillation:
         self.mean, self.std = self.mean.to(device), self.std.to(device)
 
     def __deepcopy__(self, memo: Any) -> Distillation:
-        return self  # averaged weights are a copy of the student; it needs no teacher of its own
+        return self  # weight averaging copies the student, which does not need a teacher of its own
 
     def __call__(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
-        """(1 - weight) * loss + weight * loss against the teacher.
+        """Return (1 - weight) * loss + weight * loss against the teacher.
 
-        loss: that of the labels. logits: [B, C], the student's that learn from the teacher. images: float [B, 3, S, S]
-        in [0, 1], as the student sees them, augmented and mixed; the teacher sees them at its own size.
+        loss: the loss of the labels. logits: [B, C] of the student, to learn from the teacher. images: float
+        [B, 3, S, S] in [0, 1], augmented and mixed as the student sees them; resized for the teacher.
         """
         return (1.0 - self.weight) * loss + self.weight * self._of_teacher(logits.float(), self.teacher_logits(images))
 
     @torch.no_grad()
     def teacher_logits(self, images: Tensor) -> Tensor:
-        """float [B, 3, S, S] in [0, 1], of any S, to float32 [B, C]."""
+        """Return the teacher's logits, float32 [B, C], for images float [B, 3, S, S] in [0, 1] of any S."""
         if images.shape[-1] != self.image_size:
             images = F.interpolate(images, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
         normalized = (images - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)

@@ -1,27 +1,38 @@
-"""Lion, the optimizer that a search over programs found (Chen et al. 2023, "Symbolic discovery of optimization")."""
+"""The Lion optimizer (Chen et al. 2023, "Symbolic discovery of optimization algorithms")."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch.optim import Optimizer
 
+from vitexp.options import Doc, Field, Rate
+
 
 class Lion(Optimizer):
-    """Steps by the sign of an average of the gradients: every weight moves by lr (algorithm 2 of the paper).
+    """Steps of size lr in the direction of the sign of an average of the gradients (algorithm 2 of the paper).
 
-    betas: weight of the momentum in the step, and of its own past in the momentum. Weights decay by lr * weight_decay
-    a step. The paper advises an lr 3 to 10 times smaller than AdamW's, and a weight_decay as many times larger.
+    Weights decay by lr * weight_decay per step. The paper recommends an lr 3 to 10 times smaller than AdamW's, and a
+    weight_decay larger by the same factor.
     """
 
-    def __init__(self, params: Iterable[Any], *, lr: float, weight_decay: float, betas: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the batch size as given")] = 2e-4,
+        weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("factor on the weights, times lr, per step")] = 0.25,
+        betas: Annotated[
+            tuple[Rate, Rate], Doc("weight of the momentum in the step, and of its past in the momentum")
+        ] = (0.9, 0.99),
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step. closure: computes the loss, with its gradients, which is returned."""
+        """Take one step. closure: computes the loss and its gradients; the loss is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

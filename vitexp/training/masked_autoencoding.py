@@ -102,6 +102,7 @@ class MaskedAutoencoding(Task):
         """Return the visible patches, int64 [B, V], of images by their numbers in validation or test."""
         return self._visible[torch.as_tensor(numbers) % _MASKS].to(self.device)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the encoder, named as in a ViT."""
-        return self.net.encoder.state_dict()
+    @property
+    def model(self) -> ViT:
+        """The encoder."""
+        return self.net.encoder

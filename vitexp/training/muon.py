@@ -1,31 +1,31 @@
-"""Muon for the hidden matrices of a net, AdamW for everything else, as one optimizer."""
+"""The Muon optimizer for the hidden matrices of a net, with AdamW for everything else, as one optimizer."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-# Of the quintic iteration that takes singular values into about [0.7, 1.2] in five steps (Jordan et al. 2024).
+from vitexp.options import Doc, Field, Rate
+
+# Of the quintic iteration that brings singular values into about [0.7, 1.2] in five steps (Jordan et al. 2024).
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 
 
 class Muon(Optimizer):
-    """Momentum whose update of each matrix is replaced by the nearest orthogonal one (Jordan et al. 2024).
+    """Momentum with the update of each matrix replaced by the nearest orthogonal matrix (Jordan et al. 2024).
 
-    params: groups of named parameters, as of parameter_groups.py. Hidden matrices are the weights of two dimensions in
-    `blocks`; queries, keys and values are three of them. All else (stem, head, tokens, vectors, convolutions) is
-    AdamW's, which `betas`, `eps` and `fused` belong to. Both decay weights by lr * weight_decay a step.
-    update_rms: root mean square of a matrix's update, in multiples of lr. That of AdamW is about 0.2, so that one
-    learning rate does for both (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+    params: groups of named parameters, see parameter_groups. Hidden matrices are the two-dimensional weights in
+    `blocks`; queries, keys and values count as three. AdamW, to which `betas`, `eps` and `fused` belong, trains
+    everything else (stem, head, tokens, vectors, convolutions). Both decay weights by lr * weight_decay per step.
 
-    The matrices of one shape are orthogonalized together, which torch.optim.Muon does one by one.
+    Unlike torch.optim.Muon, matrices of the same shape are orthogonalized together.
     Raises ValueError for a net without hidden matrices.
     """
 
@@ -33,14 +33,20 @@ class Muon(Optimizer):
         self,
         params: Iterable[dict[str, Any]],
         *,
-        lr: float,
-        weight_decay: float,
-        momentum: float,
-        nesterov: bool,
-        update_rms: float,
-        betas: tuple[float, float],
-        eps: float,
-        fused: bool | None,
+        lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the batch size as given")] = 1e-3,
+        weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("factor on the weights, times lr, per step")] = 0.05,
+        momentum: Annotated[Rate, Doc("momentum of the matrices")] = 0.95,
+        nesterov: Annotated[bool, Doc("whether that is Nesterov momentum")] = True,
+        update_rms: Annotated[
+            float,
+            Field(gt=0, le=1000),
+            Doc(
+                "root mean square of a matrix's update, in multiples of lr; AdamW's is about 0.2 (Liu et al. 2025, 2.2)"
+            ),
+        ] = 0.2,
+        betas: Annotated[tuple[Rate, Rate], Doc("betas of AdamW")] = (0.9, 0.999),
+        eps: Annotated[float, Field(gt=0, le=1), Doc("eps of AdamW")] = 1e-8,
+        fused: Annotated[bool | None, Doc("whether a step of AdamW is one kernel")] = True,
     ) -> None:
         hidden: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
@@ -50,7 +56,9 @@ class Muon(Optimizer):
                 if kept := [each for each in named if _is_hidden(*each) is part]:
                     groups.append({**group, "params": kept, "hidden": part})
         if not hidden:
-            raise ValueError("there are no blocks, whose matrices it is for; take optim=adamw or optim=sgd.")
+            raise ValueError(
+                "Muon trains the matrices in blocks, which this model does not have; use optim=adamw or optim=sgd."
+            )
         self.momentum, self.nesterov, self.update_rms = momentum, nesterov, update_rms
         super().__init__([*hidden, *others], {"lr": lr, "weight_decay": weight_decay})
         self._adamw = AdamW(
@@ -59,14 +67,14 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both. closure: computes the loss, with its gradients, which is returned."""
+        """Take one step of both. closure: computes the loss and its gradients; the loss is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for matrices in self._by_shape():
             self._step_matrices(*zip(*matrices, strict=True))
-        # A loaded checkpoint has put other groups and states in the place of those that AdamW knew.
+        # Loading a checkpoint replaces the groups and the state that AdamW holds.
         self._adamw.param_groups = [group for group in self.param_groups if not group["hidden"]]
         self._adamw.state = self.state
         self._adamw.step()
@@ -97,11 +105,11 @@ class Muon(Optimizer):
         buffers: tuple[Tensor, ...],
         groups: tuple[dict[str, Any], ...],
     ) -> None:
-        """Matrices of one shape, each [rows, columns]."""
+        """Update matrices of one shape, each [rows, columns]."""
         torch._foreach_lerp_(buffers, gradients, 1 - self.momentum)
         updates = torch._foreach_lerp(gradients, buffers, self.momentum) if self.nesterov else buffers
         orthogonal = orthogonalized(torch.stack(tuple(updates))).to(matrices[0].dtype)
-        # An orthogonal matrix has the root mean square 1 / sqrt(its longer side).
+        # The root mean square of an orthogonal matrix is 1 / sqrt(longer side).
         scale = self.update_rms * math.sqrt(max(matrices[0].shape))
         torch._foreach_mul_(matrices, [1 - group["lr"] * group["weight_decay"] for group in groups])
         torch._foreach_add_(
@@ -110,9 +118,9 @@ class Muon(Optimizer):
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """[N, rows, columns] to about the orthogonal matrices U V^T of their U S V^T, bfloat16 (Newton-Schulz iteration).
+    """Return about the orthogonal factors U V^T of matrices U S V^T, [N, rows, columns], in bfloat16.
 
-    The singular values end near 1, not at it, which training does not mind (Jordan et al. 2024).
+    By a Newton-Schulz iteration whose singular values end near 1, which is close enough (Jordan et al. 2024).
     """
     a, b, c = _COEFFICIENTS
     x = matrices.bfloat16()

@@ -1,4 +1,4 @@
-"""Which parameters are decayed, and which learn more slowly."""
+"""Parameter groups: which parameters are decayed, and which learn more slowly."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ Named = list[tuple[str, nn.Parameter]]
 
 
 def parameter_groups(net: nn.Module, *, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """Two groups of named parameters: matrices and kernels with the optimizer's weight decay; all else with none.
+    """Return two groups of named parameters: matrices and kernels with the optimizer's weight decay, others without.
 
-    Without decay are vectors (norms, biases, layer scales), and, by their names, what is no weight whatever its shape:
-    tokens and position embeddings (`_token`, `_embed`, as in timm; Touvron et al. 2021) and temperatures (`scale`).
+    The others are vectors (norms, biases, layer scales) and, by their names, tokens and position embeddings (`_token`,
+    `_embed`, as in timm; Touvron et al. 2021) and temperatures (`scale`), whatever their shape.
 
-    With a `layer_decay` below 1 there are two such groups a layer, the head's first, and "lr_scale" of a group is what
-    its learning rate is multiplied by: 1 at the head, then that factor once more for every block downwards, and at last
+    With a `layer_decay` below 1 there are two such groups per layer, the head's first. The learning rate of a group is
+    multiplied by its "lr_scale": 1 for the head, then once more by `layer_decay` for each block downwards, and finally
     for stem, tokens and positions together (Clark et al. 2020, ELECTRA; for ViTs Bao et al. 2022, BEiT).
 
-    Raises ValueError where there is a `layer_decay` and the net has no blocks.
+    Raises ValueError for a `layer_decay` below 1 if the net has no blocks.
     """
     learning = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
     if layer_decay == 1.0:
         return _two_groups(learning)
     blocks = {int(found[1]) for name, _ in learning if (found := re.match(r"blocks\.(\d+)\.", name))}
     if not blocks:
-        raise ValueError(f"training.layer_decay={layer_decay} goes by blocks, and this model has none; take 1.0.")
+        raise ValueError(f"training.layer_decay={layer_decay} needs blocks, which this model does not have; use 1.0.")
     layers: dict[int, Named] = {}
     for name, parameter in learning:
         layers.setdefault(_layer(name, head=max(blocks) + 2), []).append((name, parameter))
@@ -50,7 +50,7 @@ def _two_groups(parameters: Named) -> list[dict[str, Any]]:
 
 
 def _layer(name: str, *, head: int) -> int:
-    """0 for stem, tokens and positions, then the blocks from 1 on; all that comes after them goes with the head."""
+    """Return 0 for stem, tokens and positions, then 1 for the first block and so on; the rest belongs to the head."""
     if found := re.match(r"blocks\.(\d+)\.", name):
         return int(found[1]) + 1
     return 0 if name.partition(".")[0].endswith(("_embed", "_token")) else head

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vitexp.data.augment import per_image
+from vitexp.data.datamodule import ImageDataModule
 from vitexp.training.parameter_groups import parameter_groups
 from vitexp.training.schedules import CosineWarmup, Schedule
 
@@ -154,9 +155,10 @@ class Task(LightningModule, ABC):
         self.net.compile(dynamic=False)
         self._compiled_for = batch_size
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the trained weights that the run keeps, by their names in the model."""
-        return self.net.state_dict()
+    @property
+    def model(self) -> nn.Module:
+        """The model whose weights a run keeps: the net, or a part of it."""
+        return self.net
 
     # ---- training
 
@@ -279,6 +281,11 @@ class Task(LightningModule, ABC):
         # The sums are those of all processes, so that only one of them may start with them.
         share = 1.0 if self.trainer.is_global_zero else 0.0
         self.train_sums = share * checkpoint["train_sums"].to(self.device)
+
+
+def data_of(trainer: Trainer) -> ImageDataModule:
+    """Return the datamodule that `trainer` fits or tests with."""
+    return cast(ImageDataModule, trainer.datamodule)  # type: ignore[attr-defined]
 
 
 def seed_draws(device: torch.device, *key: int) -> None:

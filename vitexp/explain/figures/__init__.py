@@ -3,7 +3,7 @@
 `figure.savefig(path)` writes a PNG at the size meant for a page 1000 pixels wide.
 """
 
-from vitexp.explain.figures.confusion import confusion_matrix, paired_confusions
+from vitexp.explain.figures.confusion import confusion_counts, confusion_matrix, paired_confusions
 from vitexp.explain.figures.curves import learning_curves
 from vitexp.explain.figures.embedding import embedding_map
 from vitexp.explain.figures.evaluation import ReliabilityPanel, reliability_diagram, robustness_curves
@@ -24,6 +24,7 @@ __all__ = [
     "attention_maps",
     "augmented_batch",
     "confident_mistakes",
+    "confusion_counts",
     "confusion_matrix",
     "embedding_map",
     "exploded_patches",

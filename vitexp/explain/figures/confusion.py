@@ -207,7 +207,9 @@ def paired_confusions(
         raise ValueError(f"need as many predictions as labels, and at least one; got {len(truth)}")
     runs = one_line(runs[0], columns=_RUN), one_line(runs[1], columns=_RUN)
     right = [each == truth for each in predicted]
-    counts = [_counts(truth, each, len(class_names)) for each in predicted]
+    counts = [confusion_counts(each, truth, len(class_names)) for each in predicted]
+    for each in counts:
+        np.fill_diagonal(each, 0)
     together = counts[0] + counts[1]
     order = [
         int(flat) for flat in np.argsort(-together, axis=None, kind="stable")[:_PAIRS_LISTED] if together.flat[flat]
@@ -263,9 +265,8 @@ def _confusion(true: str, taken: str) -> str:
     return f"{first} → {one_line(taken, columns=max(half, letters - len(first)))}"
 
 
-def _counts(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    """Of confusions alone: int64 [classes, classes], the diagonal 0."""
+def confusion_counts(predicted: NDArray[np.integer], labels: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
+    """Return `counts[true, predicted]`, int64 [C, C], from labels [N]."""
     counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (truth, predicted), 1)
-    np.fill_diagonal(counts, 0)
+    np.add.at(counts, (labels, predicted), 1)
     return counts

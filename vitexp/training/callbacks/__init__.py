@@ -1,4 +1,4 @@
-"""What happens during a run."""
+"""Callbacks that draw the figures of a run."""
 
 from vitexp.training.callbacks.explanations import EmbeddingMap, Explanations
 from vitexp.training.callbacks.figures import (

@@ -1,4 +1,4 @@
-"""Why the net decides as it does, at the end of a run; `python -m vitexp explain` shows more of it."""
+"""Explanations of test images at the end of a run; `vitexp explain` shows more."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import cast
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Trainer
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -22,73 +22,102 @@ from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.pick import mixed
 from vitexp.explain.ranking import RANDOM, Faithfulness, measure_faithfulness
 from vitexp.models.trained_net import TrainedNet
-from vitexp.training.callbacks.figure_callback import FigureCallback, data_of, predictions_of, publish
+from vitexp.options import Doc, Field
+from vitexp.training.callbacks.figure_callback import FigureCallback, predictions_of
 from vitexp.training.classification import Classifier
+from vitexp.training.task import data_of
 
 log = logging.getLogger(__name__)
 
-_STEPS = 8  # of a curve: half of those of the command, at half the time
-_STARS = 3  # images in the map; more make the figure a wall
+_STEPS = 8  # of a curve: half as many as `vitexp explain` takes, in half the time
+_STARS = 3  # images in the map; more would hide it
 
 
-class Explanations(Callback):
-    """Explanations of test images, the most faithful on this net first; and the curves that say so.
+class Explanations(FigureCallback):
+    """Explanations of test images, the most faithful for this net first, and the curves that rank them."""
 
-    images: shown, two of five of them mistakes where there are as many. measured: test images over which deletion and
-    insertion are measured, all where these are fewer.
-    """
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "explanations": (
+            "Explanations",
+            "Which parts of an image speak for the model's prediction, whether correct (✓) or wrong (✗): bright colors "
+            "mark the most important parts, each map on its own scale. The number above a column says how "
+            "faithful that explanation is to this model (see below); the best is on the left. Do not trust one that is "
+            "hardly above random order.",
+        ),
+        "faithfulness": (
+            "Which explanation to trust",
+            "Images are covered (left) or revealed (right) step by step, starting with what the explanation calls most "
+            "important. If it is right, the prediction collapses early on the left and emerges early on the right. The "
+            "numbers are areas under the curves; insertion minus deletion is the number above the columns of the "
+            "explanations. An explanation should beat random order; overlapping bands are inconclusive.",
+        ),
+    }
+    needs: ClassVar[tuple[str, ...]] = ("predictions",)
 
-    keys = ("explanations", "faithfulness")
-
-    def __init__(self, *, images: int = 5, measured: int = 32) -> None:
+    def __init__(
+        self,
+        *,
+        images: Annotated[
+            int, Field(ge=1, le=200), Doc("number of images, two of five wrongly classified if there are as many")
+        ] = 5,
+        measured: Annotated[
+            int, Field(ge=1, le=10**6), Doc("number of images, at most, over which faithfulness is measured")
+        ] = 32,
+    ) -> None:
+        super().__init__()
         self.images, self.measured = images, measured
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
         drawn: list[Figure] = []
-        with _of_any_net(trainer, "explanations"):
-            drawn += self._draw(trainer, cast(Classifier, pl_module))
-        for key, figure in zip(self.keys, drawn, strict=False):
-            publish(trainer, key=key, figure=figure)
-
-    def _draw(self, trainer: Trainer, module: Classifier) -> Iterator[Figure]:
-        test = data_of(trainer).test
-        explainer = _explainer(trainer, module)
-        predicted, truth, _ = predictions_of(module)
-        order = np.random.default_rng(0).permutation(len(truth))
-        measured = measure_faithfulness(explainer, test.images(order[: self.measured]), steps=_STEPS)
-        hit = (predicted == truth)[order]
-        chosen = mixed(order, hit, count=self.images) if hit.any() else order[: self.images]
-        yield _side_by_side(explainer, test, chosen, measured)
-        yield figures.faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
+        with _tolerating_any_net(trainer, "explanations"):
+            explainer = _explainer(trainer, module)
+            predicted, truth, _ = predictions_of(module)
+            order = np.random.default_rng(0).permutation(len(truth))
+            measured = measure_faithfulness(explainer, images.images(order[: self.measured]), steps=_STEPS)
+            hit = (predicted == truth)[order]
+            chosen = mixed(order, hit, count=self.images) if hit.any() else order[: self.images]
+            drawn.append(_side_by_side(explainer, images, chosen, measured))
+            drawn.append(figures.faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion))
+        yield from drawn
 
 
 class EmbeddingMap(FigureCallback):
-    """Training images as the classifier receives them, in a plane; test images among them, mistakes first.
+    """Training images in the plane, as the classifier receives them, and a few test images among them."""
 
-    training: how many training images, drawn at random (always the same ones).
-    """
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "embedding": (
+            "What looks alike to the model",
+            "Each point is a training image as the classifier receives it, projected to the plane: overlapping classes "
+            "are easily confused. Stars are test images, mistakes first (✗), each next to its nearest training images.",
+        )
+    }
+    needs: ClassVar[tuple[str, ...]] = ("predictions",)
 
-    key = "embedding"
-
-    def __init__(self, *, training: int = 1000) -> None:
+    def __init__(
+        self,
+        *,
+        training: Annotated[
+            int, Field(ge=3, le=10**6), Doc("number of training images, drawn at random, always the same")
+        ] = 1000,
+    ) -> None:
         super().__init__()
         self.training = training
 
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
-        with _of_any_net(trainer, self.key):
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
+        drawn: list[Figure] = []
+        with _tolerating_any_net(trainer, "embedding"):
             explainer = _explainer(trainer, module)
             predicted, truth, _ = predictions_of(module)
             order = np.random.default_rng(0).permutation(len(truth))
             stars = order[np.argsort((predicted == truth)[order], kind="stable")][:_STARS]
             about = shown(explainer, images.images(stars), truth[stars].tolist())
-            return draw_embedding(explainer, about, embed(explainer, data_of(trainer).train, sample=self.training))
-        return None
+            among = embed(explainer, data_of(trainer).train, sample=self.training)
+            drawn.append(draw_embedding(explainer, about, among))
+        yield from drawn
 
 
 def _explainer(trainer: Trainer, module: Classifier) -> Explainer[TrainedNet]:
-    """Of a copy of the net: one that is not compiled for batches of one size, and that may be looked into."""
+    """Build an explainer of a copy of the net, which is not compiled for one batch size and may get hooks."""
     data = data_of(trainer)
     return Explainer(
         TrainedNet(
@@ -102,22 +131,22 @@ def _explainer(trainer: Trainer, module: Classifier) -> Explainer[TrainedNet]:
 
 
 @contextmanager
-def _of_any_net(trainer: Trainer, what: str) -> Iterator[None]:
-    """Go on without `what` where a net of the user's own does not stand being looked into, or memory does not suffice.
+def _tolerating_any_net(trainer: Trainer, what: str) -> Iterator[None]:
+    """Skip the figure `what` with a warning if a user's own net cannot be explained, or memory does not suffice.
 
-    Inside, the net computes in the precision of the test, and gradients can be taken, which a test forbids.
+    Inside, the net computes in the precision of the test, and gradients can be computed, which a test disables.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad(), trainer.precision_plugin.forward_context():
             yield
-    except Exception as error:  # somebody else's code may raise anything
-        log.warning("cannot draw figures/%s.png (%s); the run goes on", what, one_line(str(error)))
+    except Exception as error:  # a user's own code may raise anything
+        log.warning("cannot draw figures/%s.png (%s); the run continues", what, one_line(str(error)))
 
 
 def _side_by_side(
     explainer: Explainer[TrainedNet], test: Prepared, chosen: NDArray[np.int64], measured: Faithfulness
 ) -> Figure:
-    """A row an image, a column an explanation with its score."""
+    """Draw one row per image and one column per explanation, with its score."""
     about = shown(explainer, test.images(chosen), test.labels[chosen].tolist())
     scores = measured.scores
     methods = sorted(explainer.methods, key=lambda method: -scores[NAMES[method]])

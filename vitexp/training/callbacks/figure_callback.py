@@ -1,84 +1,89 @@
-"""What all figures of a run have in common: when they are drawn, and where they go."""
+"""The base class of callbacks that draw figures: when they draw, and where the figures go."""
 
 from __future__ import annotations
 
-import os
+import io
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import Prepared
-from vitexp.system.disk import tolerating
+from vitexp.options import Doc, Field
+from vitexp.system.disk import tolerating, write_atomically
 from vitexp.training.classification import Classifier
 from vitexp.training.loggers import log_figure
+from vitexp.training.task import data_of
+
+EveryNEpochs = Annotated[
+    int, Field(ge=0, le=10**6), Doc("also draw every so many epochs, on validation images; 0: only at the end")
+]
 
 
 class FigureCallback(Callback):
-    """Draws one figure into `figures/<key>.png` of the run folder and hands it to the loggers under `<key>`.
+    """Draw figures into `figures/<key>.png` of the run folder and pass them to the loggers under `<key>`.
 
-    every_n_epochs: how often it is drawn during training, after validation; 0 is only at the end. The file is replaced
-    each time, so that it ends with the figure of the test.
+    Figures are drawn from test images at the end of a run, and from validation images every `every_n_epochs` during
+    training; the file is replaced each time.
+
+    A subclass implements `draw` and states two facts, which are read without importing the class:
+        figures: title and caption in the report by the key of the figure, in the order of the report.
+        needs: what must be there to draw: a fact has_<need> of the task or of the model.
     """
 
-    key: str
+    figures: ClassVar[dict[str, tuple[str, str]]]
+    needs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *, every_n_epochs: int = 0) -> None:
+    def __init__(self, *, every_n_epochs: EveryNEpochs = 0) -> None:
         self.every_n_epochs = every_n_epochs
 
     @abstractmethod
-    def draw(self, trainer: Trainer, module: Any, images: Prepared) -> Figure | None:
-        """The figure, or None where it does not apply. `images` are those that `module` has just measured.
+    def draw(self, trainer: Trainer, module: Any, images: Prepared) -> Iterator[Figure]:
+        """Yield the figures in the order of `figures`, or fewer if they do not apply.
 
-        module: an Task, of the kind that has such a figure.
+        module: the task, which has just measured `images`.
         """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         in_training = trainer.state.fn == "fit" and not trainer.sanity_checking
         if in_training and self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, data_of(trainer).val)
+            self.publish(trainer, pl_module, data_of(trainer).val)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, data_of(trainer).test)
+        self.publish(trainer, pl_module, data_of(trainer).test)
 
-    def _draw(self, trainer: Trainer, module: LightningModule, images: Prepared) -> bool:
-        """Whether there is a new picture."""
-        figure = self.draw(trainer, module, images) if trainer.is_global_zero else None
-        return figure is not None and publish(trainer, key=self.key, figure=figure)
+    def applies(self, module: Any) -> bool:
+        """Return whether the task `module` and its model have all that the figures need."""
+        return all(any(getattr(each, f"has_{need}", False) for each in (module, module.model)) for need in self.needs)
+
+    def publish(self, trainer: Trainer, module: LightningModule, images: Prepared) -> bool:
+        """Draw, write and log the figures; return whether all that were drawn are written."""
+        written = True
+        if trainer.is_global_zero and self.applies(module):
+            for key, figure in zip(self.figures, self.draw(trainer, module, images), strict=False):
+                written &= _publish(trainer, key=key, figure=figure)
+        return written
 
 
-def publish(trainer: Trainer, *, key: str, figure: Figure) -> bool:
-    """Write `figures/<key>.png` and hand it to the loggers; whether the disk took it."""
+def _publish(trainer: Trainer, *, key: str, figure: Figure) -> bool:
     path = Path(trainer.default_root_dir) / "figures" / f"{key}.png"
     with tolerating(f"figures/{path.name}"):
-        _save(figure, path)
+        path.parent.mkdir(exist_ok=True)
+        png = io.BytesIO()
+        figure.savefig(png, format="png")
+        write_atomically(path, png.getvalue())
         log_figure(trainer.loggers, key=key, path=path, step=trainer.global_step)
         return True
     return False
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """As PNG, under a temporary name first: where the disk is full, the picture of before stays."""
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        figure.savefig(unfinished, format="png")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def data_of(trainer: Trainer) -> ImageDataModule:
-    return cast(ImageDataModule, trainer.datamodule)  # type: ignore[attr-defined]
-
-
 def predictions_of(module: Classifier) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Predicted and true labels, int64 [N], and the confidence in the prediction, float32 [N]."""
+    """Return predicted and true labels, int64 [N], and the probability of the prediction, float32 [N]."""
     probabilities, labels = module.predictions
     confidence, predicted = probabilities.max(dim=1)
     return predicted.cpu().numpy(), labels.cpu().numpy(), confidence.cpu().numpy()

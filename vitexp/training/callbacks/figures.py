@@ -1,44 +1,54 @@
-"""Figures of a run: its curves, its mistakes, and what there is to see in the net."""
+"""Figures of a run: learning curves, mistakes, and what the net attends to."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vitexp.data.prepare import Prepared
 from vitexp.explain import figures
+from vitexp.explain.drawing import draw_position
 from vitexp.explain.methods.attention import cls_attention
-from vitexp.explain.methods.patches import position_norm, position_similarity
-from vitexp.models import MaskedAutoencoder, ViT
-from vitexp.training.callbacks.figure_callback import FigureCallback, data_of, predictions_of
+from vitexp.options import Doc, Field
+from vitexp.training.callbacks.figure_callback import EveryNEpochs, FigureCallback, predictions_of
 from vitexp.training.classification import Classifier
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
-from vitexp.training.task import Task
+from vitexp.training.task import Batch, Task, data_of
+
+Images = Annotated[int, Field(ge=1, le=200), Doc("number of images, drawn at random, always the same")]
 
 
 class ConfusionMatrix(FigureCallback):
-    """Which classes are taken for which; on the test also interactive in W&B."""
+    """Which classes are mistaken for which; for the test also interactive in W&B."""
 
-    key = "confusion_matrix"
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "confusion_matrix": (
+            "Confusion matrix",
+            "Rows are true classes, columns predicted classes. Blue is correct, orange is wrong; darker cells hold a "
+            "larger share of the row. The text below names the most frequent confusions.",
+        )
+    }
+    needs: ClassVar[tuple[str, ...]] = ("predictions",)
 
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
         classes = data_of(trainer).classes
         predicted, truth, _ = predictions_of(module)
-        counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-        np.add.at(counts, (truth, predicted), 1)
-        return figures.confusion_matrix(counts=counts, class_names=classes)
+        counts = figures.confusion_counts(predicted, truth, len(classes))
+        yield figures.confusion_matrix(counts=counts, class_names=classes)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_test_end(trainer, pl_module)
+        if not trainer.is_global_zero or not self.applies(pl_module):
+            return
         for logger in trainer.loggers:
-            if isinstance(logger, BackgroundWandbLogger) and trainer.is_global_zero:
+            if isinstance(logger, BackgroundWandbLogger):
                 import wandb
 
                 predicted, truth, _ = predictions_of(cast(Classifier, pl_module))
@@ -50,118 +60,156 @@ class ConfusionMatrix(FigureCallback):
 
 
 class AttentionMaps(FigureCallback):
-    """Where a ViT's last layer looks, on images drawn at random (always the same ones)."""
+    """Where the last layer of a ViT attends to."""
 
-    key = "attention"
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "attention": (
+            "Attention",
+            "From top to bottom: the image, how strongly the last layer attends to each patch (bright is strong), and "
+            "both overlaid. Each map has its own scale: compare positions, not strengths. Attention shows what that "
+            "layer reads, but often not why the model decides; its score among the explanations says how far it does.",
+        )
+    }
+    needs: ClassVar[tuple[str, ...]] = ("predictions", "attention")
 
-    def __init__(self, *, every_n_epochs: int = 0, images: int = 10) -> None:
+    def __init__(self, *, every_n_epochs: EveryNEpochs = 0, images: Images = 10) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
         self.images = images
 
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
-        if not isinstance(module.net, ViT):
-            return None
-        predicted, truth, _ = predictions_of(module)  # of fewer images under trainer.limit_..._batches
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
+        predicted, truth, _ = predictions_of(module)  # fewer than images with trainer.limit_..._batches
         chosen = np.random.default_rng(0).permutation(len(truth))[: self.images]
-        maps = self._maps(module, module.net, images.images(chosen))
+        net: Any = module.net
+        training = net.training
+        net.eval()
+        with torch.inference_mode():
+            inputs = module.prepared(torch.from_numpy(images.images(chosen)).to(module.device))
+            _, weights = net.forward_with_attention(inputs)
+        net.train(training)
         classes = data_of(trainer).classes
-        return figures.attention_maps(
+        yield figures.attention_maps(
             images=images.images(chosen),
-            maps=maps,
+            maps=cls_attention(weights, prefix_tokens=net.prefix_tokens, has_cls=net.has_cls, grid_size=net.grid_size),
             truth=[classes[label] for label in truth[chosen]],
             predicted=[classes[label] for label in predicted[chosen]],
         )
 
-    @staticmethod
-    def _maps(module: Classifier, net: ViT, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        training = net.training
-        net.eval()
-        with torch.inference_mode():
-            _, weights = net.forward_with_attention(module.prepared(torch.from_numpy(images).to(module.device)))
-        net.train(training)
-        return cls_attention(weights, prefix_tokens=net.prefix_tokens, has_cls=net.has_cls, grid_size=net.grid_size)
-
 
 class SamplePredictions(FigureCallback):
-    """Images drawn at random with truth, prediction and confidence: some that are right, and some that are wrong."""
+    """Random images with ground truth, prediction and confidence: some correct, some wrong."""
 
-    key = "samples"
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "samples": (
+            "Sample predictions",
+            "Images with the predicted class and its probability; ✓ is correct, ✗ wrong, followed by the true class.",
+        )
+    }
+    needs: ClassVar[tuple[str, ...]] = ("predictions",)
 
-    def __init__(self, *, every_n_epochs: int = 0, right: int = 10, wrong: int = 10) -> None:
+    def __init__(
+        self,
+        *,
+        every_n_epochs: EveryNEpochs = 0,
+        right: Annotated[int, Field(ge=0, le=200), Doc("number of correct predictions")] = 10,
+        wrong: Annotated[int, Field(ge=0, le=200), Doc("number of wrong predictions")] = 10,
+    ) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
         self.right, self.wrong = right, wrong
 
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure | None:
+    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
         predicted, truth, confidence = predictions_of(module)
         order = np.random.default_rng(0).permutation(len(truth))
         hits = (predicted == truth)[order]
         chosen = np.concatenate([order[hits][: self.right], order[~hits][: self.wrong]])
-        if not len(chosen):  # right ones were asked for alone, and there are none
-            return None
-        classes = data_of(trainer).classes
-        return figures.sample_predictions(
-            images=images.images(chosen),
-            truth=[classes[label] for label in truth[chosen]],
-            predicted=[classes[label] for label in predicted[chosen]],
-            confidence=confidence[chosen].tolist(),
-        )
+        if len(chosen):  # else only correct ones are requested, and there are none, or vice versa
+            classes = data_of(trainer).classes
+            yield figures.sample_predictions(
+                images=images.images(chosen),
+                truth=[classes[label] for label in truth[chosen]],
+                predicted=[classes[label] for label in predicted[chosen]],
+                confidence=confidence[chosen].tolist(),
+            )
 
 
 class PositionEmbedding(FigureCallback):
-    """What a ViT has learned about where its patches lie."""
+    """What a ViT has learned about the positions of its patches."""
 
-    key = "position_embedding"
-
-    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Figure | None:
-        net = module.net.encoder if isinstance(module.net, MaskedAutoencoder) else module.net
-        if not isinstance(net, ViT) or net.pos_embed is None:
-            return None
-        where = {"prefix_tokens": net.pos_embed.shape[1] - net.grid_size**2, "grid_size": net.grid_size}
-        return figures.position_embedding(
-            similarity=position_similarity(net.pos_embed, **where), norm=position_norm(net.pos_embed, **where)
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "position_embedding": (
+            "Position embeddings",
+            "Each small map is at the position of its patch and shows how similar the embeddings of all positions are "
+            "to it: red is similar, blue is opposite. Neighbors, rows and columns that stand out mean that the model "
+            "knows the grid.",
         )
+    }
+    needs: ClassVar[tuple[str, ...]] = ("patches",)
+
+    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
+        if (figure := draw_position(cast(Any, module.model))) is not None:
+            yield figure
 
 
 class AugmentedBatch(FigureCallback):
-    """The first training batch as the net sees it: augmented and mixed. Drawn when the first epoch has ended."""
+    """The first training batch as the net sees it: augmented and mixed. Drawn at the end of the first epoch."""
 
-    key = "augmented_batch"
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "augmented_batch": (
+            "Augmented batch",
+            "Training images as the network sees them, with their labels. If you cannot recognize an image, it was "
+            "changed too much.",
+        )
+    }
 
-    def __init__(self, *, images: int = 20) -> None:
+    def __init__(self, *, images: Annotated[int, Field(ge=1, le=200), Doc("number of images")] = 20) -> None:
         super().__init__()
         self.images = images
-        self.batch: tuple[Tensor, Tensor] | None = None
+        self.batch: Batch | None = None
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: tuple[Tensor, Tensor], batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
-            images, targets = cast(Classifier, pl_module).training_batch(batch, batch_idx)
+            images, targets = cast(Task, pl_module).training_batch(batch, batch_idx)
             self.batch = images[: self.images], targets[: self.images]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.batch is not None and self._draw(trainer, pl_module, data_of(trainer).train):
-            self.batch = None  # else, where the disk was full, once more after the next epoch
+        if self.batch is not None and self.publish(trainer, pl_module, data_of(trainer).train):
+            self.batch = None  # otherwise the disk was full; try again after the next epoch
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: test images are not augmented."""
+        """Do nothing: test images are not augmented."""
 
-    def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Figure:
+    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
         assert self.batch is not None
-        seen, targets = (part.float().cpu() for part in self.batch)
-        unit = seen * module.std.cpu() + module.mean.cpu()
-        return figures.augmented_batch(
+        seen, targets = (part.cpu() for part in self.batch)
+        unit = seen.float() * module.std.cpu() + module.mean.cpu()
+        yield figures.augmented_batch(
             images=unit.clamp(0, 1).permute(0, 2, 3, 1).numpy(),
             labels=[_in_words(target, data_of(trainer).classes) for target in targets],
         )
 
 
+def _in_words(target: Tensor, classes: list[str]) -> str:
+    """Return the name of the class, or for a mixed target those of the two classes with their shares."""
+    if target.ndim == 0:
+        return classes[int(target)]
+    shares, labels = target.float().topk(min(2, len(target)))
+    names = [
+        (classes[label], share) for label, share in zip(labels.tolist(), shares.tolist(), strict=True) if share > 0.005
+    ]
+    return names[0][0] if len(names) == 1 else " / ".join(f"{name} {share:.1f}" for name, share in names)
+
+
 class LearningCurves(FigureCallback):
-    """Loss, accuracy and learning rate after every epoch; drawn as often as asked for, and at the end."""
+    """Loss, accuracy and learning rate per epoch."""
 
-    key = "curves"
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "curves": (
+            "Learning curves",
+            "Loss, accuracy and learning rate during training; the dashed line marks the best validation. Training "
+            "values are of augmented and mixed images, so they may be worse than validation.",
+        )
+    }
 
-    def __init__(self, *, every_n_epochs: int = 0) -> None:
+    def __init__(self, *, every_n_epochs: EveryNEpochs = 0) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
         self.history: dict[str, tuple[list[float], list[float]]] = {}
 
@@ -178,8 +226,9 @@ class LearningCurves(FigureCallback):
             epochs.append(trainer.current_epoch + 1)
             values.append(float(value))
 
-    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Figure | None:
-        return figures.learning_curves(history=self.history) if self.history else None
+    def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
+        if self.history:
+            yield figures.learning_curves(history=self.history)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}
@@ -188,31 +237,35 @@ class LearningCurves(FigureCallback):
         self.history = state_dict["history"]
 
 
-def _in_words(target: Tensor, classes: list[str]) -> str:
-    """The name of the class, or the two of a mixed target with their shares."""
-    shares, labels = target.topk(min(2, len(target)))
-    names = [
-        (classes[label], share) for label, share in zip(labels.tolist(), shares.tolist(), strict=True) if share > 0.005
-    ]
-    return names[0][0] if len(names) == 1 else " / ".join(f"{name} {share:.1f}" for name, share in names)
-
-
 class Reconstructions(FigureCallback):
-    """The first validation images, what the encoder sees of them, and what is drawn; the same ones every time."""
+    """The first validation or test images, what the encoder sees of them, and the reconstruction."""
 
-    key = "reconstructions"
+    figures: ClassVar[dict[str, tuple[str, str]]] = {
+        "reconstructions": (
+            "Reconstructions",
+            "Images, what the encoder sees of them, and the decoder's reconstruction of the rest. The model cannot "
+            "recover fine detail; look for continued shapes. With task.normalize_targets the mean color and the "
+            "contrast of each covered patch are not predicted; the true ones are shown.",
+        )
+    }
+    needs: ClassVar[tuple[str, ...]] = ("reconstructions",)
 
-    def __init__(self, *, every_n_epochs: int = 0, images: int = 8) -> None:
+    def __init__(
+        self,
+        *,
+        every_n_epochs: EveryNEpochs = 0,
+        images: Annotated[int, Field(ge=1, le=8), Doc("number of images")] = 8,
+    ) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
         self.images = images
 
-    def draw(self, trainer: Trainer, module: MaskedAutoencoding, images: Prepared) -> Figure:
+    def draw(self, trainer: Trainer, module: MaskedAutoencoding, images: Prepared) -> Iterator[Figure]:
         val = data_of(trainer).val
         chosen = np.arange(min(self.images, len(val.labels)))
         with trainer.precision_plugin.forward_context():
             drawn = module.reconstruct(torch.from_numpy(val.images(chosen)).to(module.device))
         original, seen, completed = (each.permute(0, 2, 3, 1).cpu().numpy() for each in drawn)
-        return figures.reconstructions(
+        yield figures.reconstructions(
             images=original,
             seen=seen,
             completed=completed,

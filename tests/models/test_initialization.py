@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vitexp.models import Attention, ViT, sincos_position_embedding
-from vitexp.models.initialisation import initialise_mimetic
+from vitexp.models.initialization import initialize_mimetic
 
 
 def test_default_weights_have_their_standard_deviations() -> None:
@@ -34,7 +34,7 @@ def test_mimetic_products_are_noisy_identities() -> None:
     """Trockman & Kolter 2023: Wq^T Wk = 0.7 Z + 0.7 I at full rank, Wproj Wv = 0.4 Z - 0.4 I."""
     torch.manual_seed(0)
     attention = Attention(dim=96, num_heads=1)
-    initialise_mimetic(attention)
+    initialize_mimetic(attention)
     q, k, v = attention.qkv.weight.detach().chunk(3)
     assert diagonal_and_noise(q.T @ k) == pytest.approx((0.7, 0.7), abs=0.05)
     assert diagonal_and_noise(attention.proj.weight.detach() @ v) == pytest.approx((-0.4, 0.4), abs=0.05)
@@ -43,7 +43,7 @@ def test_mimetic_products_are_noisy_identities() -> None:
 def test_mimetic_heads_are_their_own_and_of_low_rank() -> None:
     torch.manual_seed(0)
     attention = Attention(dim=96, num_heads=4)
-    initialise_mimetic(attention)
+    initialize_mimetic(attention)
     q, k, v = attention.qkv.weight.detach().chunk(3)
     products = [q[rows].T @ k[rows] for rows in torch.arange(96).chunk(4)]
     for product in products:

@@ -1,0 +1,99 @@
+"""The task with its defaults in a Trainer of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from tests.conftest import result, tiny_run
+from tests.training.ranked import CLASSES, PIXELS, data
+from vitexp.config.components import component
+from vitexp.models import ViT
+from vitexp.training.classification import Classifier
+from vitexp.training.task import Task
+
+
+def plain_trainer(**arguments: Any) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(accelerator="cpu", max_epochs=2, **quiet, **arguments)
+
+
+def tiny_vit() -> ViT:
+    return ViT(image_size=PIXELS, num_classes=CLASSES, patch_size=4, dim=16, depth=1, num_heads=2)
+
+
+def test_net_and_number_of_classes_are_enough() -> None:
+    images = data(20)
+    images.mean, images.std = torch.full((3,), 0.25).numpy(), torch.full((3,), 0.5).numpy()
+    task, trainer = Classifier(net=tiny_vit(), num_classes=CLASSES), plain_trainer()
+    before = task.net.head.weight.detach().clone()
+    trainer.fit(task, images)
+    [tested] = trainer.test(task, images, verbose=False)
+    assert not torch.equal(before, task.net.head.weight)
+    assert set(tested) == {f"test/{name}" for name in Classifier.metrics}
+    assert len(task.predictions[1]) == 20
+    assert task.mean.flatten().tolist() == [0.25] * 3, "normalization of the data"
+
+
+class MeanColor(Task):
+    """The example of Task's documentation."""
+
+    metrics = ("loss",)
+    monitor = "val/loss"
+    uses_labels = False
+
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return (self._errors(images).mean(),)
+
+    def measure(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return (self._errors(images),)
+
+    def _errors(self, images: Tensor) -> Tensor:
+        return (self.apply_net(images)[:, :3] - images.mean(dim=(2, 3))).square().mean(dim=1)
+
+
+def test_a_task_of_ones_own_trains_in_ones_own_trainer() -> None:
+    task, trainer, images = MeanColor(net=tiny_vit()), plain_trainer(), data(20)
+    [before] = trainer.validate(task, images, verbose=False)
+    trainer.fit(task, images)
+    assert trainer.callback_metrics["val/loss"] < before["val/loss"]
+
+
+def test_a_task_of_ones_own_is_an_option_of_a_run(tmp_path: Path) -> None:
+    folder = tiny_run(tmp_path, "~task", f"+task._target_={__name__}.MeanColor", "trainer.max_epochs=2")
+    assert list(result(folder)["metrics"]["test"]) == ["loss"]
+    assert {path.stem for path in (folder / "figures").iterdir()} >= {"position_embedding", "curves"}
+    assert not (folder / "figures" / "confusion_matrix.png").exists(), "there are no predictions"
+
+
+class MyViT(ViT):
+    """A model of a user's own."""
+
+    def __init__(self, *, extra: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.extra = extra
+
+
+def test_a_subclass_of_vit_does_all_that_a_vit_does(tmp_path: Path) -> None:
+    mine = f"model._target_={__name__}.MyViT"
+    pretrained = tiny_run(tmp_path / "mae", "task=mae", mine, "callbacks=mae", "callbacks.reconstructions.images=2")
+    folder = tiny_run(tmp_path / "tuned", mine, f"model.weights={pretrained}", "training.layer_decay=0.5")
+    assert result(folder)["model"]["weights"]["taken"] > 20
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    assert figures >= {"attention", "position_embedding", "explanations", "faithfulness", "embedding"}
+
+
+@pytest.mark.parametrize("name", ["has_blocks", "has_attention", "has_patches", "accepts_weights", "any_image_size"])
+def test_a_subclass_inherits_the_facts(name: str) -> None:
+    found = component(f"{__name__}.MyViT")
+    assert found is not None and found.facts[name] is True
