@@ -9,33 +9,29 @@ _LONGEST = 1000
 
 
 class UserError(Exception):
-    """Its message is one sentence: what is wrong, and what would be right. Ends the program with `exit_code`."""
+    """An error whose message is one sentence: what is wrong and what to do. Ends the program with `exit_code`."""
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """The configuration cannot work; found before any data is read."""
+    """A configuration that cannot work, found before any data is read."""
 
 
 def one_line(text: str) -> str:
-    """`text` as people read it in a terminal: on one line, and at most as long as a paragraph."""
+    """Return `text` on one printable line of at most 1,000 characters."""
     words = " ".join(text.split())
     words = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """The end of a sentence about an unknown `word`: the known ones that look like it, or all where they are few."""
+    """Return the end of a sentence about an unknown `word`: similar known words, or all if they are few."""
     near = difflib.get_close_matches(word[:100], known, n=3, cutoff=0.5)
     if len(known) <= 12:
-        return f"{_choices(known, *near[:1])}."
+        hint = f"nearest is {near[0]}; " if near else ""
+        return f"{hint}choose from {', '.join(known)}."
     return f"did you mean {' or '.join(near)}?" if near else "python train.py --help lists all."
-
-
-def _choices(known: list[str], nearest: str = "") -> str:
-    hint = f"nearest is {nearest}; " if nearest else ""
-    return f"{hint}there are {', '.join(known)}"
 
 
 def require(package: str, *, needed_by: str, alternative: str = "") -> None:

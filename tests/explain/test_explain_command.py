@@ -117,7 +117,7 @@ def test_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["run"], "write key=value"),
         (["run="], "run= is empty"),
-        (["imgae=3"], "nearest is image; there are run, run2, image, class, images"),
+        (["imgae=3"], "nearest is image; choose from run, run2, image, class, images"),
         (["images=1"], "2 or more"),
         (["images=many"], "2 or more"),
         (["layer=0"], "1 or more"),

@@ -42,7 +42,7 @@ def test_it_tells_losses_and_nothing_that_only_classifiers_have(pretrained: Path
 
 def test_its_figures_and_page(pretrained: Path) -> None:
     figures = {path.stem for path in (pretrained / "figures").iterdir()}
-    assert figures == {"reconstructions", "position_embedding", "curves"}
+    assert figures == {"augmented_batch", "reconstructions", "position_embedding", "curves"}
     page = (pretrained / "report.html").read_text()
     assert "test loss of the pretraining" in page
     assert f"python train.py data=signs model=vit_tiny model.weights={pretrained}" in page

@@ -13,6 +13,8 @@ from torch import Tensor
 from tests.conftest import result, tiny_run
 from tests.training.ranked import CLASSES, PIXELS, data
 from vitexp.config.components import component
+from vitexp.data.datamodule import ImageDataModule
+from vitexp.data.signs import Signs
 from vitexp.models import ViT
 from vitexp.training.classification import Classifier
 from vitexp.training.task import Task
@@ -32,17 +34,19 @@ def tiny_vit() -> ViT:
     return ViT(image_size=PIXELS, num_classes=CLASSES, patch_size=4, dim=16, depth=1, num_heads=2)
 
 
-def test_net_and_number_of_classes_are_enough() -> None:
-    images = data(20)
-    images.mean, images.std = torch.full((3,), 0.25).numpy(), torch.full((3,), 0.5).numpy()
-    task, trainer = Classifier(net=tiny_vit(), num_classes=CLASSES), plain_trainer()
-    before = task.net.head.weight.detach().clone()
-    trainer.fit(task, images)
-    [tested] = trainer.test(task, images, verbose=False)
-    assert not torch.equal(before, task.net.head.weight)
+def test_six_lines_train_and_test(cache_dir: Path) -> None:
+    data = ImageDataModule(
+        source=Signs(train_per_class=4, test_per_class=2), batch_size=32, num_workers=0, cache_dir=cache_dir
+    )
+    net = ViT(image_size=32, num_classes=43, patch_size=8, dim=16, depth=1, num_heads=2)
+    task, trainer = Classifier(net=net, num_classes=43), plain_trainer()
+    before = net.head.weight.detach().clone()
+    trainer.fit(task, data)
+    [tested] = trainer.test(task, data, verbose=False)
+    assert not torch.equal(before, net.head.weight)
     assert set(tested) == {f"test/{name}" for name in Classifier.metrics}
-    assert len(task.predictions[1]) == 20
-    assert task.mean.flatten().tolist() == [0.25] * 3, "normalization of the data"
+    assert len(task.predictions[1]) == 86
+    assert task.mean.flatten().tolist() == data.mean.tolist(), "the normalization of the data"
 
 
 class MeanColor(Task):
@@ -86,7 +90,7 @@ class MyViT(ViT):
 
 def test_a_subclass_of_vit_does_all_that_a_vit_does(tmp_path: Path) -> None:
     mine = f"model._target_={__name__}.MyViT"
-    pretrained = tiny_run(tmp_path / "mae", "task=mae", mine, "callbacks=mae", "callbacks.reconstructions.images=2")
+    pretrained = tiny_run(tmp_path / "mae", "task=mae", mine, "callbacks.reconstructions.images=2")
     folder = tiny_run(tmp_path / "tuned", mine, f"model.weights={pretrained}", "training.layer_decay=0.5")
     assert result(folder)["model"]["weights"]["taken"] > 20
     figures = {path.stem for path in (folder / "figures").iterdir()}

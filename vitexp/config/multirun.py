@@ -1,4 +1,4 @@
-"""`python train.py -m ...`: many runs by Hydra's launchers. Imports no torch."""
+"""Multiruns, `python train.py -m ...`: several runs by Hydra's launchers. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from vitexp.errors import ConfigError, UserError
 
 
 class JobFailed(UserError):
-    """A run of a multirun has failed; its own sentence was printed when it did."""
+    """A run of a multirun failed; its own message has been printed."""
 
     exit_code = 1
 
 
 def is_multirun() -> bool:
-    """Whether this run is one of several that Hydra was asked for."""
+    """Return whether this run is one of several that Hydra starts."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 @contextmanager
 def one_run() -> Iterator[None]:
-    """Inside, a mistake that a person can mend ends the program with its sentence; in a multirun, only this run."""
+    """End the program with the sentence of a UserError; in a multirun, only this run."""
     if not is_multirun():
         with plain_errors():
             yield
@@ -39,20 +39,20 @@ def one_run() -> Iterator[None]:
     except UserError as error:
         job = HydraConfig.get().job
         print(f"vitexp: run {job.num} ({job.override_dirname or 'no overrides'}): {error}", file=sys.stderr)
-        raise JobFailed("not every run was completed; why not was said where each ended.") from error
+        raise JobFailed("not every run was completed; the errors are printed above.") from error
 
 
 def refuse_several_devices(config: DictConfig) -> None:
-    """Raise ConfigError for a multirun of runs that start processes of their own, with the line that works instead.
+    """Raise ConfigError for a multirun of runs on several devices, with the command that works instead.
 
-    Lightning would start them with this same command, and so the whole multirun again.
+    Lightning repeats the command for every device, and with it the whole multirun.
     """
     devices, nodes = config.trainer.devices, config.trainer.num_nodes
     if is_multirun() and (nodes > 1 or _may_be_several(devices)):
         typed = shlex.join(argument for argument in sys.argv[1:] if argument not in ("-m", "--multirun"))
         raise ConfigError(
-            f"train.py -m cannot give a run several devices (trainer.devices={devices}); python sweep.py {typed} "
-            "engine.gpus_per_trial=N does, with N the devices of a run."
+            f"a multirun cannot use several devices per run (trainer.devices={devices}); use python sweep.py {typed} "
+            "engine.gpus_per_trial=N instead, with N the devices per run."
         )
 
 

@@ -1,27 +1,48 @@
-"""Overrides, key=value as they are typed behind a command. Imports no torch."""
+"""Overrides: the key=value words after a command. Imports no torch."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+
+def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and value of every leaf, as Hydra writes them: ("data.prepare.1.p", 1.0).
+
+    node: a configuration in plain containers. Empty mappings and lists are leaves.
+    """
+    if isinstance(node, Mapping) and node:
+        children: Iterable[tuple[Any, Any]] = node.items()
+    elif isinstance(node, list | tuple) and node:
+        children = enumerate(node)
+    else:
+        yield key, node
+        return
+    for name, child in children:
+        yield from flatten(child, f"{key}.{name}" if key else str(name))
+
+
+def key_of(override: str) -> str:
+    """Return the key of an override: "model.dim" for "+model.dim=8"."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def last_of_each_key(overrides: Iterable[str]) -> tuple[str, ...]:
-    """A later override replaces an earlier one of the same key, as a row does the base, and the command line both."""
+    """Keep the last override of each key."""
     last: dict[str, str] = {}
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        last.pop(key, None)
-        last[key] = override
+        last.pop(key_of(override), None)
+        last[key_of(override)] = override
     return tuple(last.values())
 
 
-def merged(stored: Iterable[str], typed_now: Iterable[str]) -> list[str]:
-    """Both lists of overrides, of each key the last one; without `resume`, which is no part of a run."""
-    return [line for line in last_of_each_key([*stored, *typed_now]) if line.partition("=")[0].lstrip("+") != "resume"]
+def merged(stored: Iterable[str], typed: Iterable[str]) -> list[str]:
+    """Return the overrides of a run followed by those typed now, the last of each key, without `resume`."""
+    return [override for override in last_of_each_key([*stored, *typed]) if key_of(override) != "resume"]
 
 
 def quoted(text: str) -> str:
-    """`text` as Hydra reads it back from an override, whatever is in it: a hash such as 5e92 would be a number."""
+    """Quote `text` so that Hydra reads it back unchanged; without quotes a hash such as 5e92 would be a number."""
     doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", text)  # elsewhere a backslash stands for itself
     return '"' + doubled.replace('"', '\\"') + '"'

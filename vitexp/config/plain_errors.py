@@ -1,4 +1,4 @@
-"""Errors of users, Hydra and OmegaConf as one sentence on stderr and an exit code."""
+"""Report errors of users, Hydra and OmegaConf as one sentence on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import Any
+from itertools import accumulate
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.conf import CONF
+from vitexp.config.overrides import flatten
 from vitexp.errors import ConfigError, UserError, nearest, one_line
 
-_ASKED = "HYDRA_FULL_ERROR"
+_FULL_ERRORS = "HYDRA_FULL_ERROR"
 _OURS = "VITEXP_PLAIN_ERRORS"
 
 
@@ -25,19 +26,19 @@ _OURS = "VITEXP_PLAIN_ERRORS"
 def plain_errors() -> Iterator[None]:
     """Turn a UserError, or a configuration that Hydra refuses, into one sentence on stderr and an exit code.
 
-    With HYDRA_FULL_ERROR=1 in the environment every error keeps its traceback. Hydra itself prints errors and leaves
-    with code 1 unless that variable is set, so it is set here; a second one tells child processes who set it.
+    If the user sets HYDRA_FULL_ERROR=1, every error keeps its traceback. Without that variable Hydra prints errors
+    itself and exits with code 1, so it is set here; a second variable tells child processes that the user did not.
     """
-    if os.environ.get(_ASKED) == "1" and _OURS not in os.environ:
+    if os.environ.get(_FULL_ERRORS) == "1" and _OURS not in os.environ:
         yield
         return
-    os.environ[_ASKED] = os.environ[_OURS] = "1"
+    os.environ[_FULL_ERRORS] = os.environ[_OURS] = "1"
     try:
         yield
     except UserError as error:
         _leave(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _leave("stopped from the keyboard before anything had begun.", 130)
+        _leave("stopped from the keyboard before anything started.", 130)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(_explain(error), ConfigError.exit_code)
     except Exception as error:
@@ -52,18 +53,18 @@ def _leave(sentence: str, code: int) -> None:
 
 
 def _of_libraries(error: Exception) -> str | None:
-    """One sentence for what a library raised over a configuration, as something else than its own kind of error."""
+    """Return one sentence for an error of a library that is the user's to fix; None for any other error."""
     in_hydra = [
         frame.name for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}hydra{os.sep}" in frame.filename
     ]
-    if in_hydra and "run_job" not in in_hydra:  # it had not come to us yet
+    if in_hydra and "run_job" not in in_hydra:  # before our code was called
         return f"the configuration cannot be composed: {str(error).partition(chr(10))[0].rstrip('.')}."
-    # Lightning's, which is not imported for the sake of its name
+    # of Lightning, which takes seconds to import
     return str(error) if type(error).__name__ == "MisconfigurationException" else None
 
 
 def _explain(error: Exception) -> str:
-    """One sentence for what Hydra or OmegaConf refused, with the nearest known names."""
+    """Return one sentence for what Hydra or OmegaConf refused, with the nearest known names."""
     message = str(error).strip() or str(error.__cause__).strip()
     first_line = message.partition("\n")[0].rstrip(".")
     if isinstance(error, MissingConfigException) and error.options:
@@ -72,39 +73,30 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: write key=value, with quotes around unusual values."
     if match := re.match(r"Could not append [^']*already at '([^']+)'", first_line):
-        return f"there is a key {match.group(1)!r} already; leave the plus sign away."
+        return f"key {match.group(1)!r} already exists; drop the leading '+'."
     if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):
         key = match.group(1).partition("@")[0]
         known = _known_keys()
         if key in known:
-            return f"the key {key!r} belongs to an option that is not chosen; {key.partition('.')[0]}=... chooses one."
+            return f"key {key!r} belongs to an option that is not selected; select it with {key.partition('.')[0]}=..."
         return f"there is no key {key!r}; {nearest(key, known)}" if key else "a key is missing: write key=value."
-    if first_line.startswith("Error merging") and error.__cause__:  # Hydra leaves out what was wrong with it
+    if first_line.startswith("Error merging") and error.__cause__:  # only the cause says what is wrong
         first_line += f": {str(error.__cause__).partition(chr(10))[0].rstrip('.')}"
     return explain_value(error) if isinstance(error, OmegaConfBaseException) else f"{first_line}."
 
 
 def explain_value(error: OmegaConfBaseException) -> str:
-    """One sentence for a value that OmegaConf cannot make out, with its key."""
+    """Return one sentence for a value that OmegaConf cannot resolve, with its key."""
     first_line = str(error).partition("\n")[0].rstrip(".")
     known = error.full_key is None or str(error.full_key) in first_line
     return f"{first_line}." if known else f"{error.full_key}: {first_line}."
 
 
 def _known_keys() -> list[str]:
-    """Every key of the default configuration in dotted form, and every config group."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+    """Return every key of the default configuration in dotted form, and every config group."""
+    from vitexp.config.compose import compose
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train")
-    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
-    return list(dict.fromkeys([*groups, *_dotted(OmegaConf.to_container(config), "")]))
-
-
-def _dotted(node: Any, prefix: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, child in node.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(child, f"{prefix}{key}.")
+    keys = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+    for leaf, _ in flatten(OmegaConf.to_container(compose([]))):
+        keys += accumulate(leaf.split("."), "{}.{}".format)
+    return list(dict.fromkeys(keys))

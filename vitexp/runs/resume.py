@@ -11,7 +11,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.config.overrides import merged, quoted
+from vitexp.config.overrides import flatten, merged, quoted
 from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError
 from vitexp.runs.record import NOT_HASHED, without
@@ -82,7 +82,7 @@ def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> l
 
 def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
     began, now = (
-        dict(_leaves(without(OmegaConf.to_container(each, resolve=True), (*NOT_HASHED, *HARDWARE, *SHOWN))))
+        dict(flatten(without(OmegaConf.to_container(each, resolve=True), (*NOT_HASHED, *HARDWARE, *SHOWN))))
         for each in (read_config(folder / "config.yaml"), config)
     )
     absent = "absent"
@@ -122,11 +122,3 @@ def _result(folder: Path) -> dict[str, Any]:
             f"resume={folder} is no run folder, which holds config.yaml and result.json; give one, or resume=auto."
         ) from error
     return result
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        yield prefix, node
-        return
-    for key, child in node.items():
-        yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def train(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def train(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
         ("data.root='unclosed", "key=value"),
         ("data=folder", "data.root"),
         ("experiment=unheard", "experiment"),
-        ("+seed=1", "plus sign"),
+        ("+seed=1", "drop the leading"),
         ("=x", "key=value"),
         ("trainer=1", "must be a string"),
         ("seed=${seed}", "seed: Recursive"),
