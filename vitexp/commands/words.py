@@ -1,4 +1,4 @@
-"""The arguments of the commands that Hydra does not configure: key=value words."""
+"""The words of a command line: help, --config-dir, and key=value for the commands that Hydra does not configure."""
 
 from __future__ import annotations
 
@@ -72,32 +72,45 @@ def read_words(words: Sequence[str], *, keys: Collection[str], data: Collection[
     refuse_typed_secrets(words)
     values: dict[str, str] = {}
     about_data = []
-    remaining = list(words)
-    while remaining:
-        word = remaining.pop(0)
-        if word == "--config-dir" and remaining:
-            word = f"--config-dir={remaining.pop(0)}"
+    config_dir, words = config_dir_of(words)
+    for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"cannot read {word!r}: write key=value, such as run=logs/signs-vit_tiny/RUN.")
         if key in data or ("data" in data and key.startswith("data.")):
             about_data.append(word)
             continue
-        if key not in keys and key != "--config-dir":
+        if key not in keys:
             raise ConfigError(f"there is no key {key!r}; {nearest(key, [*keys, *data])}")
         if not value:
             raise ConfigError(f"{key}= is empty; write {key}=VALUE or remove it.")
         if key in values:
             raise ConfigError(f"{key} is given twice; remove one.")
         values[key] = value
-    return Words(values, tuple(about_data), values.pop("--config-dir", None))
+    return Words(values, tuple(about_data), config_dir)
+
+
+def config_dir_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the folder that `--config-dir DIR` or `--config-dir=DIR` names, and the other words."""
+    others = list(words)
+    for place, word in enumerate(others):
+        if word == "--config-dir" and place + 1 < len(others):
+            return others[place + 1], [*others[:place], *others[place + 2 :]]
+        if word.startswith("--config-dir="):
+            return word.partition("=")[2], [*others[:place], *others[place + 1 :]]
+    return None, others
+
+
+def help_requested(words: Sequence[str], text: str | Callable[[], str] | None) -> bool:
+    """Print `text`, or what it returns, if a word asks for help, and return whether one does."""
+    if any(word in ("-h", "--help", "help") for word in words):
+        print(text() if callable(text) else text)
+        return True
+    return False
 
 
 def run_command(main: Callable[[Sequence[str]], None], help_text: str | None) -> None:
     """Run a command with the words of the command line, or print its help."""
-    words = sys.argv[1:]
-    if any(word in ("-h", "--help", "help") for word in words):
-        print(help_text)
-        return
     with plain_errors():
-        main(words)
+        if not help_requested(sys.argv[1:], help_text):
+            main(sys.argv[1:])
