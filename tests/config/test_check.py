@@ -33,7 +33,7 @@ def test_the_defaults_stand() -> None:
         ("seed=-1", "seed=-1", "0 or more"),
         ("seed=x", "seed=x", "integer"),
         ("optim.lr=0", "optim.lr=0", "above 0"),
-        ("optim.weight_decay=-1", "optim.weight_decay=-1", "at least 0"),
+        ("optim.weight_decay=-1", "optim.weight_decay=-1", "a number of 0 or more"),
         ("schedule.warmup_epochs=99", "schedule.warmup_epochs=99", "trainer.max_epochs"),
         ("schedule.min_lr=1", "schedule.min_lr=1", "optim.lr"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0", "1 or more"),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from vitexp.errors import ConfigError, nearest
 
 
-def help_requested(words: Sequence[str], text: str | None) -> bool:
-    """Print `text` if a word asks for help, and return whether one does."""
+def help_requested(words: Sequence[str], text: str | Callable[[], str] | None) -> bool:
+    """Print `text`, or what it returns, if a word asks for help, and return whether one does."""
     if any(word in ("-h", "--help", "help") for word in words):
-        print(text)
+        print(text() if callable(text) else text)
         return True
     return False
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import chain
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vitexp.config.components import Option
 from vitexp.config.plain_errors import explain_value
 from vitexp.config.secrets import refuse_secrets
 from vitexp.errors import ConfigError
 
 
-def check(config: DictConfig, *, own_keys: Collection[str] = ()) -> None:
+def check(config: DictConfig, *, own_keys: Collection[str] | Mapping[str, Option] = ()) -> None:
     """Raise ConfigError for the first thing that cannot work.
 
-    own_keys: top-level keys of the command that composed the configuration, which checks them itself.
+    own_keys: top-level keys of the command that composed the configuration, such as schema.BENCH; without descriptions
+    they are not checked.
     """
     from vitexp.config import rules, validate  # pydantic takes a while to import: not for a misspelled option
 
@@ -25,6 +27,17 @@ def check(config: DictConfig, *, own_keys: Collection[str] = ()) -> None:
     refuse_secrets(plain)
     # Lazily, because a check may rely on those before it.
     for complaint in chain(validate.complaints(plain, own_keys=own_keys), rules.complaints(plain)):
+        raise ConfigError(complaint)
+
+
+def check_keys(config: DictConfig, options: Mapping[str, Option], *, prefix: str = "") -> None:
+    """Raise ConfigError for the first key of `config` that is unknown, missing or of a wrong type.
+
+    prefix: how messages name its keys, "search.", for example.
+    """
+    from vitexp.config import validate
+
+    for complaint in validate.keys(prefix, _plain(config), options):
         raise ConfigError(complaint)
 
 

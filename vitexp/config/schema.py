@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import AfterValidator
 
 from vitexp.config.components import Option, options_of
+from vitexp.metrics import METRICS
 from vitexp.options import Doc, Field, Fraction, Node, Path, Pixels, Probability, Rate, Words, fits
 
 _FOLDER = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}"
@@ -252,6 +253,37 @@ class Trainer:
     reload_dataloaders_every_n_epochs: Annotated[int, Field(ge=0, le=10**6), Doc("for data that change; 0: never")]
 
 
+class Sweep:
+    """Keys of sweep.py, beside those of its trials."""
+
+    name: Annotated[
+        FolderName | None,
+        Doc("folder of the sweep under log_dir; null: the name of the ablation or search, or grid-HASH"),
+    ]
+    log_dir: Annotated[Path, Doc("trials are <log_dir>/<name>/<hash of the configuration of the trial>")]
+    metric: Annotated[Literal[tuple(METRICS)], Doc("metric of result.json that the table compares")]  # type: ignore[valid-type]
+    baseline: Annotated[str | None, Doc("row that the others are compared to; null: the first")]
+    show: Annotated[bool, Doc("only print the table of the results so far, also while the sweep runs")]
+
+
+class Bench:
+    """Keys of the bench command, beside those of train.py."""
+
+    what: Annotated[
+        Literal["all", "step", "loader", "train", "memory", "start"],
+        Doc("the training step, the data loader, a whole training, GPU memory, or the time to start"),
+    ]
+    peers: Annotated[
+        bool, Doc("also measure timm and vit-pytorch (step), and a standard pipeline on image files (loader)")
+    ]
+    repeats: Annotated[
+        Annotated[int, Field(ge=1, le=10_000)], Doc("step, loader, train: rounds, with one turn of everything compared")
+    ]
+    steps: Annotated[Annotated[int, Field(ge=1, le=10**6)], Doc("train, memory: training steps per turn")]
+    starts: Annotated[Annotated[int, Field(ge=1, le=10_000)], Doc("start: rounds of processes")]
+    output: Annotated[Path, Doc("JSON file of the measurements")]
+
+
 class _Model:
     name: Annotated[FolderName, Doc("name of the model, in folders and tables")]
 
@@ -271,6 +303,19 @@ class _Optimizer:
     weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("weight decay; vectors, tokens and positions have none")]
 
 
+class _UsualOfOptimizers:
+    """Arguments of optimizers of torch.optim and others that do not describe them."""
+
+    betas: Annotated[tuple[Rate, Rate], Doc("decay of the averages of the gradient and of its square")]
+    eps: Annotated[float, Field(gt=0, le=1), Doc("added to the denominator")]
+    momentum: Annotated[Rate, Doc("momentum")]
+    dampening: Annotated[Probability, Doc("dampening of the momentum")]
+    nesterov: Annotated[bool, Doc("Nesterov momentum")]
+    amsgrad: Annotated[bool, Doc("AMSGrad")]
+    foreach: Annotated[bool | None, Doc("one loop over all parameters")]
+    fused: Annotated[bool | None, Doc("one kernel per step")]
+
+
 def _options(section: type) -> dict[str, Option]:
     return options_of(get_type_hints(section, include_extras=True), vars(section))
 
@@ -282,12 +327,15 @@ SECTIONS: Mapping[str, Mapping[str, Option]] = {
     "checkpoint": _options(Checkpoint),
     "trainer": _options(Trainer),
 }
+SWEEP, BENCH = _options(Sweep), _options(Bench)
 NODES = ("model", "augment", "loss", "optim", "schedule", "task")  # groups of one component each
 MAPPINGS = ("callbacks", "logger")  # groups of several named components
 
 # Options of every component of a group, whatever its class.
 COMMON: Mapping[str, Mapping[str, Option]] = {"model": _options(_Model), "optim": _options(_Optimizer)}
 WEIGHTS: Mapping[str, Option] = _options(_Weights)
+# Descriptions of options that a class may have and not describe.
+USUAL: Mapping[str, Mapping[str, Option]] = {"optim": _options(_UsualOfOptimizers)}
 
 # Arguments that the run passes itself, so that they are not keys.
 GIVEN: Mapping[str, frozenset[str]] = {

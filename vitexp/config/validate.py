@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -12,13 +13,21 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from vitexp.config.components import MISSING, Option, component
-from vitexp.config.schema import COMMON, GIVEN, MAPPINGS, NODES, SECTIONS, WEIGHTS
+from vitexp.config.schema import COMMON, GIVEN, MAPPINGS, NODES, SECTIONS, USUAL, WEIGHTS
 from vitexp.errors import nearest
 from vitexp.options import Node, Words, is_dotted
 
 _SHOWN = 60  # characters of a value that a message repeats
 _OF_HYDRA = ("_target_", "_recursive_", "_convert_")
-_NOUNS = {int: "an integer", float: "a number", str: "a text", list: "a list", dict: "a mapping"}
+_NOUNS = {int: "an integer", float: "a number", str: "a string", list: "a list", Sequence: "a list", dict: "a mapping"}
+_COUNTS = {2: "two", 3: "three"}
+_LIMITS = {
+    "ge": " of {} or more",
+    "gt": " above {}",
+    "le": ", at most {}",
+    "lt": ", below {}",
+    "multiple_of": ", a multiple of {}",
+}
 
 Options = Mapping[str, Option]
 
@@ -26,7 +35,7 @@ Options = Mapping[str, Option]
 def complaints(config: Mapping[str, Any], *, own_keys: Collection[str] = ()) -> Iterator[str]:
     """Yield what is missing, unknown or of a wrong type. Later checks rely on earlier ones: stop at the first.
 
-    own_keys: top-level keys of the command that composed the configuration, which checks them itself.
+    own_keys: top-level keys of the command that composed the configuration; checked too if they are described.
     """
     names = (*filter(None, SECTIONS), *NODES, *MAPPINGS)
     for name in names:
@@ -35,14 +44,15 @@ def complaints(config: Mapping[str, Any], *, own_keys: Collection[str] = ()) -> 
             yield f"{name} is empty; {example}." if name in config else f"there is no {name}; give {name}=..."
     for name in filter(None, SECTIONS):
         if name != "data":
-            yield from _keys(f"{name}.", config[name], SECTIONS[name])
+            yield from keys(f"{name}.", config[name], SECTIONS[name])
     yield from _data(config["data"])
     for name in NODES:
         yield from _node(name, config[name], group=name)
     for name in MAPPINGS:
         yield from _mapping(name, config[name])
-    top = {key: value for key, value in config.items() if key not in names and key not in own_keys}
-    yield from _keys("", top, SECTIONS[""], also=names)  # last, because the name refers to other keys
+    own = own_keys if isinstance(own_keys, Mapping) else {}
+    top = {key: value for key, value in config.items() if key not in names and (key in own or key not in own_keys)}
+    yield from keys("", top, {**SECTIONS[""], **own}, also=names)  # last, because the name refers to other keys
 
 
 def options_of_node(group: str, node: Mapping[str, Any]) -> tuple[Options, bool]:
@@ -54,8 +64,11 @@ def options_of_node(group: str, node: Mapping[str, Any]) -> tuple[Options, bool]
     if group == "model" and found.facts.get("accepts_weights"):
         common |= WEIGHTS
     own = {name: option for name, option in found.options.items() if name not in GIVEN.get(group, ())}
+    for name, usual in USUAL.get(group, {}).items():
+        if name in own and not own[name].doc:
+            own[name] = replace(usual, default=own[name].default)
     described = {name: option for name, option in own.items() if option.doc or name not in common}
-    return {**own, **common, **described}, found.is_open
+    return {**common, **described}, found.is_open
 
 
 def accepts(kind: Any, value: Any) -> bool:
@@ -91,38 +104,25 @@ def words(kind: Any) -> str:
         return "true or false"
     if origin is tuple:
         return f"{_COUNTS.get(len(arguments), len(arguments))} values, each {words(arguments[0])}"
-    if origin in (list, dict):
-        return _NOUNS[origin] + (f" of values, each {words(arguments[0])}" if origin is list and arguments else "")
+    if origin in (list, Sequence):
+        return f"a list of values, each {words(arguments[0])}"
+    if origin is dict:
+        return _NOUNS[dict]
     bounds = [bound for each in metadata if isinstance(each, FieldInfo) for bound in each.metadata]
-    limits = {
-        name: getattr(bound, name)
-        for bound in bounds
-        for name in ("ge", "gt", "le", "lt", "multiple_of")
-        if hasattr(bound, name)
-    }
+    limits = {name: getattr(bound, name) for bound in bounds for name in _LIMITS if hasattr(bound, name)}
     return _with_limits(kind, limits)
 
 
-_COUNTS = {2: "two", 3: "three"}
-
-
 def _with_limits(kind: Any, limits: Mapping[str, Any]) -> str:
-    noun = _NOUNS.get(kind, "a valid value")
+    """Return "a number of 0 or more, below 1", for example."""
+    text = _NOUNS.get(kind, "a valid value")
     if kind is float and limits in ({"ge": 0, "le": 1}, {"gt": 0, "lt": 1}):
-        return "a number between 0 and 1" + (", both excluded" if "gt" in limits else "")
-    parts = []
-    if kind is int and "ge" in limits:
-        noun += f" of {limits['ge']:,} or more"
-    else:
-        parts += [f"{word} {limits[key]:,g}" for key, word in (("ge", "at least"), ("gt", "above")) if key in limits]
-    parts += [
-        f"{word} {limits[key]:,}" if kind is int else f"{word} {limits[key]:,g}"
-        for key, word in (("le", "at most"), ("lt", "below"))
-        if key in limits
-    ]
-    if "multiple_of" in limits:
-        parts.append(f"a multiple of {limits['multiple_of']}")
-    return f"{noun}, {' and '.join(parts)}" if parts else noun
+        return f"{text} between 0 and 1" + (", both excluded" if "gt" in limits else "")
+    for key, template in _LIMITS.items():
+        if key in limits:
+            bound = limits[key]
+            text += template.format(f"{bound:,.0f}" if bound == int(bound) else f"{bound:g}")
+    return text
 
 
 def _alternatives(kinds: Collection[Any]) -> str:
@@ -158,10 +158,10 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
     options, is_open = options_of_node("data.source", source)
     if "root" in options and options["root"].default is MISSING and source.get("root") is None:
         yield f"data={data['name']} needs data.root, the folder of the images."
-    yield from _keys("data.", {key: value for key, value in data.items() if key in section}, section)
+    yield from keys("data.", {key: value for key, value in data.items() if key in section}, section)
     extra = {key: value for key, value in data.items() if key not in section}
     handed_on = {name: option for name, option in options.items() if name not in section}
-    yield from _keys("data.", extra, handed_on, also=tuple(section), is_open=is_open, partial=True)
+    yield from keys("data.", extra, handed_on, also=tuple(section), is_open=is_open, partial=True)
     yield from _node("data.source", source, group="data.source")
     for key in options:
         if key in data and key in source and data[key] != source[key]:
@@ -192,10 +192,10 @@ def _node(path: str, node: Mapping[str, Any], *, group: str) -> Iterator[str]:
     of_hydra = (*_OF_HYDRA, "_partial_") if group == "optim" else _OF_HYDRA
     options, is_open = options_of_node(group, node)
     arguments = {key: value for key, value in node.items() if key not in of_hydra}
-    yield from _keys(f"{path}.", arguments, options, of=str(target), is_open=is_open)
+    yield from keys(f"{path}.", arguments, options, of=str(target), is_open=is_open)
 
 
-def _keys(
+def keys(
     prefix: str,
     node: Mapping[Any, Any],
     options: Options,
@@ -205,7 +205,7 @@ def _keys(
     is_open: bool = False,
     partial: bool = False,
 ) -> Iterator[str]:
-    """Compare a mapping with its options.
+    """Yield which keys of a mapping are unknown, missing or of a wrong type.
 
     also: further known names, for the hint. of: the class of the options. is_open: whether other keys pass.
     partial: whether required options may be missing.
