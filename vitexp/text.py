@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 
 def format_value(value: float) -> str:
     """Return `value` with three or more digits: 0.123, 12.3, 12,345."""
@@ -28,3 +31,12 @@ def large_number(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {word}"
     return f"{value:,.0f}"
+
+
+def markdown_table(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[Literal["left", "right"]]
+) -> str:
+    """Return a Markdown table of formatted cells, with a line break at its end."""
+    rule = ["---" if side == "left" else "---:" for side in align]
+    lines = [heading, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
