@@ -62,15 +62,15 @@ def test_says_what_fits(
 def test_in_an_evaluation_only_forward_passes_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
 
-    def forward(self: Classifier, images: torch.Tensor) -> torch.Tensor:
+    def apply_net(self: Classifier, images: torch.Tensor, **options: bool) -> torch.Tensor:
         if self.trainer.state.fn == "test":
             trained.append(len(images))
             if len(images) > 12:
                 raise RuntimeError(REFUSED)
-        return original(self, images)
+        return original(self, images, **options)
 
-    original = Classifier.forward
-    monkeypatch.setattr(Classifier, "forward", forward)
+    original = Classifier.apply_net
+    monkeypatch.setattr(Classifier, "apply_net", apply_net)
     with pytest.raises(OutOfMemory, match=r"takes 8 at a time"):
         tiny_run(tmp_path, "callbacks=none", "data.batch_size=32")
     assert trained == [32, 1, 2, 4, 9, 18]
@@ -101,7 +101,7 @@ def test_memory_that_ends_before_the_first_batch_is_the_models(tmp_path: Path, m
         raise RuntimeError(REFUSED)
 
     monkeypatch.setattr(Classifier, "configure_optimizers", breaks)
-    with pytest.raises(OutOfMemory, match=r"no memory for vit_tiny and what belongs to it; take a smaller model"):
+    with pytest.raises(OutOfMemory, match=r"no memory for vit_tiny and its optimizer; take a smaller model"):
         tiny_run(tmp_path, "callbacks=none")
 
 
