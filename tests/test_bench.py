@@ -20,8 +20,9 @@ from torch import nn
 from tests.conftest import CONF, TINY
 from vitexp.bench.peers import ImageFiles, equalized, file_loader, peer_nets, write_files
 from vitexp.bench.step import TrainStep
-from vitexp.commands.bench import OWN_KEYS, bench, check_bench
+from vitexp.commands.bench import bench, check_bench
 from vitexp.config.check import check
+from vitexp.config.schema import BENCH
 from vitexp.errors import ConfigError
 from vitexp.runs.build import build_net
 
@@ -38,7 +39,7 @@ def measured(folder: Path, *overrides: str) -> dict[str, Any]:
     sizes = (f"repeats={ROUNDS}", "steps=3", "starts=1", f"log_dir={folder}", f"output={folder}/bench/numbers.json")
     typed = [*TINY, *sizes, *overrides]
     config = composed(*typed)
-    check(config, own_keys=OWN_KEYS)
+    check(config, own_keys=BENCH)
     check_bench(config)
     bench(config, overrides=typed, model="vit_tiny")
     told: dict[str, Any] = json.loads((folder / "bench" / "numbers.json").read_text())

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import tiny_run
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.finished import load_run, newest_run
+from vitexp.runs.find import newest_run
+from vitexp.runs.finished import load_run
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_the_cache_of_this_machine_wins(folder: Path, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("missing", ["config.yaml", "result.json", "model.safetensors"])
 def test_a_folder_without_its_parts_is_refused(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
-    with pytest.raises(UserError, match=r"is no finished run: .* are needed"):
+    with pytest.raises(UserError, match=r"is not a finished run: .* are needed"):
         load_run(folder)
 
 
@@ -105,7 +106,7 @@ def test_a_folder_without_its_parts_is_refused(folder: Path, missing: str) -> No
 )
 def test_damaged_parts_are_refused(folder: Path, name: str, content: str) -> None:
     (folder / name).write_text(content)
-    with pytest.raises(UserError, match="is no finished run"):
+    with pytest.raises(UserError, match="is not a finished run"):
         load_run(folder)
 
 
@@ -146,5 +147,5 @@ def test_the_newest_run_is_the_one_that_was_completed_last(folder: Path, tmp_pat
 
 
 def test_where_there_is_no_run_it_is_said_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no finished run under .*; python train.py makes one"):
+    with pytest.raises(ConfigError, match=r"no finished run under .*; the train command makes one"):
         newest_run(tmp_path)

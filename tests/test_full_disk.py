@@ -118,7 +118,7 @@ def test_checkpoints_that_are_refused_do_not_end_the_training(
         assert result(made)["status"] == "completed"
         assert read_checkpoint(made / "checkpoints" / "last.ckpt")["global_step"] == 8
     told = " ".join(capsys.readouterr().out.split())
-    assert "cannot write checkpoints/best.ckpt (No space left on device); the run goes on" in told
+    assert "cannot write checkpoints/best.ckpt (No space left on device); the run continues" in told
     assert "accuracy_top5" in told
     assert until or "the last weights are tested" in told
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitexp.commands.explain_arguments import read_arguments
+from vitexp.commands import evaluate, explain
 from vitexp.errors import ConfigError, UserError
-from vitexp.evaluate import options
-from vitexp.runs.finished import completed_runs, load_run
+from vitexp.runs.find import completed_runs, requested_run, run_folder
+from vitexp.runs.finished import load_run
 from vitexp.runs.predict import predict
-from vitexp.runs.shipped import run_folder
 from vitexp.runs.test_set import open_test_set
 
 SHIPPED = Path(__file__).parents[1] / "vitexp" / "runs" / "shipped" / "gtsrb"
@@ -50,17 +49,15 @@ def test_it_lies_among_the_runs_and_keeps_what_is_written_into_it(folder: Path) 
 
 
 def test_every_command_takes_it(folder: Path) -> None:
-    from vitexp.commands.app import read_arguments as of_the_app
-
-    for given in (read_arguments(["run=pretrained"]).run, of_the_app(["run=pretrained"])[0]):
-        assert given is not None and given.resolve() == folder
-    assert options.parse(["run=pretrained"]).run == run_folder("pretrained")
+    assert explain.read_arguments(["run=pretrained"]).run == run_folder("pretrained")
+    assert evaluate.parse(["run=pretrained"]).run == run_folder("pretrained")
+    assert requested_run("pretrained").resolve() == folder
 
 
 def test_what_is_no_folder_is_refused_and_the_net_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"^run=nowhere is no folder; .*, or run=pretrained, the net for GTSRB"):
+    with pytest.raises(ConfigError, match=r"^run=nowhere is not a folder; .*, or run=pretrained, the bundled GTSRB"):
         run_folder("nowhere")
     monkeypatch.chdir(tmp_path)
     Path("logs").write_text("no folder")
-    with pytest.raises(UserError, match=r"^cannot put the pretrained net into logs/pretrained/"):
+    with pytest.raises(UserError, match=r"^cannot copy the pretrained network to logs/pretrained/"):
         run_folder("pretrained")

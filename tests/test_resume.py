@@ -239,7 +239,7 @@ def test_a_completed_run_is_not_done_again(server: Server, tmp_path: Path) -> No
     assert server.train(tmp_path / "log", *command) == 0
     before = left_by(tmp_path / "done")
     assert server.train(tmp_path / "again.log", *command, "resume=auto") == 0
-    assert "is completed" in (tmp_path / "again.log").read_text()
+    assert "is already complete" in (tmp_path / "again.log").read_text()
     assert server.train(tmp_path / "again.log", f"resume={before.folder}") == 0
     assert left_by(tmp_path / "done") == before
 

@@ -117,8 +117,8 @@ def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
     ("its", "mine", "told"),
     [
         ([], [], None),
-        ([], ["seed=1"], "with seed=0 and so"),
-        ([], ["data.val_fraction=0.5"], "with data.val_fraction=0.1 and so"),
+        ([], ["seed=1"], "with seed=0, and therefore"),
+        ([], ["data.val_fraction=0.5"], "with data.val_fraction=0.1, and therefore"),
         (["data.batch_size=8", "data.test_per_class=3"], [], None),
         (["data.train_per_class=5"], [], "data.source.train_per_class=5"),
         (["data.draw_seed=7", "seed=1"], [], None),  # other pictures

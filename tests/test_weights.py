@@ -218,7 +218,7 @@ def test_weights_of_another_net_are_refused_before_data_are_read(first: Path, tm
 
 
 def test_weights_that_have_learned_what_validates_are_refused(first: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^model\.weights=.* was trained with seed=0 and so on images that validate"):
+    with pytest.raises(ConfigError, match=r"^model\.weights=.* was trained with seed=0, and therefore on"):
         tiny_run(tmp_path, *OURS, f"model.weights={first}", "seed=1", "data.cache_dir=/nowhere")
     starting_weights(composed("data=gtsrb", f"model.weights={first}", "seed=1"), going_on=None)  # other images
 

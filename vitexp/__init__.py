@@ -1,1 +1,34 @@
-"""Experiment framework for Vision Transformers trained from scratch on small images."""
+"""Experiment framework for Vision Transformers trained from scratch on small images.
+
+    run = vitexp.train("data=gtsrb", "model=vit_tiny")    train, test and record a run
+    run = vitexp.load("newest")                           load a finished one
+    cfg = vitexp.compose("data=cifar10")                  a checked configuration
+    datamodule, module = vitexp.build(cfg)                its parts, for your own Trainer
+
+Importing vitexp imports nothing else; torch is imported by the first call (vitexp/api.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitexp.api import Run, build, compose, load, train
+
+__all__ = ["Run", "__version__", "build", "compose", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vitexp")
+    if name in __all__:
+        from vitexp import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'vitexp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

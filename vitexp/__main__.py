@@ -10,6 +10,7 @@ from vitexp.errors import nearest
 COMMANDS = {
     "train": "train, test and record one run",
     "sweep": "run an ablation, a grid or a search, and print its table",
+    "predict": "predict the classes of a folder of images",
     "evaluate": "measure a finished run in depth, or on other images",
     "explain": "draw every explanation of a finished run",
     "app": "explore a finished run in the browser",
@@ -30,6 +31,7 @@ def main() -> None:
         print(f"vitexp: there is no command {name!r}; {nearest(name, list(COMMANDS))}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
+    sys.path.insert(0, "")  # classes of the working directory can be named in a configuration, as with `python -m`
     # The command becomes __main__, so that Lightning starts the other processes of a distributed run with it.
     runpy.run_module(f"vitexp.commands.{name}", run_name="__main__", alter_sys=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib.util import find_spec
 
 _LONGEST = 1000
 
@@ -31,6 +32,13 @@ def nearest(word: str, known: list[str]) -> str:
         hint = f"nearest is {near[0]}; " if near else ""
         return f"{hint}choose from {', '.join(known)}."
     return f"did you mean {' or '.join(near)}?" if near else "python train.py --help lists all."
+
+
+def require(package: str, *, needed_by: str, alternative: str = "") -> None:
+    """Raise ConfigError if an optional package is not installed. package: as it is both imported and installed."""
+    if find_spec(package) is None:
+        other = f", or use {alternative}" if alternative else ""
+        raise ConfigError(f"{needed_by} needs one more package: pip install {package}{other}.")
 
 
 def indivisible(name: str, value: int, of: str, whole: int) -> str:

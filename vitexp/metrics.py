@@ -1,6 +1,39 @@
-"""The metrics of a classification and their names."""
+"""The metrics that runs report: their labels, units and directions."""
 
 from __future__ import annotations
 
-# What result.json tells of the test and of validation, in this order.
-METRICS = ("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "ece", "loss")
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a test reports.
+
+    label: for people. is_percent: whether it is a fraction that is shown as a percentage. direction: which values are
+    better.
+    """
+
+    label: str
+    is_percent: bool = True
+    direction: Literal["max", "min"] = "max"
+
+    def format(self, value: float | None) -> str:
+        """Return "97.63 %" or "0.1913", and "–" for None."""
+        if value is None:
+            return "–"
+        return f"{100 * value:.2f} %" if self.is_percent else f"{value:.4f}"
+
+
+# In the order of result.json.
+METRICS: Final[Mapping[str, Metric]] = {
+    "accuracy": Metric("accuracy"),
+    "accuracy_top5": Metric("top-5 accuracy"),
+    "precision_macro": Metric("macro precision"),
+    "recall_macro": Metric("macro recall"),
+    "f1_macro": Metric("macro F1"),
+    "f1_weighted": Metric("weighted F1"),
+    "ece": Metric("calibration error (ECE)", direction="min"),
+    "loss": Metric("loss", is_percent=False, direction="min"),
+}

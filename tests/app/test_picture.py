@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
 from vitexp.app.picture import Picture, enlarged, read_strokes
 from vitexp.data.prepare import Prepared
+from vitexp.data.transforms import build_transforms
 from vitexp.errors import UserError
 from vitexp.runs.finished import FinishedRun
 
@@ -23,8 +23,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
 def run() -> FinishedRun:
     rows = np.arange(3)
     part = Prepared(stored=IMAGES, rows=rows, labels=np.array([0, 1, 1]), groups=rows, moments=np.zeros((3, 2, 3)))
-    config = OmegaConf.create({"data": {"prepare": [{"_target_": "albumentations.Resize", "height": 8, "width": 8}]}})
-    made: Any = SimpleNamespace(data=SimpleNamespace(test=part, train=part), classes=["stop", "yield"], config=config)
+    resize = [{"_target_": "albumentations.Resize", "height": 8, "width": 8}]
+    made: Any = SimpleNamespace(
+        data=SimpleNamespace(test=part, train=part), classes=["stop", "yield"], transforms=build_transforms(resize)
+    )
     return cast(FinishedRun, made)
 
 

@@ -114,7 +114,7 @@ def _override(draw: st.DrawFn) -> list[str]:
     """A real key with a value that is right, borderline or hostile, and the option that has the key."""
     key = draw(st.sampled_from(sorted(_keys())))
     option = draw(st.sampled_from(sorted(_keys()[key])))
-    options = [option] if option and option.partition("=")[2] not in ("gpu", "ddp", "fsdp", "auto") else []
+    options = [option] if option and option.partition("=")[2] not in ("gpu", "ddp", "auto") else []
     known = [value for values in _keys()[key].values() for value in values if not isinstance(value, dict)] or ["{}"]
     kind = draw(st.integers(0, 19))
     if kind < 7:

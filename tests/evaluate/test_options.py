@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from vitexp.commands.evaluate import parse
 from vitexp.errors import ConfigError
-from vitexp.evaluate.options import Options, parse
+from vitexp.evaluate.options import Options
 
 
 def test_nothing_typed_is_the_default() -> None:
@@ -37,10 +38,10 @@ def test_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("=1", "write key=value"),
         ("tta=yes", "tta=yes must be true or false"),
         ("run=", "run= is empty"),
-        ("run=nowhere", "run=nowhere is no folder"),
+        ("run=nowhere", "run=nowhere is not a folder"),
         ("corruption_images=0", "must be an integer of 1 or more"),
         ("export=tensorflow", "must be one or both of onnx, timm"),
-        ("export=", "must be one or both of onnx, timm"),
+        ("export=", "export= is empty"),
         ("device=tpu", "must be one of auto, cpu, gpu"),
         ("trainer.devices=2", "there is no key 'trainer.devices'"),
     ],

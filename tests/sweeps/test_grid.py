@@ -90,7 +90,7 @@ def test_an_ablation_may_be_crossed_with_a_grid() -> None:
     [
         (["model.patch_size=4,5"], "'model.patch_size=5': model.patch_size=5 does not divide"),
         (["optim.lr=1e-3,0.001"], "are the same configuration"),
-        (["run_id=a,b"], "run_id is given to every trial by the sweep"),
+        (["run_id=a,b"], "run_id cannot be set for trials"),
     ],
 )
 def test_refuses_before_anything_runs(arguments: list[str], sentence: str) -> None:

@@ -24,7 +24,7 @@ from vitexp.sweeps.search.study import Reporter, journal
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials without composing their configuration, which takes Hydra 0.2 s each; and no pictures."""
 
-    def plan(*, name: str, log_dir: Path, ablation: Any, arguments: Sequence[str]) -> Plan:
+    def plan(*, name: str, log_dir: Path, ablation: Any, arguments: Sequence[str], searchpath: Any) -> Plan:
         [row] = ablation["rows"]
         overrides = (*arguments, *row["set"])
         hashed = sorted(override for override in overrides if not override.startswith("+callbacks"))

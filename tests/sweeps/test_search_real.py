@@ -34,10 +34,10 @@ from vitexp.sweeps.engines.trial import Trial
         ((), {"space": {}}, "search.space is empty"),
         ((), {"space": {"optim.lr": {"low": 1e-3}}}, "optim.lr has low; it needs choices, or low and high"),
         ((), {"space": {"optim.lr": {"low": 1.0, "high": 0.1}}}, "optim.lr: "),
-        ((), {"space": {"optim.lr": {"low": 1e-6, "high": 0.1}}}, "schedule.min_lr=1e-05 must lie between"),
+        ((), {"space": {"optim.lr": {"low": 1e-6, "high": 0.1}}}, "schedule.min_lr=1e-05 must be between"),
         ((), {"space": {"optim.lrs": {"low": 0.1, "high": 0.2}}}, "lrs"),
-        (("optim.lr=0.1",), {}, "optim.lr is searched for"),
-        (("seed=1,2",), {}, "one value for each key"),
+        (("optim.lr=0.1",), {}, "optim.lr is searched"),
+        (("seed=1,2",), {}, "one value per key"),
         (("model.dim=-1",), {}, "model.dim=-1 must be"),
     ],
 )

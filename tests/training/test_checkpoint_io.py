@@ -199,5 +199,5 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     monkeypatch.setattr(os, "fsync", full)
     CheckedCheckpointIO().save_checkpoint(checkpoint(2), path)
     assert read_checkpoint(path)["position"]["steps"] == 1
-    assert "cannot write checkpoints/best.ckpt (No space left on device); the run goes on" in caplog.text
+    assert "cannot write checkpoints/best.ckpt (No space left on device); the run continues" in caplog.text
     assert [file.name for file in tmp_path.iterdir()] == ["best.ckpt"]

@@ -62,12 +62,12 @@ def test_says_what_fits(
 def test_in_an_evaluation_only_forward_passes_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
 
-    def apply_net(self: Classifier, images: torch.Tensor, **options: bool) -> torch.Tensor:
+    def apply_net(self: Classifier, images: torch.Tensor, *more: Any, **options: Any) -> torch.Tensor:
         if self.trainer.state.fn == "test":
             trained.append(len(images))
             if len(images) > 12:
                 raise RuntimeError(REFUSED)
-        return original(self, images, **options)
+        return original(self, images, *more, **options)
 
     original = Classifier.apply_net
     monkeypatch.setattr(Classifier, "apply_net", apply_net)

@@ -90,7 +90,7 @@ class MyViT(ViT):
 
 def test_a_subclass_of_vit_does_all_that_a_vit_does(tmp_path: Path) -> None:
     mine = f"model._target_={__name__}.MyViT"
-    pretrained = tiny_run(tmp_path / "mae", "task=mae", mine, "callbacks=mae", "callbacks.reconstructions.images=2")
+    pretrained = tiny_run(tmp_path / "mae", "task=mae", mine, "callbacks.reconstructions.images=2")
     folder = tiny_run(tmp_path / "tuned", mine, f"model.weights={pretrained}", "training.layer_decay=0.5")
     assert result(folder)["model"]["weights"]["taken"] > 20
     figures = {path.stem for path in (folder / "figures").iterdir()}

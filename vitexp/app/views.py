@@ -22,7 +22,8 @@ from vitexp.explain.methods.embedding import in_plane
 from vitexp.explain.pick import drawn_at_random
 from vitexp.explain.ranking import measure_faithfulness
 from vitexp.runs.explained import load_explainer
-from vitexp.runs.finished import FinishedRun, completed_runs
+from vitexp.runs.find import completed_runs
+from vitexp.runs.finished import FinishedRun
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images

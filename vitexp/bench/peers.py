@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from vitexp.config.components import facts
 from vitexp.errors import ConfigError
 
 
@@ -26,7 +27,7 @@ def peer_nets(config: DictConfig, *, num_classes: int) -> dict[str, nn.Module]:
     options. Raises ConfigError where a package is missing or config.model is no ViT.
     """
     model, image_size = config.model, config.data.image_size
-    if model.get("_target_") != "vitexp.models.ViT":
+    if not facts(model).get("has_attention"):
         raise ConfigError(f"peers=true compares Vision Transformers, and model={model.name} is none; leave peers away.")
     timm, vit_pytorch = _package("timm"), _package("vit_pytorch")
     sizes = {"image_size": image_size, "patch_size": model.patch_size, "num_classes": num_classes}

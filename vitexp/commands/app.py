@@ -1,10 +1,14 @@
-"""Step inside a finished run, in the browser.
+"""Explore a finished run in the browser.
 
-    python -m vitexp app [run=FOLDER] [port=NUMBER] [data.root=PATH] [data.download=true]
+    vitexp app [run=RUN] [port=NUMBER] [data.root=PATH] [data.download=true]
 
-run: the newest finished one under logs/ where it is not given; run=pretrained is a net for GTSRB that comes along.
-port: the first free one from 7860 on. data.root: where the data set of the run lies now. The page is served to this
-machine alone, at 127.0.0.1, and neither it nor the server talks to any other; Ctrl-C ends it.
+run             folder of a finished run, or pretrained, the bundled GTSRB network (default: the newest finished run)
+port            default: the first free port from 7860 on
+data.root       where the data set of the run is now
+data.download   true downloads it if it is missing
+
+The page is served to this machine only, at 127.0.0.1; neither the page nor the server contacts any other host. Ctrl-C
+stops it.
 """
 
 from __future__ import annotations
@@ -15,46 +19,33 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitexp.commands.explain_arguments import of_the_data
+from vitexp.commands.words import help_requested, read_words, split_data_location, whole_number
 from vitexp.config.plain_errors import plain_errors
-from vitexp.errors import ConfigError, nearest
-from vitexp.runs.shipped import run_folder
+from vitexp.errors import require
+from vitexp.runs.find import requested_run
 
 
 def main(words: Sequence[str]) -> None:
-    if any(word in ("-h", "--help", "help") for word in words):
-        print(__doc__)
+    if help_requested(words, __doc__):
         return
-    data, own = of_the_data(words)
-    run, port = read_arguments(own)
-    from vitexp.runs.finished import newest_run  # imports torch: only once the arguments stand
-
-    run = run or newest_run()
+    data, words = split_data_location(words)
+    given, port = read_arguments(words)
+    require("gradio", needed_by="the app")
+    run = requested_run(given.get("run"))
+    print(f"run  {run}")
     with tempfile.TemporaryDirectory(prefix="vitexp-app-") as folder:
-        # Before Gradio is imported, which else tells its makers of every start, asks for newer versions, and keeps
-        # uploads and figures longer than the server runs.
+        # Before Gradio is imported, which otherwise reports every start to its makers, looks for newer versions, and
+        # keeps uploads and figures longer than the server runs.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=folder)
         from vitexp.app.server import serve
 
         serve(run, data=data, folder=Path(folder), port=port)
 
 
-def read_arguments(words: Sequence[str]) -> tuple[Path | None, int | None]:
-    """The folder of the run and the port, None where not given. Raises ConfigError."""
-    given: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not value:
-            raise ConfigError(f"cannot read {word!r}: write key=value, such as run=logs/signs-vit_tiny/<run id>.")
-        if key not in ("run", "port"):
-            raise ConfigError(f"there is no key {key!r}; {nearest(key, ['run', 'port', 'data.root'])}")
-        if key in given:
-            raise ConfigError(f"{key} is given twice; leave one away.")
-        given[key] = value
-    port = given.get("port")
-    if port is not None and not (port.isascii() and port.isdigit() and 1024 <= int(port) <= 65535):
-        raise ConfigError(f"port={port} must be an integer from 1024 to 65535.")
-    return run_folder(given["run"]) if "run" in given else None, None if port is None else int(port)
+def read_arguments(words: Sequence[str]) -> tuple[dict[str, str], int | None]:
+    """Return the given values and the port, None if it is not given. Raises ConfigError."""
+    given, _ = read_words(words, keys=("run", "port"))
+    return given, whole_number("port", given["port"], least=1024, most=65535) if "port" in given else None
 
 
 if __name__ == "__main__":

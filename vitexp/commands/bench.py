@@ -2,49 +2,60 @@
 
     python -m vitexp bench [what=all|step|loader|train|memory|start] [peers=true] [key=value ...]
 
-for example  what=step peers=true model=vit_small trainer=gpu trainer.compile=on . The keys are those of train.py and of
-conf/bench.yaml. Prints a table a subject, and writes all numbers as JSON.
+for example  what=step peers=true model=vit_small trainer=gpu trainer.compile=on
+
+Prints one table per subject, and writes all numbers as JSON. The other keys are those of a
+training run: python train.py --help.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from vitexp.commands.words import help_requested
 from vitexp.config.check import check
 from vitexp.config.components import facts
 from vitexp.config.conf import CONF
+from vitexp.config.overrides import key_of
 from vitexp.config.plain_errors import plain_errors
+from vitexp.config.schema import BENCH
 from vitexp.errors import ConfigError
 
 SUBJECTS = ("step", "loader", "train", "memory", "start")
-OWN_KEYS = ("what", "peers", "repeats", "steps", "starts", "output")
+
+
+def main() -> None:
+    with plain_errors():
+        if not help_requested(sys.argv[1:], _help):
+            run_bench()
+
+
+def _help() -> str:
+    from vitexp.config.reference import Section, help_text
+
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "bench.yaml"))
+    return help_text(str(__doc__), groups={}, sections=[Section("bench", "", BENCH, values)])
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="bench")
-def main(config: DictConfig) -> None:
+def run_bench(config: DictConfig) -> None:
     with plain_errors():
-        check(config, own_keys=OWN_KEYS)
+        check(config, own_keys=BENCH)
         check_bench(config)
         hydra_config = HydraConfig.get()
         bench(config, overrides=list(hydra_config.overrides.task), model=hydra_config.runtime.choices["model"])
 
 
 def check_bench(config: DictConfig) -> None:
-    """Raise ConfigError for the first of bench's own keys that cannot work."""
-    if config.what not in (choices := ("all", *SUBJECTS)):
-        raise ConfigError(f"what={config.what} must be one of {', '.join(choices)}.")
-    if not isinstance(config.peers, bool):
-        raise ConfigError(f"peers={config.peers} must be true or false.")
-    for key in ("repeats", "steps", "starts"):
-        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
-            raise ConfigError(f"{key}={config[key]} must be an integer of 1 or more.")
+    """Raise ConfigError for a training that is not benchmarked."""
     if not facts(config.task).get("uses_labels", True):
         raise ConfigError("only classification is benchmarked; drop task=.")
     for key in ("devices", "accumulate_grad_batches"):
@@ -60,7 +71,7 @@ def bench(config: DictConfig, *, overrides: Sequence[str], model: str) -> None:
     # all that imports torch comes only once the configuration stands
     from rich.console import Console
 
-    for_train = [each for each in overrides if _key(each) not in (*OWN_KEYS, "model")]
+    for_train = [each for each in overrides if key_of(each) not in (*BENCH, "model")]
     for_train = [f"model={model}", f"data.batch_size={config.data.batch_size}", *for_train]
     console, path = Console(), Path(config.output).expanduser()
     told: dict[str, Any] = {"what": config.what, "overrides": list(overrides), **_circumstances(config)}
@@ -73,10 +84,6 @@ def bench(config: DictConfig, *, overrides: Sequence[str], model: str) -> None:
         told["subjects"][name] = subject.as_json()
         path.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")  # after each: the next one may fail
     console.print(f"numbers   {path}", soft_wrap=True, highlight=False)
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def _measure(name: str, config: DictConfig, for_train: Sequence[str]) -> Any:
@@ -131,5 +138,4 @@ def _circumstances(config: DictConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with plain_errors():
-        main()
+    main()

@@ -1,21 +1,26 @@
 """A sweep: many training runs, spread over all GPUs, and the table of their results.
 
-    python sweep.py ablation=NAME [key=value ...]          for example  ablation=augmentation data=gtsrb seed=range(5)
-    python sweep.py optim.lr=1e-4,3e-4,1e-3 seed=range(3)  a grid
-    python sweep.py search=NAME [key=value ...]            values chosen in turn, learning from earlier trials
-    python sweep.py ablation=NAME show=true                the table of the results so far
+    python sweep.py ablation=NAME [key=value ...]           rows of a table, from conf/ablation
+    python sweep.py optim.lr=1e-4,3e-4,1e-3 seed=range(3)   a grid
+    python sweep.py search=NAME [key=value ...]             each trial learns from earlier ones
+    python sweep.py ablation=NAME show=true                 the table of the results so far
 
-The same command again resumes: only what is missing or failed is run. conf/sweep.yaml configures the sweep and
-conf/train.yaml its trials; vitexp/sweeps/sweep.py runs it.
+for example  ablation=augmentation data=gtsrb seed=range(5)
+
+The same command resumes a sweep: it runs only the trials that are missing or failed. All other
+keys are those of the trials: python train.py --help.
 """
 
 import sys
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from vitexp.commands.words import help_requested
 from vitexp.config.conf import CONF
 from vitexp.config.plain_errors import plain_errors
+from vitexp.config.schema import SWEEP
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.sweeps.sweep import own_arguments
 from vitexp.sweeps.sweep import sweep as run_sweep
@@ -29,9 +34,20 @@ def sweep(config: DictConfig) -> None:
 
 def main() -> None:
     with plain_errors():
-        refuse_typed_secrets(sys.argv[1:])
-        sys.argv[1:] = own_arguments(sys.argv[1:])
-        sweep()
+        if not help_requested(sys.argv[1:], _help):
+            refuse_typed_secrets(sys.argv[1:])
+            sys.argv[1:] = own_arguments(sys.argv[1:])
+            sweep()
+
+
+def _help() -> str:
+    from vitexp.config.reference import Section, help_text, options_of_group, section_of_node
+
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))
+    engine: Any = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "ray.yaml"))
+    groups = {group: options_of_group(group, first="ray") for group in ("ablation", "search", "engine")}
+    sections = [Section("sweep", "", SWEEP, values), section_of_node("engine", engine)]
+    return help_text(__doc__, groups=groups, sections=sections)
 
 
 if __name__ == "__main__":

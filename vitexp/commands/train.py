@@ -1,9 +1,12 @@
 """One training run.
 
-    python train.py [key=value ...]           for example  data=gtsrb model=vit_tiny seed=1
-    python train.py --help                    every key and every option
+    python train.py [key=value ...] [-m] [--config-dir DIR]
 
-The configuration is composed from conf/train.yaml; vitexp/runs/run.py runs it.
+for example  data=gtsrb model=vit_tiny seed=1
+
+-m starts one run per combination of comma-separated values (optim.lr=1e-3,3e-4). DIR is a folder
+of further options, laid out like conf/. --cfg job prints the configuration. --help describes the
+configuration that the other words select.
 """
 
 import sys
@@ -11,12 +14,14 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from vitexp.commands.words import config_dir_of, help_requested
 from vitexp.config.check import check
 from vitexp.config.conf import CONF
 from vitexp.config.multirun import one_run, refuse_several_devices
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.runs.resume import as_begun
+from vitexp.system.signals import Interrupted
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -28,13 +33,25 @@ def train(config: DictConfig) -> None:
         check(config)
         from vitexp.runs.run import run  # imports torch: only once the configuration is valid
 
-        run(config)
+        try:
+            run(config)
+        except Interrupted as interrupted:
+            sys.exit(interrupted.exit_code)
 
 
 def main() -> None:
     with plain_errors():
-        refuse_typed_secrets(sys.argv[1:])
-        train()
+        if not help_requested(sys.argv[1:], _help):
+            refuse_typed_secrets(sys.argv[1:])
+            train()
+
+
+def _help() -> str:
+    from vitexp.config.reference import train_help
+
+    config_dir, words = config_dir_of(sys.argv[1:])
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    return train_help(__doc__, overrides, config_dir=config_dir)
 
 
 if __name__ == "__main__":

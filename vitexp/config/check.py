@@ -1,45 +1,50 @@
-"""Checks of a configuration, before torch is imported or any data is read. Every complaint is one sentence.
-
-values: each key is known and has a value of its kind (keys.py, kinds.py). together: the values fit together.
-pretraining: so do those of one. effect: no key is set that the others leave without effect. lengths: they fit the
-number of images, where that is known by now.
-"""
+"""Check a configuration before torch is imported or any data is read: every complaint is one sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import chain
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vitexp.config import effect, rules, values
+from vitexp.config.components import Option
 from vitexp.config.plain_errors import explain_value
 from vitexp.config.secrets import refuse_secrets
 from vitexp.errors import ConfigError
 
 
-def check(config: DictConfig, *, own_keys: Collection[str] = ()) -> None:
-    """Raise ConfigError for the first thing that cannot work, in one sentence.
+def check(config: DictConfig, *, own_keys: Collection[str] | Mapping[str, Option] = ()) -> None:
+    """Raise ConfigError for the first thing that cannot work.
 
-    own_keys: what stands beside the keys of train.py, and is checked by the command that it belongs to.
+    own_keys: top-level keys of the command that composed the configuration, such as schema.BENCH; without descriptions
+    they are not checked.
     """
+    from vitexp.config import rules, validate  # pydantic takes a while to import: not for a misspelled option
+
     plain = _plain(config)
     refuse_secrets(plain)
-    # lazily: a check may rely on those before it
-    for complaint in chain(
-        values.complaints(plain, own_keys=own_keys),
-        rules.complaints(plain),
-        rules.pretraining_complaints(plain),
-        effect.complaints(plain),
-        rules.complaints_of_drawn(plain),
-    ):
+    # Lazily, because a check may rely on those before it.
+    for complaint in chain(validate.complaints(plain, own_keys=own_keys), rules.complaints(plain)):
+        raise ConfigError(complaint)
+
+
+def check_keys(config: DictConfig, options: Mapping[str, Option], *, prefix: str = "") -> None:
+    """Raise ConfigError for the first key of `config` that is unknown, missing or of a wrong type.
+
+    prefix: how messages name its keys, "search.", for example.
+    """
+    from vitexp.config import validate
+
+    for complaint in validate.keys(prefix, _plain(config), options):
         raise ConfigError(complaint)
 
 
 def check_lengths(config: DictConfig, *, train: int, val: int, test: int) -> None:
-    """Raise ConfigError where the configuration does not fit these numbers of images. Only a read data set has them."""
+    """Raise ConfigError if the configuration does not fit these numbers of images."""
+    from vitexp.config import rules
+
     for complaint in rules.length_complaints(_plain(config), train=train, val=val, test=test):
         raise ConfigError(complaint)
 

@@ -86,11 +86,14 @@ def _read(module: str, node: Definition) -> Component:
         attributes |= inherited.facts
         bases_are_open |= inherited.is_open
     is_open = bases_are_open
+    is_dataclass = any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
             inherits = each.args.kwarg is not None
             options = (options if inherits else {}) | _arguments(each.args, namespace)
             is_open = inherits and bases_are_open
+        elif is_dataclass and isinstance(each, ast.AnnAssign) and "ClassVar" not in ast.unparse(each.annotation):
+            options[ast.unparse(each.target)] = _option(each.annotation, each.value, namespace)
         elif isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None:
             names = each.targets if isinstance(each, ast.Assign) else [each.target]
             value = namespace.value(each.value)
@@ -101,17 +104,22 @@ def _read(module: str, node: Definition) -> Component:
 def _arguments(arguments: ast.arguments, namespace: _Namespace) -> dict[str, Option]:
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
-    read = {}
-    for argument, default in zip(
-        [*positional, *arguments.kwonlyargs], [*defaults, *arguments.kw_defaults], strict=True
-    ):
-        hint = MISSING if argument.annotation is None else namespace.value(argument.annotation)
-        hint = Any if hint is MISSING else hint
-        value = MISSING if default is None else namespace.value(default)
-        # A default that cannot be read is still a default.
-        read[argument.arg] = Option(hint, None if default is not None and value is MISSING else value, doc_of(hint))
+    read = {
+        argument.arg: _option(argument.annotation, default, namespace)
+        for argument, default in zip(
+            [*positional, *arguments.kwonlyargs], [*defaults, *arguments.kw_defaults], strict=True
+        )
+    }
     read.pop("self", None)
     return read
+
+
+def _option(annotation: ast.expr | None, default: ast.expr | None, namespace: _Namespace) -> Option:
+    hint = MISSING if annotation is None else namespace.value(annotation)
+    hint = Any if hint is MISSING else hint
+    value = MISSING if default is None else namespace.value(default)
+    # A default that cannot be read is still a default.
+    return Option(hint, None if default is not None and value is MISSING else value, doc_of(hint))
 
 
 class _Namespace(dict[str, Any]):

@@ -1,4 +1,4 @@
-"""Compose a configuration of conf/ from overrides, outside of Hydra's command line."""
+"""Compose configurations of conf/, and of folders that the user adds, outside of Hydra's command line."""
 
 from __future__ import annotations
 
@@ -8,19 +8,40 @@ from pathlib import Path
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vitexp.config.conf import CONF
+from vitexp.config.overrides import quoted
 
 
 def compose(
-    overrides: Sequence[str], *, config_name: str = "train", config_dir: Path | str | None = None
+    overrides: Sequence[str],
+    *,
+    config_name: str = "train",
+    config_dir: Path | str | None = None,
+    searchpath: Sequence[str] = (),
 ) -> DictConfig:
     """Return the configuration of `vitexp train OVERRIDES`, not yet checked and without Hydra's own node.
 
-    config_dir: a folder of further options, laid out like conf/, as `--config-dir` names it.
+    config_dir: a folder of further options, laid out like conf/, as `--config-dir` names it. searchpath: such folders
+    as URLs, see `user_searchpath`.
     """
-    search = [] if config_dir is None else [f'hydra.searchpath=["file://{Path(config_dir).expanduser().absolute()}"]']
+    urls = [*searchpath, *([] if config_dir is None else [f"file://{Path(config_dir).expanduser().absolute()}"])]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose(config_name, [*overrides, *search])
+        return hydra_compose(config_name, [*overrides, *searchpath_override(urls)])
+
+
+def user_searchpath() -> list[str]:
+    """Return the folders that the running Hydra command got by --config-dir and hydra.searchpath, as URLs."""
+    return [
+        f"{source.schema}://{source.path}"
+        for source in HydraConfig.get().runtime.config_sources
+        if source.provider not in ("hydra", "main", "schema")
+    ]
+
+
+def searchpath_override(urls: Sequence[str]) -> list[str]:
+    """Return the override that adds folders to a command, in a list; an empty list without folders."""
+    return [f"hydra.searchpath=[{','.join(map(quoted, urls))}]"] if urls else []

@@ -1,38 +1,62 @@
-"""Values that are each right, and do not fit together."""
+"""Rules across keys: values that are valid by themselves and do not fit together, or have no effect.
+
+Each rule protects a result or hours of training, and yields one sentence: what is wrong and what would be right. Rules
+know components by their facts and options (components.py), never by name.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitexp.config.components import facts
-from vitexp.config.kinds import is_int, shown
-from vitexp.data.gtsrb_classes import GTSRB_CLASSES
+from omegaconf import OmegaConf
+
+from vitexp.config.components import MISSING, component, facts
+from vitexp.config.conf import CONF
+from vitexp.config.validate import as_typed, listed
 from vitexp.errors import indivisible
+from vitexp.metrics import METRICS
 
-_TOKENS = 65_536  # of one image; attention compares each with each
+Config = Mapping[str, Any]
+
+_TOKENS = 65_536  # per image; attention compares each with each
 _PARAMETERS = 10**11
-SMALLER_IS_BETTER = ("val/loss", "val/ece")
 
 
-def complaints(config: dict[str, Any]) -> Iterator[str]:
-    """What does not fit together. Each key by itself has a value of its kind."""
+def complaints(config: Config) -> Iterator[str]:
+    """Yield one sentence for each rule that is broken. Every key by itself has a valid value."""
     yield from _folders(config)
-    model, data = config["model"], config["data"]
-    if model["_target_"] == "vitexp.models.ViT":
-        yield from _vit(model, data["image_size"])
-        yield from _distillation_token(model, config["training"])
-    yield from _sizes(config["training"].get("image_sizes") or [], model)
-    yield from _augment(config["augment"], data)
+    yield from _patches(config)
+    yield from _image_sizes(config)
+    yield from _augmentation(config)
     yield from _optimizer(config)
-    yield from _choice_of_checkpoint(config)
-    yield from _trainer(config)
+    yield from _task(config)
+    yield from _choice_of_weights(config)
+    yield from _lengths(config)
+    yield from _devices(config)
+    yield from _no_effect(config)
+    yield from _known_sizes(config)
 
 
-def _folders(config: dict[str, Any]) -> Iterator[str]:
+def argument(node: Mapping[str, Any], key: str) -> Any:
+    """Return the value of an option of a component: the given one, otherwise its default; None if it has neither."""
+    if key in node:
+        return node[key]
+    found = component(str(node.get("_target_")))
+    option = None if found is None else found.options.get(key)
+    return None if option is None or option.default is MISSING else option.default
+
+
+def direction(metric: str) -> str:
+    """Return whether a larger or a smaller value of a logged metric is better: "max" or "min"."""
+    return METRICS[name].direction if (name := metric.partition("/")[2]) in METRICS else "max"
+
+
+def _folders(config: Config) -> Iterator[str]:
     for key, path, must_write in (
         ("log_dir", f"{config['log_dir']}/{config['name']}", True),
         ("data.cache_dir", config["data"]["cache_dir"], False),
@@ -41,229 +65,334 @@ def _folders(config: dict[str, Any]) -> Iterator[str]:
             folder = Path(path).expanduser().absolute()
             found = next(part for part in (folder, *folder.parents) if part.exists())
             usable = found.is_dir() and (os.access(found, os.W_OK | os.X_OK) or (found == folder and not must_write))
-        except (OSError, RuntimeError) as error:  # a name that is too long, a home of nobody
+        except (OSError, RuntimeError) as error:  # the name is too long, or there is no home directory
             reason = getattr(error, "strerror", None) or error
-            yield f"{key}: {shown(path)} cannot be a folder ({reason}); take another."
+            yield f"{key}: {as_typed(path)} cannot be a folder ({reason}); choose another."
         else:
             if not usable:
-                yield f"{key}: {shown(path)} cannot be written, for {found} is no folder that can; take another."
+                yield f"{key}: {as_typed(path)} cannot be written: {found} is not a writable folder; choose another."
 
 
-def _vit(model: dict[str, Any], image_size: int) -> Iterator[str]:
-    patch_size, dim = model.get("patch_size", 4), model.get("dim", 192)
-    num_heads, depth, mlp_ratio = model.get("num_heads", 3), model.get("depth", 6), model.get("mlp_ratio", 4.0)
-    upsample = model.get("upsample")
-    if upsample is not None and upsample < image_size:
-        yield f"model.upsample={upsample} must be at least data.image_size={image_size}, or null for no enlargement."
-    side, key = (image_size, "data.image_size") if upsample is None else (upsample, "model.upsample")
-    if side % patch_size:
-        yield indivisible("model.patch_size", patch_size, key, side)
-    if dim % num_heads:
-        yield indivisible("model.num_heads", num_heads, "model.dim", dim)
-    tokens = (side // patch_size) ** 2
-    if tokens > _TOKENS:
-        yield (
-            f"model.patch_size={patch_size} cuts {key}={side} into {tokens:,} tokens, more than "
-            f"{_TOKENS:,}; take larger patches."
-        )
-    if dim * mlp_ratio < 1:
-        yield f"model.mlp_ratio={mlp_ratio} of model.dim={dim} leaves the MLP no channel; take more."
-    if (parameters := depth * dim**2 * (4 + 2 * mlp_ratio)) > _PARAMETERS:
-        yield f"the model would have {parameters:.0e} parameters; take a smaller model.dim, depth or mlp_ratio."
-    if model.get("lsa") and tokens + model.get("registers", 0) + (model.get("pool", "cls") == "cls") < 2:
-        yield "model.lsa=true lets no token see itself, and there is one only; take a smaller model.patch_size."
+def _tokens(model: Mapping[str, Any], side: int) -> int:
+    """Return how many tokens attend to each other in a network of patches."""
+    is_cls = argument(model, "pool") == "cls"
+    return int((side // argument(model, "patch_size")) ** 2 + (argument(model, "registers") or 0) + is_cls)
 
 
-def _distillation_token(model: dict[str, Any], training: dict[str, Any]) -> Iterator[str]:
-    if not model.get("distillation_token"):
+def _patches(config: Config) -> Iterator[str]:
+    """Rules for networks of patches and attention heads."""
+    model, training, image_size = config["model"], config["training"], config["data"]["image_size"]
+    if not facts(model).get("has_patches"):
         return
-    if (pool := model.get("pool", "cls")) != "cls":
-        yield f"model.distillation_token=true stands beside a class token, and model.pool={pool} has none; take cls."
-    if training.get("teacher") is None and model.get("weights") is None:
-        yield "model.distillation_token=true learns from a teacher; say training.teacher=<folder of a finished run>."
-
-
-def _sizes(sizes: list[int], model: dict[str, Any]) -> Iterator[str]:
-    if sizes and model["_target_"] != "vitexp.models.ViT":
-        yield "training.image_sizes is for Vision Transformers, whose positions can be interpolated; leave it null."
-    if sizes and model.get("upsample"):
-        yield "model.upsample makes images one size, and training.image_sizes several; leave one of them null."
-    patch_size = model.get("patch_size", 4)
-    for size in sizes:
-        if size % patch_size:
-            yield f"model.patch_size={patch_size} does not divide {size} of training.image_sizes; take multiples of it."
-        if (tokens := (size // patch_size) ** 2) > _TOKENS:
-            yield f"{size} of training.image_sizes makes {tokens:,} tokens, more than {_TOKENS:,}; take less."
-        if model.get("lsa") and tokens + model.get("registers", 0) + (model.get("pool", "cls") == "cls") < 2:
-            yield f"{size} of training.image_sizes leaves model.lsa=true one token, which cannot see itself; take more."
-
-
-def _augment(augment: dict[str, Any], data: dict[str, Any]) -> Iterator[str]:
-    if augment.get("blur_prob") and "blur_sigma" in augment:
-        reach = math.ceil(2 * augment["blur_sigma"][1])
-        if reach >= data["image_size"]:
-            yield (
-                f"augment.blur_sigma={augment['blur_sigma']} reaches {reach} pixels, beyond "
-                f"data.image_size={data['image_size']}; take less, or augment.blur_prob=0."
-            )
-
-
-def _optimizer(config: dict[str, Any]) -> Iterator[str]:
-    optim, schedule, epochs = config["optim"], config["schedule"], config["trainer"]["max_epochs"]
-    if optim.get("nesterov") and (not optim.get("momentum") or optim.get("dampening")):
-        yield "optim.nesterov=true needs optim.momentum above 0, and no dampening; else optim.nesterov=false."
-    if optim.get("foreach") and optim.get("fused"):
-        yield "optim.foreach and optim.fused are two ways of the same; leave one of them true."
-    if optim["_target_"] == "vitexp.training.muon.Muon" and "fsdp" in str(config["trainer"]["strategy"]).lower():
-        yield "optim=muon needs whole matrices, which trainer=fsdp cuts up; take trainer=ddp or optim=adamw."
-    if schedule.get("warmup_epochs", 0) > epochs:
-        yield f"schedule.warmup_epochs={schedule['warmup_epochs']} must lie between 0 and trainer.max_epochs={epochs}."
-    if schedule.get("min_lr", 0) > optim.get("lr", math.inf):
-        yield f"schedule.min_lr={schedule['min_lr']} must lie between 0 and optim.lr={optim['lr']}."
-
-
-def _choice_of_checkpoint(config: dict[str, Any]) -> Iterator[str]:
-    monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
-    monitor = facts(config["task"]).get("monitor") if monitor == "auto" else monitor
-    if monitor is None and config["training"]["patience"] is not None:
-        yield "training.patience waits for a better checkpoint.monitor, which is null; take val/accuracy for it."
-    better = "min" if monitor in SMALLER_IS_BETTER else "max"
-    if monitor is not None and mode not in ("auto", better):
-        yield f"checkpoint.mode={mode} would choose the worst {monitor}; take checkpoint.mode={better}."
-    trainer = config["trainer"]
-    if config["training"]["patience"] is not None and trainer["limit_val_batches"] == 0:
-        yield "training.patience waits for validation, which trainer.limit_val_batches=0 turns off; leave one away."
-    if trainer["limit_val_batches"] != 0 and (trainer["check_val_every_n_epoch"] or 1) > trainer["max_epochs"]:
+    upsample, patch_size, dim = (argument(model, key) for key in ("upsample", "patch_size", "dim"))
+    if upsample is not None and upsample < image_size:
+        yield f"model.upsample={upsample} must be at least data.image_size={image_size}, or null."
+    side, key = (image_size, "data.image_size") if upsample is None else (upsample, "model.upsample")
+    if problem := indivisible("model.patch_size", patch_size, key, side):
+        yield problem
+    if problem := indivisible("model.num_heads", argument(model, "num_heads"), "model.dim", dim):
+        yield problem
+    if (patches := (side // patch_size) ** 2) > _TOKENS:
         yield (
-            f"trainer.check_val_every_n_epoch={trainer['check_val_every_n_epoch']} must not exceed "
-            f"trainer.max_epochs={trainer['max_epochs']}; trainer.limit_val_batches=0 turns validation off."
+            f"model.patch_size={patch_size} cuts {side} pixels per side into {patches:,} tokens, more than "
+            f"{_TOKENS:,}; use larger patches."
+        )
+    depth, mlp_ratio = argument(model, "depth"), argument(model, "mlp_ratio")
+    if dim * mlp_ratio < 1:
+        yield f"model.mlp_ratio={mlp_ratio} times model.dim={dim} leaves no hidden channel in the MLP; increase it."
+    if (parameters := depth * dim**2 * (4 + 2 * mlp_ratio)) > _PARAMETERS:
+        yield f"the model would have {parameters:.0e} parameters; reduce model.dim, depth or mlp_ratio."
+    if argument(model, "lsa") and _tokens(model, side) < 2:
+        yield "model.lsa=true lets no token attend to itself, and there is only one; use a smaller model.patch_size."
+    if argument(model, "distillation_token"):
+        if (pool := argument(model, "pool")) != "cls":
+            yield f"model.distillation_token=true needs a class token, and model.pool={pool} has none; use cls."
+        if training.get("teacher") is None and model.get("weights") is None:
+            yield "model.distillation_token=true learns from a teacher; set training.teacher to a finished run."
+
+
+def _image_sizes(config: Config) -> Iterator[str]:
+    sizes, model = config["training"].get("image_sizes") or [], config["model"]
+    if not sizes:
+        return
+    if facts(model).get("any_image_size") is False:
+        yield "training.image_sizes needs a model that takes images of any size; set it to null."
+    elif not facts(config["task"]).get("uses_labels", True):
+        yield "training.image_sizes has no effect on this task, which uses data.image_size; set it to null."
+    if argument(model, "upsample"):
+        yield "model.upsample makes all images one size, and training.image_sizes several; set one of them to null."
+    for size in sizes if facts(model).get("has_patches") else ():
+        patch_size = argument(model, "patch_size")
+        if size % patch_size:
+            yield f"model.patch_size={patch_size} does not divide {size} in training.image_sizes; use multiples of it."
+        if (size // patch_size) ** 2 > _TOKENS:
+            yield f"{size} in training.image_sizes makes more than {_TOKENS:,} tokens; use a smaller size."
+        if argument(model, "lsa") and _tokens(model, size) < 2:
+            yield f"{size} in training.image_sizes leaves model.lsa=true a single token; use a larger size."
+
+
+def _augmentation(config: Config) -> Iterator[str]:
+    augment, image_size = config["augment"], config["data"]["image_size"]
+    sigma = argument(augment, "blur_sigma") if argument(augment, "blur_prob") else None
+    if sigma and (reach := math.ceil(2 * sigma[1])) >= image_size:
+        yield (
+            f"augment.blur_sigma={list(sigma)} reaches {reach} pixels, beyond data.image_size={image_size}; reduce "
+            "it, or set augment.blur_prob=0."
         )
 
 
-def _trainer(config: dict[str, Any]) -> Iterator[str]:
-    trainer, batch = config["trainer"], config["data"]["batch_size"]
-    if trainer["precision"] == "16-mixed" and trainer["accelerator"] == "cpu":
-        yield "trainer.precision=16-mixed needs a GPU; on the CPU take bf16-mixed or 32-true."
+def _optimizer(config: Config) -> Iterator[str]:
+    optim, schedule, epochs = config["optim"], config["schedule"], config["trainer"]["max_epochs"]
+    if optim.get("nesterov") and (not argument(optim, "momentum") or optim.get("dampening")):
+        yield "optim.nesterov=true needs optim.momentum above 0 and no dampening; otherwise set optim.nesterov=false."
+    if (warmup := argument(schedule, "warmup_epochs") or 0) > epochs:
+        yield f"schedule.warmup_epochs={warmup} must be between 0 and trainer.max_epochs={epochs}."
+    if (min_lr := argument(schedule, "min_lr") or 0) > optim["lr"]:
+        yield f"schedule.min_lr={min_lr} must be between 0 and optim.lr={optim['lr']}."
+
+
+def _task(config: Config) -> Iterator[str]:
+    """Rules of a task that reconstructs images from a part of their patches."""
+    task, model = config["task"], config["model"]
+    if "mask_ratio" not in task or "decoder_dim" not in task:
+        return
+    if not facts(model).get("has_patches"):
+        yield f"this task hides patches, and {model['name']} has none; choose a Vision Transformer."
+    if argument(model, "mlp_conv"):
+        yield "model.mlp_conv=true needs the whole grid of patches, of which this task shows the blocks only a part."
+    dim, heads, ratio = task["decoder_dim"], task.get("decoder_heads", 1), task["mask_ratio"]
+    if dim % 4:
+        yield f"task.decoder_dim={dim} must be a multiple of 4, as its sine-cosine positions require."
+    if problem := indivisible("task.decoder_heads", heads, "task.decoder_dim", dim):
+        yield problem
+    patches = ((argument(model, "upsample") or config["data"]["image_size"]) // argument(model, "patch_size")) ** 2
+    if not 0 < (visible := round(patches * (1 - ratio))) < patches:
+        hidden = "all" if visible == 0 else "none"
+        yield f"task.mask_ratio={ratio} hides {hidden} of {patches} patches; change it, or model.patch_size."
+    hidden_side = argument(model, "patch_size") * math.isqrt(max(visible, 0))
+    if argument(model, "lsa") and _tokens(model, hidden_side) < 2:
+        yield f"task.mask_ratio={ratio} leaves model.lsa=true a single token; reduce it."
+
+
+def _choice_of_weights(config: Config) -> Iterator[str]:
+    """Rules for validation, which chooses the weights that are tested."""
+    checkpoint, trainer, patience = config["checkpoint"], config["trainer"], config["training"]["patience"]
+    monitor, mode = checkpoint["monitor"], checkpoint["mode"]
+    measured = facts(config["task"]).get("metrics")
+    if monitor not in (None, "auto"):
+        name = monitor.partition("/")[2]
+        if measured is not None and name not in measured:
+            possible = listed([f"val/{each}" for each in measured])
+            yield f"checkpoint.monitor={monitor} is not measured by this task; use {possible}."
+        if mode not in ("auto", better := direction(monitor)) and name in METRICS:
+            yield f"checkpoint.mode={mode} would choose the worst {monitor}; use checkpoint.mode={better}."
+    if monitor is None and patience is not None:
+        yield "training.patience needs a checkpoint.monitor to improve, which is null; use auto, for example."
+    if patience is not None and trainer["limit_val_batches"] == 0:
+        yield "training.patience needs validation, which trainer.limit_val_batches=0 turns off; remove one of them."
+    every = trainer["check_val_every_n_epoch"] or 1
+    if trainer["limit_val_batches"] != 0 and every > trainer["max_epochs"]:
+        yield (
+            f"trainer.check_val_every_n_epoch={every} must not exceed trainer.max_epochs={trainer['max_epochs']}; "
+            "trainer.limit_val_batches=0 turns validation off."
+        )
+
+
+def _lengths(config: Config) -> Iterator[str]:
+    trainer = config["trainer"]
     if trainer["check_val_every_n_epoch"] is None and isinstance(trainer["val_check_interval"], float):
         yield "trainer.check_val_every_n_epoch=null needs trainer.val_check_interval as a number of batches or a time."
     for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
         if trainer[most] >= 0 and (trainer[least] or 0) > trainer[most]:
             yield f"trainer.{least}={trainer[least]} must not exceed trainer.{most}={trainer[most]}."
-    accumulated, devices = trainer["accumulate_grad_batches"], trainer["devices"]
+
+
+def _devices(config: Config) -> Iterator[str]:
+    trainer, batch, devices = config["trainer"], config["data"]["batch_size"], config["trainer"]["devices"]
+    if trainer["precision"] == "16-mixed" and trainer["accelerator"] == "cpu":
+        yield "trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true."
     if trainer["accelerator"] == "cpu" and (devices in (-1, "-1") or isinstance(devices, list) or "," in str(devices)):
-        yield f"trainer.devices={shown(devices)} chooses GPUs; on the CPU it is a number of processes, such as 1."
+        yield f"trainer.devices={as_typed(devices)} selects GPUs; on the CPU it is a number of processes, such as 1."
+    accumulated = trainer["accumulate_grad_batches"]
     shares = accumulated * _count(devices) * trainer["num_nodes"]
     if batch % shares:
         yield (
-            f"data.batch_size={batch} is what one optimizer step sees, and cannot be shared out evenly over "
-            f"trainer.accumulate_grad_batches={accumulated} and trainer.devices={shown(devices)}; "
-            f"take a multiple of {shares}."
+            f"data.batch_size={batch} is the batch of one optimizer step, and cannot be split evenly over "
+            f"trainer.accumulate_grad_batches={accumulated} and trainer.devices={as_typed(devices)}; use a multiple of "
+            f"{shares}."
         )
-    # Its last layer sees an eighth of the side, and batch norm needs two values to learn from.
-    if (
-        config["model"]["_target_"] == "vitexp.models.resnet.ResNet18"
-        and batch == shares
-        and config["data"]["image_size"] < 16
-    ):
-        yield "resnet18 cannot learn from one image of less than 16 pixels at a time; take a larger data.batch_size."
-    for name, callback in config["callbacks"].items():
-        if callback.get("right") == 0 == callback.get("wrong"):
-            yield f"callbacks.{name} has neither right nor wrong ones to show; ~callbacks.{name} leaves it away."
 
 
 def _count(devices: Any) -> int:
-    """How many devices of a node; 1 where only the machine knows."""
-    if is_int(devices):
-        return max(int(devices), 1)
-    if isinstance(devices, str) and "," in devices:
-        return len([part for part in devices.split(",") if part])
-    if isinstance(devices, str) and devices.isdigit():
-        return max(int(devices), 1)
-    return len(devices) if isinstance(devices, list) else 1
+    """Return the number of devices per node; 1 where only the machine knows."""
+    if isinstance(devices, str):
+        named = [part for part in devices.split(",") if part.isdigit()]
+        return len(named) if "," in devices else int(named[0]) if named else 1
+    return len(devices) if isinstance(devices, list) else max(devices, 1)
 
 
-_MAE = {"mask_ratio": 0.75, "decoder_dim": 96, "decoder_heads": 3}
-_RECONSTRUCTIONS = "vitexp.training.callbacks.Reconstructions"
-_PRUNING = "vitexp.sweeps.search.pruning.Pruning"
-_OF_BOTH = ("vitexp.training.callbacks.LearningCurves", "vitexp.training.callbacks.PositionEmbedding", _PRUNING)
+# --- keys without effect ---------------------------------------------------------------------------------------------
 
 
-def pretraining_complaints(config: dict[str, Any]) -> Iterator[str]:
-    """What does not go together with pretraining, or without it."""
-    figures = {name: callback["_target_"] for name, callback in config["callbacks"].items()}
-    task = config["task"]
-    if facts(task).get("uses_labels", True):
-        for name, target in figures.items():
-            if target == _RECONSTRUCTIONS:
-                yield f"callbacks.{name} shows what a pretraining draws, and this is none; take callbacks=default."
+def _no_effect(config: Config) -> Iterator[str]:
+    """Keys that were set, but that other keys leave without effect. Values from the files of conf/ never count."""
+    model, task, training, trainer = (config[key] for key in ("model", "task", "training", "trainer"))
+    source = facts(config["data"]["source"])
+    mixed = sum(training[key] > 0 for key in ("mixup_alpha", "cutmix_alpha"))
+    no_validation = trainer["limit_val_batches"] == 0 and not trainer["fast_dev_run"]
+    is_chosen = trainer["enable_checkpointing"] or training["patience"] is not None
+    no_labels = facts(task).get("uses_labels") is False
+    takes = component(str(config["data"]["source"]["_target_"]))
+    unread = () if takes is None or takes.is_open else {"root", "download"} - set(takes.options)
+    rules: list[tuple[str, bool, str]] = [
+        ("training.mix_switch_prob", mixed < 2, "mixup and CutMix are not both on"),
+        (
+            "training.mix_prob training.mix_until",
+            mixed == 0,
+            "neither training.mixup_alpha nor training.cutmix_alpha is on",
+        ),
+        (
+            "training.mixup_alpha training.cutmix_alpha",
+            0 in (training["mix_prob"], training["mix_until"]),
+            "training.mix_prob=0 or training.mix_until=0 mixes no batch",
+        ),
+        (
+            "training.distillation training.teacher_weight training.temperature",
+            training.get("teacher") is None,
+            "there is no training.teacher",
+        ),
+        (
+            "training.temperature",
+            training.get("distillation", "hard") == "hard",
+            "training.distillation=hard uses the teacher's class only",
+        ),
+        ("training.layer_decay", facts(model).get("has_blocks") is False, "this model has no blocks"),
+        (
+            "loss.label_smoothing loss.class_weights data.sampler training.mixup_alpha training.cutmix_alpha "
+            "training.layer_decay training.teacher",
+            no_labels,
+            "this task uses no labels and has no classifier",
+        ),
+        ("data.root", "root" in unread, "this data set has no folder"),
+        ("data.download", "download" in unread, "this data set has nothing to download"),
+        ("data.on_broken", source.get("reads_files") is False, "this data set has no image files that could be broken"),
+        (
+            "checkpoint.monitor checkpoint.mode",
+            config["checkpoint"]["monitor"] is not None and (not is_chosen or no_validation),
+            "trainer.enable_checkpointing or trainer.limit_val_batches leaves nothing to choose",
+        ),
+        ("checkpoint.mode", config["checkpoint"]["monitor"] is None, "checkpoint.monitor=null uses the last weights"),
+        (
+            "checkpoint.every_n_steps checkpoint.every_n_minutes",
+            not trainer["enable_checkpointing"],
+            "trainer.enable_checkpointing=false writes no checkpoint",
+        ),
+        (
+            "trainer.val_check_interval trainer.check_val_every_n_epoch",
+            no_validation,
+            "trainer.limit_val_batches=0 turns validation off",
+        ),
+        ("trainer.gradient_clip_algorithm", not trainer["gradient_clip_val"], "trainer.gradient_clip_val is off"),
+        (
+            "model.drop_path",
+            argument(model, "depth") == 1,
+            "it rises from 0 at the first block, and model.depth=1 has no other",
+        ),
+        (
+            "model.mlp_conv",
+            argument(model, "depth") == 1 and argument(model, "pool") == "cls",
+            "model.pool=cls does not use the patches of the last block, here the only one",
+        ),
+        ("augment.blur_sigma", argument(config["augment"], "blur_prob") == 0, "augment.blur_prob=0 blurs no image"),
+        (
+            "augment.erase_area augment.erase_aspect",
+            argument(config["augment"], "erase_prob") == 0,
+            "augment.erase_prob=0 erases nothing",
+        ),
+        (
+            "augment.num_ops augment.magnitude",
+            argument(config["augment"], "policy") not in (None, "randaugment"),
+            "they belong to augment.policy=randaugment",
+        ),
+    ]
+    for name, node in config["callbacks"].items():
+        options = " ".join(f"callbacks.{name}.{key}" for key in node if key != "_target_")
+        lacking = unmet_needs(node, model=model, task=task)
+        rules.append((options, bool(lacking), f"this model or task has no {' or '.join(lacking)}".replace("_", " ")))
+    for keys, is_dead, because in rules:
+        for key in keys.split() if is_dead else ():
+            value = _value(config, key)
+            if value is not MISSING and value not in _in_conf(key):
+                yield f"{key}={as_typed(value)} has no effect because {because}."
+
+
+def unmet_needs(callback: Mapping[str, Any], *, model: Mapping[str, Any], task: Mapping[str, Any]) -> list[str]:
+    """Return what a callback needs (`needs`) and neither the model nor the task has (`has_<need>` is False)."""
+    return [
+        need
+        for need in facts(callback).get("needs", ())
+        if facts(model).get(f"has_{need}", facts(task).get(f"has_{need}")) is False
+    ]
+
+
+def _value(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(config, dict) or part not in config:
+            return MISSING
+        config = config[part]
+    return config
+
+
+def _in_conf(key: str) -> list[Any]:
+    """Return the values that the files of conf/ give to a key."""
+    group, _, inside = key.partition(".")
+    values = [_value(_read(CONF / "train.yaml"), key)]
+    return [*values, *(_value(_read(file), inside) for file in sorted((CONF / group).glob("*.yaml")))]
+
+
+@cache
+def _read(file: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(file))
+
+
+# --- numbers of images -----------------------------------------------------------------------------------------------
+
+
+def _known_sizes(config: Config) -> Iterator[str]:
+    """Check the lengths of a data set whose size follows from its options, before it is made."""
+    source = config["data"]["source"]
+    classes, train, test = (
+        facts(source).get("classes_made"),
+        argument(source, "train_per_class"),
+        argument(source, "test_per_class"),
+    )
+    if None in (classes, train, test):
         return
-    model, pretrain = config["model"], {**_MAE, **task}
-    if model["_target_"] != "vitexp.models.ViT":
-        yield f"task=mae leaves patches out, and {model['name']} has none; take a Vision Transformer."
-    if model.get("mlp_conv"):
-        yield "model.mlp_conv=true goes over whole grids of patches, of which task=mae shows the blocks a part."
-    if config["training"].get("image_sizes"):
-        yield "training.image_sizes has no effect, for pretraining takes images of data.image_size; leave it null."
-    dim, heads = pretrain["decoder_dim"], pretrain["decoder_heads"]
-    if dim % 4:
-        yield f"task.decoder_dim={dim} must be a multiple of 4, for the sines and cosines of its positions."
-    if dim % heads:
-        yield indivisible("task.decoder_heads", heads, "task.decoder_dim", dim)
-    side = model.get("upsample") or config["data"]["image_size"]
-    patches, ratio = (side // model.get("patch_size", 4)) ** 2, pretrain["mask_ratio"]
-    if not 0 < (seen := round(patches * (1 - ratio))) < patches:
-        yield (
-            f"task.mask_ratio={ratio} of {patches} patches covers {'all' if seen == 0 else 'none'}; take another "
-            "share, or a smaller model.patch_size."
-        )
-    if model.get("lsa") and seen + model.get("registers", 0) + (model.get("pool", "cls") == "cls") < 2:
-        yield f"task.mask_ratio={ratio} leaves model.lsa=true one token, which cannot see itself; take less."
-    if (monitor := config["checkpoint"]["monitor"]) not in ("auto", "val/loss"):
-        said = shown(monitor)
-        yield f"checkpoint.monitor={said} is of classifiers; a pretraining has checkpoint.monitor=val/loss alone."
-    for name, target in figures.items():
-        if target == _PRUNING and (metric := config["callbacks"][name]["metric"]) != "val/loss":
-            yield f"callbacks.{name}.metric={metric} is of classifiers; a search over pretrainings takes val/loss."
-        if target.startswith("vitexp.training.callbacks.") and target not in (_RECONSTRUCTIONS, *_OF_BOTH):
-            yield f"callbacks.{name} shows what a classifier does, and this is none; take callbacks=mae."
+    val = min(max(math.ceil(config["data"]["val_fraction"] * train - 0.5), 1), train - 1)  # as vitexp.data.split does
+    if (batch := config["data"]["batch_size"]) > (images := classes * (train - val)):
+        yield f"data.batch_size={batch} is larger than the training part of {images:,} images; use a smaller one."
+    yield from length_complaints(config, train=images, val=classes * val, test=classes * test)
 
 
-def complaints_of_drawn(config: dict[str, Any]) -> Iterator[str]:
-    """Those of the drawn set, whose size is known before it is drawn."""
-    data = config["data"]
-    if data["source"]["_target_"] != "vitexp.data.signs.Signs":
-        return
-    each = data["source"].get("train_per_class", 200)
-    val = min(max(math.ceil(data["val_fraction"] * each - 0.5), 1), each - 1)  # as vitexp.data.split cuts it
-    train = len(GTSRB_CLASSES) * (each - val)
-    if data["batch_size"] > train:
-        yield (
-            f"data.batch_size={data['batch_size']} is larger than the training part of {train:,} images; "
-            "choose a smaller one."
-        )
-    counts = {"val": len(GTSRB_CLASSES) * val, "test": len(GTSRB_CLASSES) * data["source"].get("test_per_class", 50)}
-    yield from length_complaints(config, train=train, **counts)
-
-
-def length_complaints(config: dict[str, Any], *, train: int, val: int, test: int) -> Iterator[str]:
-    """What asks for less than one batch, or for more than there are, of so many images."""
+def length_complaints(config: Config, *, train: int, val: int, test: int) -> Iterator[str]:
+    """Yield what asks for less than one batch, or for more than there are, of so many images."""
     trainer = config["trainer"]
     if trainer["fast_dev_run"]:  # Lightning then sets what is checked here
         return
     batch = config["data"]["batch_size"] // trainer["accumulate_grad_batches"]
     batches = {"train": train // batch, "val": math.ceil(val / batch), "test": math.ceil(test / batch)}
-    for part, there in batches.items():
+    for part, available in batches.items():
         key = f"limit_{part}_batches"
         limit = trainer[key]
         if isinstance(limit, float):
-            batches[part] = int(there * limit)
+            batches[part] = int(available * limit)
             if limit > 0 and not batches[part]:
                 yield (
-                    f"trainer.{key}={limit} of {there} batches is less than one; "
-                    f"take {math.ceil(100 / there) / 100} or more, or their number."
+                    f"trainer.{key}={limit} of {available} batches is less than one; "
+                    f"use {math.ceil(100 / available) / 100} or more, or a number of batches."
                 )
         else:
-            batches[part] = min(there, limit)
+            batches[part] = min(available, limit)
     interval, total = trainer["val_check_interval"], batches["train"]
     over = "an epoch; trainer.check_val_every_n_epoch=null counts over epochs"
     if trainer["check_val_every_n_epoch"] is None:

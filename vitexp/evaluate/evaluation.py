@@ -31,7 +31,8 @@ from vitexp.evaluate.per_class import (
 )
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
-from vitexp.runs.finished import FinishedRun, load_run, newest_run
+from vitexp.runs.find import newest_run
+from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predict import measured, predict
 from vitexp.runs.record import environment
 from vitexp.runs.test_set import TestSet, open_test_set
@@ -59,7 +60,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         keep_freed_memory()
     run = load_run(options.run or newest_run(options.log_dir), device=device)
     export.refuse_impossible(run, options.export)
-    run, test = open_test_set(run, options.data)
+    run, test = open_test_set(run, options.data, config_dir=options.config_dir)
     evaluation = _Evaluation(run, test, _folder(options, run, test))
     evaluation.basics()
     if options.tta:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vitexp.config.check import check_lengths
-from vitexp.config.rules import SMALLER_IS_BETTER
+from vitexp.config.rules import direction
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import ever_prepared
@@ -173,7 +173,7 @@ def monitored(config: DictConfig) -> tuple[str | None, str]:
     if monitor == "auto":
         monitor = task_class(config).monitor
     if mode == "auto":
-        mode = "min" if monitor in SMALLER_IS_BETTER else "max"
+        mode = direction(str(monitor))
     return monitor, mode
 
 
@@ -310,6 +310,7 @@ def build_trainer(
         callbacks=callbacks,
         enable_progress_bar=False,  # ours is among the callbacks
         default_root_dir=str(folder),
+        use_distributed_sampler=False,  # ours neither pads nor repeats an image
     )
     _refuse_uneven_shares(config, trainer)
     return trainer

@@ -1,4 +1,4 @@
-"""Which images of a data set validate: whether a run may learn from another one that has seen labels."""
+"""Keep validation images out of everything that a run learns from."""
 
 from __future__ import annotations
 
@@ -7,41 +7,40 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vitexp.config.components import facts
 from vitexp.errors import ConfigError
 
-# What tells apart data sets of one class; those of other classes by their folder. All else cuts the same images.
-_IDENTITY = {
-    "vitexp.data.signs.Signs": ("draw_seed",),
-    "vitexp.data.cifar.CIFAR": ("kind",),
-    "vitexp.data.gtsrb.GTSRB": (),
-}
-_NO_CUT = ("root", "download", "base_url", "draw_size", "test_per_class")
+_NEVER = ("root", "download", "base_url", "draw_size", "test_per_class")  # say nothing about the training images
 
 
-def refuse_another_cut(config: DictConfig, theirs: DictConfig, *, key: str) -> None:
-    """Raise ConfigError where the run of `theirs`, which `key` names, has learned what validates that of `config`.
+def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> None:
+    """Raise ConfigError if the run of `theirs`, which `key` names, was trained on validation images of `config`.
 
-    That is so where both have the same images, cut otherwise into training and validation.
+    That is the case if both use the same images, split differently into training and validation.
     """
-    (images, mine), (its_images, its) = _cut(config), _cut(theirs)
-    other = [name for name in mine if mine[name] != its.get(name)]
-    if images != its_images or not other:
+    (images, mine), (their_images, other) = _split(config), _split(theirs)
+    changed = [name for name in mine if mine[name] != other.get(name)]
+    if images != their_images or not changed:
         return
-    here, there = (" ".join(f"{name}={cut.get(name)}" for name in other) for cut in (mine, its))
+    here, there = (" ".join(f"{name}={split.get(name)}" for name in changed) for split in (mine, other))
     raise ConfigError(
-        f"{key} was trained with {there} and so on images that validate this run of {here}; train both on the same "
-        "part of the data."
+        f"{key} was trained with {there}, and therefore on images that validate this run with {here}; train both on "
+        "the same part of the data."
     )
 
 
-def _cut(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:
-    """Which images there are, and what decides over the part that validates."""
+def _split(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:
+    """Return which images there are, and what decides which of them validate."""
     source: Any = OmegaConf.to_container(config.data.source, resolve=True)
-    identity = _IDENTITY.get(source["_target_"], ("root",))
-    images = [source["_target_"], *(_where(key, source.get(key)) for key in identity)]
-    cut = {f"data.source.{key}": value for key, value in source.items() if key not in (*identity, *_NO_CUT, "_target_")}
-    return images, {"seed": config.seed, "data.val_fraction": config.data.val_fraction, **cut}
+    known = facts(source)
+    identity = known.get("identity", ("root",))
+    split_by = known.get("split_by")
+    if split_by is None:
+        split_by = [name for name in source if name not in (*identity, *_NEVER, "_target_")]
+    images = [source["_target_"], *(_location(key, source.get(key)) for key in identity)]
+    options = {f"data.source.{key}": source[key] for key in split_by if key in source}
+    return images, {"seed": config.seed, "data.val_fraction": config.data.val_fraction, **options}
 
 
-def _where(key: str, value: Any) -> Any:
+def _location(key: str, value: Any) -> Any:
     return Path(value).expanduser().resolve() if key == "root" and value is not None else value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +27,7 @@ class FullDisk(UserError):
 def record_outcome(record: RunRecord, go: Callable[[], None]) -> None:
     """Do `go`, and write into the record how it ended; then the report, whatever happened.
 
-    Raises what `go` raised, but FullDisk where there was no room, and SystemExit(128 + n) where signal n ended it. The
+    Raises what `go` raised, but FullDisk where there was no room, and Interrupted where a signal ended it. The
     last line says what else is not written.
     """
     disk.forget()
@@ -39,7 +38,7 @@ def record_outcome(record: RunRecord, go: Callable[[], None]) -> None:
         with disk.tolerating("result.json"):
             record.finish("interrupted", error=interrupted.sentence)
         log.info("%s; resume=%s goes on", interrupted.sentence, typed(record.folder))
-        sys.exit(interrupted.exit_code)
+        raise
     except Exception as error:
         failure = error if isinstance(error, UserError) else _full_disk(error, record.folder)
         sentence = str(failure or f"{type(error).__name__}: {error}")

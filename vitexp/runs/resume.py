@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.overrides import flatten, merged, quoted
+from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError
 from vitexp.runs.record import NOT_HASHED, without
 
@@ -82,7 +83,7 @@ def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> l
 def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
     began, now = (
         dict(flatten(without(OmegaConf.to_container(each, resolve=True), (*NOT_HASHED, *HARDWARE, *SHOWN))))
-        for each in (OmegaConf.load(folder / "config.yaml"), config)
+        for each in (read_config(folder / "config.yaml"), config)
     )
     absent = "absent"
     return [

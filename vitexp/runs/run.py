@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from vitexp.data.datamodule import ImageDataModule
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, monitored, try_out
 from vitexp.runs.finished import write_weights
 from vitexp.runs.outcome import record_outcome
+from vitexp.runs.predictions import write_test_predictions
 from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.resume import is_finished, run_to_resume
 from vitexp.runs.summary import closing_line, closing_table, opening_lines
@@ -32,7 +33,7 @@ from vitexp.system.disk import tolerating, typed
 from vitexp.system.hardware import choose_device, describe_device, flops_per_image, keep_freed_memory, resolve_compile
 from vitexp.system.lock import hold
 from vitexp.system.rendezvous import meet_on_loopback
-from vitexp.system.signals import Interrupted, StopSignals, die_with_parent
+from vitexp.system.signals import StopSignals, die_with_parent
 from vitexp.system.terminal import logging_to
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import (
@@ -43,6 +44,7 @@ from vitexp.training.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
 )
+from vitexp.training.classification import Classifier
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.metrics_file import rows_before
 from vitexp.training.out_of_memory import explained_out_of_memory
@@ -54,45 +56,43 @@ LOCK = ".lock"  # in the run folder, held while the run lasts
 RUN_FOLDER = "VITEXP_RUN_FOLDER"  # tells the other processes of a distributed run where the first one records
 
 
-def run(config: DictConfig) -> None:
-    """Train, test and record the run that `config`, which vitexp.config.check has passed, describes.
+def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
+    """Train, test and record the run that `config`, a checked configuration, describes; return its folder.
 
-    Raises UserError for what a person can mend; result.json then says "failed", with the same sentence. A signal that
-    asks to stop ends the process with code 130 (SIGINT), 143 (SIGTERM) or 138 (SIGUSR1), and result.json says
-    "interrupted".
+    overrides: what was typed to compose it, for the record; None: what Hydra was given.
+
+    Raises UserError for what a user can fix; result.json then says "failed", with the same sentence. A signal raises
+    Interrupted, with the exit code 130 (SIGINT), 143 (SIGTERM) or 138 (SIGUSR1); result.json says "interrupted".
     """
     started = time.time()
     with StopSignals() as stop:
-        try:
-            if RUN_FOLDER in os.environ:
-                _take_part(config, stop, started)
-            else:
-                _record(config, stop, started)
-        except Interrupted as interrupted:
-            sys.exit(interrupted.exit_code)
+        if RUN_FOLDER in os.environ:
+            return _take_part(config, stop, started)
+        return _record(config, stop, started, _overrides() if overrides is None else list(overrides))
 
 
-def _take_part(config: DictConfig, stop: StopSignals, started: float) -> None:
+def _take_part(config: DictConfig, stop: StopSignals, started: float) -> Path:
     """Be one of the other processes of a distributed run, which Lightning starts with the same command."""
     die_with_parent()
     record = RunRecord.of_first_process(Path(os.environ[RUN_FOLDER]))
     _Run(config, record, Console(quiet=True), stop, started).go()
+    return record.folder
 
 
-def _record(config: DictConfig, stop: StopSignals, started: float) -> None:
+def _record(config: DictConfig, stop: StopSignals, started: float, overrides: list[str]) -> Path:
     """Begin a run or go on with one, do it, and write down how it ended."""
     console = Console()
     folder = run_to_resume(config)
     if folder is not None and is_finished(folder, config):
-        console.print(f"{typed(folder)} is completed; without resume, a new run begins.", soft_wrap=True)
-        return
+        console.print(f"{typed(folder)} is already complete; drop resume= to start a new run.", soft_wrap=True)
+        return folder
     with ExitStack() as held:
         if folder is None:
-            record = RunRecord.start(config, overrides=merged([], _overrides()))
+            record = RunRecord.start(config, overrides=merged([], overrides))
         with suppress(OSError):  # some network drives have no locks
             held.enter_context(hold((folder or record.folder) / LOCK, wait=False))
         if folder is not None:
-            record = RunRecord.resume(folder, config, overrides=_overrides())
+            record = RunRecord.resume(folder, config, overrides=overrides)
         before = dict(os.environ)
         os.environ[RUN_FOLDER] = str(record.folder)
         try:
@@ -101,6 +101,7 @@ def _record(config: DictConfig, stop: StopSignals, started: float) -> None:
         finally:  # Lightning leaves seeds and ranks behind, which the next run of this process must not find
             os.environ.clear()
             os.environ.update(before)
+    return record.folder
 
 
 class _Run:
@@ -271,6 +272,16 @@ class _Run:
                 if (chosen := checkpoint["epoch"] + 1) < self.record.result["epochs"]:
                     log.info("tested    the weights after epoch %d, which checkpoint.monitor chose", chosen)
         [test] = trainer.test(module, datamodule=datamodule, verbose=False)
+        if trainer.is_global_zero and isinstance(module, Classifier):
+            with tolerating("predictions.csv"):
+                probabilities, labels = module.predictions
+                write_test_predictions(
+                    self.record.folder / "predictions.csv",
+                    classes=datamodule.classes,
+                    paths=datamodule.test.paths,
+                    probabilities=probabilities,
+                    labels=labels,
+                )
         self.record.update(
             data={**self.record.result["data"], "test": module.images_measured},
             metrics={"test": metrics_of(test, module.metrics), "val": metrics_of(val, module.metrics)},

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.errors import ConfigError, UserError
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.finished import load_run
-from vitexp.runs.leaks import refuse_another_cut
+from vitexp.runs.leaks import refuse_other_split
 from vitexp.system.hardware import flops_per_image
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def load_teacher(config: DictConfig, *, going_on: Mapping[str, Any] | None) -> T
             f"training.teacher={name} holds other weights (SHA-256 {digest[:8]}) than those that this run began "
             f"with ({began[:8]}); put them back, or begin a new run."
         )
-    refuse_another_cut(config, run.config, key=f"training.teacher={name}")
+    refuse_other_split(config, run.config, key=f"training.teacher={name}")
     if _preparation(config) != _preparation(run.config):
         log.warning("training.teacher=%s was trained on images that were prepared otherwise (data.prepare)", name)
     told = {

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from vitexp.config.check import check
-from vitexp.config.conf import CONF
-from vitexp.config.targets import HANDED_ON
+from vitexp.config.components import component
+from vitexp.config.compose import compose
 from vitexp.data.datamodule import available_workers
 from vitexp.data.prepare import Prepared, prepare
 from vitexp.data.source import Source
@@ -48,12 +47,14 @@ class TestSet:
     config: DictConfig
 
 
-def open_test_set(run: FinishedRun, typed: Sequence[str]) -> tuple[FinishedRun, TestSet]:
+def open_test_set(
+    run: FinishedRun, typed: Sequence[str], *, config_dir: str | None = None
+) -> tuple[FinishedRun, TestSet]:
     """The test set that `typed` (data=..., data.key=value) names, the run's own where it names none; and the run.
 
     The run comes back with what was typed of where its own data are. Raises ConfigError and UserError.
     """
-    config = _data_config(run, typed)
+    config = _data_config(run, typed, config_dir)
     if own := _identity(config) == _identity(run.config):
         run = dataclasses.replace(run, config=config)
         source, images = run.data.source, run.data.test
@@ -91,13 +92,12 @@ def _identity(config: DictConfig) -> tuple[Any, ...]:
     return {key: value for key, value in source.items() if key not in _WHERE}, prepare, config.data.val_fraction
 
 
-def _data_config(run: FinishedRun, typed: Sequence[str]) -> DictConfig:
+def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None) -> DictConfig:
     """The run's configuration with the data that were typed."""
     if not typed:
         return run.config
     keys = [override.partition("=")[0] for override in typed]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        full = compose("train", list(typed)) if "data" in keys else compose("train")
+    full = compose(typed if "data" in keys else [], config_dir=config_dir)
     if "data" in keys:
         data = full.data
         kept = {key: run.config.data[key] for key in _OF_THE_RUN if f"data.{key}" not in keys}
@@ -123,8 +123,9 @@ def _with_keys(data: DictConfig, typed: Sequence[str]) -> DictConfig:
         raise ConfigError(f"cannot read {' '.join(typed)}: write data.key=value.") from error
     if not isinstance(changed.get("data"), DictConfig):
         raise ConfigError(f"cannot read {' '.join(typed)}: write data=OPTION or data.key=value.")
-    arguments = HANDED_ON.get(data.source._target_, {})
-    handed = {arguments[str(key)]: value for key, value in changed.data.items() if key in arguments}
+    known = component(data.source._target_)
+    options = data.source if known is None else known.options
+    handed = {key: value for key, value in changed.data.items() if key in options}
     merged = OmegaConf.merge(data, {"source": handed}, changed.data)
     assert isinstance(merged, DictConfig)
     return merged

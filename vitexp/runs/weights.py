@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import safe_open
 from torch import Tensor, nn
 from yaml import YAMLError
 
 from vitexp.config.components import facts
+from vitexp.config.renames import read_config
 from vitexp.data.download import fetch, one_at_a_time
 from vitexp.errors import ConfigError, one_line
 from vitexp.models import ViT
 from vitexp.models.checkpoint_names import heads_of, in_our_names, publisher_of
 from vitexp.models.pretrained import Misfit, load_pretrained
-from vitexp.runs.leaks import refuse_another_cut
+from vitexp.runs.leaks import refuse_other_split
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
@@ -136,20 +137,15 @@ def starting_weights(config: DictConfig, *, going_on: Mapping[str, Any] | None) 
     path = Path(os.path.expanduser(name))
     weights = read_weights(path, name=name)
     with suppress(OSError, YAMLError, OmegaConfBaseException, KeyError):  # a file of weights alone is no run
-        run = OmegaConf.load(path / "config.yaml")
-        if isinstance(run, DictConfig) and uses_labels(run):
-            refuse_another_cut(config, run, key=f"model.weights={name}")
+        run = read_config(path / "config.yaml")
+        if facts(run.task).get("uses_labels", True):
+            refuse_other_split(config, run, key=f"model.weights={name}")
     return weights
 
 
 def accepts_weights(config: DictConfig) -> bool:
     """Return whether the class of config.model can start from weights."""
     return bool(facts(config.model).get("accepts_weights"))
-
-
-def uses_labels(config: DictConfig) -> bool:
-    """Return whether the run of `config` trained with labels; `pretrain` is a key of earlier versions."""
-    return "pretrain" not in config and bool(facts(config.get("task") or {}).get("uses_labels", True))
 
 
 def normalization(choice: str, weights: StartingWeights | None) -> Normalization | None:

@@ -1,4 +1,4 @@
-"""Which trials make up a sweep: the rows of an ablation, crossed with every key that was given several values."""
+"""The trials of a sweep: the rows of an ablation, crossed with every key that was given several values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from vitexp.config.check import check
-from vitexp.config.conf import CONF
+from vitexp.config.compose import compose, searchpath_override
 from vitexp.config.overrides import last_of_each_key, quoted
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.record import config_hash
@@ -26,7 +25,7 @@ GIVEN_BY_THE_SWEEP = ("name", "log_dir", "run_id")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of the table: what its trials have in common, as overrides of train.py."""
+    """A row of the table: the overrides that its trials have in common."""
 
     name: str
     overrides: tuple[str, ...]
@@ -34,25 +33,33 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a sweep runs: its rows, and its trials seed by seed, so that early tables have every row."""
+    """The rows of a sweep, and its trials seed by seed, so that early tables have every row."""
 
     rows: list[Row]
     trials: list[Trial]
-    wandb: dict[str, Any] | None  # project, entity and mode of the trials; None where they do not log there
+    wandb: dict[str, Any] | None  # project, entity and mode of the trials; None if they do not log to W&B
 
 
-def plan(*, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, arguments: Sequence[str]) -> Plan:
-    """The plan of the sweep `name`.
+def plan(
+    *,
+    name: str,
+    log_dir: Path,
+    ablation: Mapping[str, Any] | None,
+    arguments: Sequence[str],
+    searchpath: Sequence[str] = (),
+) -> Plan:
+    """Return the plan of the sweep `name`.
 
-    ablation: the chosen file of conf/ablation/, None for a free grid. arguments: overrides of train.py for all trials;
-    one with several values (a=1,2 or a=range(3)) makes a row of each, seeds apart.
+    ablation: the chosen file of conf/ablation/, None for a free grid. arguments: overrides for all trials; one with
+    several values (a=1,2 or a=range(3)) makes one row per value, except seeds. searchpath: URLs of folders with further
+    options, for the trials too.
 
-    Raises ConfigError where the ablation, or the configuration of any trial, cannot work: nothing has run by then.
+    Raises ConfigError if the ablation or the configuration of any trial cannot work; nothing has run by then.
     """
     swept = [_values(argument) for argument in arguments]
     for key, _ in swept:
         if key in GIVEN_BY_THE_SWEEP:
-            raise ConfigError(f"{key} is given to every trial by the sweep, which has name and log_dir of its own.")
+            raise ConfigError(f"{key} cannot be set for trials: the sweep has its own name and log_dir.")
     seeds = next((values for key, values in reversed(swept) if key == SEED), None)
     if seeds is None:
         seeds = [f"{SEED}={seed}" for seed in (ablation or {}).get("seeds", [0])]
@@ -63,12 +70,11 @@ def plan(*, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, argume
         words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
         label = ", ".join(word for word in words if word)
         rows.append(Row(name=label or "as given", overrides=last_of_each_key([*base.overrides, *chosen])))
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        asked = [(row, (*row.overrides, seed)) for seed in seeds for row in rows]
-        configs = [_config(row, overrides) for row, overrides in asked]
+    requested = [(row, (*row.overrides, seed)) for seed in seeds for row in rows]
+    configs = [_config(row, overrides, searchpath) for row, overrides in requested]
     trials = [
-        _trial(row, overrides, config, name=name, log_dir=log_dir)
-        for (row, overrides), config in zip(asked, configs, strict=True)
+        _trial(row, overrides, config, name=name, log_dir=log_dir, searchpath=searchpath)
+        for (row, overrides), config in zip(requested, configs, strict=True)
     ]
     logger = configs[0].logger
     _refuse_twins(trials)
@@ -77,7 +83,7 @@ def plan(*, name: str, log_dir: Path, ablation: Mapping[str, Any] | None, argume
 
 
 def ablation_rows(ablation: Mapping[str, Any]) -> list[Row]:
-    """The rows of one file of conf/ablation/. Raises ConfigError for a file that is none."""
+    """Return the rows of a file of conf/ablation/."""
     base = tuple(ablation.get("base") or ())
     steps = [Row(name=str(row["name"]), overrides=tuple(row.get("set") or ())) for row in ablation["rows"]]
     if ablation.get("cumulative"):
@@ -94,7 +100,7 @@ def ablation_rows(ablation: Mapping[str, Any]) -> list[Row]:
 
 
 def _values(argument: str) -> tuple[str, list[str]]:
-    """The key of an override, and one override for each of its values."""
+    """Return the key of an override, and one override for each of its values."""
     [override] = OverridesParser.create().parse_overrides([argument])
     key = override.key_or_group
     if not override.is_sweep_override():
@@ -102,17 +108,19 @@ def _values(argument: str) -> tuple[str, list[str]]:
     return key, [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def _config(row: Row, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a trial, checked."""
+def _config(row: Row, overrides: Sequence[str], searchpath: Sequence[str]) -> DictConfig:
+    """Return the checked configuration of a trial."""
     try:
-        config = compose("train", list(overrides))
+        config = compose(overrides, searchpath=searchpath)
         check(config)
     except UserError as error:
         raise ConfigError(f"{row.name!r}: {error}") from error
     return config
 
 
-def _trial(row: Row, overrides: Sequence[str], config: DictConfig, *, name: str, log_dir: Path) -> Trial:
+def _trial(
+    row: Row, overrides: Sequence[str], config: DictConfig, *, name: str, log_dir: Path, searchpath: Sequence[str]
+) -> Trial:
     run_id = config_hash(config)
     given = {"name": name, "log_dir": str(log_dir), "run_id": run_id}
     if "wandb" in config.logger and config.logger.wandb.group is None:
@@ -123,12 +131,16 @@ def _trial(row: Row, overrides: Sequence[str], config: DictConfig, *, name: str,
         seed=config.seed,
         overrides=complete,
         folder=log_dir / name / run_id,
-        command=(sys.executable, "-m", "vitexp", "train", *last_of_each_key(("resume=auto", *complete))),
+        command=(
+            *(sys.executable, "-m", "vitexp", "train"),
+            *last_of_each_key(("resume=auto", *complete)),
+            *searchpath_override(searchpath),
+        ),
     )
 
 
 def _refuse_twins(trials: Sequence[Trial]) -> None:
-    """Two rows that are the same configuration would be one trial, and a comparison of a run with itself."""
+    """Raise ConfigError for two rows with the same configuration: a run would be compared with itself."""
     seen: dict[Path, Trial] = {}
     for trial in trials:
         if (other := seen.setdefault(trial.folder, trial)) is not trial:

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from vitexp.config.compose import user_searchpath
 from vitexp.config.overrides import quoted
 from vitexp.errors import ConfigError, UserError
 from vitexp.sweeps.engines import Engine, run_trials
@@ -66,18 +67,25 @@ def sweep(config: DictConfig) -> None:
         )
     name = config.name or chosen or searched or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
     engine, console = _engine(config), Console()
-    log_dir = Path(config.log_dir).expanduser().resolve()
+    log_dir, searchpath = Path(config.log_dir).expanduser().resolve(), user_searchpath()
     GlobalHydra.instance().clear()  # the trials' configurations are composed next
     try:
         if searched:
             node: Any = OmegaConf.to_container(config.search, resolve=True)
             search(
-                node, name=name, log_dir=log_dir, arguments=arguments, engine=engine, show=config.show, console=console
+                node,
+                name=name,
+                log_dir=log_dir,
+                arguments=arguments,
+                engine=engine,
+                show=config.show,
+                console=console,
+                searchpath=searchpath,
             )
             return
         # unresolved: its overrides may hold ${...}, which belong to the trials' configuration
         ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
-        planned = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments)
+        planned = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments, searchpath=searchpath)
         table = _TableOf(planned, name=name, metric=config.metric, baseline=config.baseline)
         _run_rows(planned, table, engine, folder=log_dir / name, show=config.show, console=console, arguments=arguments)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A disk that takes no more: the run goes on without what it refuses, and says what that was. Imports no torch."""
+"""Files and full disks: keep training when the disk is full, and report what was not written. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# No room, no quota, larger than a file may be, broken, and read-only since it broke.
+# No space, no quota, file too large, I/O error, and read-only after an error.
 _REFUSALS = tuple(os.strerror(each) for each in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
-# All that torch.save has to say of a file that could not be written to its end; it does not know why.
+# What torch.save says of a file that it could not finish; it does not give the reason.
 _UNFINISHED = ("PytorchStreamWriter failed writing", "inline_container.cc", "iostream error")
 
-# Of the run that goes on in this process: what is not written and why, and the kinds of things already warned of.
+# Of the run in this process: what was not written and why, and the kinds of files already warned about.
 _unwritten: dict[str, str] = {}
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def refusal(error: BaseException | None) -> str | None:
-    """The system's words, such as "No space left on device", where a disk that refuses to be written to caused `error`.
+    """Return the system's message, such as "No space left on device", if a failed write caused `error`; otherwise None.
 
-    Found also in the errors of their own into which safetensors and others put them; torch.save gives no reason, and
-    what it could not finish counts as "No space left on device".
+    The message is also found in the error types of libraries such as safetensors. torch.save gives no reason; a file
+    that it could not finish counts as "No space left on device".
     """
     unfinished = False
     while error is not None:
-        said = (error.strerror or "") if isinstance(error, OSError) else str(error)
-        if found := next((words for words in _REFUSALS if words in said), None):
+        message = (error.strerror or "") if isinstance(error, OSError) else str(error)
+        if found := next((words for words in _REFUSALS if words in message), None):
             return found
-        unfinished |= isinstance(error, RuntimeError) and any(words in said for words in _UNFINISHED)
+        unfinished |= isinstance(error, RuntimeError) and any(words in message for words in _UNFINISHED)
         error = error.__cause__ or error.__context__
     return os.strerror(errno.ENOSPC) if unfinished else None
 
 
 @contextmanager
 def tolerating(what: str) -> Iterator[None]:
-    """Go on where the disk refuses `what`, a path in the run folder; warn at the first of its kind.
+    """Continue if the disk refuses `what`, a path in the run folder; warn once per kind of file.
 
-    Of one kind is what lies in one folder. What is written later after all is no longer among `unwritten`.
+    Files in one folder are of one kind. What is written later is removed from `unwritten`.
     """
     try:
         yield
@@ -56,35 +56,35 @@ def tolerating(what: str) -> Iterator[None]:
 
 
 def note(what: str, reason: str) -> None:
-    """Remember that `what` is not written, and warn at the first of its kind."""
+    """Record that `what` was not written, and warn once per kind of file."""
     _unwritten[what] = reason
     kind = what.partition("/")[0]
-    if kind not in _told:
-        _told.add(kind)
-        log.warning("cannot write %s (%s); the run goes on", what, reason)
+    if kind not in _warned:
+        _warned.add(kind)
+        log.warning("cannot write %s (%s); the run continues", what, reason)
 
 
 def unwritten() -> dict[str, str]:
-    """What this run could not write so far, and why."""
+    """Return what this run could not write so far, and why."""
     return dict(_unwritten)
 
 
 def forget() -> None:
-    """Another run begins in this process."""
+    """Reset the memory of unwritten files, because another run starts in this process."""
     _unwritten.clear()
-    _told.clear()
+    _warned.clear()
 
 
 class GrowingFile:
-    """A text file that only grows. What the disk refuses waits, and goes first once there is room: nothing is lost,
-    and no line is broken into two."""
+    """A text file that is only appended to. What the disk refuses is kept and written first once there is space, so
+    that nothing is lost and no line is split."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.waiting = b""
 
     def append(self, text: str) -> None:
-        """Raises OSError where a part has to wait."""
+        """Append `text`. Raises OSError if a part has to wait."""
         self.waiting += text.encode()
         with open(self.path, "ab", buffering=0) as file:
             while self.waiting:
@@ -92,7 +92,7 @@ class GrowingFile:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside `path` under a temporary name, sync and rename: the file is the old one or the new, never half."""
+    """Write a temporary file next to `path`, sync and rename: the file is the old or the new one, never partial."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -107,5 +107,5 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def typed(path: Path) -> str:
-    """`path` as one would type it from here."""
+    """Return `path` as one would type it from the working directory."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,4 +1,4 @@
-"""What the machine can do, and what a net costs on it."""
+"""What the machine can do, and what a network costs on it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,21 @@ from vitexp.errors import ConfigError
 
 
 def choose_device(accelerator: str) -> torch.device:
-    """The kind of device that Lightning takes for `accelerator`. Raises ConfigError where it is not there."""
-    there = {
+    """Return the kind of device that Lightning uses for `accelerator`. Raises ConfigError if there is none."""
+    available = {
         "gpu": torch.cuda.is_available(),
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
     if accelerator == "auto":
-        accelerator = next((kind for kind in ("cuda", "mps") if there[kind]), "cpu")
-    if not there.get(accelerator, True):
-        raise ConfigError(
-            f"trainer.accelerator={accelerator}, but torch finds none here; trainer=cpu trains on the CPU."
-        )
+        accelerator = next((kind for kind in ("cuda", "mps") if available[kind]), "cpu")
+    if not available.get(accelerator, True):
+        raise ConfigError(f"trainer.accelerator={accelerator}, but torch finds none; trainer=cpu trains on the CPU.")
     return torch.device("cuda" if accelerator == "gpu" else accelerator)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Lightning's name for `precision`; "auto" is bf16-mixed where `device` computes in bf16, else 32-true."""
+    """Return Lightning's name for `precision`; "auto" is bf16-mixed if `device` computes in bf16, otherwise 32-true."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -43,7 +41,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def _cpu_computes_bf16() -> bool:
-    """Whether the processor multiplies in bf16 (AMX, AVX512-BF16); torch has no public question for it yet."""
+    """Return whether the processor multiplies in bf16 (AMX, AVX512-BF16); torch has no public function for it yet."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -52,12 +50,12 @@ def _cpu_computes_bf16() -> bool:
 
 
 def resolve_compile(choice: Literal["auto", "on", "off"] | bool, device: torch.device) -> bool:
-    """Whether to compile; "auto" is on CUDA only: on a CPU it gains little and costs a minute."""
+    """Return whether to compile; "auto": on CUDA only, because on a CPU it gains little and costs a minute."""
     return device.type == "cuda" if choice == "auto" else choice in ("on", True)
 
 
 def describe_device(device: torch.device) -> str:
-    """The name of the device, as people know it."""
+    """Return the name of the device, as users know it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -74,7 +72,7 @@ def _cpu_name() -> str:
 
 
 def flops_per_image(net: nn.Module, image_size: int) -> int:
-    """Floating-point operations of one forward pass, a multiply-add counted as two."""
+    """Return the floating-point operations of one forward pass; a multiply-add counts as two."""
     training = net.training
     net.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -84,10 +82,10 @@ def flops_per_image(net: nn.Module, image_size: int) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep the memory of freed tensors, which it otherwise returns to the system and gets back page by page.
+    """Make glibc keep the memory of freed tensors instead of returning it to the system page by page.
 
-    A train step on a CPU frees and allocates hundreds of megabytes; without this it goes through tens of thousands of
-    page faults. Elsewhere than on glibc nothing happens.
+    A training step on a CPU frees and allocates hundreds of megabytes, which otherwise causes tens of thousands of page
+    faults. Does nothing without glibc.
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2  # mallopt(3)
     with suppress(AttributeError, OSError):

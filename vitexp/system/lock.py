@@ -1,4 +1,4 @@
-"""Lock files that are free again when their holder is gone, however it died."""
+"""Lock files that are released when their holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ class Held(UserError):
 
 @contextmanager
 def hold(path: Path, *, wait: bool, waiting: Callable[[str], None] | None = None) -> Iterator[int]:
-    """Hold the lock file `path`; the descriptor, which child processes may inherit.
+    """Hold the lock file `path` and yield its descriptor, which child processes may inherit.
 
-    The lock belongs to the descriptor: it is held until everybody who inherited it has closed it or is gone. It holds
-    between machines too where the file system passes flock on, as NFS does. The file stays: removing it would race.
+    The lock belongs to the descriptor: it is held until every process that inherited it has closed it or ended. It
+    works between machines if the file system supports flock, as NFS does. The file remains: removing it would race.
 
-    waiting: called once, with words for the holder, where it is not free at once.
-    Raises Held, which says by whom, unless `wait`; OSError where the file cannot be made or locked.
+    waiting: called once, with a description of the holder, if the lock is not free. Raises Held, which names the
+    holder, unless `wait`; OSError if the file cannot be created or locked.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         while not _taken(descriptor):
             if not wait:
-                raise Held(f"{path.parent} is in use by {_holder(path)}; wait for it, or stop it.")
+                raise Held(f"{path.parent} is in use by {_holder(path)}; wait for it or stop it.")
             if waiting is not None:
                 waiting(_holder(path))
                 waiting = None
-            time.sleep(_POLL_S)  # rather than inside flock, which nothing but a signal would interrupt
+            time.sleep(_POLL_S)  # not inside flock, which only a signal would interrupt
         os.ftruncate(descriptor, 0)
         holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
         os.pwrite(descriptor, holder.encode(), 0)
         yield descriptor
     finally:
-        os.close(descriptor)  # no LOCK_UN: that would free it under those who inherited it
+        os.close(descriptor)  # no LOCK_UN: that would release it for those who inherited it
 
 
 @contextmanager
 def take_turns(path: Path, *, waiting: Callable[[str], None]) -> Iterator[bool]:
-    """As hold, waiting; False, and no lock, where there can be none, as on some network drives.
+    """Hold the lock, waiting for it; yield False, without a lock, where none is possible, as on some network drives.
 
-    For work that comes out right without a lock too, only done twice.
+    For work whose result is correct without a lock too, only done twice.
     """
     with ExitStack() as stack:
         try:
@@ -64,7 +64,7 @@ def take_turns(path: Path, *, waiting: Callable[[str], None]) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock file `path`."""
+    """Return whether some process holds the lock file `path`."""
     try:
         with hold(path, wait=False):
             return False
@@ -73,7 +73,7 @@ def is_held(path: Path) -> bool:
 
 
 def _holder(path: Path) -> str:
-    return path.read_text().strip() or "another process"  # nothing where it has just begun
+    return path.read_text().strip() or "another process"  # empty if it has just started
 
 
 def _taken(descriptor: int) -> bool:

@@ -1,4 +1,4 @@
-"""Where the processes of a distributed run on one machine meet: on 127.0.0.1, and nowhere else."""
+"""Let the processes of a distributed run on one machine meet on 127.0.0.1 only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
-    """Open the store through which the processes that Lightning will start here find each other; keep it till the end.
+    """Open the store through which the processes that Lightning starts find each other; keep it until the end.
 
-    torch would open one on all addresses of the machine, whatever MASTER_ADDR says (pytorch/pytorch#173909), for
-    anybody to write into. Nothing is done, and None returned, where there is one process, where somebody else starts
-    the processes (srun, torchrun), or where the user has said where to meet: trainer.num_nodes, MASTER_ADDR.
+    torch would open one on all addresses of the machine, whatever MASTER_ADDR says (pytorch/pytorch#173909), where
+    anyone could write to it. Returns None and does nothing if there is one process, if another launcher starts the
+    processes (srun, torchrun), or if the user has chosen the address: trainer.num_nodes, MASTER_ADDR.
     """
     strategy = trainer.strategy
     environment = strategy.cluster_environment if isinstance(strategy, ParallelStrategy) else None
@@ -30,7 +30,7 @@ def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
     listener = socket.create_server((_HOST, 0))
     port = listener.getsockname()[1]
     store = TCPStore(_HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
-    # The first tells torch that a store is there already. NCCL's and gloo's own connections are on the interface named.
+    # The first tells torch that a store exists. NCCL and gloo open their own connections on the named interface.
     os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True", MASTER_ADDR=_HOST, MASTER_PORT=str(port))
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", _INTERFACE)

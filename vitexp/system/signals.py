@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last: SLURM's --signal=USR1@60, a minute's notice
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # USR1: SLURM's advance warning, --signal=USR1@60
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Interrupted(BaseException):
-    """A signal ended the run. No Exception: nothing on the way may take it for a failure."""
+    """A signal ended the run. Not an Exception, so that no handler mistakes it for a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -26,21 +26,21 @@ class Interrupted(BaseException):
 
 
 def die_with_parent() -> None:
-    """Have this process killed when the one that started it ends, however that ends; where the system is Linux."""
+    """Have this process killed when its parent ends, however it ends (Linux only)."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class StopSignals:
-    """While open, SIGINT, SIGTERM and SIGUSR1 are noted in `asked`, and raise Interrupted within `at_once`.
+    """Record SIGINT, SIGTERM and SIGUSR1 in `requested` while open; inside `at_once`, raise Interrupted.
 
-    Where they are only noted, a training finishes its step and writes a checkpoint, and a record is written to its end;
-    a second SIGINT does not wait for that. A repeated SIGTERM or SIGUSR1 changes nothing: clusters send them to every
-    process, launchers once more.
+    Where signals are only recorded, training finishes its step and writes a checkpoint, and records are written
+    completely; a second SIGINT does not wait for that. A repeated SIGTERM or SIGUSR1 changes nothing: clusters send
+    them to every process, and launchers repeat them.
     """
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.requested: int | None = None
         self._patient, self._raised = True, False
         self._before: dict[int, Any] = {}
 
@@ -54,8 +54,8 @@ class StopSignals:
         self._before = {}
 
     def install(self) -> None:
-        """Handle the signals, also where somebody else has taken them over meanwhile, as Lightning does."""
-        if threading.current_thread() is not threading.main_thread():  # Python allows handlers there alone
+        """Handle the signals, also if another library has replaced the handlers meanwhile, as Lightning does."""
+        if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
             return
         for number in SIGNALS:
             before = signal.signal(number, self._handle)
@@ -68,7 +68,7 @@ class StopSignals:
         try:
             yield
         except Exception:
-            if self._raised:  # amid somebody's work, whose cleaning up then failed
+            if self._raised:  # inside a library, whose cleanup then failed
                 self.obey()
             raise
         finally:
@@ -76,21 +76,21 @@ class StopSignals:
 
     @contextmanager
     def patient(self) -> Iterator[None]:
-        """A part of `at_once` in which signals are only noted, to be obeyed at its end."""
+        """Within `at_once`, only record signals; obey them at the end."""
         self._patient = True
         yield
         self._patient = False
         self.obey()
 
     def obey(self) -> None:
-        """Raise Interrupted where a signal has come."""
-        if self.asked is not None:
-            raise Interrupted(self.asked)
+        """Raise Interrupted if a signal has arrived."""
+        if self.requested is not None:
+            raise Interrupted(self.requested)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first = self.asked is None
+        first = self.requested is None
         if first:
-            self.asked = number
+            self.requested = number
         if (number == signal.SIGINT and not first) or (first and not self._patient):
             self._raised = True
             self.obey()

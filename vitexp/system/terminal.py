@@ -1,4 +1,4 @@
-"""Who hears what: people the lines of vitexp, train.log everything."""
+"""Send vitexp's messages to the terminal and everything to train.log."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from rich.console import Console
 
 from vitexp.system.disk import GrowingFile, tolerating
 
-# Their chatter belongs in the file, not in the terminal; "py.warnings" is Python's own warnings.
+# Their messages belong in the file, not in the terminal; "py.warnings" are Python's own warnings.
 LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
 
 
 class _ConsoleHandler(logging.Handler):
-    """Whole lines through rich, which keeps them above a progress bar; not wrapped, so that paths can be copied."""
+    """Print lines through rich, which keeps them above a progress bar; not wrapped, so that paths can be copied."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        with tolerating("the terminal's lines"):  # which may go into a file on a full disk
+        with tolerating("the terminal's lines"):  # which may be redirected to a file on a full disk
             self.console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
 class _LogFile(logging.Handler):
-    """Lines that a full disk refuses come later, once there is room."""
+    """Append lines to a file; those that a full disk refuses are written later, once there is space."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class _LogFile(logging.Handler):
 
 @contextmanager
 def logging_to(path: Path, console: Console) -> Iterator[None]:
-    """Inside, vitexp's messages go to `console` and `path`, and those of the libraries to `path` alone.
+    """Send vitexp's messages to `console` and `path`, and those of the libraries to `path` only.
 
-    So do the tracebacks of threads: who needs what a thread was to do says so in a sentence of its own.
+    Tracebacks of threads also go to `path`: whoever needs the result of a thread reports its failure in one sentence.
     """
     file = _LogFile(path)
     people = _ConsoleHandler(console)
@@ -53,7 +53,7 @@ def logging_to(path: Path, console: Console) -> Iterator[None]:
     loggers = [ours, *map(logging.getLogger, LIBRARIES)]
     before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
     hook, threading.excepthook = threading.excepthook, _log_thread_error
-    raising, logging.raiseExceptions = logging.raiseExceptions, False  # wandb's own log on a full disk: pages of stderr
+    raising, logging.raiseExceptions = logging.raiseExceptions, False  # wandb's log fills stderr when the disk is full
     logging.captureWarnings(True)
     try:
         for logger in loggers:

@@ -1,4 +1,4 @@
-"""Fair timing: all contestants take turns in one process, so that the machine's moods hit them alike."""
+"""Fair timing: all contestants take turns in one process, so that load spikes affect all equally."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import torch
 def take_turns(
     contestants: Mapping[str, Callable[[], int]], *, repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Images per second of every contestant in every round. A turn returns how many images it worked on.
+    """Return images per second of every contestant in every round. A turn returns the number of images it processed.
 
-    Each round begins with another contestant, so that none has always the same one before it.
+    Each round starts with another contestant, so that none always follows the same one.
     """
     names = list(contestants)
     speeds: dict[str, list[float]] = {name: [] for name in names}
     for round_number in range(repeats):
         first = round_number % len(names)
         for name in names[first:] + names[:first]:
-            begun = finished(device)
+            start = finished(device)
             images = contestants[name]()
-            speeds[name].append(images / (finished(device) - begun))
+            speeds[name].append(images / (finished(device) - start))
     return speeds
 
 
 def finished(device: torch.device) -> float:
-    """The time in seconds, once the device has done all it was given."""
+    """Return the time in seconds once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

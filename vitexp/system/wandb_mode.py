@@ -1,4 +1,4 @@
-"""Whether a W&B run goes online. Imports no torch, for runs and sweeps both ask."""
+"""Decide whether a W&B run goes online. Imports no torch, because sweeps use it too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 
 def resolve_wandb_mode(mode: str) -> Literal["online", "offline"]:
-    """Returns "online" or "offline"; "auto" is online where there is a login."""
+    """Return "online" or "offline"; "auto": online if there is a login."""
     if mode != "auto":
         return "offline" if mode == "offline" else "online"
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):

@@ -73,16 +73,16 @@ class LastCheckpoint(Checkpoint):
         step, between = divmod(batch_idx, trainer.accumulate_grad_batches)
         if between or (trainer.world_size > 1 and step % _AGREE_EVERY):
             return  # a checkpoint does not hold accumulated gradients
-        if not _anywhere(trainer, self.stop.asked is not None or self._is_due(trainer)):
+        if not _anywhere(trainer, self.stop.requested is not None or self._is_due(trainer)):
             return
         self._save(trainer, epochs=trainer.current_epoch, batches=batch_idx)
         self._obey(trainer, batches=batch_idx)
 
     def _obey(self, trainer: Trainer, *, batches: int) -> None:
         """Stop all processes if one of them received a signal."""
-        if _anywhere(trainer, self.stop.asked is not None):
+        if _anywhere(trainer, self.stop.requested is not None):
             self._save(trainer, epochs=trainer.current_epoch, batches=batches)
-            self.stop.asked = self.stop.asked or signal.SIGTERM
+            self.stop.requested = self.stop.requested or signal.SIGTERM
             self.stop.obey()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

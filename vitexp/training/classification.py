@@ -38,7 +38,7 @@ class Classifier(Task):
         parts: see Task.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = METRICS
+    metrics: ClassVar[tuple[str, ...]] = tuple(METRICS)
     monitor: ClassVar[str] = "val/accuracy"
     uses_labels: ClassVar[bool] = True
     train_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)

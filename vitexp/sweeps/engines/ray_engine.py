@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, require
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
 from vitexp.system.cores import available_cores
@@ -79,12 +79,9 @@ class RayEngine(Engine):
         if self.address is None:
             os.environ.update(_PRIVATE)
         os.environ.update(_ALWAYS)
-        try:
-            import ray
-        except ImportError as error:
-            raise ConfigError(
-                "engine=ray needs one more package: pip install ray (engine=local does without)."
-            ) from error
+        require("ray", needed_by="engine=ray", alternative="engine=local")
+        import ray
+
         # under /tmp: the paths of Ray's sockets may have 107 characters
         with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
             on_sigterm = signal.getsignal(signal.SIGTERM)

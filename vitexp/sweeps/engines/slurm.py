@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, require
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
 
@@ -36,14 +36,13 @@ class SlurmEngine(Engine):
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
         """See Engine."""
-        try:
-            import submitit
-        except ImportError as error:
-            raise ConfigError('engine=slurm needs one more package: pip install "vitexp[slurm]"') from error
-        asked = {"cpus_per_task": self.cpus_per_trial, "gpus_per_node": self.gpus_per_trial, **self.parameters}
+        require("submitit", needed_by="engine=slurm", alternative="engine=local")
+        import submitit
+
+        options = {"cpus_per_task": self.cpus_per_trial, "gpus_per_node": self.gpus_per_trial, **self.parameters}
         try:
             executor = submitit.AutoExecutor(folder=trials[0].folder.parent / "slurm", cluster=self.cluster)
-            executor.update_parameters(**asked)
+            executor.update_parameters(**options)
         except (RuntimeError, NameError, ValueError, TypeError) as error:  # no SLURM here; an unknown parameter
             raise ConfigError(f"engine=slurm: {str(error).strip().splitlines()[0].rstrip('.')}.") from error
         run = partial(

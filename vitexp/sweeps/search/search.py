@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from vitexp.errors import ConfigError, UserError
+from vitexp.config.compose import searchpath_override
+from vitexp.errors import ConfigError, UserError, require
 from vitexp.runs.record import RunRecord
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.trial import Event, Finished, Ready, Trial
@@ -40,18 +41,20 @@ def search(
     engine: Engine,
     show: bool,
     console: Console,
+    searchpath: Sequence[str] = (),
 ) -> None:
     """Run the search `node`, a file of conf/search/, until it has its trials; or only show what it has found.
 
-    arguments: overrides of train.py for all trials.
+    arguments: overrides for all trials. searchpath: URLs of folders with further options, for the trials too.
 
-    Raises ConfigError where a trial cannot work, before any has begun, and NothingFound where none was completed.
+    Raises ConfigError if a trial cannot work, before any has started, and NothingFound if none was completed.
     """
+    require("optuna", needed_by="search=NAME", alternative="a grid such as optim.lr=1e-4,1e-3")
     settings = Settings.of(node)
-    trials = _Trials(settings, name=name, log_dir=log_dir, arguments=arguments)
+    trials = _Trials(settings, name=name, log_dir=log_dir, arguments=arguments, searchpath=searchpath)
     folder = log_dir / name
     if show and not journal(folder).exists():
-        raise ConfigError(f"there is no search in {folder} yet; leave show=true away to begin it.")
+        raise ConfigError(f"there is no search in {folder} yet; drop show=true to start it.")
     folder.mkdir(parents=True, exist_ok=True)
     if show:
         study = open_study(folder, settings, configuration=trials.configuration)
@@ -65,22 +68,30 @@ def search(
             report(study, settings, folder=folder, command=trials.command, console=console)
     if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         raise NothingFound(
-            f"no trial was completed; {folder}/trials.csv names their folders, where trial.log tells why."
+            f"no trial was completed; {folder}/trials.csv names their folders, where trial.log says why."
         )
 
 
 class _Trials:
     """The runs of train.py that stand for the points of a space."""
 
-    def __init__(self, settings: Settings, *, name: str, log_dir: Path, arguments: Sequence[str]) -> None:
-        self.settings, self.name, self.log_dir = settings, name, log_dir
-        # what chooses the checkpoint of a trial is what the trials are compared by
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        log_dir: Path,
+        arguments: Sequence[str],
+        searchpath: Sequence[str] = (),
+    ) -> None:
+        self.settings, self.name, self.log_dir, self.searchpath = settings, name, log_dir, searchpath
+        # The checkpoint of a trial is chosen by the metric that the trials are compared by.
         chosen_by = (f"checkpoint.monitor={settings.metric}", f"checkpoint.mode={settings.mode}")
         self.arguments = (*chosen_by, *arguments)
         settings.distributions()
         for key in settings.space:
             if any(argument.lstrip("+~").startswith(f"{key}=") for argument in arguments):
-                raise ConfigError(f"{key} is searched for (search.space), and cannot be given a value as well.")
+                raise ConfigError(f"{key} is searched (search.space) and cannot also be given a value.")
         for number, corner in enumerate(settings.corners()):
             self._planned(f"corner {number + 1} of search.space", _overrides(corner))
         self.configuration = self._planned(name, ()).folder.name
@@ -101,13 +112,16 @@ class _Trials:
 
     def command(self, asked: FrozenTrial) -> str:
         """The command line that repeats a trial, as a run of its own."""
-        return shlex.join(["python", "train.py", *self.arguments, *_overrides(asked.params)])
+        words = [*self.arguments, *_overrides(asked.params), *searchpath_override(self.searchpath)]
+        return shlex.join(["python", "train.py", *words])
 
     def _planned(self, row: str, overrides: Sequence[str]) -> Trial:
         rows = {"rows": [{"name": row, "set": overrides}]}
-        planned = plan(name=self.name, log_dir=self.log_dir, ablation=rows, arguments=self.arguments)
+        planned = plan(
+            name=self.name, log_dir=self.log_dir, ablation=rows, arguments=self.arguments, searchpath=self.searchpath
+        )
         if len(planned.trials) > 1:
-            raise ConfigError("a search takes one value for each key; what is to vary stands in search.space.")
+            raise ConfigError("a search takes one value per key; list what varies in search.space.")
         return planned.trials[0]
 
 

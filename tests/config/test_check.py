@@ -1,4 +1,4 @@
-"""Cross-checks of a configuration: one sentence that says what is wrong and what would be right."""
+"""A wrong configuration is refused in one sentence that says what is wrong and what would be right."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def test_the_defaults_stand() -> None:
         ("seed=-1", "seed=-1", "0 or more"),
         ("seed=x", "seed=x", "integer"),
         ("optim.lr=0", "optim.lr=0", "above 0"),
-        ("optim.weight_decay=-1", "optim.weight_decay=-1", "at least 0"),
+        ("optim.weight_decay=-1", "optim.weight_decay=-1", "a number of 0 or more"),
         ("schedule.warmup_epochs=99", "schedule.warmup_epochs=99", "trainer.max_epochs"),
         ("schedule.min_lr=1", "schedule.min_lr=1", "optim.lr"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0", "1 or more"),
         ("trainer.compile=maybe", "trainer.compile=maybe", "auto, on or off"),
-        ("trainer.accumulate_grad_batches=3", "shared out evenly", "multiple of 3"),
+        ("trainer.accumulate_grad_batches=3", "split evenly", "multiple of 3"),
         ("loss.label_smoothing=1", "loss.label_smoothing=1", "below 1"),
         ("training.mixup_alpha=-0.1", "training.mixup_alpha=-0.1", "0 (off) or more"),
         ("training.mix_prob=2", "training.mix_prob=2", "between 0 and 1"),
         ("training.patience=0", "training.patience=0", "null"),
-        ("checkpoint.mode=best", "checkpoint.mode=best", "max or min"),
+        ("checkpoint.mode=best", "checkpoint.mode=best", "auto, max or min"),
         ("checkpoint.monitor=test/accuracy", "checkpoint.monitor=test/accuracy", "val/"),
         ("name=../elsewhere", "name=../elsewhere", "folder under log_dir"),
     ],
@@ -76,14 +76,14 @@ def test_seed_zero_is_a_seed() -> None:
         (["optim.lr=nan"], "optim.lr=nan"),
         (["optim.lr=inf"], "optim.lr=inf"),
         (["trainer.detect_anomaly=1"], "true or false"),
-        (["optim.betas=[0.9]"], "two values"),
+        (["augment.scale=[1.2]"], "[low, high]"),
         (["augment.scale=[1.2,0.8]"], "[low, high]"),
         (["seed=null"], "seed=null"),
         (["data.root=7"], "data.root=7"),
         (["trainer.max_time=forever"], "DD:HH:MM:SS"),
         (["trainer.devices=0"], "trainer.devices=0"),
         # that nobody could allocate
-        (["model.dim=1000000000"], "at most"),
+        (["model.dim=1000000000", "model.num_heads=1"], "at most"),
         (["data.image_size=1000000", "model.patch_size=1000"], "at most"),
         (["data.image_size=4096", "model.patch_size=1"], "tokens"),
         (["model.dim=60000", "model.depth=900"], "parameters"),
@@ -110,27 +110,25 @@ def test_seed_zero_is_a_seed() -> None:
         (["data.cache_dir=/dev/null/x"], "data.cache_dir"),
         # each right, and not together
         (["checkpoint.monitor=val/loss", "checkpoint.mode=max"], "checkpoint.mode=min"),
-        (["checkpoint.monitor=null", "training.patience=3"], "training.patience waits"),
+        (["checkpoint.monitor=null", "training.patience=3"], "training.patience needs"),
         (["checkpoint.monitor=none"], "checkpoint.monitor"),
         (["optim=sgd", "optim.momentum=0"], "optim.nesterov=false"),
         (["optim=muon", "optim.momentum=0"], "optim.nesterov=false"),
-        (["optim=muon", "trainer=fsdp"], "trainer=ddp"),
         (["training.image_sizes=[32]"], "2 to 6"),
         (["training.image_sizes=[24,24]"], "different"),
-        (["training.image_sizes=[24,30]"], "does not divide 30 of training.image_sizes"),
-        (["training.image_sizes=[24,32]", "model.upsample=64"], "leave one of them null"),
-        (["model=vit_tiny", "model.distillation_token=true"], "training.teacher="),
-        (["model.distillation_token=true", "model.pool=gap", "training.teacher=x"], "take cls"),
+        (["training.image_sizes=[24,30]"], "does not divide 30 in training.image_sizes"),
+        (["training.image_sizes=[24,32]", "model.upsample=64"], "set one of them to null"),
+        (["model=vit_tiny", "model.distillation_token=true"], "training.teacher"),
+        (["model.distillation_token=true", "model.pool=gap", "training.teacher=x"], "use cls"),
         (["training.teacher=x", "training.teacher_weight=0"], "above 0"),
-        (["training.image_sizes=[24,32]", "model=resnet18"], "Vision Transformers"),
+        (["training.image_sizes=[24,32]", "model=simple_cnn"], "any size"),
         (["training.image_sizes=[32,4096]"], "tokens"),
-        (["training.image_sizes=[4,32]", "model.lsa=true"], "take more"),
+        (["training.image_sizes=[4,32]", "model.lsa=true"], "larger size"),
         (["trainer.limit_val_batches=0", "training.patience=3"], "training.patience"),
         (["trainer.min_epochs=9", "training.patience=3"], "trainer.max_epochs=8"),
         (["trainer.val_check_interval=10000"], "trainer.val_check_interval"),
         (["trainer.limit_test_batches=0"], "trainer.limit_test_batches"),
         (["trainer.limit_val_batches=0.01"], "less than one"),
-        (["trainer.overfit_batches=2"], "trainer.limit_train_batches"),
         (["trainer=cpu", "trainer.devices=-1"], "number of processes"),
         (["data.batch_size=100000"], "larger than the training part"),
         (["augment.blur_sigma=[1,20]"], "augment.blur_sigma"),
@@ -165,26 +163,14 @@ def test_nothing_of_a_wrong_kind_or_size_passes(overrides: list[str], told: str)
         (["checkpoint.mode=min", "checkpoint.monitor=null"], ["checkpoint.monitor=val/loss"]),
         (["trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=0"], ["trainer.gradient_clip_val=1"]),
         (["trainer.check_val_every_n_epoch=2", "trainer.limit_val_batches=0"], ["trainer.limit_val_batches=1.0"]),
-        (["trainer.min_epochs=2"], ["training.patience=3"]),
-        (["trainer.benchmark=true", "trainer=cpu"], ["trainer.accelerator=auto"]),
-        (["trainer.sync_batchnorm=true", "model=resnet18"], ["trainer.devices=2"]),
-        (["trainer.sync_batchnorm=true", "trainer.devices=2"], ["model=simple_cnn"]),
         (["augment.blur_sigma=[1,2]", "augment.blur_prob=0"], ["augment.blur_prob=1"]),
         (["augment.erase_area=[0.1,0.3]", "augment.erase_prob=0"], ["augment.erase_prob=1"]),
-        (
-            [
-                *("augment.padding=zeros", "augment.rotation=0", "augment.translation=0"),
-                *("augment.shear=0", "augment.scale=[1,1]"),
-            ],
-            ["augment.shear=2"],
-        ),
-        (["augment=natural", "augment.crop_border=zeros", "augment.crop_padding=0"], ["augment.crop_padding=2"]),
         (["augment=natural", "augment.magnitude=3"], ["augment.policy=randaugment"]),
-        (["augment=natural", "augment.fill=0.3"], ["augment.policy=autoaugment"]),
         (["model.drop_path=0.3", "model.depth=1"], ["model.depth=2"]),
         (["model.mlp_conv=true", "model.pool=cls", "model.depth=1"], ["model.pool=gap"]),
         (["callbacks.attention.images=3", "model=simple_cnn"], ["model=vit_tiny"]),
-        (["callbacks.curves.every_n_epochs=3", "trainer.limit_val_batches=0"], ["trainer.limit_val_batches=1.0"]),
+        (["loss.class_weights=balanced", "task=mae"], ["task=classification"]),
+        (["callbacks.reconstructions.images=3"], ["task=mae", "model=vit_tiny"]),
     ],
 )
 def test_a_key_without_effect_is_refused_and_one_with_effect_is_not(dead: list[str], alive: list[str]) -> None:
@@ -195,11 +181,6 @@ def test_a_key_without_effect_is_refused_and_one_with_effect_is_not(dead: list[s
     check(composed(*dead, *alive))
 
 
-def test_a_key_that_no_run_heeds_is_refused() -> None:
-    with pytest.raises(ConfigError, match="has no effect"):
-        check(composed("trainer.limit_predict_batches=2"))
-
-
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -207,24 +188,9 @@ def test_a_key_that_no_run_heeds_is_refused() -> None:
         ["model=vit_small", "model.depth=1"],  # whose own drop_path is then idle
         ["augment.blur_prob=0", "augment.erase_prob=0"],
         ["model=resnet18", "callbacks=default"],
+        ["task=mae", "model=vit_tiny", "callbacks=default"],
         ["trainer.fast_dev_run=true", "trainer.max_epochs=100"],
     ],
 )
 def test_what_conf_itself_says_never_counts_as_without_effect(overrides: list[str]) -> None:
     check(composed(*overrides))
-
-
-def test_checks_know_every_argument_of_the_classes_that_they_list() -> None:
-    """And none that is not there: the table is complete, but for what a run gives itself."""
-    from vitexp.config.components import component
-    from vitexp.config.targets import TARGETS
-
-    given = {"model": {"num_classes", "image_size", "in_channels"}, "logger": {"folder", "run_id", "name"}}
-    for group in TARGETS.keys() - {"task"}:
-        for target, keys in TARGETS[group].items():
-            found = component(target)
-            assert found is not None
-            if group == "optim":
-                assert set(keys) <= set(found.options)
-            else:
-                assert set(found.options) - given.get(group, set()) == set(keys), target

@@ -1,0 +1,40 @@
+"""--help, the key reference and the JSON Schema."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vitexp.config.reference import train_help
+
+
+def test_help_explains_every_key_in_100_columns() -> None:
+    text = train_help("usage")
+    assert max(map(len, text.splitlines())) <= 100
+    assert "training.mixup_alpha=0.0            mixup with Beta(alpha, alpha)" in text
+    assert "model.depth=6                       blocks (an integer of 1 or more, at most 1,000)" in text
+    assert "+optim.amsgrad=false" in text
+
+
+def test_help_describes_the_chosen_options() -> None:
+    text = train_help("usage", ["model=simple_cnn", "schedule=cosine_restarts"])
+    assert "schedule.period_factor=2.0" in text
+    assert "model.depth" not in text
+
+
+@pytest.mark.parametrize(
+    ("command", "explained"),
+    [("train", "trainer.max_epochs=8"), ("sweep", "baseline=null"), ("bench", "repeats=15")],
+)
+def test_help_of_commands_needs_no_torch(command: str, explained: str, tmp_path: Path) -> None:
+    probe = (
+        f"import sys; sys.argv = ['vitexp', {command!r}, '--help']\n"
+        "from vitexp.__main__ import main; main()\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert explained in ended.stdout

@@ -1,0 +1,114 @@
+"""Read the config.yaml of a run, also one that an earlier version of vitexp wrote.
+
+The tables below are the only place that knows former names. Keys that did not exist yet get today's defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vitexp.config.conf import CONF
+
+# Beginnings of former `_target_` names; the first that fits is replaced.
+TARGETS = {
+    "vitexp.callbacks.pruning.": "vitexp.sweeps.search.pruning.",
+    "vitexp.callbacks.": "vitexp.training.callbacks.",
+    "vitexp.loggers.": "vitexp.training.loggers.",
+    "vitexp.training.schedule.": "vitexp.training.schedules.",
+}
+MOVED = {
+    "training.label_smoothing": "loss.label_smoothing",
+    **{
+        f"pretrain.{key}": f"task.{key}"
+        for key in ("mask_ratio", "decoder_dim", "decoder_depth", "decoder_heads", "normalize_targets")
+    },
+}
+REMOVED = (
+    "pretrain",
+    "trainer.limit_predict_batches",
+    "trainer.overfit_batches",
+    "trainer.use_distributed_sampler",
+    "trainer.barebones",
+)
+# Arguments of sources, by class.
+ARGUMENTS = {
+    "vitexp.data.signs.Signs": {"seed": "draw_seed"},
+    "vitexp.data.folder.Folder": {"seed": "split_seed"},
+}
+
+
+def read_config(path: Path) -> DictConfig:
+    """Return the configuration of a run under today's names, with today's defaults for keys that it lacks.
+
+    Raises what OmegaConf.load raises, and ValueError if the file is not a configuration of a run.
+    """
+    loaded = OmegaConf.load(path)
+    if not isinstance(loaded, DictConfig) or "model" not in loaded or "data" not in loaded:
+        raise ValueError(f"{path} is not the configuration of a run: it has no model and data")
+    config = OmegaConf.merge(_defaults(loaded), upgrade(loaded))
+    assert isinstance(config, DictConfig)
+    # Prepared images are cached where this machine wants them.
+    config.data.cache_dir = os.environ.get("VITEXP_CACHE") or config.data.cache_dir
+    return config
+
+
+def upgrade(config: DictConfig) -> DictConfig:
+    """Return the configuration with today's names."""
+    plain: Any = OmegaConf.to_container(config)
+    was_pretraining = "pretrain" in plain
+    _rename_targets(plain)
+    for old, new in MOVED.items():
+        if (value := _pop(plain, old)) is not None:
+            _put(plain, new, value)
+    for key in REMOVED:
+        _pop(plain, key)
+    source = plain["data"].get("source") or {}
+    for old, new in ARGUMENTS.get(str(source.get("_target_")), {}).items():
+        if old in source:
+            source[new] = source.pop(old)
+    if was_pretraining:
+        plain["task"]["_target_"] = "vitexp.training.masked_autoencoding.MaskedAutoencoding"
+    upgraded = OmegaConf.create(plain)
+    assert isinstance(upgraded, DictConfig)
+    return upgraded
+
+
+def _defaults(config: DictConfig) -> DictConfig:
+    """Return today's defaults of the sections; of task and loss only if the configuration has another class or none."""
+    train = OmegaConf.load(CONF / "train.yaml")
+    assert isinstance(train, DictConfig)
+    defaults: dict[str, Any] = {section: train[section] for section in ("data", "training", "checkpoint")}
+    defaults["trainer"] = OmegaConf.load(CONF / "trainer" / "auto.yaml")
+    if "loss" not in config:
+        defaults["loss"] = OmegaConf.load(CONF / "loss" / "cross_entropy.yaml")
+    if "task" not in config and "pretrain" not in config:
+        defaults["task"] = OmegaConf.load(CONF / "task" / "classification.yaml")
+    return OmegaConf.create({"seed": 0, **defaults})
+
+
+def _rename_targets(node: Any) -> None:
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        for old, new in TARGETS.items():
+            if isinstance(target, str) and target.startswith(old):
+                node["_target_"] = new + target.removeprefix(old)
+                break
+        for child in node.values():
+            _rename_targets(child)
+
+
+def _pop(plain: dict[str, Any], key: str) -> Any:
+    *parents, last = key.split(".")
+    node: Any = plain
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, dict) else None
+    return node.pop(last, None) if isinstance(node, dict) else None
+
+
+def _put(plain: dict[str, Any], key: str, value: Any) -> None:
+    group, _, name = key.partition(".")
+    plain.setdefault(group, {})[name] = value

@@ -1,0 +1,349 @@
+"""The keys of a configuration that belong to no class: type, bounds, unit, default and meaning of each.
+
+The options of components (models, losses, ...) are declared by their constructors instead; `COMMON` holds what every
+component of a group has. Upper limits are far beyond any sensible value: they stand for what cannot be allocated or
+would never end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import AfterValidator
+
+from vitexp.config.components import Option, options_of
+from vitexp.metrics import METRICS
+from vitexp.options import Doc, Field, Fraction, Node, Path, Pixels, Probability, Rate, Words, fits
+
+_FOLDER = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}"
+FolderName = Annotated[
+    str, Field(pattern=f"^{_FOLDER}$"), Words("a folder name without slashes that does not start with a dot")
+]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what Lightning and NumPy accept
+Epochs = Annotated[int, Field(ge=1, le=10**6)]
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+Flag = bool
+
+
+def _is_alpha(value: float) -> float:
+    if value != 0 and not fits(value, 1e-3, 1e3):
+        raise ValueError("no parameter of a Beta distribution")
+    return value
+
+
+def _is_limit(value: float | int, *, least: int) -> float | int:
+    in_range = fits(value, 0, 1) if isinstance(value, float) else least <= value <= 10**9
+    if not in_range or (least and value == 0):
+        raise ValueError("neither a fraction nor a count")
+    return value
+
+
+def _is_duration(value: Any) -> Any:
+    if isinstance(value, str):
+        parts = value.split(":")
+        right = len(parts) == 4 and all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts)
+        right = right and any(map(int, parts))
+    else:
+        right = any(value.values()) and all(fits(amount, 0, 1e6) for amount in value.values())
+    if not right:
+        raise ValueError("not a duration")
+    return value
+
+
+def _are_different(sizes: list[int]) -> list[int]:
+    if len(set(sizes)) < len(sizes):
+        raise ValueError("a size is repeated")
+    return sizes
+
+
+Alpha = Annotated[
+    float, AfterValidator(_is_alpha), Words("0 (off) or more, at most 1,000 (and at least 0.001 unless it is 0)")
+]
+# A float is a fraction of the batches, an integer their number.
+Batches = Annotated[
+    int | float,
+    AfterValidator(lambda value: _is_limit(value, least=1)),
+    Words("a fraction of the batches, above 0.0 to 1.0, or their number, 1 or more"),
+]
+BatchesOrNone = Annotated[
+    int | float,
+    AfterValidator(lambda value: _is_limit(value, least=0)),
+    Words("a fraction of the batches, from 0.0 to 1.0, or their number, 0 or more"),
+]
+Duration = Annotated[
+    str | dict[Literal["weeks", "days", "hours", "minutes", "seconds"], float],
+    AfterValidator(_is_duration),
+    Words('a duration above 0, "DD:HH:MM:SS" or {hours: 1, minutes: 30}'),
+]
+Devices = Annotated[
+    Literal["auto", -1]
+    | Annotated[int, Field(ge=1, le=1024)]
+    | Annotated[list[Annotated[int, Field(ge=0, le=1023)]], Field(min_length=1)]
+    | Annotated[str, Field(pattern=r"^(-1|[1-9]\d{0,3}|\d{1,4}(,\d{1,4})*,?)$")],
+    Words('auto, -1 (all), a number of devices, or which ones as [0, 1] or "0,1"'),
+]
+# torch.compile builds one graph per size, and no more than eight.
+Sizes = Annotated[
+    list[Pixels],
+    Field(min_length=2, max_length=6),
+    AfterValidator(_are_different),
+    Words("a list of 2 to 6 different numbers of pixels, such as [24,32,40], at most 4,096 each"),
+]
+
+
+class Run:
+    """Top-level keys."""
+
+    seed: Annotated[Seed, Doc("same seed, configuration and device: same weights")]
+    name: Annotated[
+        str,
+        Field(pattern=f"^{_FOLDER}(/{_FOLDER})*$"),
+        Words("the name of a folder under log_dir, or of nested folders as in paper/table1"),
+        Doc("folder of the runs of this task under log_dir"),
+    ]
+    log_dir: Annotated[Path, Doc("run folders are <log_dir>/<name>/<run_id>")]
+    run_id: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")] | None,
+        Words("null, or 1 to 100 letters, digits, dots, underscores or hyphens; quote a name of digits only"),
+        Doc("name of the run folder; null: date, time and a random suffix"),
+    ]
+    resume: Annotated[
+        Path | None,
+        Words("null, auto, or a run folder"),
+        Doc("auto: resume the newest stopped run with this name and configuration; or the run folder to resume"),
+    ] = None
+
+
+class Data:
+    """Keys that every data set has; its own are those of its source."""
+
+    name: Annotated[FolderName, Doc("name of the data set, in folders and tables")]
+    root: Annotated[Path | None, Doc("folder of the data set")]
+    download: Annotated[Flag, Doc("download what is missing from root")]
+    image_size: Annotated[Pixels, Doc("pixels per side; images are made square")]
+    batch_size: Annotated[int, Field(ge=1, le=10**6), Doc("images per optimizer step, on all devices together")]
+    val_fraction: Annotated[
+        Fraction,
+        Words("a number between 0 and 1, both excluded, because validation images are always needed"),
+        Doc("fraction of the training images kept for validation, per class, groups whole"),
+    ]
+    sampler: Annotated[
+        Literal["shuffle", "balanced"], Doc("balanced: draw every class equally often, with replacement")
+    ] = "shuffle"
+    num_workers: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=0, le=1024)],
+        Doc("processes that read and prepare images; auto: one per core, at most 8"),
+    ]
+    resident: Annotated[
+        Literal["auto", "device", "memory"],
+        Doc("where images are kept: device, memory (copied batch by batch), or auto: on the device if they fit"),
+    ]
+    normalize: Annotated[
+        Literal["auto", "train", "imagenet", "half"],
+        Doc("mean and deviation of: the training images, ImageNet, 0.5; auto: what model.weights were trained with"),
+    ]
+    cache_dir: Annotated[Path, Doc("folder of prepared images and published weights")]
+    on_broken: Annotated[Literal["refuse", "skip"], Doc("unreadable image files: refuse the data set, or skip them")]
+    source: Annotated[Node, Doc("the class that reads the data set, with its arguments")]
+    prepare: Annotated[
+        list[Node],
+        Words("a list of transforms, each a mapping with _target_"),
+        Doc("deterministic Albumentations transforms, applied once and cached"),
+    ]
+
+
+class Training:
+    """Regularization, distillation and fine-tuning."""
+
+    mixup_alpha: Annotated[Alpha, Doc("mixup with Beta(alpha, alpha); 0: off")]
+    cutmix_alpha: Annotated[Alpha, Doc("CutMix with Beta(alpha, alpha); 0: off")]
+    mix_prob: Annotated[Probability, Doc("fraction of the batches that are mixed")]
+    mix_switch_prob: Annotated[Probability, Doc("fraction of the mixed batches that use CutMix, if both are on")]
+    mix_until: Annotated[Probability, Doc("fraction of the training after which mixing stops")]
+    image_sizes: Annotated[Sizes | None, Doc("pixels per side that each batch draws from; null: data.image_size")] = (
+        None
+    )
+    teacher: Annotated[Path | None, Doc("folder of a finished run to distill")] = None
+    distillation: Annotated[Literal["hard", "soft"], Doc("from the teacher's class, or its probabilities")] = "hard"
+    teacher_weight: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None,
+        Doc("the teacher's share of the loss; null: 0.5 for hard, 0.1 for soft distillation"),
+    ] = None
+    temperature: Annotated[
+        float, Field(gt=0, le=1000), Doc("soft distillation: what the logits of both networks are divided by")
+    ] = 3.0
+    layer_decay: Annotated[
+        float, Field(gt=0, le=1), Doc("learning rate of each block relative to the next one; 1: off")
+    ]
+    ema_decay: Annotated[Rate, Doc("decay per step of the averaged weights that are validated and tested; 0: off")]
+    patience: Annotated[
+        Epochs | None, Doc("stop after this many epochs without improvement of checkpoint.monitor; null: never")
+    ]
+
+
+class Checkpoint:
+    """Which weights are tested, and how often checkpoints are written."""
+
+    monitor: Annotated[
+        Annotated[str, Field(pattern=r"^(auto|val/[A-Za-z0-9_./-]+)$")] | None,
+        Words("auto, null, or a logged validation metric such as val/accuracy"),
+        Doc("metric that chooses the weights to test; auto: the task's own; null: the last weights"),
+    ]
+    mode: Annotated[Literal["auto", "max", "min"], Doc("whether a larger or a smaller monitor is better")]
+    every_n_steps: Annotated[Steps | None, Doc("also write a checkpoint every so many optimizer steps")] = None
+    every_n_minutes: Annotated[
+        Annotated[float, Field(gt=0, le=1e6)] | None, Doc("also write a checkpoint every so many minutes")
+    ] = None
+
+
+class Trainer:
+    """max_epochs, precision and compile; the others are arguments of lightning.Trainer."""
+
+    max_epochs: Annotated[Epochs, Doc("length of the training")]
+    precision: Annotated[
+        Literal["auto", "32-true", "bf16-mixed", "16-mixed"],
+        Doc("auto: bf16-mixed where CUDA, AMX or AVX512-BF16 supports it, otherwise 32-true"),
+    ]
+    compile: Annotated[
+        Literal["auto", "on", "off"] | bool, Words("auto, on or off"), Doc("torch.compile; auto: on CUDA only")
+    ]
+    accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], Doc("kind of device")]
+    devices: Annotated[Devices, Doc("number of devices per node, or which ones")]
+    # Others cannot be started by a command, or keep checkpoints that are not files.
+    strategy: Annotated[
+        Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"] | Node,
+        Doc("how several devices share the work"),
+    ]
+    num_nodes: Annotated[int, Field(ge=1, le=10_000), Doc("machines")]
+    gradient_clip_val: Annotated[Annotated[float, Field(ge=0, le=1e6)] | None, Doc("clip gradients to this norm")]
+    gradient_clip_algorithm: Annotated[Literal["norm", "value"] | None, Doc("clip the norm, or each value")]
+    accumulate_grad_batches: Annotated[
+        int, Field(ge=1, le=10**6), Doc("forward passes that share the images of one optimizer step")
+    ]
+    deterministic: Annotated[bool | Literal["warn"] | None, Doc("use deterministic algorithms only")]
+    benchmark: Annotated[bool | None, Doc("let cuDNN choose the fastest kernels")]
+    detect_anomaly: Annotated[bool, Doc("stop where a gradient becomes NaN; slow")]
+    fast_dev_run: Annotated[bool | Steps, Doc("run this many batches of everything, for debugging")]
+    min_epochs: Annotated[Annotated[int, Field(ge=0, le=10**6)] | None, Doc("train at least this long")]
+    max_steps: Annotated[
+        Literal[-1] | Steps, Words("-1 (no limit), or an integer of 1 or more"), Doc("optimizer steps; -1: no limit")
+    ]
+    min_steps: Annotated[Annotated[int, Field(ge=0, le=10**9)] | None, Doc("train at least this many steps")]
+    max_time: Annotated[Duration | None, Doc("stop after this time")]
+    limit_train_batches: Annotated[Batches, Doc("use a part of the training batches")]
+    limit_val_batches: Annotated[BatchesOrNone, Doc("use a part of the validation batches; 0: no validation")]
+    limit_test_batches: Annotated[Batches, Doc("use a part of the test batches")]
+    val_check_interval: Annotated[Batches | Duration, Doc("validate every so many batches, or this part of an epoch")]
+    check_val_every_n_epoch: Annotated[Epochs | None, Doc("validate every so many epochs")]
+    num_sanity_val_steps: Annotated[
+        int,
+        Field(ge=-1, le=10**9),
+        Words("-1 (all batches), 0 (none) or more"),
+        Doc("validation batches before training"),
+    ]
+    log_every_n_steps: Annotated[Steps, Doc("steps between logged scalars")]
+    enable_checkpointing: Annotated[bool, Doc("write checkpoints; without them a run cannot be resumed")]
+    enable_progress_bar: Annotated[bool, Doc("show a progress bar in a terminal")]
+    enable_model_summary: Annotated[bool, Doc("let Lightning print the layers")]
+    inference_mode: Annotated[bool, Doc("use torch.inference_mode instead of no_grad in the test")]
+    profiler: Annotated[Literal["simple", "advanced", "pytorch"] | Node | None, Doc("measure where the time goes")]
+    plugins: Annotated[Node | Annotated[list[Node], Field(min_length=1)] | None, Doc("plugins of lightning.Trainer")]
+    sync_batchnorm: Annotated[bool, Doc("batch norm over all devices")]
+    reload_dataloaders_every_n_epochs: Annotated[int, Field(ge=0, le=10**6), Doc("for data that change; 0: never")]
+
+
+class Sweep:
+    """Keys of sweep.py, beside those of its trials."""
+
+    name: Annotated[
+        FolderName | None,
+        Doc("folder of the sweep under log_dir; null: the name of the ablation or search, or grid-HASH"),
+    ]
+    log_dir: Annotated[Path, Doc("trials are <log_dir>/<name>/<hash of the configuration of the trial>")]
+    metric: Annotated[Literal[tuple(METRICS)], Doc("metric of result.json that the table compares")]  # type: ignore[valid-type]
+    baseline: Annotated[str | None, Doc("row that the others are compared to; null: the first")]
+    show: Annotated[bool, Doc("only print the table of the results so far, also while the sweep runs")]
+
+
+class Bench:
+    """Keys of the bench command, beside those of train.py."""
+
+    what: Annotated[
+        Literal["all", "step", "loader", "train", "memory", "start"],
+        Doc("the training step, the data loader, a whole training, GPU memory, or the time to start"),
+    ]
+    peers: Annotated[
+        bool, Doc("also measure timm and vit-pytorch (step), and a standard pipeline on image files (loader)")
+    ]
+    repeats: Annotated[
+        Annotated[int, Field(ge=1, le=10_000)], Doc("step, loader, train: rounds, with one turn of everything compared")
+    ]
+    steps: Annotated[Annotated[int, Field(ge=1, le=10**6)], Doc("train, memory: training steps per turn")]
+    starts: Annotated[Annotated[int, Field(ge=1, le=10_000)], Doc("start: rounds of processes")]
+    output: Annotated[Path, Doc("JSON file of the measurements")]
+
+
+class _Model:
+    name: Annotated[FolderName, Doc("name of the model, in folders and tables")]
+
+
+class _Weights:
+    """Of models that can start from weights (`accepts_weights`)."""
+
+    weights: Annotated[
+        Path | None,
+        Words("null, imagenet21k, imagenet1k, or the path of a file or run folder"),
+        Doc("start from: a finished run, a file (.pth, .safetensors, .npz), imagenet1k or imagenet21k (downloaded)"),
+    ] = None
+
+
+class _Optimizer:
+    lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the given batch size")]
+    weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("weight decay; vectors, tokens and positions have none")]
+
+
+class _UsualOfOptimizers:
+    """Arguments of optimizers of torch.optim and others that do not describe them."""
+
+    betas: Annotated[tuple[Rate, Rate], Doc("decay of the averages of the gradient and of its square")]
+    eps: Annotated[float, Field(gt=0, le=1), Doc("added to the denominator")]
+    momentum: Annotated[Rate, Doc("momentum")]
+    dampening: Annotated[Probability, Doc("dampening of the momentum")]
+    nesterov: Annotated[bool, Doc("Nesterov momentum")]
+    amsgrad: Annotated[bool, Doc("AMSGrad")]
+    foreach: Annotated[bool | None, Doc("one loop over all parameters")]
+    fused: Annotated[bool | None, Doc("one kernel per step")]
+
+
+def _options(section: type) -> dict[str, Option]:
+    return options_of(get_type_hints(section, include_extras=True), vars(section))
+
+
+SECTIONS: Mapping[str, Mapping[str, Option]] = {
+    "": _options(Run),
+    "data": _options(Data),
+    "training": _options(Training),
+    "checkpoint": _options(Checkpoint),
+    "trainer": _options(Trainer),
+}
+SWEEP, BENCH = _options(Sweep), _options(Bench)
+NODES = ("model", "augment", "loss", "optim", "schedule", "task")  # groups of one component each
+MAPPINGS = ("callbacks", "logger")  # groups of several named components
+
+# Options of every component of a group, whatever its class.
+COMMON: Mapping[str, Mapping[str, Option]] = {"model": _options(_Model), "optim": _options(_Optimizer)}
+WEIGHTS: Mapping[str, Option] = _options(_Weights)
+# Descriptions of options that a class may have and not describe.
+USUAL: Mapping[str, Mapping[str, Option]] = {"optim": _options(_UsualOfOptimizers)}
+
+# Arguments that the run passes itself, so that they are not keys.
+GIVEN: Mapping[str, frozenset[str]] = {
+    "model": frozenset({"num_classes", "image_size", "in_channels"}),
+    "optim": frozenset({"params"}),
+    "logger": frozenset({"folder", "run_id", "name"}),
+    "task": frozenset(
+        {"net", "num_classes", "augment", "loss", "mixing", "optimizer", "schedule", "seed", "mean", "std"}
+        | {"layer_decay", "image_sizes", "distillation"}
+    ),
+}

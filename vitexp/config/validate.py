@@ -1,0 +1,231 @@
+"""Each key of a configuration is known and has a value that its type accepts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from vitexp.config.components import MISSING, Option, component
+from vitexp.config.schema import COMMON, GIVEN, MAPPINGS, NODES, SECTIONS, USUAL, WEIGHTS
+from vitexp.errors import nearest
+from vitexp.options import Node, Words, is_dotted
+
+_SHOWN = 60  # characters of a value that a message repeats
+_OF_HYDRA = ("_target_", "_recursive_", "_convert_")
+_NOUNS = {int: "an integer", float: "a number", str: "a string", list: "a list", Sequence: "a list", dict: "a mapping"}
+_COUNTS = {2: "two", 3: "three"}
+_LIMITS = {
+    "ge": " of {} or more",
+    "gt": " above {}",
+    "le": ", at most {}",
+    "lt": ", below {}",
+    "multiple_of": ", a multiple of {}",
+}
+
+Options = Mapping[str, Option]
+
+
+def complaints(config: Mapping[str, Any], *, own_keys: Collection[str] = ()) -> Iterator[str]:
+    """Yield what is missing, unknown or of a wrong type. Later checks rely on earlier ones: stop at the first.
+
+    own_keys: top-level keys of the command that composed the configuration; checked too if they are described.
+    """
+    names = (*filter(None, SECTIONS), *NODES, *MAPPINGS)
+    for name in names:
+        if not isinstance(config.get(name), dict):
+            example = f"{name}={as_typed(config.get(name))} must be an option of conf/{name}"
+            yield f"{name} is empty; {example}." if name in config else f"there is no {name}; give {name}=..."
+    for name in filter(None, SECTIONS):
+        if name != "data":
+            yield from keys(f"{name}.", config[name], SECTIONS[name])
+    yield from _data(config["data"])
+    for name in NODES:
+        yield from _node(name, config[name], group=name)
+    for name in MAPPINGS:
+        yield from _mapping(name, config[name])
+    own = own_keys if isinstance(own_keys, Mapping) else {}
+    top = {key: value for key, value in config.items() if key not in names and (key in own or key not in own_keys)}
+    yield from keys("", top, {**SECTIONS[""], **own}, also=names)  # last, because the name refers to other keys
+
+
+def options_of_node(group: str, node: Mapping[str, Any]) -> tuple[Options, bool]:
+    """Return the options of the component that `node` names, and whether it may have others."""
+    common = dict(COMMON.get(group, {}))
+    found = component(str(node.get("_target_")))
+    if found is None:
+        return common, True
+    if group == "model" and found.facts.get("accepts_weights"):
+        common |= WEIGHTS
+    own = {name: option for name, option in found.options.items() if name not in GIVEN.get(group, ())}
+    for name, usual in USUAL.get(group, {}).items():
+        if name in own and not own[name].doc:
+            own[name] = replace(usual, default=own[name].default)
+    described = {name: option for name, option in own.items() if option.doc or name not in common}
+    return {**common, **described}, found.is_open
+
+
+def accepts(kind: Any, value: Any) -> bool:
+    """Return whether a value of a configuration has the type `kind`. Strict: true is not 1, and NaN no number."""
+    try:
+        _adapter(kind).validate_json(json.dumps(value), strict=True)
+    except (ValidationError, ValueError, TypeError, RecursionError):
+        return False
+    return not isinstance(value, str) or (value.isprintable() and _is_encodable(value))
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+
+
+def words(kind: Any) -> str:
+    """Return the words for the values that `kind` accepts, to complete "... must be"."""
+    metadata: list[Any] = []
+    while get_origin(kind) is Annotated:
+        kind, *outer = get_args(kind)
+        metadata = [*outer, *metadata]
+    if found := next((each.text for each in reversed(metadata) if isinstance(each, Words)), None):
+        return found
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return listed([as_typed(each) for each in arguments])
+    if origin in (Union, UnionType):
+        return _alternatives(arguments)
+    if kind in (None, NoneType):
+        return "null"
+    if kind is bool:
+        return "true or false"
+    if origin is tuple:
+        return f"{_COUNTS.get(len(arguments), len(arguments))} values, each {words(arguments[0])}"
+    if origin in (list, Sequence):
+        return f"a list of values, each {words(arguments[0])}"
+    if origin is dict:
+        return _NOUNS[dict]
+    bounds = [bound for each in metadata if isinstance(each, FieldInfo) for bound in each.metadata]
+    limits = {name: getattr(bound, name) for bound in bounds for name in _LIMITS if hasattr(bound, name)}
+    return _with_limits(kind, limits)
+
+
+def _with_limits(kind: Any, limits: Mapping[str, Any]) -> str:
+    """Return "a number of 0 or more, below 1", for example."""
+    text = _NOUNS.get(kind, "a valid value")
+    if kind is float and limits in ({"ge": 0, "le": 1}, {"gt": 0, "lt": 1}):
+        return f"{text} between 0 and 1" + (", both excluded" if "gt" in limits else "")
+    for key, template in _LIMITS.items():
+        if key in limits:
+            bound = limits[key]
+            text += template.format(f"{bound:,.0f}" if bound == int(bound) else f"{bound:g}")
+    return text
+
+
+def _alternatives(kinds: Collection[Any]) -> str:
+    """Return the words for a union: literals first, null last."""
+    parts = [words(kind) for kind in kinds if kind is not NoneType]
+    return ", or ".join([*parts, *(["null"] if NoneType in kinds else [])])
+
+
+def as_typed(value: Any) -> str:
+    """Return a value as a user would type it: on one line, shortened if it is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    try:
+        text = str(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "a very large number"
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def listed(items: list[str]) -> str:
+    """Return "a, b or c"."""
+    *most, last = items
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _data(data: Mapping[str, Any]) -> Iterator[str]:
+    if data.get("source") is None or data.get("name") is None:
+        yield "no data set is chosen; give data=signs, for example."
+    section, source = SECTIONS["data"], data["source"]
+    if not accepts(Node, source):
+        yield f"data.source={as_typed(source)} must be {words(Node)}."
+    options, is_open = options_of_node("data.source", source)
+    if "root" in options and options["root"].default is MISSING and source.get("root") is None:
+        yield f"data={data['name']} needs data.root, the folder of the images."
+    yield from keys("data.", {key: value for key, value in data.items() if key in section}, section)
+    extra = {key: value for key, value in data.items() if key not in section}
+    handed_on = {name: option for name, option in options.items() if name not in section}
+    yield from keys("data.", extra, handed_on, also=tuple(section), is_open=is_open, partial=True)
+    yield from _node("data.source", source, group="data.source")
+    for key in options:
+        if key in data and key in source and data[key] != source[key]:
+            yield (
+                f"data.{key}={as_typed(data[key])} does not reach data.source.{key}={as_typed(source[key])}; "
+                "give both the same value."
+            )
+
+
+def _mapping(group: str, nodes: Mapping[str, Any]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for name, node in nodes.items():
+        path = f"{group}.{name}"
+        if not accepts(Node, node):
+            yield f"{path}={as_typed(node)} must be {words(Node)}; ~{path} removes it."
+        if other := seen.get(node["_target_"]):
+            yield f"{path} and {group}.{other} are both a {node['_target_']}; remove one."
+        seen[node["_target_"]] = name
+        yield from _node(path, node, group=group)
+
+
+def _node(path: str, node: Mapping[str, Any], *, group: str) -> Iterator[str]:
+    target = node.get("_target_")
+    if not is_dotted(target):
+        yield f"{path}._target_={as_typed(target)} must be the dotted name of a class."
+    if "_args_" in node:
+        yield f"{path}._args_ is not supported; name every argument."
+    of_hydra = (*_OF_HYDRA, "_partial_") if group == "optim" else _OF_HYDRA
+    options, is_open = options_of_node(group, node)
+    arguments = {key: value for key, value in node.items() if key not in of_hydra}
+    yield from keys(f"{path}.", arguments, options, of=str(target), is_open=is_open)
+
+
+def keys(
+    prefix: str,
+    node: Mapping[Any, Any],
+    options: Options,
+    *,
+    also: Collection[str] = (),
+    of: str = "",
+    is_open: bool = False,
+    partial: bool = False,
+) -> Iterator[str]:
+    """Yield which keys of a mapping are unknown, missing or of a wrong type.
+
+    also: further known names, for the hint. of: the class of the options. is_open: whether other keys pass.
+    partial: whether required options may be missing.
+    """
+    for key in node:
+        if key not in options and not is_open:
+            known = sorted({*options, *also})
+            hint = nearest(str(key), known) if known else "it has no options."
+            yield f"there is no key {f'{prefix}{as_typed(key)}'!r}{f' of {of}' if of else ''}; {hint}"
+    for key, option in options.items():
+        if key in node and not accepts(option.type, node[key]):
+            yield f"{prefix}{key}={as_typed(node[key])} must be {words(option.type)}."
+        if key not in node and option.default is MISSING and not partial:
+            must = "" if option.type is Any else f"; it must be {words(option.type)}"
+            yield f"{prefix}{key} is missing{must}."
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,168 @@
+"""Predictions of a finished run for images without labels, and files of predictions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+
+from vitexp.data.imagefile import ENDINGS, read_image
+from vitexp.data.source import BrokenImage
+from vitexp.errors import UserError
+from vitexp.runs.finished import FinishedRun, prepared_image
+from vitexp.system.disk import write_atomically
+
+TOP = 5  # classes listed per image
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run predicts for one image.
+
+    file: where the image came from; None for an image in memory. probabilities: float32 [C].
+    """
+
+    file: str | None
+    classes: Sequence[str]
+    probabilities: NDArray[np.float32]
+
+    @cached_property
+    def ranking(self) -> list[int]:
+        """The labels, most probable first."""
+        return [int(label) for label in np.argsort(-self.probabilities, kind="stable")]
+
+    @property
+    def label(self) -> int:
+        """The predicted label."""
+        return self.ranking[0]
+
+    @property
+    def name(self) -> str:
+        """The name of the predicted class."""
+        return self.classes[self.label]
+
+    @property
+    def probability(self) -> float:
+        """The probability of the predicted class, in [0, 1]."""
+        return float(self.probabilities[self.label])
+
+    def top(self, count: int = TOP) -> list[tuple[str, float]]:
+        """Return the `count` most probable classes with their probabilities."""
+        return [(self.classes[label], float(self.probabilities[label])) for label in self.ranking[:count]]
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.name!r}, {self.probability:.1%}{f', {self.file}' if self.file else ''})"
+
+
+def predict(run: FinishedRun, images: Iterable[ImageLike], *, skip_broken: bool = False) -> Iterator[Prediction]:
+    """Yield a prediction for each image, prepared exactly as the run prepared its own.
+
+    images: paths, PIL images or uint8 arrays [H, W, 3], of any size.
+    skip_broken: pass over files that cannot be decoded; otherwise they raise BrokenImage.
+    """
+    waiting: list[tuple[str | None, NDArray[np.uint8]]] = []
+    for image in images:
+        file = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+        try:
+            waiting.append((file, prepared_image(run, as_array(image))))
+        except BrokenImage:
+            if not skip_broken:
+                raise
+        if len(waiting) == run.config.data.batch_size:
+            yield from _predicted(run, waiting)
+            waiting = []
+    if waiting:
+        yield from _predicted(run, waiting)
+
+
+def _predicted(run: FinishedRun, images: Sequence[tuple[str | None, NDArray[np.uint8]]]) -> Iterator[Prediction]:
+    probabilities = run.logits(np.stack([image for _, image in images])).softmax(dim=1).cpu().numpy()
+    for (file, _), each in zip(images, probabilities, strict=True):
+        yield Prediction(file, run.classes, each)
+
+
+def as_array(image: ImageLike) -> NDArray[np.uint8]:
+    """Return an image as uint8 [H, W, 3]. Raises BrokenImage for a file, UserError for an array of another kind."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image).expanduser())
+    array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise UserError(f"an image must be uint8 [H, W, 3], not {array.dtype} {list(array.shape)}.")
+    return array
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files below a folder, sorted. Raises UserError if there are none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder.")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    if not files:
+        raise UserError(f"{folder} contains no images ({', '.join(ENDINGS)}).")
+    return files
+
+
+def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[int, list[Path]]:
+    """Write predictions.csv for the images of a folder; return how many were predicted and which files are broken.
+
+    Columns: file, class, probability, then classes and probabilities of ranks 2 to 5.
+    """
+    files = images_in(folder)
+    predictions = list(predict(run, track(files, "predicting", transient=True), skip_broken=True))
+    done = {each.file for each in predictions}
+    count = min(TOP, len(run.classes))
+    header = ["file", "class", "probability", *(f"{name}_{rank}" for rank in range(2, count + 1) for name in _RANKED)]
+    rows = [
+        [
+            os.path.relpath(str(each.file), folder),
+            *(cell for name, share in each.top(count) for cell in (name, f"{share:.6f}")),
+        ]
+        for each in predictions
+    ]
+    write_csv(out, header, rows)
+    return len(predictions), [file for file in files if str(file) not in done]
+
+
+_RANKED = ("class", "probability")
+
+
+def write_test_predictions(
+    path: Path,
+    *,
+    classes: Sequence[str],
+    paths: NDArray[np.object_] | None,
+    probabilities: torch.Tensor,
+    labels: torch.Tensor,
+) -> None:
+    """Write predictions.csv for a test set: file (or index), true class, predicted class, probability.
+
+    probabilities: float [N, C]; labels: int64 [N]; paths: the files of the first N images, None without files.
+    """
+    confidence, predicted = probabilities.max(dim=1)
+    where = range(len(labels)) if paths is None else paths
+    rows = zip(where, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=False)
+    write_csv(
+        path,
+        ["index" if paths is None else "file", "true", "predicted", "probability"],
+        [[place, classes[true], classes[label], f"{share:.6f}"] for place, true, label, share in rows],
+    )
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as CSV, replacing the file in one step."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
