@@ -77,7 +77,7 @@ def test_robustness_curves(size: int) -> None:
     assert all(name in words for name in names)
     lines = [line.get_ydata().tolist() for line in figure.axes[0].lines]
     assert lines == [[0.9876, *line] for line in accuracy.values()]
-    with pytest.raises(ValueError, match="for 4 corruptions"):
+    with pytest.raises(ValueError, match="do not fit 4 corruptions"):
         robustness_curves(clean=1, accuracy=dict(list(accuracy.items())[:4]), examples=examples, images=1)
 
 
@@ -97,5 +97,5 @@ def test_confident_mistakes(count: int) -> None:
     assert words.count("true: ") == count
     shown = [axes.images[0].get_array() for axes in figure.axes]
     assert all(np.array_equal(one, other) for one, other in zip(shown, images, strict=True))
-    with pytest.raises(ValueError, match="as many of everything"):
+    with pytest.raises(ValueError, match="equally many of everything"):
         confident_mistakes(images=images[:0], truth=[], predicted=[], confidence=[], errors=0, of=1)

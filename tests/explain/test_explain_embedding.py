@@ -56,13 +56,13 @@ def test_other_planes_keep_groups_together() -> None:
 def test_plane_of_too_little_or_by_what_is_unknown() -> None:
     with pytest.raises(ValueError, match="got 2"):
         in_plane(np.eye(2), np.eye(2))
-    with pytest.raises(ValueError, match="'isomap' is none of pca"):
+    with pytest.raises(ValueError, match="method='isomap' must be one of pca"):
         in_plane(np.eye(5), np.eye(5), method="isomap")  # type: ignore[arg-type]
 
 
 def test_nearest_by_hand() -> None:
     training = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [-1.0, 0.0]])
-    indices, alike = nearest(training, np.array([[5.0, 1.0]]), neighbours=3)
+    indices, alike = nearest(training, np.array([[5.0, 1.0]]), neighbors=3)
     assert indices.tolist() == [[0, 2, 1]] and indices.dtype == np.int64 and alike.dtype == np.float32
     np.testing.assert_allclose(alike, [[5 / 26**0.5, 6 / 52**0.5, 1 / 26**0.5]], rtol=1e-6)
-    assert nearest(training, training, neighbours=9)[0].shape == (4, 4)
+    assert nearest(training, training, neighbors=9)[0].shape == (4, 4)

@@ -41,7 +41,7 @@ def test_grids_of_maps(rows: int, columns: int, overlay: bool) -> None:
     )
     check(figure)
     assert len(figure.axes) == rows * (columns + 1) + 1
-    assert "each map by itself" in drawn_texts(figure)
+    assert "value of each map" in drawn_texts(figure)
 
 
 def test_grids_without_images_name_their_rows() -> None:
@@ -91,7 +91,7 @@ def test_patches_apart(size: int, patch: int, count: int) -> None:
     check(figure)
     assert len(figure.axes) == 2 * count
     side = size // patch
-    assert figure.texts[0].get_text() == f"A token for each of {side} × {side} patches of {patch} × {patch} pixels"
+    assert figure.texts[0].get_text() == f"One token for each of {side} × {side} patches of {patch} × {patch} pixels"
     exploded = np.asarray(figure.axes[1].images[0].get_array())
     white = (exploded == 255).all(axis=(1, 2)).sum()
     assert (white > 0) == (side > 1)
@@ -111,7 +111,7 @@ def test_filters(count: int) -> None:
     figure = patch_filters(components=components, shares=np.full(count, 1 / count), layer="first layer")
     check(figure)
     assert len(figure.axes) == count
-    assert "share of the variance" in drawn_texts(figure)
+    assert "fraction of the variance" in drawn_texts(figure)
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (6, 3), (12, 12)])
@@ -125,7 +125,7 @@ def test_heads(layers: int, heads: int) -> None:
     check(figure)
     assert "all patches alike" in drawn_texts(figure) and "over 1,234 images" in drawn_texts(figure)
     assert figure.axes[0].get_ylim()[1] > 16.7
-    with pytest.raises(ValueError, match="not of one net"):
+    with pytest.raises(ValueError, match="do not fit each other"):
         head_diversity(distance=some, entropy=some, apart=apart[:-1], tokens=65)
 
 
@@ -170,7 +170,7 @@ def test_embedding_maps(classes: int, count: int) -> None:
 
 
 def test_embedding_maps_colour_the_true_class_too() -> None:
-    given = {**embedded(43, 2), "neighbour_labels": np.full((2, 5), 7)}
+    given = {**embedded(43, 2), "neighbor_labels": np.full((2, 5), 7)}
     figure = embedding_map(**given, truth=[11, None])
     legend = [text.get_text()[:2] for text in figure.axes[0].get_legend().get_texts()]
     assert legend == ["ot", "11", "7 "]
@@ -184,15 +184,15 @@ def embedded(classes: int, count: int) -> dict[str, Any]:
         "class_names": names(classes),
         "images": images(count),
         "names": names(count),
-        "neighbours": np.stack([images(5)] * count),
-        "neighbour_labels": RANDOM.integers(0, classes, (count, 5)),
-        "alike": np.full((count, 5), 0.9876),
+        "neighbors": np.stack([images(5)] * count),
+        "neighbor_labels": RANDOM.integers(0, classes, (count, 5)),
+        "similarity": np.full((count, 5), 0.9876),
         "method": "PCA",
     }
 
 
 def test_embedding_maps_of_unequal_lengths() -> None:
-    with pytest.raises(ValueError, match="need as many"):
+    with pytest.raises(ValueError, match="need equally many"):
         embedding_map(**{**embedded(3, 2), "names": ["one"]})
 
 

@@ -1,4 +1,4 @@
-"""The figures of explanations: which apply to a net, and what they are made of."""
+"""The figures of explanations: which of them apply to a network, and what they are made from."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from vitexp.explain.methods.patches import image_patches, position_norm, positio
 from vitexp.models.trained_net import TrainedNet
 from vitexp.models.vit import ViT
 
-Drawn = Iterator[tuple[str, Figure]]  # the name of the file, without its ending
+Drawn = Iterator[tuple[str, Figure]]  # file name without extension, and the figure
 
 METHOD_NAMES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
-_FEW = 3  # images; more make a figure of patches or neighbours a wall
-_NEIGHBOURS = 5
+_FEW = 3  # images; more make a figure of patches or neighbors too large
+_NEIGHBORS = 5
 _CHOICES = 5  # classes
 _FOR_HEADS = 16  # images over which the heads are compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Images uint8 [N, S, S, 3] and what is said of each; truth is None where unknown, explained what maps are of."""
+    """Images uint8 [N, S, S, 3] with labels and predictions.
+
+    truth: ground truth, None if unknown. explained: the class that the maps explain.
+    """
 
     images: Images
     truth: list[int | None]
@@ -37,7 +40,7 @@ class Shown:
     explained: list[int]
 
     def captions(self, classes: Sequence[str], *, with_truth: bool = True) -> list[str]:
-        """A mark and the probability of the prediction, a line for it, and one for the truth where it is another."""
+        """Return a mark, the probability and class of each prediction, and the ground truth if it differs."""
         texts = []
         for truth, predicted, confidence in zip(self.truth, self.predicted, self.confidence, strict=True):
             mark = "" if truth is None else "✓ " if truth == predicted else "✗ "
@@ -46,7 +49,7 @@ class Shown:
         return texts
 
     def few(self) -> list[int]:
-        """Indices of the images of figures that show few: the first, and the last, which may be a mistake."""
+        """Return the indices for figures of few images: the first ones, and the last, which may be a mistake."""
         count = len(self.images)
         return list(range(count)) if count <= _FEW else [*range(_FEW - 1), count - 1]
 
@@ -54,7 +57,7 @@ class Shown:
 def shown(
     explainer: Explainer[TrainedNet], images: Images, truth: Sequence[int | None], *, explained: int | None = None
 ) -> Shown:
-    """The images with what the net says of them. explained: the class that maps speak of; the predicted one if None."""
+    """Return the images with the network's predictions. explained: the class that maps explain; None: the predicted."""
     probabilities = explainer.probabilities(images)
     predicted = [int(label) for label in probabilities.argmax(axis=1)]
     return Shown(
@@ -67,7 +70,7 @@ def shown(
 
 
 def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: int | None = None) -> Drawn:
-    """Every figure that needs nothing but the net and the images."""
+    """Yield every figure that needs only the network and the images."""
     if explainer.vit:
         yield "patches", draw_patches(explainer, about)
     if (filters := draw_filters(explainer)) is not None:
@@ -84,7 +87,7 @@ def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: in
 
 
 def draw_patches(explainer: Explainer, about: Shown) -> Figure:
-    """A few images, cut as a ViT cuts them."""
+    """Draw a few images cut into the patches of a ViT."""
     assert explainer.vit is not None
     few, captions = about.few(), about.captions(explainer.run.classes)
     patches = image_patches(explainer.as_cut(about.images[few]), patch_size=explainer.vit.patch_size)
@@ -92,7 +95,7 @@ def draw_patches(explainer: Explainer, about: Shown) -> Figure:
 
 
 def draw_filters(explainer: Explainer) -> Figure | None:
-    """The first layer's, None where it has none."""
+    """Draw the filters of the first layer; None if it has none."""
     if (filters := explainer.filters()) is None:
         return None
     components, shares = filters
@@ -101,30 +104,29 @@ def draw_filters(explainer: Explainer) -> Figure | None:
 
 
 def draw_explanations(explainer: Explainer, about: Shown, *, layer: int = -1, overlay: bool = True) -> Figure:
-    """Every method that applies, side by side. layer: of the attention alone."""
-    images = about.images
-    maps = {NAMES[method]: explainer.maps(method, images, about.explained, layer=layer) for method in explainer.methods}
+    """Draw every applicable method side by side. layer: layer of the method "attention"."""
+    maps = {
+        NAMES[method]: explainer.maps(method, about.images, about.explained, layer=layer)
+        for method in explainer.methods
+    }
     if explainer.vit:
         number = layer + 1 if layer >= 0 else explainer.vit.depth + 1 + layer
         maps = {f"attention of layer {number}": maps.pop(NAMES["attention"]), **maps}
+    title = "Explanations of the predicted class"
+    if about.explained != about.predicted:
+        title = f"Explanations of “{explainer.run.classes[about.explained[0]]}”"
     return figures.map_grid(
-        title=_title(explainer, about),
-        images=images,
-        maps=[[np.maximum(each[index], 0) for each in maps.values()] for index in range(len(images))],
+        title=title,
+        images=about.images,
+        maps=[[np.maximum(each[index], 0) for each in maps.values()] for index in range(len(about.images))],
         columns=list(maps),
         rows=about.captions(explainer.run.classes),
         overlay=overlay,
     )
 
 
-def _title(explainer: Explainer, about: Shown) -> str:
-    if about.explained == about.predicted:
-        return "Explanations of the predicted class"
-    return f"Explanations of “{explainer.run.classes[about.explained[0]]}”"
-
-
 def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
-    """The class-specific explanation for the most probable classes of each image."""
+    """Draw a class-specific explanation of the most probable classes of each image."""
     method = next(each for each in ("relevance", "grad_cam", "occlusion") if each in explainer.methods)
     probabilities = explainer.probabilities(about.images)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_CHOICES]
@@ -145,11 +147,11 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
 
 
 def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, overlay: bool = True) -> Figure:
-    """A ViT's attention through the layers, of one head or the mean of all."""
+    """Draw the attention of each layer of a ViT, of one head or averaged over the heads."""
     maps = explainer.head_maps(about.images)  # (N, L, H, g, g)
-    whose = "mean of the heads" if head is None else f"head {head + 1}"
+    which = "mean of the heads" if head is None else f"head {head + 1}"
     return figures.map_grid(
-        title=f"{_attention_of(explainer)}, {whose}",
+        title=f"{_attention_of(explainer)}, {which}",
         images=about.images,
         maps=list(maps.mean(axis=2) if head is None else maps[:, :, head]),
         columns=[f"layer {layer + 1}" for layer in range(maps.shape[1])],
@@ -159,7 +161,7 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
 
 
 def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
-    """A ViT's attention for the first image, a row a head and a column a layer."""
+    """Draw the attention of a ViT for the first image: one row per head, one column per layer."""
     maps = explainer.head_maps(about.images[:1])[0].swapaxes(0, 1)  # (H, L, g, g)
     heads, layers = maps.shape[:2]
     return figures.map_grid(
@@ -180,7 +182,7 @@ def _attention_of(explainer: Explainer) -> str:
 
 
 def draw_position(net: ViT | None) -> Figure | None:
-    """Draw the position embedding; None without one."""
+    """Draw the position embeddings of a ViT; None if there are none."""
     if net is None or net.pos_embed is None:
         return None
     where = {"prefix_tokens": net.pos_embed.shape[1] - net.grid_size**2, "grid_size": net.grid_size}
@@ -190,9 +192,9 @@ def draw_position(net: ViT | None) -> Figure | None:
 
 
 def draw_heads(explainer: Explainer, images: Images) -> Drawn:
-    """How the heads of a ViT differ over some images; nothing for other nets."""
-    if explainer.vit:
-        some, net = images[:_FOR_HEADS], explainer.vit
+    """Yield a figure that compares the heads of a ViT over some images; nothing for other networks."""
+    if net := explainer.vit:
+        some = images[:_FOR_HEADS]
         distance, entropy, apart, tokens = explainer.head_diversity(some)
         even = even_attention_distance(grid_size=net.grid_size, patch_size=net.patch_size)
         figure = figures.head_diversity(
@@ -203,8 +205,7 @@ def draw_heads(explainer: Explainer, images: Images) -> Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """Training images uint8 [N, S, S, 3], labels [N], what the net makes of them, vectors float32 [N, D]; and rows,
-    int64 [N], where they stand in the training set."""
+    """Training images uint8 [N, S, S, 3], their labels [N], embeddings float32 [N, D], and training indices [N]."""
 
     images: Images
     labels: NDArray[np.integer]
@@ -213,7 +214,7 @@ class Embedded:
 
 
 def embed(explainer: Explainer[TrainedNet], train: ImageSet, *, sample: int) -> Embedded:
-    """Training images drawn at random, always the same ones."""
+    """Embed `sample` training images, drawn with a fixed seed."""
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:sample])
     images = train.images(rows)
     return Embedded(images=images, labels=train.labels[rows], vectors=explainer.embeddings(images), rows=rows)
@@ -222,23 +223,22 @@ def embed(explainer: Explainer[TrainedNet], train: ImageSet, *, sample: int) -> 
 def draw_embedding(
     explainer: Explainer[TrainedNet], about: Shown, among: Embedded, *, method: Method = "pca"
 ) -> Figure:
-    """A few images in a plane with training images, and their nearest neighbours among these."""
-    few = about.few()
-    some = about.images[few]
-    given = explainer.embeddings(some)
-    found, alike = nearest(among.vectors, given, neighbours=_NEIGHBOURS)
+    """Draw a few images in a plane with training images, and their nearest neighbors among these."""
+    few, names = about.few(), explainer.run.classes
+    given = explainer.embeddings(about.images[few])
+    found, similarity = nearest(among.vectors, given, neighbors=_NEIGHBORS)
     points, stars = in_plane(among.vectors, given, method=method)
-    names = explainer.run.classes
+    captions = about.captions(names)
     return figures.embedding_map(
         points=points,
         labels=among.labels,
         stars=stars,
         class_names=names,
-        images=some,
-        names=[about.captions(names)[index] for index in few],
-        neighbours=among.images[found],
-        neighbour_labels=among.labels[found],
-        alike=alike,
+        images=about.images[few],
+        names=[captions[index] for index in few],
+        neighbors=among.images[found],
+        neighbor_labels=among.labels[found],
+        similarity=similarity,
         method=METHOD_NAMES[method],
         truth=[about.truth[index] for index in few],
     )

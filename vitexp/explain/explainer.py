@@ -1,4 +1,4 @@
-"""One trained net, mostly that of a finished run, and everything that can be asked of it."""
+"""Explanations of one trained network, usually that of a finished run."""
 
 from __future__ import annotations
 
@@ -45,16 +45,15 @@ NAMES = {
     "grad_cam": "Grad-CAM",
     "occlusion": "occlusion",
 }
-# Attention of all layers is held at once.
-_AT_ONCE = 32
+_BATCH = 32  # images; the attention of all layers is in memory at the same time
 
 Run = TypeVar("Run", bound=TrainedNet, default=TrainedNet, covariant=True)
 
 
 class Explainer(Generic[Run]):
-    """Explanations of the net of `run`. Prepared images uint8 [B, S, S, 3] in, arrays out.
+    """Explanations of the network of `run`: prepared images uint8 [B, S, S, 3] in, arrays out.
 
-    Keeps nothing of the images that it is asked about: several threads can ask at once.
+    Stores nothing about images, so that several threads can share it.
     """
 
     def __init__(self, run: Run) -> None:
@@ -65,28 +64,30 @@ class Explainer(Generic[Run]):
 
     @property
     def methods(self) -> list[str]:
-        """The keys of NAMES that apply: all for a ViT; for other nets occlusion, and Grad-CAM where they make maps."""
+        """The applicable keys of NAMES: all for a ViT; otherwise occlusion, and Grad-CAM if a layer outputs maps."""
         others = ("grad_cam", "occlusion") if self._grad_cam_layer else ("occlusion",)
         return [method for method in NAMES if self.vit or method in others]
 
     @property
     def cells(self) -> int:
-        """A side, of the grid on which explanations are compared: that of the patches, or of 4 pixels a cell."""
+        """Cells per side of the grid on which explanations are compared: the patches, or cells of 4 pixels."""
         return self.vit.grid_size if self.vit else min(16, max(4, self.run.image_size // 4))
 
     @torch.no_grad()
     def probabilities(self, images: Images, *, batch_size: int = 256) -> NDArray[np.float32]:
-        """float32 [B, classes]."""
+        """Return the probability of each class: float32 [B, classes]."""
         parts = [
             self.net(self.run.prepared(some)).float().softmax(dim=1).cpu() for some in _batches(images, batch_size)
         ]
         return np.asarray(torch.cat(parts).numpy(), np.float32)
 
     def maps(self, method: str, images: Images, classes: Sequence[int], *, layer: int = -1) -> Maps:
-        """One explanation of one class an image: float32 [B, h, w]; not negative, but for occlusion.
+        """Explain one class per image: float32 [B, h, w]; only occlusion has negative values.
 
-        method: one of `methods`. layer: of "attention", which like "rollout" knows no class.
-        Raises IndexError for a layer or class that there is not.
+        method: one of `methods`; "attention" and "rollout" do not depend on the class.
+        layer: for "attention", which layer.
+
+        Raises IndexError for a layer or class that does not exist.
         """
         explain: dict[str, Callable[[Images, Sequence[int]], Maps]] = {
             "attention": lambda some, chosen: cls_attention(self._weights(some), **self._where, layer=layer),
@@ -95,48 +96,43 @@ class Explainer(Generic[Run]):
             "grad_cam": self._grad_cam,
             "occlusion": self._occlusion,
         }
-        starts = range(0, len(images), _AT_ONCE)
-        return np.concatenate(
-            [explain[method](images[at : at + _AT_ONCE], classes[at : at + _AT_ONCE]) for at in starts]
-        )
+        starts = range(0, len(images), _BATCH)
+        return np.concatenate([explain[method](images[at : at + _BATCH], classes[at : at + _BATCH]) for at in starts])
 
     def head_maps(self, images: Images) -> NDArray[np.float32]:
-        """Attention of every layer and head: float32 [B, layers, heads, g, g]. Of a ViT."""
-        return np.concatenate(
-            [head_attention(self._weights(some), **self._where) for some in _batches(images, _AT_ONCE)]
-        )
+        """Return the attention of each layer and head of a ViT: float32 [B, layers, heads, g, g]."""
+        return np.concatenate([head_attention(self._weights(some), **self._where) for some in _batches(images, _BATCH)])
 
     def head_diversity(
         self, images: Images
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], int]:
-        """Of a ViT: mean attention distance and entropy [layers, heads], divergence of heads, and tokens an image."""
+        """Return mean attention distance and entropy [layers, heads], divergence of heads, and tokens per image."""
         assert self.vit is not None
-        grid = {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
         weights = self._weights(images)
-        distance = mean_attention_distance(weights, **grid, patch_size=self.vit.patch_size)
-        distance *= self.run.image_size / (self.vit.grid_size * self.vit.patch_size)  # 1 unless it enlarges images
+        distance = mean_attention_distance(weights, **self._grid, patch_size=self.vit.patch_size)
+        distance *= self.run.image_size / (self.vit.grid_size * self.vit.patch_size)  # 1 unless images are enlarged
         return distance, attention_entropy(weights), head_distance(weights), weights[0].shape[-1]
 
     def as_cut(self, images: Images) -> NDArray[np.uint8]:
-        """Images as a ViT cuts them into patches, enlarged where it does so: uint8 [B, s, s, 3]."""
+        """Return images as a ViT cuts them into patches, enlarged if it does so: uint8 [B, s, s, 3]."""
         assert self.vit is not None
         enlarged = self.vit.enlarged(torch.as_tensor(images).permute(0, 3, 1, 2).float())
         return np.asarray(enlarged.permute(0, 2, 3, 1).clamp(0, 255).round().to(torch.uint8).numpy())
 
     def embeddings(self, images: Images) -> NDArray[np.float32]:
-        """What enters the classifier, of a net that is no ViT its last linear layer: float32 [B, D].
+        """Return the input of the classifier, in general of the last linear layer: float32 [B, D].
 
-        Raises ValueError where there is none.
+        Raises ValueError if there is no linear layer.
         """
         linear = [each for each in self.net.modules() if isinstance(each, nn.Linear)]
         if not linear:
-            raise ValueError("the net has no linear layer")
+            raise ValueError("the network has no linear layer")
         head = self.vit.head if self.vit else linear[-1]
         parts = [embeddings(self.net, head, self.run.prepared(some)) for some in _batches(images, 256)]
         return np.concatenate(parts)
 
     def filters(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Principal components of the first convolution's filters and their shares; None without a convolution."""
+        """Return the principal components of the first layer's filters and their shares; None if it has no filters."""
         stem = self.vit.patch_embed if self.vit else None
         if isinstance(stem, ShiftedStem):
             return filter_components(shifted_filters(stem.proj.weight, stem.norm.weight, patch_size=stem.patch_size))
@@ -148,11 +144,12 @@ class Explainer(Generic[Run]):
     @property
     def _where(self) -> dict[str, Any]:
         assert self.vit is not None
-        return {
-            "prefix_tokens": self.vit.prefix_tokens,
-            "has_cls": self.vit.has_cls,
-            "grid_size": self.vit.grid_size,
-        }
+        return {**self._grid, "has_cls": self.vit.has_cls}
+
+    @property
+    def _grid(self) -> dict[str, int]:
+        assert self.vit is not None
+        return {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
 
     @torch.no_grad()
     def _weights(self, images: Images) -> list[Tensor]:
@@ -170,13 +167,15 @@ class Explainer(Generic[Run]):
         recorded = record(self.net, self._grad_cam_layer, self.run.prepared(images), classes)
         if self.vit is None:
             return grad_cam(*recorded)
-        grid = {"prefix_tokens": self.vit.prefix_tokens, "grid_size": self.vit.grid_size}
-        activations, gradients = (token_grid(each, **grid) for each in recorded)
+        activations, gradients = (token_grid(each, **self._grid) for each in recorded)
         return grad_cam(activations, gradients)
 
     def _find_grad_cam_layer(self) -> nn.Module | None:
-        """Of a ViT with a class token what the last attention reads, because no patch is read after it; of one that
-        pools its patches the last block; of other nets the last map, None where they make none."""
+        """Return the layer that Grad-CAM reads; None if no layer outputs maps.
+
+        For a ViT with a class token, the input of the last attention, because no patch is read later; for a ViT that
+        pools patches, the last block; for other networks, the last layer that outputs a map.
+        """
         if self.vit is None:
             try:
                 black = np.zeros((1, self.run.image_size, self.run.image_size, 3), np.uint8)
@@ -189,8 +188,8 @@ class Explainer(Generic[Run]):
         return layer
 
     def _occlusion(self, images: Images, classes: Sequence[int]) -> Maps:
-        stride = max(1, self.run.image_size // self.cells)  # an enlarged image has patches smaller than a pixel
-        window = max(stride, min(2 * stride, self.run.image_size // 2))  # never the whole image, but of one patch
+        stride = max(1, self.run.image_size // self.cells)  # patches of an enlarged image may be smaller than a pixel
+        window = max(stride, min(2 * stride, self.run.image_size // 2))  # not the whole image, unless it is one patch
         return occlusion(self.net, self.run.prepared(images), classes=classes, window=window, stride=stride)
 
 

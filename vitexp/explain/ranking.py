@@ -1,4 +1,4 @@
-"""Which explanation is faithful on this net: deletion and insertion over a sample, as curves and as a table."""
+"""Faithfulness of the explanations of a network: deletion and insertion over a sample, as curves and as a table."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vitexp.explain.methods.faithfulness import area_under, deletion, insertion
 from vitexp.models.trained_net import TrainedNet
 
 RANDOM = "random order"
-_AT_ONCE = 64
+_BATCH = 64  # images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faithfulness:
-    """Curves float32 [N, steps + 1] for the name of each explanation, of the predicted class of N images."""
+    """Curves float32 [N, steps + 1] by name of the explanation, for the predicted classes of N images."""
 
     deletion: dict[str, NDArray[np.float32]]
     insertion: dict[str, NDArray[np.float32]]
 
     @property
     def scores(self) -> dict[str, float]:
-        """Insertion minus deletion, areas in the mean over the images; the most faithful first."""
+        """Area under insertion minus area under deletion, averaged over images; the most faithful first."""
         gains = {
             name: float((area_under(self.insertion[name]) - area_under(low)).mean())
             for name, low in self.deletion.items()
@@ -34,7 +34,7 @@ class Faithfulness:
         return dict(sorted(gains.items(), key=lambda gain: -gain[1]))
 
     def rows(self) -> list[dict[str, str]]:
-        """A row an explanation: mean areas with the half width of their 95% interval; the most faithful first."""
+        """Return one row per explanation: mean areas ± half of the 95 % interval; the most faithful first."""
         rows = []
         for name in self.scores:
             low, high = area_under(self.deletion[name]), area_under(self.insertion[name])
@@ -50,7 +50,7 @@ class Faithfulness:
         return rows
 
     def as_csv(self) -> str:
-        """The same as plain numbers, a column for each mean and each half width."""
+        """Return the rows as plain numbers, with one column per mean and per half interval."""
         file = io.StringIO()
         write = csv.writer(file, lineterminator="\n")
         names = ("deletion_auc", "insertion_auc", "insertion_minus_deletion")
@@ -63,6 +63,7 @@ class Faithfulness:
         return file.getvalue()
 
     def as_markdown(self) -> str:
+        """Return the rows as a Markdown table."""
         rows = self.rows()
         lines = [list(rows[0]), ["---", *["---:"] * (len(rows[0]) - 1)], *(list(row.values()) for row in rows)]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -71,9 +72,9 @@ class Faithfulness:
 def measure_faithfulness(
     explainer: Explainer[TrainedNet], images: Images, *, steps: int = 16, seed: int = 0
 ) -> Faithfulness:
-    """Over `images`, for every method that applies and for a random order, which anything should beat.
+    """Measure every applicable method over `images`, and a random order as the baseline.
 
-    steps: points of a curve after its start, or one a cell where there are fewer cells.
+    steps: points of a curve after its start; at most one per cell.
     """
     maps = {NAMES[method]: method for method in explainer.methods}
     curves: dict[str, dict[str, list[NDArray[np.float32]]]] = {
@@ -81,8 +82,8 @@ def measure_faithfulness(
     }
     random, cells = np.random.default_rng(seed), explainer.cells
     steps = min(steps, cells**2)
-    for start in range(0, len(images), _AT_ONCE):
-        some = images[start : start + _AT_ONCE]
+    for start in range(0, len(images), _BATCH):
+        some = images[start : start + _BATCH]
         classes = explainer.probabilities(some).argmax(axis=1).tolist()
         floats = explainer.run.prepared(some)
         for name in [*maps, RANDOM]:
@@ -98,7 +99,7 @@ def measure_faithfulness(
 
 
 def _mean(values: NDArray[np.float32]) -> tuple[float, float]:
-    """The mean, and half the width of its 95% interval."""
+    """Return the mean and half the width of its 95 % interval."""
     return float(values.mean()), float(1.96 * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 

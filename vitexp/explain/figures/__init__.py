@@ -1,6 +1,6 @@
-"""Arrays in, matplotlib Figures out. No pyplot, no global state: figures can be drawn in any thread and never pile up.
+"""Arrays in, matplotlib Figures out. Without pyplot and global state, so that any thread can draw.
 
-`figure.savefig(path)` writes a PNG at the size meant for a page 1000 pixels wide.
+`figure.savefig(path)` writes a PNG sized for a page 1000 pixels wide.
 """
 
 from vitexp.explain.figures.confusion import confusion_counts, confusion_matrix, paired_confusions

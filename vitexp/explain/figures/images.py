@@ -1,4 +1,4 @@
-"""Figures that show images: attention over them, predictions for them, and what augmentation makes of them."""
+"""Figures of images: attention over them, predictions, augmentation and reconstruction."""
 
 from __future__ import annotations
 
@@ -10,43 +10,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vitexp.explain.figures.style import (
-    MARGIN,
-    SMALL_SIZE,
-    STYLE,
-    TEXT_SIZE,
-    TITLE_HEIGHT,
-    WIDTH,
-    bare,
-    columns_in,
-    dpi_for,
-    finish,
-    frame,
-    heading,
-    new_figure,
-    place,
-    show_image,
-    show_map,
-    show_overlay,
-    wrap,
-)
+from vitexp.explain.figures import style
 
-_A_ROW: Final = 5
-# Inches.
+# Inches, for five images per row.
+_PER_ROW: Final = 5
 _GAP: Final = 0.08
-_CELL: Final = (WIDTH - 2 * MARGIN - (_A_ROW - 1) * _GAP) / _A_ROW
-_LINE: Final = 1.25 * SMALL_SIZE / 72
+_CELL: Final = (style.WIDTH - 2 * style.MARGIN - (_PER_ROW - 1) * _GAP) / _PER_ROW
+_LINE: Final = 1.25 * style.SMALL_SIZE / 72
 _HEADING: Final = 0.25
-# Letters of small text below one image.
-_COLUMNS: Final = columns_in(_CELL, SMALL_SIZE)
+_COLUMNS: Final = style.columns_in(_CELL, style.SMALL_SIZE)  # letters of small text below one image
+# Inches, for the eight images per row of reconstructions.
+_MASKED_PER_ROW: Final = 8
+_MASKED_CELL: Final = (style.WIDTH - 2 * style.MARGIN - (_MASKED_PER_ROW - 1) * _GAP) / _MASKED_PER_ROW
+_MASKED_HEADING: Final = 0.18
+_BETWEEN: Final = 0.16  # a row and the heading of the next
 
 
 def attention_maps(
     *, images: NDArray[np.uint8], maps: NDArray[np.floating], truth: Sequence[str], predicted: Sequence[str]
 ) -> Figure:
-    """Each image, its attention patch by patch, and both laid over each other; five images a row.
+    """Draw each image, its attention patch by patch, and both overlaid; five images per row.
 
-    Every map is stretched from its own lowest to its own highest value: compare maps in shape, not in strength.
+    Every map is stretched from its lowest to its highest value: compare the shapes of maps, not their strengths.
 
     Args:
         images: uint8 [N, H, W, 3].
@@ -54,34 +39,33 @@ def attention_maps(
         truth, predicted: N class names each.
 
     Raises:
-        ValueError: the arguments are not of one length, or empty.
+        ValueError: the lengths differ or are 0.
     """
-    _check_lengths(images, maps, truth, predicted)
+    style.check_lengths(images, maps, truth, predicted)
     captions = [_caption(*names) for names in zip(truth, predicted, strict=True)]
     cell_height = _cell_height(images)
-    rows = [captions[start : start + _A_ROW] for start in range(0, len(captions), _A_ROW)]
+    rows = [captions[start : start + _PER_ROW] for start in range(0, len(captions), _PER_ROW)]
     heights = [_text_height(row) + 3 * (cell_height + _GAP) for row in rows]
-    figure = new_figure(
-        height=TITLE_HEIGHT + sum(heights) + MARGIN, title="Attention of the last layer", dpi=dpi_for(images)
-    )
+    height = style.TITLE_HEIGHT + sum(heights) + style.MARGIN
+    figure = style.new_figure(height=height, title="Attention of the last layer", dpi=style.dpi_for(images))
     for index, (image, attention) in enumerate(zip(images, maps, strict=True)):
-        row, column = divmod(index, _A_ROW)
-        top = TITLE_HEIGHT + sum(heights[:row]) + _text_height(rows[row])
+        row, column = divmod(index, _PER_ROW)
+        top = style.TITLE_HEIGHT + sum(heights[:row]) + _text_height(rows[row])
         picture, plain, overlay = (
             _cell(figure, column=column, top=top + step * (cell_height + _GAP), height=cell_height) for step in range(3)
         )
-        colour = STYLE["right"] if truth[index] == predicted[index] else STYLE["wrong"]
-        picture.set_title(captions[index], fontsize=SMALL_SIZE, color=colour, pad=3)
-        show_image(picture, image)
-        show_map(plain, attention, size=image.shape[:2])
-        show_overlay(overlay, attention, image)
-    return finish(figure)
+        color = style.GREEN if truth[index] == predicted[index] else style.RED
+        picture.set_title(captions[index], fontsize=style.SMALL_SIZE, color=color, pad=3)
+        style.show_image(picture, image)
+        style.show_map(plain, attention, size=image.shape[:2])
+        style.show_overlay(overlay, attention, image)
+    return style.finish(figure)
 
 
 def sample_predictions(
     *, images: NDArray[np.uint8], truth: Sequence[str], predicted: Sequence[str], confidence: Sequence[float]
 ) -> Figure:
-    """Images with what was predicted for them, the right ones and the wrong ones apart; five a row.
+    """Draw images with their predictions, first the correct ones, then the wrong ones; five per row.
 
     Args:
         images: uint8 [N, H, W, 3].
@@ -89,24 +73,26 @@ def sample_predictions(
         confidence: N probabilities of the predicted class, in [0, 1].
 
     Raises:
-        ValueError: the arguments are not of one length, or empty.
+        ValueError: the lengths differ or are 0.
     """
-    _check_lengths(images, truth, predicted, confidence)
+    style.check_lengths(images, truth, predicted, confidence)
     captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
-    right = [index for index, name in enumerate(truth) if name == predicted[index]]
-    wrong = [index for index, name in enumerate(truth) if name != predicted[index]]
-    groups = [group for group in (("Right", right, STYLE["right"]), ("Wrong", wrong, STYLE["wrong"])) if group[1]]
+    hit = [true == guess for true, guess in zip(truth, predicted, strict=True)]
+    groups = [
+        (words, members, color)
+        for words, wanted, color in (("Right", True, style.GREEN), ("Wrong", False, style.RED))
+        if (members := [index for index, right in enumerate(hit) if right is wanted])
+    ]
     grids = [_grid_height(images, [captions[index] for index in members]) for _, members, _ in groups]
-    height = TITLE_HEIGHT + sum(grids) + len(grids) * _HEADING + MARGIN
-    figure = new_figure(height=height, title="Sample predictions", dpi=dpi_for(images))
-    top = TITLE_HEIGHT
-    for (words, members, colour), grid_height in zip(groups, grids, strict=True):
-        heading(figure, words, top=top, size=TEXT_SIZE, colour=colour)
+    height = style.TITLE_HEIGHT + sum(grids) + len(grids) * _HEADING + style.MARGIN
+    figure = style.new_figure(height=height, title="Sample predictions", dpi=style.dpi_for(images))
+    top = style.TITLE_HEIGHT
+    for (words, members, color), grid_height in zip(groups, grids, strict=True):
+        style.heading(figure, words, top=top, size=style.TEXT_SIZE, color=color)
         top += _HEADING
-        chosen = [captions[index] for index in members]
-        _image_grid(figure, images[members], chosen, top=top, text_colour=colour, frame_colour=colour)
+        _image_grid(figure, images[members], [captions[index] for index in members], top=top, text=color, border=color)
         top += grid_height
-    return finish(figure)
+    return style.finish(figure)
 
 
 def confident_mistakes(
@@ -118,105 +104,126 @@ def confident_mistakes(
     errors: int,
     of: int,
 ) -> Figure:
-    """Wrong predictions with their confidence, in the order given; five a row.
+    """Draw wrong predictions with their confidence, in the given order; five per row.
 
     Args:
         images: uint8 [N, H, W, 3].
         truth, predicted: N class names each.
         confidence: N probabilities of the predicted class.
-        errors, of: how many images are wrong, of how many in all.
+        errors, of: number of wrong predictions, and of all.
 
     Raises:
-        ValueError: the arguments are not of one length, or empty.
+        ValueError: the lengths differ or are 0.
     """
-    _check_lengths(images, truth, predicted, confidence)
+    style.check_lengths(images, truth, predicted, confidence)
     captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
-    height = TITLE_HEIGHT + _grid_height(images, captions) + MARGIN
     title = f"The most confident of the {errors:,} mistakes on {of:,} images"
-    figure = new_figure(height=height, title=title, dpi=dpi_for(images))
-    colour = STYLE["wrong"]
-    _image_grid(figure, images, captions, top=TITLE_HEIGHT, text_colour=colour, frame_colour=colour)
-    return finish(figure)
+    return _one_grid(images, captions, title=title, text=style.RED, border=style.RED)
 
 
 def augmented_batch(*, images: NDArray[Any], labels: Sequence[str]) -> Figure:
-    """Training images as the network gets them, each with its label; five a row.
+    """Draw training images as the network sees them, with their labels; five per row.
 
     Args:
-        images: [N, H, W, 3], uint8, or floats: in [0, 1], or normalised, then each channel is stretched from the
-            batch's lowest to its highest value.
-        labels: N texts; a mixed label has its parts between slashes, "Stop 0.7 / Yield 0.3".
+        images: [N, H, W, 3], uint8, or floats in [0, 1], or normalized floats, of which each channel is stretched from
+            the lowest to the highest value in the batch.
+        labels: N texts; the parts of a mixed label are separated by slashes, "Stop 0.7 / Yield 0.3".
 
     Raises:
-        ValueError: the arguments are not of one length, or empty.
+        ValueError: the lengths differ or are 0.
     """
-    _check_lengths(images, labels)
-    captions = ["\n".join(wrap(part, columns=_COLUMNS) for part in label.split(" / ")) for label in labels]
-    height = TITLE_HEIGHT + _grid_height(images, captions) + MARGIN
-    figure = new_figure(height=height, title="A batch as the network sees it", dpi=dpi_for(images))
-    shown = _displayable(images)
-    _image_grid(figure, shown, captions, top=TITLE_HEIGHT, text_colour=STYLE["ink"], frame_colour=STYLE["rule"])
-    return finish(figure)
+    style.check_lengths(images, labels)
+    captions = ["\n".join(style.wrap(part, columns=_COLUMNS) for part in label.split(" / ")) for label in labels]
+    title = "A batch as the network sees it"
+    return _one_grid(_displayable(images), captions, title=title, text=style.INK, border=style.RULE)
 
 
-def _check_lengths(images: NDArray[Any], *others: Sequence[Any] | NDArray[Any]) -> None:
-    lengths = [len(images), *map(len, others)]
-    if len(set(lengths)) > 1 or lengths[0] == 0:
-        raise ValueError(f"need as many of everything, and at least one; got {lengths}")
+def reconstructions(
+    *, images: NDArray[Any], seen: NDArray[Any], completed: NDArray[Any], visible: int, patches: int
+) -> Figure:
+    """Draw images, their visible patches and their reconstructions: one row each, one column per image.
+
+    Args:
+        images, seen, completed: [N, H, W, 3], N from 1 to 8, uint8 or floats in [0, 1].
+        visible, patches: number of visible patches, and of all.
+
+    Raises:
+        ValueError: the shapes differ, or N is out of range.
+    """
+    if not images.shape == seen.shape == completed.shape or not 0 < len(images) <= _MASKED_PER_ROW:
+        raise ValueError(
+            f"need equally many of each, 1 to {_MASKED_PER_ROW}; got {images.shape}, {seen.shape}, {completed.shape}"
+        )
+    rows = {
+        "Original": images,
+        f"Seen by the encoder: {visible} of {patches} patches": seen,
+        "Completed by the decoder": completed,
+    }
+    height = style.TITLE_HEIGHT + len(rows) * (_MASKED_HEADING + _MASKED_CELL + _BETWEEN)
+    figure = style.new_figure(height=height, title="Reconstructions", dpi=style.dpi_for(images))
+    top, side = style.TITLE_HEIGHT, _MASKED_CELL
+    for words, row in rows.items():
+        style.heading(figure, words, top=top, size=style.TEXT_SIZE, color=style.MUTED)
+        top += _MASKED_HEADING
+        for column, image in enumerate(row):
+            left = style.MARGIN + column * (side + _GAP)
+            style.show_image(style.place_bare(figure, left=left, top=top, width=side, height=side), image)
+        top += side + _BETWEEN
+    return style.finish(figure)
 
 
 def _caption(truth: str, predicted: str, confidence: float | None = None) -> str:
-    """A mark that needs no colour, the prediction, and the truth where it differs."""
+    """Return a mark that needs no color, the prediction, and the ground truth if it differs."""
     mark = "✓" if truth == predicted else "✗"
-    said = wrap(f"{mark} {predicted}", columns=_COLUMNS)
+    said = style.wrap(f"{mark} {predicted}", columns=_COLUMNS)
     if confidence is not None:
-        said = f"{mark} {confidence:.1%}\n" + wrap(predicted, columns=_COLUMNS)
-    return said if truth == predicted else said + "\n" + wrap(f"true: {truth}", columns=_COLUMNS)
+        said = f"{mark} {confidence:.1%}\n" + style.wrap(predicted, columns=_COLUMNS)
+    return said if truth == predicted else said + "\n" + style.wrap(f"true: {truth}", columns=_COLUMNS)
 
 
 def _cell_height(images: NDArray[Any]) -> float:
-    """Inches, for images as wide as a cell."""
+    """Return the height in inches of images as wide as a cell."""
     return float(_CELL * images.shape[1] / images.shape[2])
 
 
 def _text_height(captions: Sequence[str]) -> float:
-    """Inches of the tallest caption in a row, and the gaps around it."""
-    return max(caption.count("\n") + 1 for caption in captions) * _LINE + 0.1
+    """Return the height in inches of a row of captions with the gaps around it."""
+    return style.line_count(captions) * _LINE + 0.1
 
 
 def _grid_height(images: NDArray[Any], captions: Sequence[str]) -> float:
-    """Inches that `_image_grid` fills."""
-    rows = [captions[start : start + _A_ROW] for start in range(0, len(captions), _A_ROW)]
+    """Return the height in inches that `_image_grid` fills."""
+    rows = [captions[start : start + _PER_ROW] for start in range(0, len(captions), _PER_ROW)]
     return sum(_cell_height(images) + _text_height(row) + _GAP for row in rows)
 
 
+def _one_grid(images: NDArray[Any], captions: Sequence[str], *, title: str, text: str, border: str) -> Figure:
+    """Draw a figure that is one `_image_grid`."""
+    height = style.TITLE_HEIGHT + _grid_height(images, captions) + style.MARGIN
+    figure = style.new_figure(height=height, title=title, dpi=style.dpi_for(images))
+    _image_grid(figure, images, captions, top=style.TITLE_HEIGHT, text=text, border=border)
+    return style.finish(figure)
+
+
 def _image_grid(
-    figure: Figure,
-    images: NDArray[Any],
-    captions: Sequence[str],
-    *,
-    top: float,
-    text_colour: str,
-    frame_colour: str,
+    figure: Figure, images: NDArray[Any], captions: Sequence[str], *, top: float, text: str, border: str
 ) -> None:
-    """Images in rows, their captions below them, from `top` inches on."""
+    """Draw images in rows with their captions below, starting at `top` inches, in the colors `text` and `border`."""
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(index, _A_ROW)
-        above = _grid_height(images, captions[: row * _A_ROW])
+        row, column = divmod(index, _PER_ROW)
+        above = _grid_height(images, captions[: row * _PER_ROW])
         axes = _cell(figure, column=column, top=top + above, height=_cell_height(images))
-        show_image(axes, image)
-        frame(axes, frame_colour, width=1.5)
-        axes.set_xlabel(caption, fontsize=SMALL_SIZE, color=text_colour, labelpad=3)
+        style.show_image(axes, image)
+        style.frame(axes, border, width=1.5)
+        axes.set_xlabel(caption, fontsize=style.SMALL_SIZE, color=text, labelpad=3)
 
 
 def _cell(figure: Figure, *, column: int, top: float, height: float) -> Axes:
-    axes = place(figure, left=MARGIN + column * (_CELL + _GAP), top=top, width=_CELL, height=height)
-    bare(axes)
-    return axes
+    return style.place_bare(figure, left=style.MARGIN + column * (_CELL + _GAP), top=top, width=_CELL, height=height)
 
 
 def _displayable(images: NDArray[Any]) -> NDArray[Any]:
-    """Images that matplotlib shows as they are: uint8, or floats in [0, 1]."""
+    """Return images that matplotlib shows unchanged: uint8, or floats in [0, 1]."""
     if images.dtype == np.uint8:
         return images
     values = images.astype(np.float64)
@@ -225,52 +232,3 @@ def _displayable(images: NDArray[Any]) -> NDArray[Any]:
     low = values.min(axis=(0, 1, 2))
     high = values.max(axis=(0, 1, 2))
     return np.asarray((values - low) / np.maximum(high - low, 1e-12))
-
-
-_MASKED_A_ROW: Final = 8
-# Inches.
-_MASKED_GAP: Final = 0.08
-_MASKED_CELL: Final = (WIDTH - 2 * MARGIN - (_MASKED_A_ROW - 1) * _MASKED_GAP) / _MASKED_A_ROW
-_MASKED_HEADING: Final = 0.18
-_BETWEEN: Final = 0.16  # a row and the heading of the next
-
-
-def reconstructions(
-    *, images: NDArray[Any], seen: NDArray[Any], completed: NDArray[Any], visible: int, patches: int
-) -> Figure:
-    """Images, what is seen of them, and what is made of that; a row each, an image a column.
-
-    Args:
-        images, seen, completed: [N, H, W, 3], N from 1 to 8, uint8 or floats in [0, 1].
-        visible, patches: how many patches of how many are seen.
-
-    Raises:
-        ValueError: they are not of one shape, or not so many.
-    """
-    if not images.shape == seen.shape == completed.shape or not 0 < len(images) <= _MASKED_A_ROW:
-        raise ValueError(
-            f"need as many of each, 1 to {_MASKED_A_ROW}; got {images.shape}, {seen.shape}, {completed.shape}"
-        )
-    rows = {
-        "Original": images,
-        f"Seen by the encoder: {visible} of {patches} patches": seen,
-        "Completed by the decoder": completed,
-    }
-    height = TITLE_HEIGHT + len(rows) * (_MASKED_HEADING + _MASKED_CELL + _BETWEEN)
-    figure = new_figure(height=height, title="Reconstructions", dpi=dpi_for(images))
-    top = TITLE_HEIGHT
-    for words, row in rows.items():
-        heading(figure, words, top=top, size=TEXT_SIZE, colour=STYLE["muted"])
-        top += _MASKED_HEADING
-        for column, image in enumerate(row):
-            axes = place(
-                figure,
-                left=MARGIN + column * (_MASKED_CELL + _MASKED_GAP),
-                top=top,
-                width=_MASKED_CELL,
-                height=_MASKED_CELL,
-            )
-            bare(axes)
-            show_image(axes, image)
-        top += _MASKED_CELL + _BETWEEN
-    return finish(figure)

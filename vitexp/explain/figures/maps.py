@@ -10,37 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vitexp.explain.figures.style import (
-    MARGIN,
-    SMALL_SIZE,
-    STYLE,
-    TEXT_SIZE,
-    TITLE_HEIGHT,
-    WIDTH,
-    bare,
-    columns_in,
-    dpi_for,
-    finish,
-    frame,
-    new_figure,
-    place,
-    show_image,
-    show_map,
-    show_overlay,
-    show_scale,
-    wrap,
-    wrap_each,
-)
+from vitexp.explain.figures import style
 
 # Inches.
 _GAP: Final = 0.06
 _LARGEST_CELL: Final = 1.6
 _GUTTER: Final = 0.62
-_LINE: Final = 1.3 * SMALL_SIZE / 72
-_LINES: Final = 4  # of one line of a caption, broken
-_TALLEST: Final = 7.5  # of all maps of one image, which belong on one page
-_PICTURE: Final = 0.9  # of that image
-_SCALE: Final = 0.3  # of the strip that shows the colours
+_LINE: Final = 1.3 * style.SMALL_SIZE / 72
+_LINES: Final = 4  # that one line of a caption may be broken into
+_TALLEST: Final = 7.5  # all maps of one image, which belong on one page
+_PICTURE: Final = 0.9  # that image
+_SCALE: Final = 0.3  # the strip that shows the colors
 
 
 def map_grid(
@@ -55,99 +35,98 @@ def map_grid(
     show_images: bool = True,
     about: str = "",
 ) -> Figure:
-    """A row of maps for each image, every map stretched from its own lowest to its own highest value.
+    """Draw one row of maps per image, each map stretched from its lowest to its highest value.
 
     Args:
-        images: uint8 [R, H, W, 3]; they stand in the first column unless `show_images` is false: then all rows are
-            of one image, which stands above the maps with the text `about` beside it.
+        images: uint8 [R, H, W, 3], shown in the first column. If `show_images` is false, all rows belong to one image,
+            which is shown above the maps with the text `about` next to it.
         maps: R rows of C maps [h, w] each, of any size.
-        columns: C names, above.
-        rows: R texts, below the images, or left of the maps where the images are not shown. One that begins with ✓
-            or ✗ is green or red; line breaks stay.
-        captions: R rows of C texts below the maps; coloured in the same way.
-        overlay: lay the maps over the image, smoothed; else cell by cell.
+        columns: C names, above the maps.
+        rows: R texts, below the images, or left of the maps if the images are not shown. A text that starts with ✓
+            is green, with ✗ red; line breaks are kept.
+        captions: R rows of C texts below the maps, colored in the same way.
+        overlay: draw the maps smoothed over the image instead of cell by cell.
 
     Raises:
-        ValueError: the numbers of rows or columns do not agree, or there are none.
+        ValueError: the numbers of rows or columns differ or are 0.
     """
     _check(images, maps, columns, rows, captions)
     gutter = 0.0 if show_images else _GUTTER
     across = len(columns) + show_images
     tall = images.shape[1] / images.shape[2]
-    width = min(_LARGEST_CELL, (WIDTH - 2 * MARGIN - gutter - (across - 1) * _GAP) / across)
+    width = min(_LARGEST_CELL, (style.WIDTH - 2 * style.MARGIN - gutter - (across - 1) * _GAP) / across)
     if not show_images:
         width = min(width, (_TALLEST / len(rows) - _GAP) / tall)
     height = width * tall
-    letters = columns_in(width, SMALL_SIZE)
+    letters = style.columns_in(width, style.SMALL_SIZE)
     below = [["" for _ in columns] for _ in rows] if captions is None else [list(row) for row in captions]
     if show_images:
         below = [[name, *texts] for name, texts in zip(rows, below, strict=True)]
-    below = [[wrap_each(text, columns=letters, lines=_LINES) for text in row] for row in below]
-    heads = [wrap(name, columns=letters, lines=3) for name in columns]
+    below = [[style.wrap_each(text, columns=letters, lines=_LINES) for text in row] for row in below]
+    heads = [style.wrap(name, columns=letters, lines=3) for name in columns]
     text_heights = [_text_height(row) for row in below]
-    above = TITLE_HEIGHT if show_images else TITLE_HEIGHT + _PICTURE * tall + MARGIN
+    above = style.TITLE_HEIGHT if show_images else style.TITLE_HEIGHT + _PICTURE * tall + style.MARGIN
     top = above + _text_height(heads)
     total = top + sum(text_heights) + len(rows) * (height + _GAP) + _SCALE
-    figure = new_figure(height=total, title=title, dpi=dpi_for(images))
+    figure = style.new_figure(height=total, title=title, dpi=style.dpi_for(images))
     if not show_images:
         _head(figure, images[0], about, height=_PICTURE * tall)
     for row, image in enumerate(images):
         for column in range(across):
-            left = MARGIN + gutter + column * (width + _GAP)
-            axes = place(figure, left=left, top=top, width=width, height=height)
-            bare(axes)
+            left = style.MARGIN + gutter + column * (width + _GAP)
+            axes = style.place_bare(figure, left=left, top=top, width=width, height=height)
             which = column - show_images
             if which < 0:
-                show_image(axes, image)
+                style.show_image(axes, image)
             elif overlay:
-                show_overlay(axes, maps[row][which], image)
+                style.show_overlay(axes, maps[row][which], image)
             else:
-                show_map(axes, maps[row][which], size=image.shape[:2])
+                style.show_map(axes, maps[row][which], size=image.shape[:2])
             if row == 0 and which >= 0:
-                axes.set_title(heads[which], fontsize=SMALL_SIZE, color=STYLE["ink"], pad=3)
+                axes.set_title(heads[which], fontsize=style.SMALL_SIZE, color=style.INK, pad=3)
             _caption(axes, below[row][column])
             if column == 0 and not show_images:
-                axes.set_ylabel(rows[row], fontsize=SMALL_SIZE, color=STYLE["ink"], rotation=0, ha="right", va="center")
+                label = axes.set_ylabel(rows[row], fontsize=style.SMALL_SIZE, color=style.INK)
+                label.set(rotation=0, ha="right", va="center")
         top += height + _GAP + text_heights[row]
     _scale(figure, top=top, overlay=overlay)
-    return finish(figure)
+    return style.finish(figure)
 
 
 def _caption(axes: Axes, text: str) -> None:
-    axes.set_xlabel(text, fontsize=SMALL_SIZE, color=_colour(text), labelpad=3)
-    if _colour(text) != STYLE["ink"]:
-        frame(axes, _colour(text), width=1.5)
+    axes.set_xlabel(text, fontsize=style.SMALL_SIZE, color=_color(text), labelpad=3)
+    if _color(text) != style.INK:
+        style.frame(axes, _color(text), width=1.5)
 
 
-def _colour(text: str) -> str:
-    return {"✓": STYLE["right"], "✗": STYLE["wrong"]}.get(text[:1], STYLE["ink"])
+def _color(text: str) -> str:
+    return {"✓": style.GREEN, "✗": style.RED}.get(text[:1], style.INK)
 
 
 def _head(figure: Figure, image: NDArray[np.uint8], about: str, *, height: float) -> None:
-    """The one image of all maps, and what is said of it."""
-    axes = place(figure, left=MARGIN, top=TITLE_HEIGHT, width=_PICTURE, height=height)
-    bare(axes)
-    show_image(axes, image)
-    if _colour(about) != STYLE["ink"]:
-        frame(axes, _colour(about), width=1.5)
-    left = MARGIN + _PICTURE + 0.12
-    text = wrap_each(about, columns=columns_in(WIDTH - left - MARGIN, TEXT_SIZE), lines=1)
-    y = 1 - (TITLE_HEIGHT + height / 2) / figure.get_size_inches()[1]
-    figure.text(left / WIDTH, y, text, va="center", fontsize=TEXT_SIZE, color=_colour(about), linespacing=1.4)
+    """Draw the one image of all maps, and its text."""
+    axes = style.place_bare(figure, left=style.MARGIN, top=style.TITLE_HEIGHT, width=_PICTURE, height=height)
+    style.show_image(axes, image)
+    if _color(about) != style.INK:
+        style.frame(axes, _color(about), width=1.5)
+    left = style.MARGIN + _PICTURE + 0.12
+    text = style.wrap_each(about, columns=style.columns_in(style.WIDTH - left - style.MARGIN, style.TEXT_SIZE), lines=1)
+    middle = style.TITLE_HEIGHT + height / 2
+    how = {"va": "center", "linespacing": 1.4}
+    style.write(figure, text, top=middle, left=left, size=style.TEXT_SIZE, color=_color(about), **how)
 
 
 def _scale(figure: Figure, *, top: float, overlay: bool) -> None:
-    axes = place(figure, left=MARGIN, top=top + 0.1, width=1.2, height=0.1)
-    bare(axes)
-    show_scale(axes, overlay=overlay)
-    words = "from the lowest to the highest value of each map by itself"
-    y = 1 - (top + 0.15) / figure.get_size_inches()[1]
-    figure.text((MARGIN + 1.3) / WIDTH, y, words, va="center", fontsize=SMALL_SIZE, color=STYLE["muted"])
+    axes = style.place_bare(figure, left=style.MARGIN, top=top + 0.1, width=1.2, height=0.1)
+    style.show_scale(axes, overlay=overlay)
+    words = "from the lowest to the highest value of each map"
+    left = style.MARGIN + 1.3
+    style.write(figure, words, top=top + 0.15, left=left, size=style.SMALL_SIZE, color=style.MUTED, va="center")
 
 
 def _text_height(texts: Sequence[str]) -> float:
-    """Inches of the tallest of texts side by side; nothing where all are empty."""
-    return max(text.count("\n") + 1 for text in texts) * _LINE + 0.06 if any(texts) else 0.0
+    """Return the height in inches of a row of texts; 0 if all are empty."""
+    return style.line_count(texts) * _LINE + 0.06 if any(texts) else 0.0
 
 
 def _check(

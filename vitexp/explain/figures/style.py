@@ -1,8 +1,9 @@
-"""The one look of all figures: colours, sizes, fonts, and how names given by a data set are written."""
+"""The common look of all figures: colors, sizes, fonts, and how names from a data set are written."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 from unicodedata import east_asian_width
@@ -15,18 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-# Blue, orange, green and red that stay apart for colour-blind eyes (after Okabe and Ito 2008).
-STYLE: Final = {
-    "ink": "#22272e",
-    "muted": "#66707c",
-    "rule": "#d9dde2",
-    "empty": "#eef0f2",
-    "train": "#0072b2",
-    "val": "#d55e00",
-    "right": "#00795c",
-    "wrong": "#c2362b",
-}
-# Inches. At 150 dots an inch this is 1080 pixels, a little more than the column of a page.
+# Blue, orange, green and red that color-blind readers can tell apart (after Okabe and Ito 2008).
+INK: Final = "#22272e"
+MUTED: Final = "#66707c"
+RULE: Final = "#d9dde2"
+EMPTY: Final = "#eef0f2"
+BLUE: Final = "#0072b2"
+ORANGE: Final = "#d55e00"
+GREEN: Final = "#00795c"
+RED: Final = "#c2362b"
+DASHES: Final = (0, (4, 3))
+# Inches. At 150 dots per inch this is 1080 pixels, slightly more than the column of a page.
 WIDTH: Final = 7.2
 MARGIN: Final = 0.08
 TITLE_HEIGHT: Final = 0.4
@@ -36,7 +36,11 @@ TITLE_SIZE: Final = 12.0
 TEXT_SIZE: Final = 9.0
 SMALL_SIZE: Final = 8.0
 
-# DejaVu Sans comes with matplotlib but has no Chinese, Japanese or Korean; these fill in where installed.
+_MAP_COLORS: Final = "magma"
+_OPAQUE: Final = 0.55  # a map over an image
+# Larger images are photographs, whose PNG grows with every dot.
+_SMALL_IMAGE: Final = 64
+# DejaVu Sans comes with matplotlib but lacks Chinese, Japanese and Korean; these fill in if installed.
 _FALLBACK_FONTS: Final = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -50,6 +54,9 @@ _FALLBACK_FONTS: Final = (
 )
 
 
+# --- figures and their texts -----------------------------------------------------------------------------------------
+
+
 @cache
 def _fonts() -> list[str]:
     installed = set(font_manager.get_font_names())
@@ -57,28 +64,26 @@ def _fonts() -> list[str]:
 
 
 def new_figure(*, height: float, title: str, dpi: int = DPI) -> Figure:
-    """An empty figure, `height` inches tall, its title in the topmost `TITLE_HEIGHT` inches."""
+    """Return an empty figure, `height` inches tall, with its title in the top `TITLE_HEIGHT` inches."""
     figure = Figure(figsize=(WIDTH, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
-    heading(figure, title, top=MARGIN, size=TITLE_SIZE, colour=STYLE["ink"])
+    heading(figure, title, top=MARGIN, size=TITLE_SIZE, color=INK)
     return figure
 
 
-def heading(figure: Figure, words: str, *, top: float, size: float, colour: str) -> None:
-    """Bold words at the left edge, `top` inches below the upper one."""
-    y = 1 - top / figure.get_size_inches()[1]
-    figure.text(MARGIN / WIDTH, y, words, va="top", fontsize=size, fontweight="bold", color=colour)
+def heading(figure: Figure, words: str, *, top: float, size: float, color: str) -> None:
+    """Write bold words at the left edge, `top` inches below the upper edge."""
+    write(figure, words, top=top, size=size, color=color, fontweight="bold")
 
 
-def place(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches, `top` counted from the figure's upper edge."""
-    figure_width, figure_height = figure.get_size_inches()
-    bottom = figure_height - top - height
-    return figure.add_axes((left / figure_width, bottom / figure_height, width / figure_width, height / figure_height))
+def write(figure: Figure, words: str, *, top: float, left: float = MARGIN, size: float, color: str, **how: Any) -> None:
+    """Write `words` at a position in inches from the upper left corner."""
+    width, height = figure.get_size_inches()
+    figure.text(left / width, 1 - top / height, words, fontsize=size, color=color, **{"va": "top", **how})
 
 
 def finish(figure: Figure) -> Figure:
-    """Set every text as it stands: in a font that has its letters, and with `$` as a character, not as mathematics."""
+    """Set every text literally: in a font that has its letters, and with `$` as a character, not as mathematics."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_fontfamily(_fonts())
@@ -86,24 +91,13 @@ def finish(figure: Figure) -> Figure:
     return figure
 
 
-def bare(axes: Axes) -> None:
-    """Take away ticks and frame."""
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-
-
-def frame(axes: Axes, colour: str, *, width: float) -> None:
-    """A frame of `width` points around a picture that has no ticks."""
-    axes.spines[:].set(visible=True, color=colour, linewidth=width)
-
-
 def one_line(name: str, *, columns: int) -> str:
-    """`name` on one line, at most `columns` Latin letters wide; what does not fit ends in an ellipsis."""
+    """Return `name` on one line, at most `columns` Latin letters wide, shortened with an ellipsis."""
     return wrap(name, columns=columns, lines=1)
 
 
 def wrap(name: str, *, columns: int, lines: int = 4) -> str:
-    """`name` broken into at most `lines` lines of `columns` Latin letters; what does not fit ends in an ellipsis."""
+    """Return `name` broken into at most `lines` lines of `columns` Latin letters, shortened with an ellipsis."""
     if any(east_asian_width(character) in "WF" for character in name):
         columns //= 2
     words = " ".join(name.split())
@@ -114,62 +108,117 @@ def wrap(name: str, *, columns: int, lines: int = 4) -> str:
 
 
 def wrap_each(text: str, *, columns: int, lines: int = 4) -> str:
-    """Every line of `text` by itself as by `wrap`."""
+    """Wrap each line of `text` separately (see `wrap`)."""
     return "\n".join(wrap(line, columns=columns, lines=lines) for line in text.split("\n"))
 
 
 def columns_in(inches: float, size: float) -> int:
-    """How many average letters of `size` points fit into `inches`."""
+    """Return how many average letters of `size` points fit into `inches`."""
     return int(inches * 72 / (0.6 * size))
 
 
-_COLOURS: Final = "magma"
-_OPAQUE: Final = 0.55  # a map over an image
-# Larger images are photographs, whose PNG grows with every dot.
-_SMALL_IMAGE: Final = 64
+def line_count(texts: Sequence[str]) -> int:
+    """Return the number of lines of the tallest of several texts."""
+    return max(text.count("\n") + 1 for text in texts)
+
+
+def check_lengths(*parts: Sequence[Any] | NDArray[Any]) -> None:
+    """Raise ValueError unless all `parts` have the same length, at least 1."""
+    lengths = [len(part) for part in parts]
+    if len(set(lengths)) > 1 or not lengths[0]:
+        raise ValueError(f"need equally many of everything, and at least one; got {lengths}")
+
+
+# --- axes ------------------------------------------------------------------------------------------------------------
+
+
+def place(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes at a position in inches; `top` counts from the upper edge of the figure."""
+    figure_width, figure_height = figure.get_size_inches()
+    bottom = figure_height - top - height
+    return figure.add_axes((left / figure_width, bottom / figure_height, width / figure_width, height / figure_height))
+
+
+def place_bare(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes without ticks and frame (see `place`)."""
+    axes = place(figure, left=left, top=top, width=width, height=height)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def frame(axes: Axes, color: str, *, width: float) -> None:
+    """Draw a frame of `width` points around a picture that has no ticks."""
+    axes.spines[:].set(visible=True, color=color, linewidth=width)
+
+
+def dress(axes: Axes, *, title: str = "", x_label: str = "", grid: bool = False) -> None:
+    """Give the axes of a plot the common look."""
+    if title:
+        axes.set_title(title, loc="left", fontsize=TEXT_SIZE, color=INK)
+    if x_label:
+        axes.set_xlabel(x_label, fontsize=SMALL_SIZE, color=MUTED)
+    if grid:
+        axes.grid(color=EMPTY, linewidth=0.8)
+        axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(labelsize=SMALL_SIZE, labelcolor=MUTED, color=RULE)
+
+
+def color_bar(figure: Figure, shades: Any, *, left: float, top: float, width: float, height: float) -> None:
+    """Draw the scale of an image, along its longer side."""
+    axes = place(figure, left=left, top=top, width=width, height=height)
+    figure.colorbar(shades, cax=axes, orientation="horizontal" if width > height else "vertical")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelsize=SMALL_SIZE, labelcolor=MUTED, color=RULE)
+    axes.locator_params(nbins=4)
+
+
+# --- images and maps -------------------------------------------------------------------------------------------------
 
 
 def show_image(axes: Axes, image: NDArray[Any]) -> None:
-    """[H, W, 3], uint8 or in [0, 1]."""
+    """Show an image [H, W, 3], uint8 or floats in [0, 1]."""
     axes.imshow(image, interpolation=_interpolation(image))
 
 
 def show_map(axes: Axes, values: NDArray[np.floating], *, size: tuple[int, int]) -> None:
-    """A map [h, w] cell by cell, from its own lowest to its own highest value, as large as an image of `size`."""
-    axes.imshow(values, cmap=_COLOURS, extent=(0, size[1], size[0], 0), interpolation="nearest")
-    _say_if_flat(axes, values)
+    """Show a map [h, w] cell by cell, from its lowest to its highest value, as large as an image of `size`."""
+    axes.imshow(values, cmap=_MAP_COLORS, extent=(0, size[1], size[0], 0), interpolation="nearest")
+    _mark_if_flat(axes, values)
 
 
 def show_overlay(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uint8]) -> None:
-    """A map [h, w], smoothed, over the image."""
+    """Show a map [h, w], smoothed, over the image."""
     extent = (0, image.shape[1], image.shape[0], 0)
-    # Grey below, so that all colour is the map; stretched, because many street photographs are nearly black.
-    grey = image.astype(np.float64) @ (0.299, 0.587, 0.114)
-    axes.imshow(grey, cmap="gray", extent=extent, interpolation=_interpolation(image))
-    axes.imshow(values, cmap=_COLOURS, extent=extent, interpolation="bicubic", alpha=_OPAQUE)
-    _say_if_flat(axes, values)
+    # Gray below, so that all color is the map; stretched, because many street photographs are nearly black.
+    gray = image.astype(np.float64) @ (0.299, 0.587, 0.114)
+    axes.imshow(gray, cmap="gray", extent=extent, interpolation=_interpolation(image))
+    axes.imshow(values, cmap=_MAP_COLORS, extent=extent, interpolation="bicubic", alpha=_OPAQUE)
+    _mark_if_flat(axes, values)
 
 
 def show_scale(axes: Axes, *, overlay: bool) -> None:
-    """The colours of maps from the lowest value, left, to the highest; as they look over a grey image, or bare."""
+    """Show the colors of maps from the lowest value, left, to the highest; over gray if `overlay`."""
     if overlay:
         axes.imshow([[0.5]], cmap="gray", vmin=0, vmax=1, extent=(0, 1, 0, 1), aspect="auto")
     shades = np.linspace(0, 1, 256)[None]
-    axes.imshow(shades, cmap=_COLOURS, extent=(0, 1, 0, 1), aspect="auto", alpha=_OPAQUE if overlay else 1.0)
+    axes.imshow(shades, cmap=_MAP_COLORS, extent=(0, 1, 0, 1), aspect="auto", alpha=_OPAQUE if overlay else 1.0)
 
 
-def _say_if_flat(axes: Axes, values: NDArray[np.floating]) -> None:
-    """A map without a highest value looks like one of low values."""
+def _mark_if_flat(axes: Axes, values: NDArray[np.floating]) -> None:
+    """Write "flat" on a constant map, which would look like one of low values."""
     if np.ptp(values) == 0:
         within = axes.transAxes
         axes.text(0.5, 0.05, "flat", transform=within, ha="center", va="bottom", fontsize=SMALL_SIZE, color="white")
 
 
 def dpi_for(images: NDArray[Any]) -> int:
-    """Dots an inch for a figure of images [N, H, W, 3]."""
+    """Return the dots per inch for a figure of images [N, H, W, 3]."""
     return DPI if images.shape[1] <= _SMALL_IMAGE else 115
 
 
 def _interpolation(image: NDArray[Any]) -> str:
-    """Small images keep their pixels; large ones are scaled down without aliasing."""
+    """Keep the pixels of small images; scale large ones down without aliasing."""
     return "nearest" if image.shape[0] <= _SMALL_IMAGE else "auto"

@@ -1,4 +1,4 @@
-"""What a net makes of images just before it decides: its embeddings in a plane, and an image's nearest neighbours."""
+"""Embeddings: the input of the classifier, its layout in a plane, and the nearest neighbors of an image."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ _PACKAGES: dict[Method, str] = {"pca": "numpy", "tsne": "sklearn", "umap": "umap
 
 
 def available_methods() -> list[Method]:
-    """The methods of `in_plane` that are installed: "pca" always, "tsne" with scikit-learn, "umap" with umap-learn."""
+    """Return the installed methods of `in_plane`: "pca"; "tsne" needs scikit-learn, "umap" needs umap-learn."""
     return [method for method, package in _PACKAGES.items() if find_spec(package)]
 
 
 @torch.no_grad()
 def embeddings(net: nn.Module, head: nn.Module, images: Tensor, *, batch_size: int = 256) -> NDArray[np.float32]:
-    """What enters the classifier: float32 [B, D]. For a ViT with a class token, that token after the last norm.
+    """Return the input of the classifier: float32 [B, D]; for a ViT with a class token, this token after the last norm.
 
     Args:
-        head: the module of `net` that makes logits of it.
-        images: float [B, C, H, W], as the net takes them.
+        head: the module of `net` that computes the logits.
+        images: float [B, C, H, W], normalized.
 
     Raises:
-        ValueError: the net does not call `head`.
+        ValueError: the network does not call `head`.
     """
     with calls_of(head) as calls:
         for some in torch.split(images, batch_size):
             net(some)
     if not calls:
-        raise ValueError("the net does not call that layer")
+        raise ValueError("the network does not call this layer")
     return np.asarray(torch.cat([given for given, _ in calls]).float().cpu().numpy(), dtype=np.float32)
 
 
 def in_plane(
     training: NDArray[np.floating], given: NDArray[np.floating], *, method: Method = "pca", seed: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings as points of a plane: training [N, D] and given [M, D] to float32 [N, 2] and [M, 2].
+    """Project embeddings onto a plane: training [N, D] and given [M, D] to float32 [N, 2] and [M, 2].
 
-    With "pca" the plane is that of the training images alone; with "tsne" and "umap", which have no map for new
-    points, all are laid out together, and distances between groups say little.
+    "pca" fits the plane to the training images only. "tsne" and "umap", which cannot map new points, lay out all
+    embeddings together; distances between groups then carry little meaning.
 
     Raises:
         ValueError: fewer than 3 training images, or the package of the method is not installed.
     """
     if len(training) < 3:
-        raise ValueError(f"need 3 training images or more to lay out a plane; got {len(training)}")
+        raise ValueError(f"need at least 3 training images for a plane; got {len(training)}")
     if method not in available_methods():
-        raise ValueError(f"{method!r} is none of {', '.join(available_methods())}")
+        raise ValueError(f"method={method!r} must be one of {', '.join(available_methods())}")
     if method == "pca":
-        centre = training.mean(axis=0)
-        spread = (training - centre).astype(np.float64)
-        _, directions = np.linalg.eigh(spread.T @ spread)  # by growing variance
-        points: Any = (np.concatenate([training, given]) - centre) @ directions[:, :-3:-1]
+        center = training.mean(axis=0)
+        spread = (training - center).astype(np.float64)
+        _, directions = np.linalg.eigh(spread.T @ spread)  # sorted by increasing variance
+        points: Any = (np.concatenate([training, given]) - center) @ directions[:, :-3:-1]
     elif method == "tsne":
         from sklearn.manifold import TSNE
 
@@ -70,8 +70,8 @@ def in_plane(
         import umap
 
         together = np.concatenate([training, given])
-        # From PCA, because its spectral start fails on groups that lie apart, which a good net makes; and in one job,
-        # as a seed asks for. It would warn of both.
+        # Start from PCA, because UMAP's spectral start fails on well separated groups; one job, because a seed requires
+        # it. UMAP would warn about both.
         start = np.concatenate(in_plane(training, given))
         layout = umap.UMAP(n_neighbors=min(15, len(together) - 1), init=start, random_state=seed, n_jobs=1)
         points = layout.fit_transform(together)
@@ -80,15 +80,15 @@ def in_plane(
 
 
 def nearest(
-    training: NDArray[np.floating], given: NDArray[np.floating], *, neighbours: int
+    training: NDArray[np.floating], given: NDArray[np.floating], *, neighbors: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The training images most like each given one: indices int64 [M, K] and cosine similarities float32 [M, K].
+    """Return the training images nearest to each given one: indices int64 [M, K], cosine similarities float32 [M, K].
 
-    K is `neighbours`, or the number of training images where that is smaller; the most alike first.
+    K is `neighbors`, or the number of training images if that is smaller; the most similar first.
     """
-    alike = _unit(given) @ _unit(training).T
-    order = np.argsort(-alike, axis=1, kind="stable")[:, :neighbours]
-    return order.astype(np.int64), np.take_along_axis(alike, order, axis=1).astype(np.float32)
+    similarity = _unit(given) @ _unit(training).T
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbors]
+    return order.astype(np.int64), np.take_along_axis(similarity, order, axis=1).astype(np.float32)
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:

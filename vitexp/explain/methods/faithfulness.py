@@ -1,4 +1,4 @@
-"""Which explanation is faithful: deletion and insertion curves (Petsiuk et al. 2018, RISE, section 3.3)."""
+"""Faithfulness of explanations: deletion and insertion curves (Petsiuk et al. 2018, RISE, section 3.3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vitexp.explain.methods.occlusion import Predict, probability
 
-_AT_ONCE = 256  # images
+_BATCH = 256  # images
 
 
 def deletion(
@@ -26,10 +26,10 @@ def deletion(
     fill: float = 0.0,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """The probability of the class while the image is covered, the most important cell first: float32 [B, steps + 1].
+    """Return the probability of the class while cells are covered, most important first: float32 [B, steps + 1].
 
-    Low is good: a faithful map covers first what the net needs. Arguments as in `exchange`; `fill` covers, and 0 is
-    the mean colour of normalized images.
+    Low is good: a faithful map first covers what the network needs. Arguments as in `exchange`.
+    fill: value of covered pixels; 0 is the mean color of normalized images.
     """
     end = torch.full_like(images, fill)
     return exchange(predict, images, end, maps, classes=classes, cells=cells, steps=steps, seed=seed)
@@ -46,10 +46,10 @@ def insertion(
     sigma: float | None = None,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """The probability of the class while a blurred image gets sharp, most important first: float32 [B, steps + 1].
+    """Return the probability of the class while a blurred image is sharpened, most important cells first.
 
-    High is good. Arguments as in `exchange`; `sigma`, the blur's deviation in pixels, is an eighth of the side where
-    it is not given: then little more than the colours is left of a small picture.
+    Returns float32 [B, steps + 1]. High is good. Arguments as in `exchange`.
+    sigma: standard deviation of the blur in pixels; by default an eighth of the side, which leaves little but colors.
     """
     start = blurred(images, sigma=images.shape[-1] / 8 if sigma is None else sigma)
     return exchange(predict, start, images, maps, classes=classes, cells=cells, steps=steps, seed=seed)
@@ -66,18 +66,18 @@ def exchange(
     steps: int,
     seed: int,
 ) -> NDArray[np.float32]:
-    """The probability of the class while cells of one image take the place of another's: float32 [B, steps + 1].
+    """Return the probability of the class while cells of `end` replace those of `start`: float32 [B, steps + 1].
 
     Args:
         predict: images to logits.
         start, end: float [B, C, H, W] each.
-        maps: [B, h, w], any size; a cell has the mean of its part. Equal cells go in an order drawn from `seed`.
-        classes: B classes, one an image.
-        cells: a side; the same for all maps that are to be compared.
-        steps: how many times the net is asked after the start; the last time, the image is `end`.
+        maps: [B, h, w] of any size; a cell has the mean of its area. Equal cells are in an order drawn from `seed`.
+        classes: B classes, one per image.
+        cells: cells per side; must be the same for all maps that are compared.
+        steps: number of predictions after `start`; the last one is for `end`.
 
     Raises:
-        ValueError: there are more steps than cells, or not one map an image.
+        ValueError: there are more steps than cells, or not one map per image.
     """
     if not 1 <= steps <= cells**2:
         raise ValueError(f"steps={steps} must be from 1 to the number of cells, {cells**2}")
@@ -87,7 +87,7 @@ def exchange(
     rank = _ranks(torch.as_tensor(maps, dtype=torch.float32), cells, seed).to(start.device)
     rank = F.interpolate(rank[:, None].float(), size=start.shape[2:], mode="nearest")  # (B, 1, H, W)
     counts = [round(step * cells**2 / steps) for step in range(steps + 1)]
-    at_once = max(1, _AT_ONCE // len(start))  # a single image in all its states is one batch
+    at_once = max(1, _BATCH // len(start))  # all states of a single image are one batch
     curve = []
     for first in range(0, len(counts), at_once):
         some = counts[first : first + at_once]
@@ -97,12 +97,12 @@ def exchange(
 
 
 def area_under(curves: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The area under curves [B, steps + 1] over the share of cells, 0 to 1, by trapezoids: float32 [B], in [0, 1]."""
+    """Return the area under curves [B, steps + 1] by the trapezoidal rule: float32 [B], in [0, 1]."""
     return np.asarray((curves[:, :-1] + curves[:, 1:]).mean(axis=1) / 2, dtype=np.float32)
 
 
 def blurred(images: Tensor, *, sigma: float) -> Tensor:
-    """Gaussian blur of images [B, C, H, W], reflected at the border where the kernel fits, else repeated."""
+    """Blur images [B, C, H, W] with a Gaussian; borders are reflected if the kernel fits, else repeated."""
     reach = max(1, round(3 * sigma))
     positions = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-(positions**2) / (2 * sigma**2))
@@ -114,7 +114,7 @@ def blurred(images: Tensor, *, sigma: float) -> Tensor:
 
 
 def _ranks(maps: Tensor, cells: int, seed: int) -> Tensor:
-    """The place of every cell in the order of falling importance: int64 [B, cells, cells], from 0."""
+    """Return the rank of each cell by decreasing importance: int64 [B, cells, cells], from 0."""
     fine = F.interpolate(maps[:, None], size=_multiple(maps.shape[1:], cells), mode="bilinear", align_corners=False)
     values = F.adaptive_avg_pool2d(fine, cells).flatten(1)
     shuffled = torch.randperm(cells**2, generator=torch.Generator().manual_seed(seed))
@@ -123,6 +123,6 @@ def _ranks(maps: Tensor, cells: int, seed: int) -> Tensor:
 
 
 def _multiple(size: Sequence[int], cells: int) -> tuple[int, int]:
-    """The size itself where cells are whole pixels of it, else the next multiple."""
+    """Round a size up to a multiple of `cells`."""
     height, width = (-(-side // cells) * cells for side in size)
     return height, width

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017), for maps of convolutional nets and for the token grid of a transformer."""
+"""Grad-CAM (Selvaraju et al. 2017) for the maps of convolutional networks and the token grid of a transformer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> NDArray[np.float32]:
-    """Where a layer holds what speaks for the class: float32 [B, h, w], 0 or more.
+    """Return where a layer supports the class: float32 [B, h, w], 0 or more.
 
-    The channels, weighted with the mean of their gradient over the map, summed; negative sums are cut (equations 1, 2).
+    The sum of the channels, weighted by their mean gradients, without negative values (equations 1 and 2).
 
     Args:
-        activations, gradients: [B, channels, h, w] each, of a layer and of the class score with respect to it.
+        activations: output of a layer, [B, channels, h, w].
+        gradients: gradient of the class score with respect to it, of the same shape.
 
     Raises:
-        ValueError: the two are not of one such shape.
+        ValueError: the shapes differ.
     """
     if activations.ndim != 4 or activations.shape != gradients.shape:
         raise ValueError(
@@ -34,36 +35,36 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> NDArray[np.float32]:
 
 
 def record(net: nn.Module, layer: nn.Module, images: Tensor, classes: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-    """What `layer` puts out for images, and the gradient of each image's class logit with respect to it.
+    """Return the output of `layer` for images, and the gradient of each image's class logit with respect to it.
 
     Args:
         net: images to logits [B, C]; `layer` is one of its modules, called once.
-        classes: B classes, one an image.
+        classes: B classes, one per image.
 
     Raises:
-        IndexError: there is no such class.
-        ValueError: the net does not call `layer`, or there are not as many classes as images.
+        IndexError: the class does not exist.
+        ValueError: the network does not call `layer`, or the number of classes is not B.
     """
     with torch.enable_grad(), calls_of(layer) as calls:
-        # the images need a gradient so that there is one at the layer even where all weights are frozen
+        # With a gradient for the images, there is one at the layer even if all weights are frozen.
         score = class_scores(net(images.detach().requires_grad_()), classes).sum()
     if not calls:
-        raise ValueError("the net does not call that layer")
+        raise ValueError("the network does not call this layer")
     _, output = calls[-1]
     [gradient] = torch.autograd.grad(score, [output])
     return output.detach(), gradient
 
 
 def token_grid(tokens: Tensor, *, prefix_tokens: int, grid_size: int) -> Tensor:
-    """The patches of tokens [B, T, channels] as a map [B, channels, g, g]; the prefix is left out."""
+    """Arrange patch tokens [B, T, channels] as a map [B, channels, g, g], without the prefix."""
     patches = tokens[:, prefix_tokens:].transpose(1, 2)
     return patches.reshape(*patches.shape[:2], grid_size, grid_size)
 
 
 def last_map_layer(net: nn.Module, images: Tensor, *, side: int = 4) -> nn.Module:
-    """The module that puts out the last map [B, channels, h, w] of `side` or more a side: where Grad-CAM looks.
+    """Return the module that outputs the last map [B, channels, h, w] with h and w of at least `side`.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     found: list[nn.Module] = []
 
@@ -79,25 +80,25 @@ def last_map_layer(net: nn.Module, images: Tensor, *, side: int = 4) -> nn.Modul
         for handle in handles:
             handle.remove()
     if not found:
-        raise ValueError(f"no layer of the net makes maps of {side} x {side} or more")
+        raise ValueError(f"no layer of the network outputs maps of {side} x {side} or more")
     return found[-1]
 
 
 def class_scores(logits: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
-    """The logit of one class an image: [B, C] and B classes to [B]. Raises IndexError, ValueError."""
+    """Return the logit of one class per image: [B, C] and B classes to [B]. Raises IndexError, ValueError."""
     chosen = torch.as_tensor(classes, device=logits.device, dtype=torch.int64)
     if chosen.shape != logits.shape[:1]:
         raise ValueError(f"need one class for each of {len(logits)} images; got {tuple(chosen.shape)}")
     if bool(((chosen < 0) | (chosen >= logits.shape[1])).any()):
-        raise IndexError(f"classes go from 0 to {logits.shape[1] - 1}; got {chosen.tolist()}")
+        raise IndexError(f"classes range from 0 to {logits.shape[1] - 1}; got {chosen.tolist()}")
     return logits.gather(1, chosen[:, None])[:, 0]
 
 
 @contextmanager
 def calls_of(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Inside, the list grows by input and output of every call of `module` that this thread makes.
+    """Record input and output of each call of `module` by this thread in the returned list.
 
-    Other threads may run the same net at the same time, as those of a web app do.
+    Other threads may run the same network at the same time, for example in a web app.
     """
     calls: list[tuple[Tensor, Tensor]] = []
     mine = threading.get_ident()

@@ -1,4 +1,4 @@
-"""How heads differ: how far they look, how sharply, and how unlike each other."""
+"""Differences of attention heads: distance, entropy and divergence."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def attention_entropy(weights: Sequence[Tensor]) -> NDArray[np.float32]:
-    """Entropy of every head's attention, in bits: float32 [layers, heads]; from 0 (one token) to log2 T (all alike).
+    """Return the entropy of each head's attention in bits: float32 [layers, heads], from 0 (one token) to log2 T.
 
-    The mean over all images and queries of `weights`, one tensor [B, heads, T, T] a layer, row = query.
+    The mean over all images and queries of `weights`, one tensor [B, heads, T, T] per layer, row = query.
     """
     return _stack([_entropy(layer).mean(dim=(0, 2)) for layer in weights])
 
@@ -21,11 +21,10 @@ def attention_entropy(weights: Sequence[Tensor]) -> NDArray[np.float32]:
 def mean_attention_distance(
     weights: Sequence[Tensor], *, prefix_tokens: int, grid_size: int, patch_size: int
 ) -> NDArray[np.float32]:
-    """How far from a patch the patches lie that it attends to, in pixels: float32 [layers, heads].
+    """Return the mean distance between a patch and the patches it attends to, in pixels: float32 [layers, heads].
 
-    The distance of patch centres, weighted with the attention between patches (what goes to class token and registers
-    is left out, and the rest scaled to sum to 1), averaged over all patches and images: Dosovitskiy et al. 2021,
-    figure 7, right.
+    The distance of patch centers, weighted by the attention between patches (normalized without class token and
+    registers), averaged over all patches and images: Dosovitskiy et al. 2021, figure 7, right.
 
     Raises:
         ValueError: the number of tokens does not fit the grid.
@@ -46,15 +45,15 @@ def mean_attention_distance(
 
 
 def even_attention_distance(*, grid_size: int, patch_size: int) -> float:
-    """The mean attention distance of a head that attends to all patches alike, in pixels."""
+    """Return the mean attention distance of uniform attention, in pixels."""
     return float(_distances(grid_size, patch_size).mean())
 
 
 def head_distance(weights: Sequence[Tensor]) -> NDArray[np.float32]:
-    """How unlike any two heads attend: float32 [layers * heads, layers * heads], from 0 (alike) to 1 (nothing shared).
+    """Return the divergence of any two heads: float32 [layers * heads, layers * heads], from 0 (equal) to 1 (disjoint).
 
-    The Jensen-Shannon divergence in bits of their attention, averaged over queries and images (Clark et al. 2019, What
-    does BERT look at, section 6). Heads in the order of the layers.
+    The Jensen-Shannon divergence of their attention in bits, averaged over queries and images (Clark et al. 2019, What
+    does BERT look at, section 6). Heads are sorted by layer.
     """
     heads = torch.cat([layer.detach().float() for layer in weights], dim=1).transpose(0, 1)  # (LH, B, T, T)
     own = _entropy(heads)  # (LH, B, T)
@@ -66,14 +65,14 @@ def head_distance(weights: Sequence[Tensor]) -> NDArray[np.float32]:
 
 
 def _distances(grid_size: int, patch_size: int) -> Tensor:
-    """Of the centres of any two patches, in pixels: float32 [g * g, g * g]."""
+    """Return the distances of all patch centers in pixels: float32 [g * g, g * g]."""
     places = torch.stack(torch.meshgrid(torch.arange(grid_size), torch.arange(grid_size), indexing="ij"), dim=-1)
-    centres = places.reshape(-1, 2).float() * patch_size
-    return torch.cdist(centres, centres)
+    centers = places.reshape(-1, 2).float() * patch_size
+    return torch.cdist(centers, centers)
 
 
 def _entropy(shares: Tensor) -> Tensor:
-    """Of the last dimension, in bits; 0 log 0 is 0."""
+    """Return the entropy over the last dimension in bits; 0 log 0 is 0."""
     nats: Tensor = torch.special.entr(shares.detach().float()).sum(dim=-1)
     return nats / float(np.log(2))
 

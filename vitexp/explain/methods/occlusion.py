@@ -1,4 +1,4 @@
-"""Occlusion sensitivity (Zeiler and Fergus 2014, section 4.2): what the net loses when a window is covered."""
+"""Occlusion sensitivity (Zeiler and Fergus 2014, section 4.2): what the network loses when a window is covered."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ def occlusion(
     fill: float = 0.0,
     batch_size: int = 256,
 ) -> NDArray[np.float32]:
-    """By how much the probability of a class falls where a square is covered: float32 [B, H, W], in [-1, 1].
+    """Return how much the probability of a class falls when a square is covered: float32 [B, H, W], in [-1, 1].
 
-    A pixel has the mean over all windows that cover it. Needs no gradient and no attention.
+    The value of a pixel is the mean over all windows that cover it. Needs neither gradients nor attention.
 
     Args:
         predict: images to logits.
-        images: float [B, C, H, W], as the net takes them.
-        classes: B classes, one an image.
-        window, stride: pixels a side, and from one window to the next; a window at the border may be cut off.
-        fill: value of a covered pixel; 0 is the mean colour of normalized images.
+        images: float [B, C, H, W], normalized.
+        classes: B classes, one per image.
+        window: pixels per side; windows may be cut off at the border.
+        stride: pixels from one window to the next.
+        fill: value of covered pixels; 0 is the mean color of normalized images.
 
     Raises:
         ValueError: `stride` leaves pixels uncovered, or a size is not positive.
@@ -60,13 +61,13 @@ def occlusion(
 
 @torch.no_grad()
 def probability(predict: Predict, images: Tensor, classes: Tensor, batch_size: int = 256) -> Tensor:
-    """The probability of one class an image: float32 [B]."""
+    """Return the probability of one class per image: float32 [B]."""
     parts = zip(torch.split(images, batch_size), torch.split(classes, batch_size), strict=True)
     return torch.cat([predict(some).float().softmax(dim=1).gather(1, chosen[:, None])[:, 0] for some, chosen in parts])
 
 
 def _windows(height: int, width: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:
-    """The last window of a row or column is the first that reaches the border."""
+    """Yield the windows; the last one of a row or column is the first that reaches the border."""
     for top in range(0, max(height - window, 0) + stride, stride):
         for left in range(0, max(width - window, 0) + stride, stride):
             yield slice(top, top + window), slice(left, left + window)

@@ -1,4 +1,4 @@
-"""What a net first does to an image: the patches it is cut into, and the filters of its first layer."""
+"""The first layer of a network: patches of an image, filters, and position embeddings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 
 def image_patches(images: NDArray[np.uint8], *, patch_size: int) -> NDArray[np.uint8]:
-    """Images [B, H, W, C] cut into patches, where they lie: [B, H / p, W / p, p, p, C], of the same type.
+    """Cut images [B, H, W, C] into patches: [B, H / p, W / p, p, p, C], of the same dtype.
 
     Raises:
         ValueError: `patch_size` does not divide the sides.
@@ -23,23 +23,23 @@ def image_patches(images: NDArray[np.uint8], *, patch_size: int) -> NDArray[np.u
 
 
 def shifted_filters(weight: Tensor, scale: Tensor, *, patch_size: int) -> Tensor:
-    """What a token of shifted patch tokenization weighs the pixels around it with: [F, 3, w, w].
+    """Return the filters of shifted patch tokenization over the window of a token: [F, 3, w, w].
 
-    The five shifted copies of an image, put back where they came from, are one window of w = p + 2 (p // 2) pixels a
-    side. The LayerNorm's scale and its mean, taken away, are in these filters; its division by the deviation of the
-    token is not, which is another for every token but the same for all its filters.
+    The five shifted copies of an image, moved back, form one window of w = p + 2 (p // 2) pixels per side. The filters
+    include the scale and the mean subtraction of the LayerNorm, but not its division by the standard deviation, which
+    differs by token and is the same for all filters.
 
     Args:
-        weight: [F, 5 * 3 * p * p], of the linear layer: the image, then itself moved left-up, right-up, left-down and
-            right-down by p // 2 pixels; of each its channels, rows and columns.
-        scale: [5 * 3 * p * p], of the LayerNorm before it.
+        weight: [F, 5 * 3 * p * p], weight of the linear layer for the image and for its copies shifted left-up,
+            right-up, left-down and right-down by p // 2 pixels; each in the order channels, rows, columns.
+        scale: [5 * 3 * p * p], weight of the LayerNorm before it.
     """
     filters = weight.detach().float() * scale.detach().float()
     filters = filters - filters.mean(dim=1, keepdim=True)
     step = patch_size // 2
     copies = filters.reshape(len(filters), 5, 3, patch_size, patch_size).unbind(dim=1)
     window = filters.new_zeros(len(filters), 3, *(patch_size + 2 * step,) * 2)
-    # a copy moved left and up shows what lies further right and down
+    # A copy shifted left and up shows what is further right and down.
     for copy, (row, column) in zip(copies, ((1, 1), (2, 2), (2, 0), (0, 2), (0, 0)), strict=True):
         top, left = row * step, column * step
         window[:, :, top : top + patch_size, left : left + patch_size] += copy
@@ -47,15 +47,16 @@ def shifted_filters(weight: Tensor, scale: Tensor, *, patch_size: int) -> Tensor
 
 
 def filter_components(filters: Tensor, *, components: int = 28) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The first principal components of the filters of a first layer, and the share of their variance that each has.
+    """Return the first principal components of filters, and the fraction of the variance that each explains.
+
+    As in Dosovitskiy et al. 2021, figure 7, left.
 
     Args:
-        filters: [F, C, h, w], of a patch embedding or of a first convolution.
-        components: how many at most; there are no more than filters, nor than weights of one filter.
+        filters: [F, C, h, w], weights of a patch embedding or first convolution.
+        components: maximum number K; at most F and the number of weights per filter.
 
     Returns:
-        Components, float32 [K, h, w, C], each of length 1 and of free sign; shares, float32 [K], falling, summing to 1
-        where all are asked for. As in Dosovitskiy et al. 2021, figure 7, left.
+        Components float32 [K, h, w, C], of length 1 and arbitrary sign, and decreasing fractions float32 [K].
     """
     count, channels, height, width = filters.shape
     flat = filters.detach().float().reshape(count, -1)
@@ -66,10 +67,10 @@ def filter_components(filters: Tensor, *, components: int = 28) -> tuple[NDArray
 
 
 def position_similarity(pos_embed: Tensor, *, prefix_tokens: int, grid_size: int) -> NDArray[np.float32]:
-    """Cosine similarity of every pair of patch positions: float32 [g, g, g, g], in [-1, 1].
+    """Return the cosine similarity of each pair of patch positions: float32 [g, g, g, g], in [-1, 1].
 
-    `similarity[row, column]` is the map [g, g] of how alike the others are to the patch at (row, column), as in
-    Dosovitskiy et al. 2021, figure 7. A zero embedding is similar to nothing (0).
+    `similarity[row, column]` is the map [g, g] of similarities to the patch at (row, column), as in Dosovitskiy et al.
+    2021, figure 7. A zero embedding has similarity 0.
 
     Args:
         pos_embed: [1, prefix_tokens + g * g, dim].
@@ -83,13 +84,13 @@ def position_similarity(pos_embed: Tensor, *, prefix_tokens: int, grid_size: int
 
 
 def position_norm(pos_embed: Tensor, *, prefix_tokens: int, grid_size: int) -> NDArray[np.float32]:
-    """Euclidean length of every patch position's embedding: float32 [g, g]. Arguments as in `position_similarity`."""
+    """Return the length of each patch position embedding: float32 [g, g]. Arguments as in `position_similarity`."""
     norm = _patch_positions(pos_embed, prefix_tokens, grid_size).norm(dim=-1).reshape(grid_size, grid_size)
     return np.asarray(norm.cpu().numpy(), dtype=np.float32)
 
 
 def _patch_positions(pos_embed: Tensor, prefix_tokens: int, grid_size: int) -> Tensor:
-    """The patches' part of `pos_embed`: float32 [g * g, dim]."""
+    """Return the position embeddings of the patches: float32 [g * g, dim]."""
     expected = prefix_tokens + grid_size**2
     if pos_embed.ndim != 3 or pos_embed.shape[:2] != (1, expected):
         raise ValueError(
