@@ -267,7 +267,7 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
     checkpoint["position"]["data"] = "of other images"
     path.write_bytes(sealed(checkpoint))
     assert server.train(tmp_path / "refused.log", *command, "resume=auto") == 2
-    assert "not those that the run began with" in (tmp_path / "refused.log").read_text()
+    assert "changed; start a new run without resume=" in (tmp_path / "refused.log").read_text()
 
 
 @pytest.mark.slow
