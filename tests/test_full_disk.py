@@ -18,7 +18,7 @@ from lightning import Callback
 from safetensors.torch import save_file
 
 from tests.conftest import result, tiny_run
-from vitexp.runs.outcome import FullDisk
+from vitexp.runs.folder import FullDisk
 from vitexp.system import disk
 from vitexp.system.disk import refusal, unwritten
 from vitexp.training.checkpoints import read_checkpoint
@@ -85,9 +85,9 @@ def run_on(
     """A run of two epochs of 4 steps each; its folder."""
     import vitexp.runs.run
 
-    callbacks = vitexp.runs.run._Run._callbacks
+    callbacks = vitexp.runs.run._callbacks
     filler = FullFrom(folder, step=step, until=until)
-    monkeypatch.setattr(vitexp.runs.run._Run, "_callbacks", lambda self: [filler, *callbacks(self)])
+    monkeypatch.setattr(vitexp.runs.run, "_callbacks", lambda *given, **named: [filler, *callbacks(*given, **named)])
     fixed = ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", f"trainer.enable_checkpointing={checkpoints}"]
     try:
         tiny_run(folder, *fixed, *overrides)
@@ -119,7 +119,7 @@ def test_checkpoints_that_are_refused_do_not_end_the_training(
         assert read_checkpoint(made / "checkpoints" / "last.ckpt")["global_step"] == 8
     told = " ".join(capsys.readouterr().out.split())
     assert "cannot write checkpoints/best.ckpt (No space left on device); the run continues" in told
-    assert "accuracy_top5" in told
+    assert "top-5 accuracy" in told
     assert until or "the last weights are tested" in told
 
 
@@ -149,11 +149,11 @@ def test_with_room_back_nothing_is_lost(
 def test_without_room_the_numbers_remain(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(FullDisk, match=r"is full; make room, or set log_dir to another disk\.$"):
+    with pytest.raises(FullDisk, match=r"is full; free some space, or set log_dir to another disk\.$"):
         run_on(monkeypatch, small_disk, step=2)
     made = (tmp_path / "made").resolve()
     told = " ".join(capsys.readouterr().out.split())
-    assert "accuracy_top5" in told  # the table
+    assert "top-5 accuracy" in told  # the table
     assert "epoch 2/2" in told
     record = result(made)  # readable, and complete but for the weights
     assert record["status"] == "failed"
@@ -226,7 +226,7 @@ def test_a_disk_that_is_full_before_the_run_is_one_sentence(small_disk: Path) ->
     from vitexp.errors import UserError
 
     fill(small_disk)
-    with pytest.raises(UserError, match=r"cannot begin a run in .*No space left on device; make room there"):
+    with pytest.raises(UserError, match=r"cannot start a run in .*No space left on device; free some space"):
         tiny_run(small_disk)
 
 

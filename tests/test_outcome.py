@@ -16,7 +16,7 @@ import torch
 
 from tests.conftest import command, result, tiny_run
 from vitexp.data.source import DataError
-from vitexp.runs.outcome import FullDisk
+from vitexp.runs.folder import FullDisk
 from vitexp.training.callbacks.progress import NonFiniteLoss
 
 
@@ -60,7 +60,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(vitexp.runs.finished, "save_file", full)
-    with pytest.raises(FullDisk, match="is full; make room"):
+    with pytest.raises(FullDisk, match="is full; free some space"):
         tiny_run(tmp_path, "callbacks=none")
     [folder] = tmp_path.glob("*/*")
     assert result(folder)["status"] == "failed"

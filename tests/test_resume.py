@@ -143,7 +143,7 @@ def test_sigterm_writes_a_checkpoint_and_the_record(server: Server, tmp_path: Pa
     with (folder / "metrics.csv").open() as file:
         logged = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
     assert steps == logged[-1] + 1 == len(logged), "no step is lost, none is done twice"
-    assert f"stopped by SIGTERM; resume={folder} goes on" in (tmp_path / "log").read_text()
+    assert f"stopped by SIGTERM; resume={folder} resumes the run" in (tmp_path / "log").read_text()
 
 
 def test_usr1_and_a_second_ctrl_c(server: Server, tmp_path: Path) -> None:
@@ -267,12 +267,12 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
     checkpoint["position"]["data"] = "of other images"
     path.write_bytes(sealed(checkpoint))
     assert server.train(tmp_path / "refused.log", *command, "resume=auto") == 2
-    assert "not those that the run began with" in (tmp_path / "refused.log").read_text()
+    assert "changed; start a new run without resume=" in (tmp_path / "refused.log").read_text()
 
 
 @pytest.mark.slow
 def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> None:
-    from vitexp.runs.run import LOCK
+    from vitexp.runs.folder import LOCK
     from vitexp.system.lock import hold
 
     folder = tiny_run(tmp_path, "name=held")
@@ -288,14 +288,14 @@ def test_a_named_run_is_not_overwritten(tmp_path: Path) -> None:
 
     config = composed(f"log_dir={tmp_path}", "run_id=mine")
     RunRecord.start(config, overrides=[])
-    with pytest.raises(ConfigError, match="mine is there already; resume=auto"):
+    with pytest.raises(ConfigError, match="mine already exists; resume it with resume=auto"):
         RunRecord.start(config, overrides=[])
 
 
 def test_no_run_folder_is_one_sentence(tmp_path: Path) -> None:
     from vitexp.runs.resume import run_to_resume
 
-    with pytest.raises(ConfigError, match="is no run folder"):
+    with pytest.raises(ConfigError, match="is not a run folder"):
         run_to_resume(composed(f"resume={tmp_path}"))
     assert run_to_resume(composed(f"log_dir={tmp_path}", "resume=auto")) is None
 

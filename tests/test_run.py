@@ -129,7 +129,7 @@ def test_the_chosen_weights_are_tested_or_the_last(tmp_path: Path, monitor: str)
         assert torch.equal(file.get_tensor("norm.weight"), last) != chosen
     losses = [float(row["val/loss"]) for row in csv.DictReader((run / "metrics.csv").open()) if row["val/loss"]]
     assert result(run)["metrics"]["val"]["loss"] == pytest.approx(losses[0 if chosen else -1])
-    assert ("after epoch 1, which checkpoint.monitor chose" in (run / "train.log").read_text()) == chosen
+    assert ("after epoch 1, chosen by checkpoint.monitor" in (run / "train.log").read_text()) == chosen
 
 
 def _autocast(folder: Path) -> bool:

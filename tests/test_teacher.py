@@ -54,7 +54,7 @@ def test_a_run_says_who_taught_it_and_keeps_none_of_it(teacher: Path, student: P
     }
     log = (student / "train.log").read_text()
     [line] = [line for line in log.splitlines() if "teacher   vit_tiny of" in line]
-    assert "MFLOPs an image; soft, 0.3 of the loss" in line
+    assert "MFLOPs per image; soft, 0.3 of the loss" in line
     net = load_run(student).net
     assert isinstance(net, ViT)
     assert set(load_file(student / "model.safetensors")) == set(net.state_dict())

@@ -126,7 +126,7 @@ def test_heads_that_the_shapes_of_googles_arrays_show_must_be_the_models(tmp_pat
     config = composed(*SMALL, "model.num_heads=4", f"model.weights={path}")
     started = starting_weights(config, going_on=None)
     assert started is not None
-    with pytest.raises(ConfigError, match=r"does not fit: it takes model\.num_heads=3, and this model has 4\.$"):
+    with pytest.raises(ConfigError, match=r"does not fit: it needs model\.num_heads=3, but this model has 4\.$"):
         started.load_into(build_net(config, num_classes=2), classes=[])
 
 
@@ -213,7 +213,7 @@ def test_a_run_of_other_classes_and_size_gets_a_new_head_and_keeps_the_normaliza
 
 
 def test_weights_of_another_net_are_refused_before_data_are_read(first: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"does not fit: it takes model\.depth=2, and this model has 3\.$"):
+    with pytest.raises(ConfigError, match=r"does not fit: it needs model\.depth=2, but this model has 3\.$"):
         tiny_run(tmp_path, *OURS, f"model.weights={first}", "model.depth=3", "data.cache_dir=/nowhere")
 
 

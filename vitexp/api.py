@@ -19,12 +19,11 @@ from vitexp.config.check import check
 from vitexp.config.compose import compose as compose_unchecked
 from vitexp.errors import UserError
 from vitexp.evaluate.evaluation import evaluate
-from vitexp.evaluate.options import Options
 from vitexp.explain import figures
 from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
-from vitexp.runs.find import newest_run, run_folder
+from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run, prepared_image
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.run import run as run_training
@@ -77,7 +76,7 @@ class Run(FinishedRun):
         """
         typed = [] if data is None else [f"data={data}"]
         typed += [f"data.{key}={value}" for key, value in keys.items()]
-        return evaluate(Options(run=self.folder, data=tuple(typed), out=None if out is None else str(out)))
+        return evaluate(self.folder, data=typed, out=out)
 
     def __repr__(self) -> str:
         accuracy = self.metrics["test"].get("accuracy")
@@ -136,8 +135,7 @@ def load(run: str | Path = "newest", *, device: torch.device | str = "cpu") -> R
 
     Raises UserError if it is not a completed run.
     """
-    folder = newest_run() if run == "newest" else run_folder(str(run))
-    loaded = load_run(folder, device=device)
+    loaded = load_run(requested_run(str(run)), device=device)
     return Run(**{name: getattr(loaded, name) for name in loaded.__dataclass_fields__})
 
 

@@ -20,10 +20,10 @@ class Metric:
     direction: Literal["max", "min"] = "max"
 
     def format(self, value: float | None) -> str:
-        """Return "97.63 %" or "0.1913", and "–" for None."""
+        """Return "97.63%" or "0.1913", and "–" for None."""
         if value is None:
             return "–"
-        return f"{100 * value:.2f} %" if self.is_percent else f"{value:.4f}"
+        return f"{value:.2%}" if self.is_percent else f"{value:.4f}"
 
 
 # In the order of result.json.

@@ -1,4 +1,4 @@
-"""The app as people use it: a server of its own, and clicks in headless Chromium."""
+"""The app in use: a server process, and clicks in headless Chromium."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(run: Path, temporary: Path) -> Iterator[tuple[Any, str, Path]]:
-    """The process, its address, and the folder in which it keeps what it is sent."""
+    """Yield the process, its address and its temporary folder."""
     command = [sys.executable, "-m", "vitexp", "app", f"run={run}", f"port={free_port()}"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -48,14 +48,14 @@ def serving(run: Path, temporary: Path) -> Iterator[tuple[Any, str, Path]]:
         assert process.stdout is not None
         while "Ctrl-C" not in line:
             line = process.stdout.readline()
-            assert line, "the server ended before it began"
+            assert line, "the server stopped before it was ready"
         yield process, line.split()[0], temporary
         process.kill()
 
 
 @pytest.fixture(scope="module")
 def server(vit_run: Path, cnn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str, Path]]:
-    """Of a ViT; there is another run beside it."""
+    """Serve a ViT; its log folder has another run."""
     with serving(vit_run, tmp_path_factory.mktemp("tmp")) as made:
         yield made
 
@@ -70,7 +70,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, server: tuple[Any, str, Path]) -> Iterator[Page]:
-    """A new visitor, who sees the first test image."""
+    """A new visitor who sees the first test image."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     made = context.new_page()
     made.set_default_timeout(PATIENCE)
@@ -86,7 +86,7 @@ def page(browser: Browser, server: tuple[Any, str, Path]) -> Iterator[Page]:
     made.wait_for_selector("#figure-explanations img")
     yield made
     context.close()
-    assert not outside, "the page asked another host"
+    assert not outside, "the page contacted another host"
     assert not errors
 
 
@@ -135,7 +135,7 @@ def test_controls_change_the_figures(page: Page) -> None:
     page.get_by_role("option", name=re.compile("^14 ")).click()
     changes(page, "explanations", before)
     before = source(page, "explanations")
-    page.get_by_label("Maps over the picture").uncheck()
+    page.get_by_label("Overlay maps on the image").uncheck()
     changes(page, "explanations", before)
     open_tab(page, "Attention")
     page.wait_for_selector("#figure-attention_layers img")
@@ -145,12 +145,12 @@ def test_controls_change_the_figures(page: Page) -> None:
     changes(page, "attention_layers", before)
 
 
-def test_two_runs_stand_side_by_side(page: Page, cnn_run: Path) -> None:
+def test_two_runs_side_by_side(page: Page, cnn_run: Path) -> None:
     open_tab(page, "Two runs")
     page.locator("#other input").click()
     page.get_by_role("option", name=re.compile(cnn_run.name)).click()
     expect(page.locator("#figure-comparison img")).to_be_visible()
-    page.get_by_role("button", name=re.compile("Confusions of both")).click()
+    page.get_by_role("button", name=re.compile("Compare confusions")).click()
     expect(page.locator("#figure-confusions img")).to_be_visible()
 
 
@@ -184,11 +184,11 @@ def test_a_click_on_the_map_loads_a_training_image(page: Page) -> None:
     expect(about(page)).to_contain_text("Training image")
 
 
-def test_pictures_of_ones_own_and_what_is_none(page: Page, tmp_path: Path) -> None:
+def test_uploads_and_files_that_are_not_images(page: Page, tmp_path: Path) -> None:
     mine = tmp_path / "holiday.png"
     Image.new("RGB", (640, 480), (200, 30, 30)).save(mine)
     page.locator("#file input[type=file], input[type=file]").first.set_input_files(mine)
-    expect(about(page)).to_contain_text("Your picture holiday.png")
+    expect(about(page)).to_contain_text("Your image holiday.png")
     text = tmp_path / "poem.png"
     text.write_text("roses are red")
     huge = tmp_path / "huge.png"
@@ -196,7 +196,7 @@ def test_pictures_of_ones_own_and_what_is_none(page: Page, tmp_path: Path) -> No
     for wrong in (text, huge):
         page.locator("#file input[type=file], input[type=file]").first.set_input_files(wrong)
         expect(page.get_by_text(re.compile(f"{wrong.name}.*")).last).to_be_visible()
-        expect(about(page)).to_contain_text("Your picture holiday.png")
+        expect(about(page)).to_contain_text("Your image holiday.png")
 
 
 def test_a_figure_can_be_saved(page: Page, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_figure_can_be_saved(page: Page, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "saved.png").size[0] == 1080
 
 
-def test_visitors_do_not_mix(page: Page, browser: Browser, server: tuple[Any, str, Path]) -> None:
+def test_visitors_are_independent(page: Page, browser: Browser, server: tuple[Any, str, Path]) -> None:
     mine = about(page).inner_text()
     others = [browser.new_context().new_page() for _ in range(3)]
     for number, other in enumerate(others):
@@ -221,11 +221,11 @@ def test_visitors_do_not_mix(page: Page, browser: Browser, server: tuple[Any, st
         other.wait_for_timeout(3000)
         said.append(about(other).inner_text())
     before = source(page, "explanations")
-    page.get_by_label("Maps over the picture").uncheck()
+    page.get_by_label("Overlay maps on the image").uncheck()
     changes(page, "explanations", before)
     assert about(page).inner_text() == mine
     for other, words in zip(others, said, strict=True):
-        other.get_by_label("Maps over the picture").uncheck()
+        other.get_by_label("Overlay maps on the image").uncheck()
         other.wait_for_timeout(1500)
         assert about(other).inner_text() == words
         other.context.close()
@@ -247,7 +247,7 @@ def test_only_this_machine_is_served(server: tuple[Any, str, Path]) -> None:
         assert one.laddr.ip in ("127.0.0.1", "::1") and (not one.raddr or one.raddr.ip in ("127.0.0.1", "::1"))
 
 
-def test_nothing_stays_behind(server: tuple[Any, str, Path]) -> None:
+def test_temporary_files_are_removed(server: tuple[Any, str, Path]) -> None:
     process, _, temporary = server
     assert list(temporary.glob("vitexp-app-*"))
     process.send_signal(signal.SIGTERM)

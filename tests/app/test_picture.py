@@ -1,4 +1,4 @@
-"""What is drawn over a picture, and what is not."""
+"""Images with strokes drawn on them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def run() -> FinishedRun:
     return cast(FinishedRun, made)
 
 
-def layer(opacity: float, colour: tuple[int, int, int], *, columns: slice) -> np.ndarray:
-    """A canvas of 32 x 32 pixels, coloured in some columns."""
+def layer(opacity: float, color: tuple[int, int, int], *, columns: slice) -> np.ndarray:
+    """A canvas of 32 x 32 pixels, colored in some columns."""
     made = np.zeros((32, 32, 4), np.uint8)
-    made[:, columns, :3] = colour
+    made[:, columns, :3] = color
     made[:, columns, 3] = round(255 * opacity)
     return made
 
@@ -43,7 +43,7 @@ def test_nothing_drawn_is_no_strokes() -> None:
     assert read_strokes([layer(0.0, (9, 9, 9), columns=slice(0, 32))]) is None
 
 
-def test_what_no_stroke_touches_keeps_its_values(run: FinishedRun) -> None:
+def test_pixels_without_strokes_keep_their_values(run: FinishedRun) -> None:
     strokes = read_strokes([layer(1.0, (128, 0, 255), columns=slice(0, 8))])
     seen = Picture(kind="test", row=2, strokes=strokes).image(run)
     assert (seen[:, :2] == (128, 0, 255)).all()
@@ -59,24 +59,24 @@ def test_half_covered_and_half_opaque_pixels_are_mixed(run: FinishedRun) -> None
     assert np.abs(seen - 0.8 * IMAGES[0]).max() <= 1
 
 
-def test_a_later_layer_lies_above(run: FinishedRun) -> None:
+def test_later_layers_cover_earlier_ones(run: FinishedRun) -> None:
     both = read_strokes([layer(1.0, (255, 0, 0), columns=slice(0, 32)), layer(1.0, (0, 0, 255), columns=slice(0, 16))])
     seen = Picture(kind="test", row=1, strokes=both).image(run)
     assert (seen[:, :4] == (0, 0, 255)).all() and (seen[:, 4:] == (255, 0, 0)).all()
 
 
-def test_a_picture_says_what_it_is(run: FinishedRun, tmp_path: Path) -> None:
-    assert Picture(kind="test", row=1).describe(run) == "test image 1, which is “yield”"
-    assert Picture(kind="train", row=0).describe(run) == "training image 0, which is “stop”"
+def test_descriptions(run: FinishedRun, tmp_path: Path) -> None:
+    assert Picture(kind="test", row=1).describe(run) == "Test image 1, “yield”"
+    assert Picture(kind="train", row=0).describe(run) == "Training image 0, “stop”"
     mine = tmp_path / "mine.png"
     Image.fromarray(IMAGES[0]).resize((40, 20)).save(mine)
     picture = Picture(kind="file", file=str(mine))
-    assert picture.describe(run) == "your picture mine.png"
+    assert picture.describe(run) == "Your image mine.png"
     assert picture.truth(run) is None and Picture(kind="test", row=2).truth(run) == 1
     assert picture.image(run).shape == (8, 8, 3)
 
 
-def test_a_file_that_is_no_picture_is_told_by_its_name(run: FinishedRun, tmp_path: Path) -> None:
+def test_a_broken_upload_is_reported_by_its_name(run: FinishedRun, tmp_path: Path) -> None:
     wrong = tmp_path / "poem.png"
     wrong.write_text("roses are red")
     with pytest.raises(UserError, match=r"poem\.png") as caught:
@@ -84,7 +84,7 @@ def test_a_file_that_is_no_picture_is_told_by_its_name(run: FinishedRun, tmp_pat
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_small_pictures_are_enlarged_by_whole_pixels() -> None:
+def test_small_images_are_enlarged_by_whole_pixels() -> None:
     large = enlarged(IMAGES[0], side=20)
     assert large.shape == (24, 24, 3)
     assert (large[::3, 1::3] == IMAGES[0]).all()

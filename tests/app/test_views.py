@@ -15,7 +15,6 @@ from PIL import Image
 from tests.conftest import TINY, composed
 from vitexp.app.picture import Picture
 from vitexp.app.views import Choice, Views
-from vitexp.commands.app import read_arguments
 from vitexp.errors import ConfigError, UserError
 from vitexp.explain import drawing
 from vitexp.runs.explained import load_explainer
@@ -146,23 +145,3 @@ def test_completed_runs_are_found_the_last_first(vit_run: Path, cnn_run: Path, t
         (copy / "result.json").write_text(json.dumps(changed))
     found = [folder.parent.name for folder in completed_runs(tmp_path / "logs")]
     assert found == ["2026-01-03", "2026-01-02", "2026-01-01"]
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["logs/x"], "write key=value"),
-        (["rum=logs"], "rum"),
-        (["port=80"], "from 1024"),
-        (["port=eighty"], "from 1024"),
-        (["port=8000", "port=8001"], "twice"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused(words: list[str], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        read_arguments(words)
-
-
-def test_arguments(tmp_path: Path) -> None:
-    assert read_arguments([]) == ({}, None)
-    assert read_arguments([f"run={tmp_path}", "port=8000"])[1] == 8000

@@ -1,4 +1,4 @@
-"""One tiny run for all of these tests."""
+"""A tiny run for these tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import tiny_run
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn signs, two epochs: not good, but better than chance."""
+    """Synthetic signs, two epochs: better than chance."""
     return tiny_run(
         tmp_path_factory.mktemp("finished"), "callbacks=none", "trainer.max_epochs=2", "model.patch_size=16"
     )

@@ -1,4 +1,4 @@
-"""Temperature scaling on predictions whose right temperature is known, and the diagram's bins against torchmetrics."""
+"""Temperature scaling of logits with a known temperature, and the bins against torchmetrics."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitexp.evaluate.calibration import BINS, as_numbers, calibrated, fit_temperature, reliability
+from vitexp.evaluate.calibration import BINS, calibrated, fit_temperature, reliability
 from vitexp.training.classification import classification_metrics
 
 
 def sampled(temperature: float, *, images: int = 20_000) -> tuple[Tensor, Tensor]:
-    """Logits whose softmax at `temperature` is exactly the chance of each label."""
+    """Logits whose softmax at `temperature` is exactly the probability of each label."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(images, 7, generator=generator)
     labels = torch.multinomial((logits / temperature).softmax(dim=1), 1, generator=generator).squeeze(1)
@@ -20,7 +20,7 @@ def sampled(temperature: float, *, images: int = 20_000) -> tuple[Tensor, Tensor
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
-def test_the_right_temperature_is_found_and_makes_confidence_true(temperature: float) -> None:
+def test_the_known_temperature_is_found_and_calibrates(temperature: float) -> None:
     logits, labels = sampled(temperature)
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(temperature, rel=0.05)
@@ -35,7 +35,7 @@ def test_no_other_temperature_has_a_lower_loss() -> None:
         assert float(F.cross_entropy(logits / (found * factor), labels)) > best
 
 
-def test_where_all_are_right_the_temperature_stays_finite() -> None:
+def test_the_temperature_is_bounded() -> None:
     logits = torch.eye(3)
     assert fit_temperature(logits, torch.arange(3)) == pytest.approx(0.01)
     assert fit_temperature(logits, torch.tensor([1, 2, 0])) == pytest.approx(100)
@@ -50,4 +50,4 @@ def test_the_bins_give_the_ece_of_result_json() -> None:
     sure = reliability(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))  # the upper edge belongs to the last bin
     assert sure.counts.tolist() == [0] * (BINS - 1) + [1]
     assert sure.ece == 0
-    assert as_numbers(sure)[0] == {"from": 0.0, "to": 0.0667, "images": 0, "accuracy": None, "confidence": None}
+    assert sure.as_json()[0] == {"from": 0.0, "to": 0.0667, "images": 0, "accuracy": None, "confidence": None}

@@ -1,4 +1,4 @@
-"""The command as a whole: its numbers are those of the run, on whatever data, and the run is left as it was."""
+"""An evaluation reproduces the metrics of the run, on any copy of its data, and does not change the run."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.data.signs.source import DrawSign
 from vitexp.errors import ConfigError, UserError
 from vitexp.evaluate.evaluation import evaluate
-from vitexp.evaluate.options import Options
 
-WRITTEN = ("evaluation.json", "per_class.csv", "per_class.md", "confusions.csv", "confusion_matrix.png")
-TEST_IMAGES = 2 * 43  # those of TINY
+WRITTEN = (
+    *("evaluation.json", "predictions.csv", "per_class.csv", "per_class.md", "confusions.csv"),
+    *("confusion_matrix.png", "calibration.png", "confident_mistakes.png"),
+)
+TEST_IMAGES = 2 * 43  # of TINY
 
 
 @pytest.fixture(scope="module")
 def own(finished: Path) -> dict[str, Any]:
     """The evaluation on the run's own test set."""
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in finished.iterdir() if path.is_file()}
-    told = evaluate(Options(run=str(finished)))
+    results = evaluate(finished)
     after = {path: hashlib.sha256(path.read_bytes()).digest() for path in finished.iterdir() if path.is_file()}
     assert before == after
-    return told
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -61,66 +63,68 @@ def test_the_metrics_are_those_of_the_run_exactly(own: dict[str, Any], finished:
 def test_everything_is_written(own: dict[str, Any], finished: Path) -> None:
     folder = finished / "evaluation"
     written = {path.name for path in folder.iterdir()}
-    assert written == {*WRITTEN, "calibration.png", "confident_mistakes.png"}
-    told = json.loads((folder / "evaluation.json").read_text())
-    assert told["environment"]["device"]
-    assert told["seconds"] > 0
+    assert written == set(WRITTEN)
+    results = json.loads((folder / "evaluation.json").read_text())
+    assert results["environment"]["device"]
+    assert results["seconds"] > 0
     with open(folder / "per_class.csv") as file:
         rows = list(csv.DictReader(file))
     right = sum(int(row["correct"]) for row in rows)
-    assert right / TEST_IMAGES == pytest.approx(told["metrics"]["accuracy"])
+    assert right / TEST_IMAGES == pytest.approx(results["metrics"]["accuracy"])
+    with open(folder / "predictions.csv") as file:
+        predictions = list(csv.DictReader(file))
+    assert sum(row["true"] == row["predicted"] for row in predictions) == right and len(predictions) == TEST_IMAGES
     with open(folder / "confusions.csv") as file:
         assert right + sum(int(row["count"]) for row in csv.DictReader(file)) == TEST_IMAGES
 
 
 @pytest.mark.parametrize("kind", ["named", "numbered"])
-def test_the_same_images_elsewhere_give_the_same_numbers(
+def test_the_same_images_in_a_folder_give_the_same_metrics(
     own: dict[str, Any], finished: Path, folders: Path, kind: str, tmp_path: Path
 ) -> None:
-    """The classes are in another order there, and their names in capitals or numbers."""
+    """The classes have another order there, and are named in capitals or by numbers."""
     typed = ("data=folder", f"data.root={folders / kind}", f"data.name={kind}")
-    told = evaluate(Options(run=str(finished), data=typed, out=str(tmp_path)))
-    assert told["data"] == {"name": kind, "images": TEST_IMAGES, "of_the_run": False, "classes": 43}
+    results = evaluate(finished, data=typed, out=tmp_path)
+    assert results["data"] == {"name": kind, "images": TEST_IMAGES, "of_the_run": False, "classes": 43}
     recorded = result(finished)["metrics"]["test"]
-    for name, value in told["metrics"].items():
-        assert value == pytest.approx(recorded[name], abs=2e-3), name  # the batches are others
-    assert told["calibration"]["fitted_on"]["name"] == "signs"
-    assert "result_json" not in told
+    for name, value in results["metrics"].items():
+        assert value == pytest.approx(recorded[name], abs=2e-3), name  # in other batches
+    assert results["calibration"]["fitted_on"]["name"] == "signs"
+    assert "result_json" not in results
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_other_data_of_the_same_kind_are_not_the_runs_own(own: dict[str, Any], finished: Path, tmp_path: Path) -> None:
-    told = evaluate(Options(run=str(finished), data=("data.test_per_class=1", "data.draw_seed=7"), out=str(tmp_path)))
-    assert told["data"]["images"] == 43
-    assert not told["data"]["of_the_run"]
+def test_other_signs_are_not_the_test_set_of_the_run(own: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    results = evaluate(finished, data=("data.test_per_class=1", "data.draw_seed=7"), out=tmp_path)
+    assert results["data"]["images"] == 43
+    assert not results["data"]["of_the_run"]
     # fitted on the run's own validation images, so other test images do not matter
-    assert told["metrics"]["loss"] != own["metrics"]["loss"]
-    assert told["calibration"]["temperature"] == own["calibration"]["temperature"]
+    assert results["metrics"]["loss"] != own["metrics"]["loss"]
+    assert results["calibration"]["temperature"] == own["calibration"]["temperature"]
 
 
-def test_where_the_runs_own_data_are_gone_no_temperature_is_fitted(finished: Path, tmp_path: Path) -> None:
+def test_no_temperature_is_fitted_without_the_data_of_the_run(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation"))
     config = OmegaConf.load(folder / "config.yaml")
     config.data.source = {"_target_": "vitexp.data.folder.Folder", "root": str(tmp_path / "gone")}
     OmegaConf.save(config, folder / "config.yaml")
     with pytest.raises(UserError, match="there is no folder"):
-        evaluate(Options(run=str(folder)))
-    told = evaluate(Options(run=str(folder), data=("data=signs", "data.test_per_class=2", "data.train_per_class=4")))
-    assert told["calibration"]["temperature"] is None
-    assert any("no temperature was fitted" in note for note in told["notes"])
+        evaluate(folder)
+    results = evaluate(folder, data=("data=signs", "data.test_per_class=2", "data.train_per_class=4"))
+    assert results["calibration"]["temperature"] is None
+    assert any("no temperature was fitted" in note for note in results["notes"])
     recorded = result(finished)["metrics"]["test"]
-    assert told["metrics"]["accuracy"] == recorded["accuracy"]
+    assert results["metrics"]["accuracy"] == recorded["accuracy"]
     assert (folder / "evaluation" / "on-signs" / "evaluation.json").exists()
 
 
-def test_what_was_measured_before_is_kept(own: dict[str, Any], finished: Path, tmp_path: Path) -> None:
-    """As long as it is of the same net and images."""
-    given = {"run": str(finished), "out": str(tmp_path)}
-    first = evaluate(Options(**given, tta=True))
-    again = evaluate(Options(**given))
+def test_earlier_results_are_kept(own: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+    """Only those of the same network and images."""
+    first = evaluate(finished, out=tmp_path, tta=True)
+    again = evaluate(finished, out=tmp_path)
     assert again["test_time_augmentation"] == first["test_time_augmentation"]
-    other = evaluate(Options(**given, data=("data.test_per_class=1",)))
+    other = evaluate(finished, out=tmp_path, data=["data.test_per_class=1"])
     assert "test_time_augmentation" not in other
     assert own["largest_difference_to_result_json"] < 1e-6
 
@@ -131,7 +135,7 @@ def test_other_classes_are_refused(finished: Path, tmp_path: Path) -> None:
             (tmp_path / part / name).mkdir(parents=True)
             Image.new("RGB", (32, 32)).save(tmp_path / part / name / "1.png")
     with pytest.raises(UserError, match="2 of the 2 classes of folder are none of the net's 43 \\('cat', 'dog'"):
-        evaluate(Options(run=str(finished), data=("data=folder", f"data.root={tmp_path}")))
+        evaluate(finished, data=("data=folder", f"data.root={tmp_path}"))
 
 
 @pytest.mark.parametrize(
@@ -142,9 +146,9 @@ def test_other_classes_are_refused(finished: Path, tmp_path: Path) -> None:
         ("data.test_per_class=some", "data.test_per_class=some must be an integer"),
     ],
 )
-def test_data_that_cannot_be_are_refused(finished: Path, typed: str, words: str) -> None:
+def test_wrong_data_keys_are_refused(finished: Path, typed: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        evaluate(Options(run=str(finished), data=(typed,)))
+        evaluate(finished, data=(typed,))
 
 
 @pytest.mark.parametrize(

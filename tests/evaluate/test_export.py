@@ -16,12 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.conftest import composed
+from vitexp import errors
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.errors import UserError
-from vitexp.evaluate import export as onnx_module
+from vitexp.evaluate import export
 from vitexp.evaluate.evaluation import evaluate
 from vitexp.evaluate.export import export_onnx, export_timm
-from vitexp.evaluate.options import Options
 from vitexp.runs.build import build_net
 from vitexp.runs.finished import FinishedRun, load_run
 
@@ -74,9 +74,9 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(model: str, tmp_path: P
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     run = untrained(*MODELS[model])
-    told = export_onnx(run, tmp_path / "model.onnx", images=images(5))
-    assert told["largest_difference"] < 1e-3
-    assert told["same_predictions"] == told["images_compared"] == 5
+    result = export_onnx(run, tmp_path / "model.onnx", images=images(5))
+    assert result["largest_difference"] < 1e-3
+    assert result["same_predictions"] == result["images_compared"] == 5
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     for count in (1, 3, 17):
         [logits] = session.run(None, {"images": images(count)})
@@ -90,7 +90,7 @@ def test_a_file_that_differs_is_refused_and_not_kept(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(onnx_module, "TOLERANCE", -1.0)
+    monkeypatch.setattr(export, "ONNX_TOLERANCE", -1.0)
     with pytest.raises(UserError, match="differs from torch by"):
         export_onnx(load_run(finished), tmp_path / "model.onnx", images=images(3))
     assert not list(tmp_path.iterdir())
@@ -100,8 +100,8 @@ def test_a_missing_package_is_one_sentence(finished: Path, tmp_path: Path, monke
     def find_spec(name: str) -> ModuleSpec | None:
         return None if name == "onnxruntime" else ModuleSpec(name, None)
 
-    monkeypatch.setattr(onnx_module, "find_spec", find_spec)
-    with pytest.raises(UserError, match=r"export=onnx needs onnxruntime: pip install 'vitexp\[export\]' brings them."):
+    monkeypatch.setattr(errors, "find_spec", find_spec)
+    with pytest.raises(UserError, match="export=onnx needs one more package: pip install onnxruntime"):
         export_onnx(load_run(finished), tmp_path / "model.onnx", images=images(3))
 
 
@@ -109,8 +109,8 @@ def test_a_missing_package_is_one_sentence(finished: Path, tmp_path: Path, monke
 def test_timm_loads_the_folder_and_gives_the_same_logits(model: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     run = untrained(*TINY_VIT, *PLAIN[model])
-    told = export_timm(run, tmp_path / "timm", images=images(4))
-    assert told["images_compared"] == 4
+    result = export_timm(run, tmp_path / "timm", images=images(4))
+    assert result["images_compared"] == 4
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     with torch.no_grad():
         logits = theirs(run.prepared(images(6)))
@@ -144,18 +144,16 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_measured(finished
     with safe_open(finished / "model.safetensors", "pt") as file:
         save_file({**weights, **scales}, folder / "model.safetensors", metadata=file.metadata())
     with pytest.raises(UserError, match="timm's ViT has no lsa=True"):
-        evaluate(Options(run=str(folder), export=("timm",)))
+        evaluate(folder, export=("timm",))
     assert not (folder / "evaluation").exists()
 
 
 def test_the_command_exports_beside_the_numbers(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("timm")
-    told: dict[str, Any] = evaluate(
-        Options(run=str(finished), out=str(tmp_path), export=("onnx", "timm"), tta=True, latency=True)
-    )
+    result: dict[str, Any] = evaluate(finished, out=tmp_path, export=("onnx", "timm"), tta=True, latency=True)
     assert {path.name for path in (tmp_path / "timm").iterdir()} == {"config.json", "model.safetensors"}
-    assert (tmp_path / "model.onnx").stat().st_size == told["export"]["onnx"]["bytes"]
+    assert (tmp_path / "model.onnx").stat().st_size == result["export"]["onnx"]["bytes"]
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["export"].keys() == {"onnx", "timm"}
     assert [row["batch_size"] for row in written["latency"]] == [1, 8, 32, 128, 512]

@@ -8,7 +8,7 @@ from vitexp.evaluate.latency import measure_latency
 from vitexp.runs.finished import load_run
 
 
-def test_every_batch_size_has_its_times(finished: Path) -> None:
+def test_each_batch_size_is_measured(finished: Path) -> None:
     """No test asserts a time."""
     rows = measure_latency(load_run(finished), batch_sizes=(1, 16), repeats=4)
     assert [row.batch_size for row in rows] == [1, 16]

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 import numpy as np
 import pytest
 
 from vitexp.evaluate.per_class import (
     ClassRow,
-    Confusion,
-    as_csv,
     class_rows,
-    classes_as_markdown,
-    confusions_as_markdown,
     confusions_by_cost,
 )
+from vitexp.evaluate.tables import class_table, confusion_table
 from vitexp.explain.figures import confusion_counts
 
 NAMES = ["a", "b|c", "d", "e"]
@@ -62,17 +56,11 @@ def test_confusions_come_by_cost_and_among_equals_by_their_share_of_the_class(co
     assert sum(each.cost for each in found) == pytest.approx(np.mean(PREDICTED != LABELS))
 
 
-def test_csv_reads_back(counts: np.ndarray) -> None:
-    [_, _, last] = csv.DictReader(io.StringIO(as_csv(rows(counts), ClassRow)))
-    assert (last["name"], last["precision"], last["recall"]) == ("d", "", "0.0")
-    assert as_csv([], Confusion) == "true,predicted,count,of,cost,share_of_class\n"
-
-
 def test_markdown_has_the_worst_class_first_and_as_many_cells_a_row(counts: np.ndarray) -> None:
-    for table in (classes_as_markdown(rows(counts)), confusions_as_markdown(confusions_by_cost(counts, NAMES))):
+    for table in (class_table(rows(counts)).markdown(), confusion_table(confusions_by_cost(counts, NAMES)).markdown()):
         lines = table.splitlines()
         assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
-    assert [line.split(" | ")[0] for line in classes_as_markdown(rows(counts)).splitlines()[2:]] == [
+    assert [line.split(" | ")[0] for line in class_table(rows(counts)).markdown().splitlines()[2:]] == [
         "| d",
         "| a",
         "| b\\|c",

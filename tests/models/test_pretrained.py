@@ -167,18 +167,18 @@ def test_distillation_tokens_come_with_the_weights_or_stay_new_or_unused() -> No
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"dim": 48}, r"model\.dim=24, and this model has 48"),
-        ({"depth": 3}, r"model\.depth=2, and this model has 3"),
-        ({"patch_size": 4}, r"model\.patch_size=8, and"),
-        ({"stem": "conv"}, r"model\.stem=patch, and this model has conv"),
-        ({"stem": "shifted"}, r"model\.stem=patch, and this model has shifted"),
-        ({"dim": 48, "mlp_ratio": 2}, r"model\.dim=24 model\.mlp_ratio=4, and this model has 48, 2"),
+        ({"dim": 48}, r"model\.dim=24, but this model has 48"),
+        ({"depth": 3}, r"model\.depth=2, but this model has 3"),
+        ({"patch_size": 4}, r"model\.patch_size=8, but"),
+        ({"stem": "conv"}, r"model\.stem=patch, but this model has conv"),
+        ({"stem": "shifted"}, r"model\.stem=patch, but this model has shifted"),
+        ({"dim": 48, "mlp_ratio": 2}, r"model\.dim=24 model\.mlp_ratio=4, but this model has 48, 2"),
         ({"registers": 1}, r"model\.registers=0"),
         ({"qk_norm": True}, r"model\.qk_norm=false"),
         ({"layer_scale": 0.1}, r"model\.layer_scale=null"),
         ({"lsa": True}, r"model\.lsa=false"),
-        ({"position_embedding": "sincos"}, r"model\.position_embedding=learned, and this model has sincos"),
-        ({"num_heads": 2}, r"model\.num_heads=3, and this model has 2"),
+        ({"position_embedding": "sincos"}, r"model\.position_embedding=learned, but this model has sincos"),
+        ({"num_heads": 2}, r"model\.num_heads=3, but this model has 2"),
     ],
 )
 def test_another_model_is_refused_with_what_would_fit(options: dict[str, Any], said: str) -> None:
@@ -191,7 +191,7 @@ def test_another_model_is_refused_with_what_would_fit(options: dict[str, Any], s
 
 def test_what_has_no_place_or_is_lacking_is_refused() -> None:
     state = dict(of_timm().state_dict())
-    with pytest.raises(Misfit, match=r"it holds fc_extra, for which this model has no place"):
+    with pytest.raises(Misfit, match=r"it has fc_extra, which this model does not have"):
         load(ours(), {**state, "fc_extra": torch.zeros(1, 1, 24)})
     del state["blocks.1.mlp.fc2.bias"]
     with pytest.raises(Misfit, match=r"it lacks blocks\.1\.mlp\.fc2\.bias"):
@@ -199,7 +199,7 @@ def test_what_has_no_place_or_is_lacking_is_refused() -> None:
 
 
 def test_other_channels_are_refused() -> None:
-    with pytest.raises(Misfit, match=r"patch_embed\.proj\.weight is \[24, 3, 8, 8\], and \[24, 1, 8, 8\] is needed"):
+    with pytest.raises(Misfit, match=r"patch_embed\.proj\.weight is \[24, 3, 8, 8\], but \[24, 1, 8, 8\] is needed"):
         load(ours(in_channels=1), of_timm().state_dict())
 
 
@@ -208,9 +208,9 @@ def test_our_own_stems_are_read_off_the_weights(stem: str) -> None:
     source = ours(stem=stem, pool="seqpool")
     net = ours(stem=stem, pool="seqpool", image_size=16)
     assert load(net, source.state_dict()).grids == (4, 2)
-    with pytest.raises(Misfit, match=rf"model\.stem={stem}.* and this model has patch"):
+    with pytest.raises(Misfit, match=rf"model\.stem={stem}.* but this model has patch"):
         load(ours(), source.state_dict())
-    with pytest.raises(Misfit, match=r"model\.patch_size=8, and this model has 4"):
+    with pytest.raises(Misfit, match=r"model\.patch_size=8, but this model has 4"):
         load(ours(stem=stem, patch_size=4), source.state_dict())
 
 

@@ -101,7 +101,7 @@ def test_memory_that_ends_before_the_first_batch_is_the_models(tmp_path: Path, m
         raise RuntimeError(REFUSED)
 
     monkeypatch.setattr(Classifier, "configure_optimizers", breaks)
-    with pytest.raises(OutOfMemory, match=r"no memory for vit_tiny and what belongs to it; take a smaller model"):
+    with pytest.raises(OutOfMemory, match=r"no memory for vit_tiny and its optimizer; take a smaller model"):
         tiny_run(tmp_path, "callbacks=none")
 
 

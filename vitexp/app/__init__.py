@@ -1,1 +1,1 @@
-"""`python -m vitexp app`: step inside a finished run, in the browser."""
+"""The browser app: explore a finished run."""

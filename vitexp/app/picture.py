@@ -1,4 +1,4 @@
-"""The picture that somebody looks at: where it comes from, and what is drawn over it."""
+"""The image that a visitor looks at: its origin, and what is drawn on it."""
 
 from __future__ import annotations
 
@@ -14,44 +14,47 @@ from vitexp.data.prepare import Prepared
 from vitexp.errors import UserError
 from vitexp.runs.finished import FinishedRun, read_prepared
 
-Kind = Literal["test", "train", "file"]
-Strokes = NDArray[np.float32]  # [H, W, 4]: colour, multiplied by opacity, and opacity, all in [0, 1]
+Strokes = NDArray[np.float32]  # [H, W, 4] in [0, 1]: RGB premultiplied by opacity, and opacity
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Image `row` of a split, or the one in `file`; strokes cover parts of it."""
+    """Image `row` of the test or training images, or the image in `file`; strokes cover parts of it."""
 
-    kind: Kind
+    kind: Literal["test", "train", "file"]
     row: int = 0
     file: str = ""
     strokes: Strokes | None = None
 
     def truth(self, run: FinishedRun) -> int | None:
-        """Its class; None where nobody knows."""
+        """Return the label; None for an uploaded image."""
         return None if self.kind == "file" else int(self._split(run).labels[self.row])
 
     def describe(self, run: FinishedRun) -> str:
+        """Return, for example, "Test image 1,204, “Stop”"."""
         if self.kind == "file":
-            return f"your picture {Path(self.file).name}"
+            return f"Your image {Path(self.file).name}"
         name = run.classes[self._split(run).labels[self.row]]
-        return f"{'test' if self.kind == 'test' else 'training'} image {self.row:,}, which is “{name}”"
+        return f"{'Test' if self.kind == 'test' else 'Training'} image {self.row:,}, “{name}”"
 
     def bare(self, run: FinishedRun) -> NDArray[np.uint8]:
-        """As `run` prepares it, without the strokes: uint8 [S, S, 3]. Raises BrokenImage, a UserError, for a file."""
+        """Return the image as `run` prepares it, without strokes: uint8 [S, S, 3].
+
+        Raises BrokenImage, a UserError, for a file that cannot be decoded.
+        """
         if self.kind == "file":
             try:
                 return np.asarray(read_prepared(run, Path(self.file))[0])
-            except UserError as error:  # where the upload lies means nothing to who sent it
+            except UserError as error:  # the visitor does not know where the server stores uploads
                 raise UserError(str(error).replace(self.file, Path(self.file).name)) from error
         return np.asarray(self._split(run).images(np.array([self.row]))[0])
 
     def image(self, run: FinishedRun) -> NDArray[np.uint8]:
-        """As `run` sees it: uint8 [S, S, 3]. What no stroke touches keeps its values."""
+        """Return the image with its strokes: uint8 [S, S, 3]. Pixels that no stroke touches keep their values."""
         image = self.bare(run)
         if self.strokes is None:
             return image
-        # each pixel takes the mean of what is drawn on its part of the canvas
+        # The canvas is larger than the image; a pixel gets the mean of its part of the canvas.
         strokes = cv2.resize(self.strokes, image.shape[1::-1], interpolation=cv2.INTER_AREA)
         mixed = image * (1.0 - strokes[:, :, 3:]) + 255.0 * strokes[:, :, :3]
         return np.asarray(np.clip(mixed.round(), 0, 255), np.uint8)
@@ -61,18 +64,18 @@ class Picture:
 
 
 def read_strokes(layers: list[NDArray[np.uint8]]) -> Strokes | None:
-    """Layers uint8 [H, W, 4] of a drawing, each above the one before it, as one; None where nothing is drawn."""
-    together: Strokes | None = None
+    """Merge the layers of a drawing, uint8 [H, W, 4], bottom layer first; return None if nothing is drawn."""
+    merged: Strokes | None = None
     for layer in layers:
         opacity = layer[:, :, 3:].astype(np.float32) / 255.0
         if not opacity.any():
             continue
         above = np.concatenate([layer[:, :, :3].astype(np.float32) / 255.0 * opacity, opacity], axis=2)
-        together = above if together is None else above + together * (1.0 - opacity)
-    return together
+        merged = above if merged is None else above + merged * (1.0 - opacity)
+    return merged
 
 
 def enlarged(image: NDArray[np.uint8], *, side: int) -> NDArray[np.uint8]:
-    """Pixels become squares, so that the picture is at least `side` pixels a side."""
+    """Repeat the pixels of an image until it is at least `side` pixels wide."""
     times = max(1, -(-side // image.shape[0]))
     return image.repeat(times, axis=0).repeat(times, axis=1)

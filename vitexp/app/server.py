@@ -1,4 +1,4 @@
-"""The server behind the page: for this machine alone."""
+"""The web server of the app, for this machine only."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vitexp.app.views import Views
 from vitexp.errors import ConfigError
 from vitexp.runs.explained import load_explainer
 
-_HERE = "127.0.0.1"
+_HOST = "127.0.0.1"
 _LARGEST_UPLOAD = "64mb"
-# Whatever Gradio's page may ask for, the browser fetches from this server or not at all.
+# Gradio's page may ask for fonts or scripts of other hosts; the browser must not fetch them.
 _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'self'; frame-ancestors 'self'"
@@ -30,10 +30,11 @@ _POLICY = (
 
 
 def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None) -> None:
-    """Show `run` until Ctrl-C. data: where its data set is, as typed. folder: for figures.
+    """Serve the page of `run` until Ctrl-C.
 
-    port: None for the first free one from 7860 on. Raises UserError where the run, or the data that were typed, cannot
-    be loaded, ConfigError where the port is taken.
+    data: overrides for the location of its data set. folder: where figures are written.
+    port: None for the first free port from 7860 on. Raises UserError if the run or its data cannot be loaded,
+    ConfigError if the port is taken.
     """
     views = Views(load_explainer(run, data), data)
     views.warm_up()
@@ -41,7 +42,7 @@ def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         _, url, _ = _launch(blocks, port)
-        print(f"{url} shows {run}; Ctrl-C ends it.", flush=True)
+        print(f"{url} serves {run}; press Ctrl-C to stop.", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         print()
@@ -52,7 +53,7 @@ def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None
 def _launch(blocks: gr.Blocks, port: int | None) -> tuple[Any, str, str]:
     try:
         return blocks.launch(
-            server_name=_HERE,
+            server_name=_HOST,
             server_port=port,
             share=False,
             quiet=True,
@@ -65,18 +66,18 @@ def _launch(blocks: gr.Blocks, port: int | None) -> tuple[Any, str, str]:
             css=STYLE,
             app_kwargs={
                 "middleware": [
-                    # another host's name for this address is what a page elsewhere would come with
-                    Middleware(TrustedHostMiddleware, allowed_hosts=[_HERE, "localhost"]),
-                    Middleware(_OnlyFromHere),
+                    # Refuse DNS rebinding: another site's name that resolves to this address.
+                    Middleware(TrustedHostMiddleware, allowed_hosts=[_HOST, "localhost"]),
+                    Middleware(_ContentSecurityPolicy),
                 ]
             },
         )
     except OSError as error:
-        raise ConfigError(f"port={port or '7860 to 7959'} is taken; give another one, such as port=8080.") from error
+        raise ConfigError(f"port={port or '7860 to 7959'} is taken; choose another one, such as port=8080.") from error
 
 
-class _OnlyFromHere:
-    """Tells the browser with every answer where it may load from."""
+class _ContentSecurityPolicy:
+    """Middleware that forbids the browser to load anything from another host."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""What the app can show of a picture: figures of one run, and beside another one."""
+"""The tabs of the app: figures of one run for an image, and next to another run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from vitexp.app.picture import Picture
 from vitexp.errors import UserError
-from vitexp.evaluate import two_runs
 from vitexp.explain import drawing
 from vitexp.explain.drawing import Embedded, Shown
 from vitexp.explain.explainer import Explainer
@@ -21,22 +20,22 @@ from vitexp.explain.figures import faithfulness_curves
 from vitexp.explain.methods.embedding import in_plane
 from vitexp.explain.pick import drawn_at_random
 from vitexp.explain.ranking import measure_faithfulness
-from vitexp.runs.explained import load_explainer
+from vitexp.runs.explained import draw_confusions, draw_side_by_side, load_explainer
 from vitexp.runs.find import completed_runs
 from vitexp.runs.finished import FinishedRun
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images
 _SEARCHED = 2000  # test images among which mistakes are found
-_REACH = 25  # pixels from a click to the point that is meant
+_REACH = 25  # maximum distance in pixels from a click to its point
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What the controls say.
+    """The values of the controls.
 
-    label: the class to explain, the predicted one if None. layer, head: from 0; the mean of all heads if None.
-    other: the folder of the run beside this one, "" for none.
+    label: the class to explain; None for the predicted one. layer, head: from 0; head None for the mean of all heads.
+    other: the folder of the run to compare; "" for none.
     """
 
     label: int | None = None
@@ -46,122 +45,126 @@ class Choice:
     other: str = ""
 
 
+Draw = Callable[[Picture, Choice], Figure | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A tab: its name, what is to be seen, and its figures, by the name of the file that saves each."""
+    """A tab: its name, its description in Markdown, and its figures by file name."""
 
     name: str
-    words: str
-    figures: dict[str, Callable[[Picture, Choice], Figure | None]]
+    description: str
+    figures: dict[str, Draw]
 
 
 class Views:
-    """Figures of the run of `explainer`. Raises UserError where a picture cannot be read, or the data set is gone.
+    """The tabs for the run of `explainer`.
 
-    data: where its data set is, as typed; another run on the same data set is shown on these images, too.
+    data: overrides for the location of its data set; another run on the same data set uses them too. The methods raise
+    UserError if an image cannot be read or the data set is missing.
     """
 
     def __init__(self, explainer: Explainer[FinishedRun], data: Sequence[str] = ()) -> None:
         self.explainer = explainer
         self.data = data
         self.run = explainer.run
-        self._loaded: dict[str, Explainer[FinishedRun]] = {}  # those that stood beside it
+        self._loaded: dict[str, Explainer[FinishedRun]] = {}  # runs it was compared with, by folder
 
     @cached_property
     def views(self) -> list[View]:
-        """Those that apply to the net."""
-        explainer, about = self.explainer, self.about
-        of_any = [
+        """The tabs that apply to the network."""
+        net, about, vit = self.explainer, self.about, self.explainer.vit is not None
+        views = [
             View(
                 name="Explanations",
-                words="What speaks for the class, by every method that this net allows. Each map has its own scale: "
-                "compare where, not how much. Attention, of the chosen layer, and rollout know no class.",
+                description="Evidence for the class, by every method that applies to this network. Each map has its "
+                "own scale: compare where, not how much. Attention and rollout do not depend on the class.",
                 figures={
                     "explanations": lambda picture, choice: drawing.draw_explanations(
-                        explainer, about(picture, choice), layer=choice.layer, overlay=choice.overlay
+                        net, about(picture, choice), layer=choice.layer, overlay=choice.overlay
                     )
                 },
             ),
             View(
+                name="Patches",
+                description="The image as the network receives it: each patch becomes a token.",
+                figures={"patches": lambda picture, choice: drawing.draw_patches(net, about(picture, choice))},
+            ),
+            View(
+                name="Attention",
+                description="Where the tokens attend: the chosen head through the layers, then every head of every "
+                "layer.",
+                figures={
+                    "attention_layers": lambda picture, choice: drawing.draw_layers(
+                        net, about(picture, choice), head=choice.head, overlay=choice.overlay
+                    ),
+                    "attention_heads": lambda picture, choice: drawing.draw_every_head(
+                        net, about(picture, choice), overlay=choice.overlay
+                    ),
+                },
+            ),
+            View(
                 name="Classes",
-                words="What speaks for each of the most probable classes.",
+                description="Evidence for each of the most probable classes.",
                 figures={
                     "classes": lambda picture, choice: drawing.draw_classes(
-                        explainer, about(picture, choice), overlay=choice.overlay
+                        net, about(picture, choice), overlay=choice.overlay
                     )
                 },
             ),
             View(
                 name="Faithfulness",
-                words="Which explanation to believe, on this picture: where cells are covered in its order, the "
-                "probability should fall at once (deletion); where they appear in it, rise at once (insertion). "
-                "One picture says little; `python -m vitexp explain` measures many.",
+                description="Which explanation to trust on this image. Cells are covered in its order, and the "
+                "probability should drop early (deletion); cells are revealed in its order, and it should rise early "
+                "(insertion). One image says little; `vitexp explain` measures many.",
                 figures={"faithfulness": self._faithfulness},
             ),
             View(
                 name="Embeddings",
-                words="Training images where the net puts them just before it decides, the picture as a star, and its "
-                "nearest neighbours. **Click a point to load that training image.**",
+                description="Training images by their embedding before the classification head, this image as a star, "
+                "and its nearest neighbors. **Click a point to open that training image.**",
                 figures={
                     "embedding": lambda picture, choice: drawing.draw_embedding(
-                        explainer, about(picture, choice), self.embedded
+                        net, about(picture, choice), self.embedded
                     )
                 },
             ),
             View(
+                name="Heads",
+                description=f"How far, how widely and how differently the heads attend, over {_FOR_HEADS} test images.",
+                figures={"head_diversity": lambda *_: self._heads()},
+            ),
+            View(
                 name="Weights",
-                words="What the first layer looks for and, of a ViT, how alike the embeddings of its positions are.",
+                description="The filters of the first layer and, for a ViT, the similarity of its position embeddings.",
                 figures={
-                    "filters": lambda *_: drawing.draw_filters(explainer),
-                    "position_embedding": lambda *_: drawing.draw_position(explainer.vit),
+                    "filters": lambda *_: drawing.draw_filters(net),
+                    "position_embedding": lambda *_: drawing.draw_position(net.vit),
                 },
             ),
             View(
                 name="Two runs",
-                words="Another finished run on the same picture: choose it below.",
+                description="Another finished run on the same image; choose it below.",
                 figures={"comparison": self.side_by_side},
             ),
         ]
-        if not explainer.vit:
-            return of_any
-        of_vit = [
-            View(
-                name="Patches",
-                words="The picture as the net receives it: every patch becomes a token.",
-                figures={"patches": lambda picture, choice: drawing.draw_patches(explainer, about(picture, choice))},
-            ),
-            View(
-                name="Attention",
-                words="Where tokens look: the chosen head through the layers, and below it every head of every layer.",
-                figures={
-                    "attention_layers": lambda picture, choice: drawing.draw_layers(
-                        explainer, about(picture, choice), head=choice.head, overlay=choice.overlay
-                    ),
-                    "attention_heads": lambda picture, choice: drawing.draw_every_head(
-                        explainer, about(picture, choice), overlay=choice.overlay
-                    ),
-                },
-            ),
-            View(
-                name="Heads",
-                words=f"How far, how widely and how differently the heads look, over {_FOR_HEADS} test images.",
-                figures={"head_diversity": lambda *_: self._heads()},
-            ),
-        ]
-        return [of_any[0], *of_vit[:2], *of_any[1:4], of_vit[2], *of_any[4:]]
+        return [view for view in views if vit or view.name not in ("Patches", "Attention", "Heads")]
 
     def about(self, picture: Picture, choice: Choice) -> Shown:
-        return drawing.shown(
-            self.explainer, picture.image(self.run)[None], [picture.truth(self.run)], explained=choice.label
-        )
+        """Return the image with its prediction."""
+        return self._about(self.explainer, picture, choice)
+
+    def _about(self, explainer: Explainer[FinishedRun], picture: Picture, choice: Choice) -> Shown:
+        images = picture.image(explainer.run)[None]
+        return drawing.shown(explainer, images, [picture.truth(self.run)], explained=choice.label)
 
     def probabilities(self, picture: Picture) -> NDArray[np.float32]:
-        """float32 [classes]."""
+        """Return float32 [C]."""
         return np.asarray(self.explainer.probabilities(picture.image(self.run)[None])[0])
 
     @cached_property
     def test_rows(self) -> dict[str, NDArray[np.int64]]:
-        """Rows of the test set in random order: all, and the mistakes among some of them. Empty without the data."""
+        """Test images in random order: "all", and "mistakes" among the first 2,000. Empty without the data set."""
         try:
             test = self.run.data.test
         except UserError:
@@ -172,25 +175,26 @@ class Views:
         return {"all": order, "mistakes": searched[predicted != test.labels[searched]]}
 
     def warm_up(self) -> None:
-        """Compute now what would keep the first visitor waiting, where the data set is there."""
+        """Compute now what the first visitor would wait for."""
         if len(self.test_rows["all"]):
             _ = self.embedded
 
     @cached_property
     def embedded(self) -> Embedded:
+        """Embeddings of training images."""
         return drawing.embed(self.explainer, self.run.data.train, sample=_EMBEDDED)
 
     def nearest_point(self, picture: Picture, choice: Choice, *, x: float, y: float) -> Picture | None:
-        """The training image whose point in the figure of embeddings lies at these pixels, from the upper left."""
+        """Return the training image whose point is nearest to pixel (x, y) of the figure, from its upper left."""
         about = self.about(picture, choice)
         figure = drawing.draw_embedding(self.explainer, about, self.embedded)
         points, _ = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images))
         plane = figure.axes[0]
-        plane.autoscale_view()  # else it is done when the figure is saved
+        plane.autoscale_view()  # otherwise deferred until the figure is saved
         across, up = plane.transData.transform(points).T
-        apart = np.hypot(across - x, figure.bbox.height - up - y)
-        closest = int(apart.argmin())
-        return Picture(kind="train", row=int(self.embedded.rows[closest])) if apart[closest] <= _REACH else None
+        distances = np.hypot(across - x, figure.bbox.height - up - y)
+        nearest = int(distances.argmin())
+        return Picture(kind="train", row=int(self.embedded.rows[nearest])) if distances[nearest] <= _REACH else None
 
     def _faithfulness(self, picture: Picture, choice: Choice) -> Figure:
         measured = measure_faithfulness(self.explainer, self.about(picture, choice).images)
@@ -201,23 +205,20 @@ class Views:
         images = test.images(drawn_at_random(len(test), _FOR_HEADS))
         return dict(drawing.draw_heads(self.explainer, images))["head_diversity"]
 
-    # two runs side by side
-
     def others(self) -> list[Path]:
-        """Other completed runs beside this one, the last first; whether their classes are the same is seen later."""
+        """Return the other completed runs in the same log folder, the newest first."""
         return [folder for folder in completed_runs(self.run.folder.parents[1]) if folder != self.run.folder]
 
     def side_by_side(self, picture: Picture, choice: Choice) -> Figure | None:
-        """Both nets on the picture, each with the image as it was prepared for it. None where no other is chosen."""
+        """Draw the explanations of both runs, each of the image as that run prepares it. None without another run."""
         if not choice.other:
             return None
-        other = self._load(choice.other)
-        seen = drawing.shown(other, picture.image(other.run)[None], [picture.truth(self.run)], explained=choice.label)
-        return two_runs.draw_side_by_side((self.explainer, other), (self.about(picture, choice), seen))
+        pair = self.explainer, self._load(choice.other)
+        return draw_side_by_side(pair, (self.about(picture, choice), self._about(pair[1], picture, choice)))
 
     def confusions(self, choice: Choice) -> Figure | None:
-        """Both nets on all test images: takes a while. None where no other is chosen."""
-        return two_runs.draw_confusions((self.explainer, self._load(choice.other))) if choice.other else None
+        """Compare the confusions of both runs on all test images; slow. None without another run."""
+        return draw_confusions((self.explainer, self._load(choice.other))) if choice.other else None
 
     def _load(self, folder: str) -> Explainer[FinishedRun]:
         if folder not in self._loaded:

@@ -20,7 +20,7 @@ from vitexp.config.conf import CONF
 from vitexp.config.multirun import one_run, refuse_several_devices
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
-from vitexp.runs.resume import as_begun
+from vitexp.runs.resume import with_stored_overrides
 from vitexp.system.signals import Interrupted
 
 
@@ -29,7 +29,7 @@ def train(config: DictConfig) -> None:
     with plain_errors():
         refuse_several_devices(config)
     with one_run():
-        config = as_begun(config)
+        config = with_stored_overrides(config)
         check(config)
         from vitexp.runs.run import run  # imports torch: only once the configuration is valid
 

@@ -1,10 +1,104 @@
-"""The key=value words of the commands that are not configured by Hydra."""
+"""The words of a command line: help, --config-dir, and key=value for the commands that Hydra does not configure."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
+from vitexp.config.plain_errors import plain_errors
+from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.errors import ConfigError, nearest
+
+DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The values of a command's keys, and what is about the data set.
+
+    data: the words data=OPTION and data.KEY=VALUE. config_dir: the folder that --config-dir names; only evaluate
+    composes options, but every command accepts it, so that a script can pass it to all of them.
+    The methods raise ConfigError for a value of the wrong kind.
+    """
+
+    values: dict[str, str] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
+    config_dir: str | None = None
+
+    def get(self, key: str, default: str = "") -> str:
+        """Return the value of `key` as it was typed."""
+        return self.values.get(key, default)
+
+    def integer(self, key: str, default: int, *, least: int, most: int | None = None) -> int:
+        """Return the value of `key` as an integer from `least` to `most`."""
+        if key not in self.values:
+            return default
+        value = self.values[key]
+        number = int(value) if value.isascii() and value.isdigit() else -1
+        if number < least or (most is not None and number > most):
+            bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
+            raise ConfigError(f"{key}={value} must be an integer {bounds}.")
+        return number
+
+    def flag(self, key: str) -> bool:
+        """Return the value of `key` as a boolean; False if it is not given."""
+        value = self.values.get(key, "false")
+        if value.lower() not in ("true", "false"):
+            raise ConfigError(f"{key}={value} must be true or false.")
+        return value.lower() == "true"
+
+    def choices(self, key: str, known: Sequence[str], default: str = "") -> tuple[str, ...]:
+        """Return the value of `key` as a list of distinct names, written a,b or [a,b]."""
+        value = self.values.get(key, default)
+        names = [name.strip() for name in value.removeprefix("[").removesuffix("]").split(",")] if value else []
+        if any(name not in known for name in names):
+            raise ConfigError(f"{key}={value} must be one of {', '.join(known)}, or several as in {key}=a,b.")
+        return tuple(dict.fromkeys(names))
+
+    def device(self) -> str:
+        """Return the value of device=."""
+        value = self.values.get("device", "auto")
+        if value not in DEVICES:
+            raise ConfigError(f"device={value} must be one of {', '.join(DEVICES)}.")
+        return value
+
+
+def read_words(words: Sequence[str], *, keys: Collection[str], data: Collection[str] = ()) -> Words:
+    """Read key=value words. Raises ConfigError for the first word that is unknown, repeated or without a value.
+
+    data: the accepted keys about the data set; "data" accepts data=OPTION and every data.KEY=VALUE.
+    """
+    refuse_typed_secrets(words)
+    values: dict[str, str] = {}
+    about_data = []
+    config_dir, words = config_dir_of(words)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"cannot read {word!r}: write key=value, such as run=logs/signs-vit_tiny/RUN.")
+        if key in data or ("data" in data and key.startswith("data.")):
+            about_data.append(word)
+            continue
+        if key not in keys:
+            raise ConfigError(f"there is no key {key!r}; {nearest(key, [*keys, *data])}")
+        if not value:
+            raise ConfigError(f"{key}= is empty; write {key}=VALUE or remove it.")
+        if key in values:
+            raise ConfigError(f"{key} is given twice; remove one.")
+        values[key] = value
+    return Words(values, tuple(about_data), config_dir)
+
+
+def config_dir_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the folder that `--config-dir DIR` or `--config-dir=DIR` names, and the other words."""
+    others = list(words)
+    for place, word in enumerate(others):
+        if word == "--config-dir" and place + 1 < len(others):
+            return others[place + 1], [*others[:place], *others[place + 2 :]]
+        if word.startswith("--config-dir="):
+            return word.partition("=")[2], [*others[:place], *others[place + 1 :]]
+    return None, others
 
 
 def help_requested(words: Sequence[str], text: str | Callable[[], str] | None) -> bool:
@@ -15,67 +109,8 @@ def help_requested(words: Sequence[str], text: str | Callable[[], str] | None) -
     return False
 
 
-def read_words(words: Sequence[str], *, keys: Collection[str], data: bool = False) -> tuple[dict[str, str], list[str]]:
-    """Return the values of `keys`, and the words about the data set.
-
-    data: whether `data=OPTION` and `data.KEY=VALUE` are accepted. Raises ConfigError for the first word that is
-    unknown, repeated or without a value.
-    """
-    given: dict[str, str] = {}
-    about_data = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"cannot read {word!r}: write key=value, such as run=logs/signs-vit_tiny/RUN.")
-        if data and (key == "data" or key.startswith("data.")):
-            about_data.append(word)
-            continue
-        if key not in keys:
-            raise ConfigError(f"there is no key {key!r}; {nearest(key, [*keys, *(['data'] if data else [])])}")
-        if not value:
-            raise ConfigError(f"{key}= is empty; write {key}=VALUE or remove it.")
-        if key in given:
-            raise ConfigError(f"{key} is given twice; remove one.")
-        given[key] = value
-    return given, about_data
-
-
-def whole_number(key: str, value: str, *, least: int, most: int | None = None) -> int:
-    """Return `value` as an integer. Raises ConfigError if it is none or out of bounds."""
-    number = int(value) if value.isascii() and value.isdigit() else -1
-    if number < least or (most is not None and number > most):
-        bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
-        raise ConfigError(f"{key}={value} must be an integer {bounds}.")
-    return number
-
-
-def flag(key: str, value: str) -> bool:
-    """Return `value` as a boolean. Raises ConfigError."""
-    if value.lower() not in ("true", "false"):
-        raise ConfigError(f"{key}={value} must be true or false.")
-    return value.lower() == "true"
-
-
-def device(value: str) -> str:
-    """Return the name of a kind of device. Raises ConfigError for another."""
-    if value not in (known := ("auto", "cpu", "gpu", "cuda", "mps")):
-        raise ConfigError(f"device={value} must be one of {', '.join(known)}.")
-    return value
-
-
-def config_dir_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the folder that `--config-dir DIR` names, and the other words."""
-    others = list(words)
-    for place, word in enumerate(others):
-        if word == "--config-dir" and place + 1 < len(others):
-            folder = others[place + 1]
-            return folder, [*others[:place], *others[place + 2 :]]
-        if word.startswith("--config-dir="):
-            return word.partition("=")[2], [*others[:place], *others[place + 1 :]]
-    return None, others
-
-
-def split_data_location(words: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the words that say where the data set of a run is, and the others."""
-    location = tuple(word for word in words if word.partition("=")[0] in ("data.root", "data.download"))
-    return location, [word for word in words if word not in location]
+def run_command(main: Callable[[Sequence[str]], None], help_text: str | None) -> None:
+    """Run a command with the words of the command line, or print its help."""
+    with plain_errors():
+        if not help_requested(sys.argv[1:], help_text):
+            main(sys.argv[1:])

@@ -1,1 +1,1 @@
-"""What a finished run is worth: exact metrics on its own or another test set, and how they come about."""
+"""Measure a finished run: metrics, calibration, robustness, latency, predictions and exports."""

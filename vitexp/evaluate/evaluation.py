@@ -1,39 +1,37 @@
-"""One evaluation: measure, write and print what was asked for."""
+"""Measure a finished run on its own test set or on another one, write the results and print them."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, astuple, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
+from torch.nn import functional as F
 
+from vitexp.data.gtsrb import GTSRB
 from vitexp.errors import ConfigError, UserError
-from vitexp.evaluate import calibration, export, printed, robustness
+from vitexp.evaluate import tables
+from vitexp.evaluate.calibration import measure_calibration
+from vitexp.evaluate.export import export_network, refuse_impossible
 from vitexp.evaluate.latency import measure_latency
-from vitexp.evaluate.options import Options
-from vitexp.evaluate.per_class import (
-    ClassRow,
-    Confusion,
-    as_csv,
-    class_rows,
-    classes_as_markdown,
-    confusions_as_markdown,
-    confusions_by_cost,
-)
+from vitexp.evaluate.per_class import ClassRow, Confusion, class_rows, confusions_by_cost
+from vitexp.evaluate.robustness import measure_robustness
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
-from vitexp.runs.find import newest_run
+from vitexp.metrics import METRICS
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predict import measured, predict
+from vitexp.runs.predictions import write_csv, write_test_predictions
 from vitexp.runs.record import environment
 from vitexp.runs.test_set import TestSet, open_test_set
 from vitexp.system.disk import typed, write_atomically
@@ -41,65 +39,70 @@ from vitexp.system.hardware import choose_device, describe_device, keep_freed_me
 from vitexp.training.classification import classification_metrics
 
 MISTAKES = 20
-COMPARED = 256  # images on which an exported net is compared
+_COMPARED = 256  # images on which an exported network is compared
+_LISTED = 10  # confusions in the terminal
 _OPTIONAL = ("test_time_augmentation", "corruptions", "latency", "export")
-# Between machines, or compiled and not, the last bits of a logit differ, and with luck one prediction in a thousand.
-_AGREES = 2e-3
+# Other hardware or compilation changes the last bits of a logit, and rarely the prediction for one image in a thousand.
+_TOLERANCE = 2e-3
 
 
-def evaluate(options: Options) -> dict[str, Any]:
-    """Do what `options` ask for; evaluation.json as it was written. Raises UserError for what a person can mend."""
-    started = time.time()
+def evaluate(
+    folder: Path | str,
+    *,
+    data: Sequence[str] = (),
+    config_dir: str | None = None,
+    out: Path | str | None = None,
+    device: str = "auto",
+    tta: bool = False,
+    corruptions: bool = False,
+    corruption_images: int = 2000,
+    latency: bool = False,
+    export: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Evaluate the run in `folder` and return the contents of evaluation.json; see vitexp/commands/evaluate.py.
+
+    data: overrides of the data set (data=..., data.key=value); config_dir: a folder of further options for them.
+    out: the folder of the results, RUN/evaluation by default. export: any of "onnx", "timm".
+    Raises UserError (ConfigError if an argument is wrong).
+    """
+    start = time.time()
     try:
-        device = choose_device(options.device)
+        on = choose_device(device)
     except ConfigError as error:
-        raise ConfigError(
-            f"device={options.device}, but torch finds none here; device=cpu works everywhere."
-        ) from error
-    if device.type == "cpu":
+        raise ConfigError(f"device={device} was not found by torch; use device=cpu.") from error
+    if on.type == "cpu":
         keep_freed_memory()
-    run = load_run(options.run or newest_run(options.log_dir), device=device)
-    export.refuse_impossible(run, options.export)
-    run, test = open_test_set(run, options.data, config_dir=options.config_dir)
-    evaluation = _Evaluation(run, test, _folder(options, run, test))
-    evaluation.basics()
-    if options.tta:
+    run = load_run(folder, device=on)
+    refuse_impossible(run, export)
+    run, test = open_test_set(run, data, config_dir=config_dir)
+    if out is None:  # results on other data must not replace those on the run's own test set
+        out = run.folder / "evaluation" / ("" if test.own else f"on-{test.name}")
+    evaluation = _Evaluation(run, test, Path(out).expanduser())
+    evaluation.test()
+    if tta:
         evaluation.test_time_augmentation()
-    if options.corruptions:
-        evaluation.robustness(images=options.corruption_images)
-    if options.latency:
+    if corruptions:
+        evaluation.robustness(images=corruption_images)
+    if latency:
         evaluation.latency()
-    for kind in options.export:
+    for kind in export:
         evaluation.export(kind)
-    return evaluation.finish(seconds=time.time() - started)
-
-
-def _folder(options: Options, run: FinishedRun, test: TestSet) -> Path:
-    """The results on other data do not take the place of those on the run's own."""
-    own = run.folder / "evaluation"
-    folder = Path(options.out).expanduser() if options.out else own if test.own else own / f"on-{test.name}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror or error}; out=FOLDER names another.") from error
-    return folder
+    return evaluation.finish(seconds=time.time() - start)
 
 
 class _Evaluation:
-    """What is known so far, in `told`; evaluation.json is written anew after each part, for the next one may fail."""
+    """The results so far; evaluation.json is written after each part, because the next one may fail."""
 
     def __init__(self, run: FinishedRun, test: TestSet, folder: Path) -> None:
-        self.run, self.test, self.folder, self.console = run, test, folder, Console()
+        self.run, self.test_set, self.folder, self.console = run, test, folder, Console()
         self.labels = torch.from_numpy(test.labels)
-        self.told: dict[str, Any] = {
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+        data = {"name": test.name, "images": len(test.labels), "of_the_run": test.own, "classes": len(run.classes)}
+        self.results: dict[str, Any] = {
             "schema": 1,
             "run": {"folder": str(run.folder), "run_id": run.result.get("run_id"), "name": run.config.name},
-            "data": {
-                "name": test.name,
-                "images": len(test.labels),
-                "of_the_run": test.own,
-                "classes": len(run.classes),
-            },
+            "data": data,
             "model": run.config.model.get("name"),
             "precision": run.precision,
             "environment": {**environment(), "device": describe_device(run.device), "device_count": 1},
@@ -109,189 +112,198 @@ class _Evaluation:
         self._keep_earlier()
 
     def _keep_earlier(self) -> None:
-        """What an earlier evaluation of the same net on the same images and machine measured, and this one may not."""
+        """Keep optional results of an earlier evaluation of this network on the same images and device."""
         try:
             earlier = json.loads((self.folder / "evaluation.json").read_text())
-            same = all(earlier[key] == self.told[key] for key in ("run", "data", "precision"))
-            if same and earlier["environment"]["device"] == self.told["environment"]["device"]:
-                self.told |= {key: earlier[key] for key in _OPTIONAL if key in earlier}
+            same = all(earlier[key] == self.results[key] for key in ("run", "data", "precision"))
+            if same and earlier["environment"]["device"] == self.results["environment"]["device"]:
+                self.results |= {key: earlier[key] for key in _OPTIONAL if key in earlier}
         except (OSError, ValueError, KeyError, TypeError):
             return  # there is none, or it is damaged
 
-    def basics(self) -> None:
-        """Metrics, classes, confusions, calibration and mistakes: all that one pass over the images gives."""
-        with self._measuring("test"):
-            logits = predict(self.run, self.test.images)
+    def test(self) -> None:
+        """Measure everything that one pass over the test images gives."""
+        with self.console.status("test ..."):
+            logits = predict(self.run, self.test_set.images)
         if not bool(logits.isfinite().all()):
-            raise UserError(f"the net of {self.run.folder} gives no finite numbers; its weights are of no use.")
-        self.told["metrics"] = measured(logits, self.labels)
-        recorded = (self.run.result.get("metrics") or {}).get("test")
-        if self.test.own and recorded and self.run.result["data"]["test"] == len(self.labels):
-            self.told["result_json"] = recorded
-            both = [(self.told["metrics"][name], each) for name, each in recorded.items() if each is not None]
-            difference = max((abs(now - then) for now, then in both), default=0.0)
-            self.told["largest_difference_to_result_json"] = difference
-            if difference > _AGREES:
-                self._note(
-                    f"these numbers differ from result.json by up to {difference:.4f}: are these the same images?"
-                )
-        self.console.print(printed.metrics(self.told))
-        self._write()
+            raise UserError(f"the network of {self.run.folder} outputs NaN or infinity; its weights are unusable.")
+        self._metrics(logits)
         self._classes(logits)
         self._calibration(logits)
         self._mistakes(logits)
 
+    def _metrics(self, logits: Tensor) -> None:
+        metrics = self.results["metrics"] = measured(logits, self.labels)
+        columns = {"evaluated": metrics}
+        recorded = (self.run.result.get("metrics") or {}).get("test")
+        if self.test_set.own and recorded and self.run.result["data"]["test"] == len(self.labels):
+            columns["result.json"] = self.results["result_json"] = recorded
+            differences = [abs(metrics[name] - value) for name, value in recorded.items() if value is not None]
+            difference = self.results["largest_difference_to_result_json"] = max(differences, default=0.0)
+            if difference > _TOLERANCE:
+                self._note(f"these metrics differ from result.json by up to {difference:.4f}; check the test images.")
+        title = f"{self.run.config.name} on {len(self.labels):,} test images of {self.test_set.name}"
+        self.console.print(tables.metric_table(title, columns).rich())
+        with self._writing():
+            write_test_predictions(
+                self.folder / "predictions.csv",
+                classes=self.run.classes,
+                paths=self.test_set.images.paths,
+                probabilities=logits.softmax(dim=1),
+                labels=self.labels,
+            )
+        self._write()
+
     def _classes(self, logits: Tensor) -> None:
         names = self.run.classes
         confidence, predicted = (each.numpy() for each in logits.softmax(dim=1).max(dim=1))
-        counts = figures.confusion_counts(predicted, self.test.labels, len(names))
-        rows = class_rows(counts, names, confidence=confidence, labels=self.test.labels)
+        counts = figures.confusion_counts(predicted, self.test_set.labels, len(names))
+        rows = class_rows(counts, names, confidence=confidence, labels=self.test_set.labels)
         confusions = confusions_by_cost(counts, names)
-        self._text("per_class.csv", as_csv(rows, ClassRow))
-        self._text("confusions.csv", as_csv(confusions, Confusion))
-        lines = ["# Classes\n", classes_as_markdown(rows), "# Confusions, by what they cost\n"]
-        self._text("per_class.md", "\n".join([*lines, confusions_as_markdown(confusions)]))
-        figures.confusion_matrix(counts=counts, class_names=names).savefig(self.folder / "confusion_matrix.png")
-        self.told["worst_classes"] = [
-            {"name": row.name, "recall": row.recall, "images": row.images}
-            for row in sorted((row for row in rows if row.recall is not None), key=lambda row: row.recall or 0.0)[:5]
+        classes, costs = tables.class_table(rows), tables.confusion_table(confusions)
+        with self._writing():
+            for name, kind, lines in (("per_class", ClassRow, rows), ("confusions", Confusion, confusions)):
+                header = [field.name for field in fields(kind)]
+                write_csv(self.folder / f"{name}.csv", header, [astuple(line) for line in lines])
+            text = f"# {classes.title}\n\n{classes.markdown()}\n# {costs.title}\n\n{costs.markdown()}"
+            write_atomically(self.folder / "per_class.md", text)
+        self._figure("confusion_matrix", figures.confusion_matrix(counts=counts, class_names=names))
+        with_images = sorted((row for row in rows if row.recall is not None), key=lambda row: row.recall or 0.0)
+        self.results["worst_classes"] = [
+            {"name": row.name, "recall": row.recall, "images": row.images} for row in with_images[:5]
         ]
-        self.told["worst_confusions"] = [dataclasses.asdict(each) for each in confusions[:10]]
-        self.console.print(printed.confusions(confusions))
+        self.results["worst_confusions"] = [asdict(each) for each in confusions[:10]]
+        self.console.print(costs.rich(_LISTED))
 
     def _calibration(self, logits: Tensor) -> None:
-        """The temperature is fitted on the validation images of the run, whatever is tested."""
-        before = calibration.reliability(logits.softmax(dim=1), self.labels)
-        ece = self.told["metrics"]["ece"]
-        told: dict[str, Any] = {"ece": ece, "bins": calibration.as_numbers(before), "temperature": None}
-        panels = [_panel(f"As trained: ECE {ece:.4f}", before)]
-        validation = self._validation()
-        if validation is not None:
-            val_logits, val_labels = validation
-            temperature = calibration.fit_temperature(val_logits, val_labels)
-            scaled = calibration.calibrated(logits, self.labels, temperature)
-            told |= {
-                "temperature": temperature,
-                "fitted_on": {"name": self.run.config.data.name, "part": "validation", "images": len(val_labels)},
-                "ece_scaled": scaled["ece"],
-                "loss_scaled": scaled["loss"],
-            }
-            after = calibration.reliability((logits / temperature).softmax(dim=1), self.labels)
-            panels.append(_panel(f"Temperature {temperature:.3f}: ECE {scaled['ece']:.4f}", after))
-        self.told["calibration"] = told
-        title = f"Calibration on {len(self.labels):,} test images of {self.test.name}"
-        figures.reliability_diagram(panels=panels, title=title).savefig(self.folder / "calibration.png")
-        self.console.print(printed.calibration(told), soft_wrap=True)
+        name, percent = self.run.config.data.name, METRICS["ece"].format
+        results, panels = measure_calibration(logits, self.labels, validation=self._validation())
+        summary = f"calibration: ECE {percent(results['ece'])}"
+        if results["temperature"] is not None:
+            results["fitted_on"] |= {"name": name, "part": "validation"}
+            summary += (
+                f"; {percent(results['ece_scaled'])} at temperature {results['temperature']:.3f}, fitted on "
+                f"{results['fitted_on']['images']:,} validation images of {name}"
+            )
+        self.results["calibration"] = results
+        title = f"Calibration on {len(self.labels):,} test images of {self.test_set.name}"
+        self._figure("calibration", figures.reliability_diagram(panels=panels, title=title))
+        self.console.print(summary, soft_wrap=True)
         self._write()
 
     def _validation(self) -> tuple[Tensor, Tensor] | None:
-        """Logits and labels of the run's validation images, or None and a note where these are not to be had."""
+        """Return logits and labels of the run's validation images; None, with a note, if they are not available."""
         try:
-            with self._measuring("validation"):
+            with self.console.status("validation ..."):
                 part = self.run.data.val
+                if self.run.data.classes == self.run.classes:
+                    return predict(self.run, part), torch.from_numpy(part.labels)
+            self._note("no temperature was fitted because the run's data set has other classes now.")
         except UserError as error:
-            self._note(f"no temperature was fitted, for the run's own validation images are not there: {error}")
-            return None
-        if self.run.data.classes != self.run.classes:
-            self._note("no temperature was fitted, for the run's own data set has other classes now.")
-            return None
-        with self._measuring("validation"):
-            return predict(self.run, part), torch.from_numpy(part.labels)
+            self._note(f"no temperature was fitted because the run's validation images are missing: {error}")
+        return None
 
     def _mistakes(self, logits: Tensor) -> None:
         confidence, predicted = logits.softmax(dim=1).max(dim=1)
         wrong = (predicted != self.labels).nonzero().squeeze(1)
         if not len(wrong):
-            self._note("there is no mistake to show.")
+            self._note("there are no mistakes to show.")
             return
         order = confidence[wrong].sort(descending=True, stable=True).indices[:MISTAKES]
         chosen, names = wrong[order], self.run.classes
-        figures.confident_mistakes(
-            images=self.test.images.images(chosen.numpy()),
+        figure = figures.confident_mistakes(
+            images=self.test_set.images.images(chosen.numpy()),
             truth=[names[label] for label in self.labels[chosen]],
             predicted=[names[label] for label in predicted[chosen]],
             confidence=confidence[chosen].tolist(),
             errors=len(wrong),
             of=len(self.labels),
-        ).savefig(self.folder / "confident_mistakes.png")
+        )
+        self._figure("confident_mistakes", figure)
 
     def test_time_augmentation(self) -> None:
-        with self._measuring("views"):
-            probabilities = predict_views(self.run, self.test.images)
+        with self.console.status("views ..."):
+            probabilities = predict_views(self.run, self.test_set.images)
         metrics = {name: float(each) for name, each in classification_metrics(probabilities, self.labels).items()}
-        # the loss of a mean of probabilities; none is 0, for each is a mean of softmaxes
-        metrics["loss"] = float(torch.nn.functional.nll_loss(probabilities.log(), self.labels))
-        self.told["test_time_augmentation"] = {"views": list(views(self.run)), "metrics": metrics}
-        self.console.print(printed.test_time(self.told))
+        metrics["loss"] = float(F.nll_loss(probabilities.log(), self.labels))
+        names = list(views(self.run))
+        self.results["test_time_augmentation"] = {"views": names, "metrics": metrics}
+        title = f"Test-time augmentation: mean of {len(names)} views"
+        columns = {"one view": self.results["metrics"], "mean of views": metrics}
+        self.console.print(tables.metric_table(title, columns).rich())
         self._write()
 
     def robustness(self, *, images: int) -> None:
-        found = robustness.measure_robustness(self.run, self.test, images=images)
-        self.told["corruptions"] = robustness.as_numbers(found)
-        self._text("corruptions.md", robustness.as_markdown(found))
-        self._text("corruptions.csv", robustness.as_csv(found))
-        figures.robustness_curves(
+        found = measure_robustness(self.run, self.test_set, images=images)
+        self.results["corruptions"] = found.as_json()
+        table = tables.robustness_table(found)
+        with self._writing():
+            write_atomically(self.folder / "corruptions.md", f"# {table.title}\n\n{table.markdown()}")
+            write_csv(self.folder / "corruptions.csv", ("corruption", "severity", "accuracy"), found.rows())
+        figure = figures.robustness_curves(
             clean=found.clean, accuracy=found.accuracy, examples=found.examples, images=found.images
-        ).savefig(self.folder / "corruptions.png")
-        self.console.print(printed.corruptions(self.told["corruptions"]))
+        )
+        self._figure("corruptions", figure)
+        self.console.print(table.rich())
         self._write()
 
     def latency(self) -> None:
         rows = measure_latency(self.run)
-        self.told["latency"] = [dataclasses.asdict(row) for row in rows]
-        self.console.print(printed.latency(rows, self.told))
+        self.results["latency"] = [asdict(row) for row in rows]
+        device, precision = self.results["environment"]["device"], self.run.precision
+        self.console.print(tables.latency_table(rows, device=device, precision=precision).rich())
         self._write()
 
     def export(self, kind: str) -> None:
-        rows = np.linspace(0, len(self.labels) - 1, min(COMPARED, len(self.labels))).astype(np.int64)
-        images = self.test.images.images(rows)
-        told = export.export(self.run, kind, self.folder, images=images)
-        self.told.setdefault("export", {})[kind] = told
-        self.console.print(printed.export(kind, told, self.folder), soft_wrap=True)
+        rows = np.linspace(0, len(self.labels) - 1, min(_COMPARED, len(self.labels))).astype(np.int64)
+        with self._writing():
+            result = export_network(self.run, kind, self.folder, images=self.test_set.images.images(rows))
+        self.results.setdefault("export", {})[kind] = result
+        path = self.folder / (result.get("file") or result["folder"])
+        comparison = result.get("note") or (
+            f"logits of {'onnxruntime' if kind == 'onnx' else 'timm'} and torch differ by at most "
+            f"{result['largest_difference']:.1e} on {result['images_compared']} images"
+        )
+        self.console.print(f"export    {path}: {comparison}", soft_wrap=True)
         self._write()
 
     def finish(self, *, seconds: float) -> dict[str, Any]:
-        self.told["seconds"] = round(seconds, 1)
+        """Print the notes and return the results."""
+        self.results["seconds"] = round(seconds, 1)
         self._write()
-        for note in self.told["notes"]:
+        for note in self.results["notes"]:
             self.console.print(f"note      {note}", soft_wrap=True, highlight=False)
         self.console.print(f"results   {typed(self.folder.resolve())}", soft_wrap=True, highlight=False)
-        return self.told
+        return self.results
 
-    def _note(self, words: str) -> None:
-        self.told["notes"].append(words)
+    def _note(self, sentence: str) -> None:
+        self.results["notes"].append(sentence)
 
-    def _text(self, name: str, text: str) -> None:
-        try:
-            write_atomically(self.folder / name, text)
-        except OSError as error:
-            raise UserError(
-                f"cannot write into {self.folder}: {error.strerror or error}; out= names another."
-            ) from error
+    def _figure(self, name: str, figure: Figure) -> None:
+        with self._writing():
+            figure.savefig(self.folder / f"{name}.png")
 
     def _write(self) -> None:
-        self._text("evaluation.json", json.dumps(self.told, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        text = json.dumps(self.results, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        with self._writing():
+            write_atomically(self.folder / "evaluation.json", text)
 
     @contextmanager
-    def _measuring(self, what: str) -> Iterator[None]:
-        with self.console.status(f"{what} ..."):
+    def _writing(self) -> Iterator[None]:
+        try:
             yield
-
-
-def _panel(title: str, found: calibration.Reliability) -> figures.ReliabilityPanel:
-    return figures.ReliabilityPanel(
-        title=title, accuracy=found.accuracy, confidence=found.confidence, counts=found.counts
-    )
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write to {self.folder}: {reason}; choose another folder with out=.") from error
 
 
 def _notes(run: FinishedRun, test: TestSet) -> Iterator[str]:
-    """What a reader of the numbers must know."""
+    """Yield what a reader of the numbers must know."""
     tested = (run.result.get("data") or {}).get("test")
     if test.own and tested is not None and tested != len(test.labels):
-        yield f"result.json tells of {tested:,} test images, so its numbers are not compared with these."
-    drawn = run.config.data.source.get("_target_") == "vitexp.data.signs.Signs"
-    if drawn and test.config.data.source.get("_target_") == "vitexp.data.gtsrb.GTSRB":
+        yield f"result.json reports {tested:,} test images, so its metrics are not compared with these."
+    if run.config.data.name == "signs" and isinstance(test.source, GTSRB):
         yield (
-            "the drawing of the signs was developed with a look at 3,000 images of the official GTSRB test part, so "
-            "this is not the accuracy on a test set that was never seen."
+            "the synthetic signs were designed by looking at 3,000 images of the official GTSRB test set, so this is "
+            "not the accuracy on an unseen test set."
         )

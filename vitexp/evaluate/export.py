@@ -1,4 +1,4 @@
-"""The net for other programs, in the formats that were asked for."""
+"""Exports of the network, checked against torch: ONNX, and a folder for timm."""
 
 from __future__ import annotations
 
@@ -12,36 +12,50 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vitexp.errors import UserError, one_line
+from vitexp.errors import UserError, one_line, require
 from vitexp.models import ViT
 from vitexp.runs.finished import FinishedRun
 
+OPSET = 18
+# Both sides compute in float32, but in another order.
+ONNX_TOLERANCE = 1e-3
+TIMM_TOLERANCE = 1e-4
+# config.json sets every argument of timm's VisionTransformer that depends on this name.
+ARCHITECTURE = "vit_tiny_patch16_224"
+# The options of our ViT that timm's does not have, with the values that are equal there.
+_SAME_IN_TIMM: dict[str, tuple[Any, ...]] = {
+    "stem": ("patch",),
+    "pool": ("cls", "gap"),
+    "lsa": (False,),
+    "head": ("linear",),
+    "upsample": (None,),
+    "mlp_conv": (False,),
+    "distillation_token": (False,),
+}
 
-def refuse_impossible(run: FinishedRun, kinds: Sequence[str]) -> None:
-    """Raise UserError for the first of `kinds` in which the net of `run` cannot be exported here."""
-    if "onnx" in kinds:
-        refuse_without_onnx()
-    if "timm" in kinds:
-        refuse_unknown_to_timm(run)
+
+def refuse_impossible(run: FinishedRun, formats: Sequence[str]) -> None:
+    """Raise UserError if the network of `run` cannot be exported in one of `formats` on this machine."""
+    if "onnx" in formats:
+        require("onnx", needed_by="export=onnx")
+        require("onnxruntime", needed_by="export=onnx")
+    if "timm" in formats:
+        _as_timm(run)
 
 
-def export(run: FinishedRun, kind: str, folder: Path, *, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Write the net into `folder`, check it on `images`, and tell of both."""
+def export_network(run: FinishedRun, kind: str, folder: Path, *, images: NDArray[np.uint8]) -> dict[str, Any]:
+    """Write the network into `folder` as "onnx" or "timm" and compare its logits on `images`, uint8 [N, S, S, 3]."""
     if kind == "onnx":
         return export_onnx(run, folder / "model.onnx", images=images)
     return export_timm(run, folder / "timm", images=images)
 
 
-OPSET = 18
-# Both compute in float32, but in another order.
-TOLERANCE = 1e-3
-
-
 class _FromPixels(nn.Module):
-    """uint8 [B, S, S, 3], RGB, as data.prepare leaves an image, to logits float32 [B, C]."""
+    """The network with normalization: prepared RGB images, uint8 [B, S, S, 3], to logits, float32 [B, C]."""
 
     mean: Tensor
     std: Tensor
@@ -53,64 +67,57 @@ class _FromPixels(nn.Module):
         self.register_buffer("std", run.std.view(1, 3, 1, 1).to(run.device))
 
     def forward(self, images: Tensor) -> Tensor:
-        unit = images.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        return self.net((unit - self.mean) / self.std)  # type: ignore[no-any-return]
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        return self.net((pixels - self.mean) / self.std)  # type: ignore[no-any-return]
 
 
 def export_onnx(run: FinishedRun, path: Path, *, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Write the net to `path`, and what onnxruntime makes of `images` (uint8 [N, S, S, 3]) compared to torch.
+    """Write an ONNX file and compare the logits of onnxruntime and torch on `images`, uint8 [N, S, S, 3].
 
     Input "images": uint8 [batch, S, S, 3], RGB, prepared but not normalized; output "logits": float32 [batch, C]; any
-    batch. The names of the classes and data.prepare are in the file's metadata ("classes", "prepare", as JSON).
+    batch size. The metadata has the class names, data.prepare (both as JSON) and the name of the model.
 
-    Raises UserError where onnx or onnxruntime is not installed, or the two differ: the file is then not kept.
+    Raises UserError if onnx or onnxruntime is missing, or if the logits differ; the file is then removed.
     """
-    refuse_without_onnx()
+    refuse_impossible(run, ["onnx"])
     import onnx
 
     module = _FromPixels(run).eval()
-    unfinished = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}")
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter's, of its age and of asserts in the net
-            # The other exporter (dynamo=True) needs onnxscript, and makes the same of our nets.
+            warnings.simplefilter("ignore")  # about the exporter's age and assertions in the network
+            # The new exporter (dynamo=True) needs onnxscript and writes the same graph for our networks.
             torch.onnx.export(
                 module,
                 (torch.from_numpy(images[:2]).to(run.device),),
-                str(unfinished),
+                str(temporary),
                 input_names=["images"],
                 output_names=["logits"],
                 dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
                 opset_version=OPSET,
                 dynamo=False,
             )
-        model = onnx.load(str(unfinished))
-        _without_bool_eye(model)
+        model = onnx.load(str(temporary))
+        _replace_bool_eye(model)
         _add_metadata(model, run)
         onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(unfinished))
-        told = _compared(module, unfinished, images, device=run.device)
-        if told["largest_difference"] > TOLERANCE * max(1.0, told["largest_logit"]):
+        onnx.save(model, str(temporary))
+        comparison = _compare_onnx(module, temporary, images, device=run.device)
+        if comparison["largest_difference"] > ONNX_TOLERANCE * max(1.0, comparison["largest_logit"]):
             raise UserError(
-                f"the ONNX file differs from torch by {told['largest_difference']:.2g} in a logit; it is not kept."
+                f"the ONNX file differs from torch by {comparison['largest_difference']:.2g} in a logit; not exported."
             )
-        unfinished.replace(path)
+        temporary.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
-    return {"file": path.name, "opset": OPSET, "bytes": path.stat().st_size, **told}
+        temporary.unlink(missing_ok=True)
+    return {"file": path.name, "opset": OPSET, "bytes": path.stat().st_size, **comparison}
 
 
-def refuse_without_onnx() -> None:
-    """Raise UserError where a package is missing."""
-    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"export=onnx needs {' and '.join(missing)}: pip install 'vitexp[export]' brings them.")
+def _replace_bool_eye(model: Any) -> None:
+    """Make identity matrices float: onnxruntime has no boolean EyeLike, which masks the diagonal in LSA.
 
-
-def _without_bool_eye(model: Any) -> None:
-    """The diagonal that lsa leaves out: onnxruntime makes one of numbers only, not of truth values.
-
-    The exporter makes it from zeros of that kind, and turns it into truth values afterwards in any case.
+    The exporter derives their type from a ConstantOfShape node and casts the result to bool in any case.
     """
     from onnx import TensorProto, helper
 
@@ -123,30 +130,28 @@ def _without_bool_eye(model: Any) -> None:
 
 
 def _add_metadata(model: Any, run: FinishedRun) -> None:
-    from omegaconf import OmegaConf
-
-    facts = {
+    metadata = {
         "classes": run.classes,
         "prepare": OmegaConf.to_container(run.config.data.prepare, resolve=True),
         "model": run.config.model.name,
     }
-    for key, value in facts.items():
+    for key, value in metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, json.dumps(value, ensure_ascii=False)
 
 
-def _compared(module: nn.Module, path: Path, images: NDArray[np.uint8], *, device: torch.device) -> dict[str, Any]:
-    """In float32 both, in batches of two sizes, for a file that knows only one would pass otherwise."""
+def _compare_onnx(module: nn.Module, path: Path, images: NDArray[np.uint8], *, device: torch.device) -> dict[str, Any]:
+    """Compare logits in two batches of different sizes, to find a graph with a fixed batch size."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class but this
-        raise UserError(f"onnxruntime cannot run this net: {one_line(str(error))}") from error
-    parts = [part for part in (images[:1], images[1:]) if len(part)]
-    theirs = np.concatenate([session.run(["logits"], {"images": part})[0] for part in parts])
+    except Exception as error:  # its errors have no other common base class
+        raise UserError(f"onnxruntime cannot run this network: {one_line(str(error))}") from error
+    batches = [batch for batch in (images[:1], images[1:]) if len(batch)]
+    theirs = np.concatenate([session.run(["logits"], {"images": batch})[0] for batch in batches])
     with torch.inference_mode():
         ours = module(torch.from_numpy(images).to(device)).cpu().numpy()
     return {
@@ -157,48 +162,38 @@ def _compared(module: nn.Module, path: Path, images: NDArray[np.uint8], *, devic
     }
 
 
-# Every argument of timm's VisionTransformer that this name would set is given besides.
-ARCHITECTURE = "vit_tiny_patch16_224"
-TOLERANCE = 1e-4
-
-
 def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Write `folder`, and where timm is installed compare its logits for `images` (uint8 [N, S, S, 3]) to ours.
+    """Write a folder for timm.create_model("local-dir:FOLDER") and compare logits on `images`, uint8 [N, S, S, 3].
 
-    The images that timm's net takes are normalized by the mean and std of config.json. Raises UserError for a net that
-    timm does not have, and where the logits differ.
+    timm's network takes images normalized by the mean and std in config.json. Without timm nothing is compared.
+    Raises UserError if timm does not have this network, or if the logits differ.
     """
-    net = refuse_unknown_to_timm(run)
+    net = _as_timm(run)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_config(run, net), indent=2, ensure_ascii=False) + "\n")
-    save_file(_weights(net), folder / "model.safetensors", metadata={"format": "pt"})
-    return {"folder": folder.name, **_compared_with_timm(run, folder, images)}
+    (folder / "config.json").write_text(json.dumps(_timm_config(run, net), indent=2, ensure_ascii=False) + "\n")
+    # timm has the same parameter names; fixed position embeddings, which our weights omit, are learned ones there.
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    if net.pos_embed is not None:
+        weights.setdefault("pos_embed", net.pos_embed.detach().cpu().contiguous())
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return {"folder": folder.name, **_compare_timm(run, folder, images)}
 
 
-def refuse_unknown_to_timm(run: FinishedRun) -> ViT:
-    """The net, which timm has too. Raises UserError for another."""
+def _as_timm(run: FinishedRun) -> ViT:
+    """Return the network. Raises UserError if timm has none like it."""
     net = run.net
     if not isinstance(net, ViT):
-        raise UserError(f"export=timm is for the ViTs of vitexp; {run.config.model.name} is a {type(net).__name__}.")
-    for key, plain in {
-        "stem": ("patch",),
-        "pool": ("cls", "gap"),
-        "lsa": (False,),
-        "head": ("linear",),
-        "upsample": (None,),
-        "mlp_conv": (False,),
-        "distillation_token": (False,),
-    }.items():
-        if (value := run.config.model.get(key, plain[0])) not in plain:
+        raise UserError(f"export=timm needs a ViT of vitexp; {run.config.model.name} is a {type(net).__name__}.")
+    for key, same in _SAME_IN_TIMM.items():
+        if (value := run.config.model.get(key, same[0])) not in same:
             raise UserError(
-                f"export=timm: timm's ViT has no {key}={value}; only {key}={' or '.join(map(str, plain))} is the same "
-                "there. export=onnx takes every net."
+                f"export=timm: timm's ViT has no {key}={value}; only {key}={' or '.join(map(str, same))} is the same "
+                "there. export=onnx supports every network."
             )
     return net
 
 
-def _config(run: FinishedRun, net: ViT) -> dict[str, Any]:
-    """config.json as timm reads it."""
+def _timm_config(run: FinishedRun, net: ViT) -> dict[str, Any]:
     model = run.config.model
     gap = model.get("pool", "cls") == "gap"
     arguments = {
@@ -215,7 +210,6 @@ def _config(run: FinishedRun, net: ViT) -> dict[str, Any]:
         "init_values": model.get("layer_scale"),
         "pos_embed": "none" if net.pos_embed is None else "learn",
     }
-    size = [3, run.image_size, run.image_size]
     return {
         "architecture": ARCHITECTURE,
         "num_classes": len(run.classes),
@@ -224,7 +218,7 @@ def _config(run: FinishedRun, net: ViT) -> dict[str, Any]:
         "model_args": arguments,
         "label_names": run.classes,
         "pretrained_cfg": {
-            "input_size": size,
+            "input_size": [3, run.image_size, run.image_size],
             "fixed_input_size": True,
             "interpolation": "bilinear",
             "crop_pct": 1.0,
@@ -238,15 +232,7 @@ def _config(run: FinishedRun, net: ViT) -> dict[str, Any]:
     }
 
 
-def _weights(net: ViT) -> dict[str, Tensor]:
-    """The names are timm's already; fixed positions, which are no part of our weights, are learned ones there."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    if net.pos_embed is not None and "pos_embed" not in weights:
-        weights["pos_embed"] = net.pos_embed.detach().cpu().contiguous()
-    return weights
-
-
-def _compared_with_timm(run: FinishedRun, folder: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
+def _compare_timm(run: FinishedRun, folder: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
     if find_spec("timm") is None:
         return {"images_compared": 0, "note": "timm is not installed, so the logits were not compared"}
     import timm
@@ -255,6 +241,6 @@ def _compared_with_timm(run: FinishedRun, folder: Path, images: NDArray[np.uint8
     prepared = run.prepared(images)
     with torch.inference_mode():
         difference = float((run.net(prepared) - theirs(prepared)).abs().max())
-    if difference > TOLERANCE:
-        raise UserError(f"timm's net differs from ours by {difference:.2g} in a logit; {folder} is of no use.")
+    if difference > TIMM_TOLERANCE:
+        raise UserError(f"timm's network differs from ours by {difference:.2g} in a logit; do not use {folder}.")
     return {"images_compared": len(images), "largest_difference": difference}

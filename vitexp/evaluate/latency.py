@@ -1,4 +1,4 @@
-"""How long an answer takes, and how many images a second go through, by batch size."""
+"""Inference time by batch size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WARM_UP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Of one batch size: milliseconds a batch, median and quartiles over the repeats, and images a second (median)."""
+    """Milliseconds per batch, median and quartiles over the repeats, and images per second at the median."""
 
     batch_size: int
     ms: float
@@ -29,23 +29,21 @@ class Latency:
 def measure_latency(
     run: FinishedRun, *, batch_sizes: tuple[int, ...] = BATCH_SIZES, repeats: int = _REPEATS
 ) -> list[Latency]:
-    """From prepared uint8 images on the device of the net to probabilities on it, in the precision of the run's test.
+    """Measure from prepared uint8 images on the device to probabilities on it, in the precision of the run's test.
 
-    All batch sizes take turns, so that the machine's moods hit them alike.
+    The batch sizes take turns, so that load spikes affect all equally.
     """
     size = run.image_size
     images = torch.randint(0, 256, (max(batch_sizes), size, size, 3), dtype=torch.uint8, device=run.device)
 
-    def of(batch_size: int) -> Callable[[], int]:
-        batch = images[:batch_size]
-
+    def turn_of(batch_size: int) -> Callable[[], int]:
         def turn() -> int:
-            run.logits(batch).softmax(dim=1)
+            run.logits(images[:batch_size]).softmax(dim=1)
             return batch_size
 
         return turn
 
-    turns = {str(batch_size): of(batch_size) for batch_size in batch_sizes}
+    turns = {str(batch_size): turn_of(batch_size) for batch_size in batch_sizes}
     for turn in turns.values():
         for _ in range(_WARM_UP):
             turn()
@@ -53,13 +51,8 @@ def measure_latency(
     latencies = []
     for batch_size in batch_sizes:
         milliseconds = 1000 * batch_size / np.array(speeds[str(batch_size)])
-        first, median, third = np.percentile(milliseconds, [25, 50, 75]).tolist()
+        first, ms, third = np.percentile(milliseconds, [25, 50, 75]).tolist()
         latencies.append(
-            Latency(
-                batch_size=batch_size,
-                ms=median,
-                ms_quartiles=(first, third),
-                images_per_s=1000 * batch_size / median,
-            )
+            Latency(batch_size=batch_size, ms=ms, ms_quartiles=(first, third), images_per_s=1000 * batch_size / ms)
         )
     return latencies

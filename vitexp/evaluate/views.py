@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean over a few views of every image."""
+"""Test-time augmentation: the mean prediction over several views of each image."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from vitexp.data.prepare import Prepared
 from vitexp.runs.finished import FinishedRun
 from vitexp.runs.predict import Change, predict
 
-_STEP = 1  # pixels of a shift, for each 32 of the image
+_SHIFT = 1  # pixels per 32 pixels of image size
 
 
 def views(run: FinishedRun) -> dict[str, Change]:
-    """The image as it is, and moved a little left, right, up and down; what comes in repeats the edge.
+    """Return the views by name: the original image, and shifted left, right, up and down with the edge repeated.
 
-    Each mirrored too, but only for a net that was trained on mirrored images: a mirrored traffic sign is another one.
+    Mirrored views are added only if the run was trained with flips: a mirrored traffic sign is another sign.
     """
-    step = max(1, _STEP * run.image_size // 32)
-    moves = {"as it is": (0, 0), "left": (0, -step), "right": (0, step), "up": (-step, 0), "down": (step, 0)}
-    made: dict[str, Change] = {name: _moved(*move) for name, move in moves.items()}
+    step = max(1, _SHIFT * run.image_size // 32)
+    shifts = {"original": (0, 0), "left": (0, -step), "right": (0, step), "up": (-step, 0), "down": (step, 0)}
+    changes: dict[str, Change] = {name: _shift(*shift) for name, shift in shifts.items()}
     if run.config.augment.get("flip_prob", 0) > 0:
-        made |= {f"{name}, mirrored": _mirrored(change) for name, change in made.items()}
-    return made
+        changes |= {f"{name}, mirrored": _mirror(change) for name, change in changes.items()}
+    return changes
 
 
 def predict_views(run: FinishedRun, images: Prepared) -> Tensor:
-    """Probabilities, float32 [N, C], averaged over the views."""
-    changes = views(run).values()
-    return torch.stack([predict(run, images, change=change).softmax(dim=1) for change in changes]).mean(dim=0)
+    """Return probabilities, float32 [N, C], averaged over the views."""
+    return torch.stack([predict(run, images, change=change).softmax(dim=1) for change in views(run).values()]).mean(0)
 
 
-def _moved(down: int, right: int) -> Change:
+def _shift(down: int, right: int) -> Change:
     def change(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         _, height, width, _ = images.shape
         rows = np.clip(np.arange(height) - down, 0, height - 1)
@@ -43,5 +42,5 @@ def _moved(down: int, right: int) -> Change:
     return change
 
 
-def _mirrored(change: Change) -> Change:
+def _mirror(change: Change) -> Change:
     return lambda images: np.ascontiguousarray(change(images)[:, :, ::-1])

@@ -1,4 +1,4 @@
-"""The names and layouts in which others publish the weights of ViTs, turned into ours."""
+"""Convert published weights of ViTs to the names and layouts of ViT."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TORCHVISION = (
     (r"\.ln_([12])\.", r".norm\1."),
     (r"\.self_attention\.in_proj_", ".attn.qkv."),
     (r"\.self_attention\.out_proj\.", ".attn.proj."),
-    (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),  # by number today, by name in files of its first version
+    (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),  # by number today, by name in files of the first version
     (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
     (r"^encoder\.ln\.", "norm."),
     (r"^heads\.pre_logits\.", "head.0."),
@@ -42,11 +42,11 @@ _GOOGLE = (
     (r"/(?=bias$|kernel$)", "."),
     (r"\.(kernel|scale)$", ".weight"),
 )
-_TIMM = ((r"^pre_logits\.fc\.", "head.0."),)  # of its releases before 0.8
+_TIMM = ((r"^pre_logits\.fc\.", "head.0."),)  # before timm 0.8
 
 
 def publisher_of(tensors: Tensors) -> Publisher | None:
-    """Whose names these are: of torchvision's VisionTransformer, of Google's vision_transformer, of timm (and ours)."""
+    """Return whose names these are: torchvision's, Google's (vision_transformer) or timm's, which are also ours."""
     if "conv_proj.weight" in tensors:
         return "torchvision"
     if "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel" in tensors:
@@ -55,9 +55,9 @@ def publisher_of(tensors: Tensors) -> Publisher | None:
 
 
 def in_our_names(tensors: Tensors, publisher: Publisher) -> dict[str, Tensor]:
-    """The same tensors as our ViT names and lays them out; names that it has not stay as they are.
+    """Return the tensors with the names and layouts of ViT; unknown names are kept.
 
-    Behind a hidden layer (pre_logits) the classifier is "head.2", as in our head="mlp".
+    After a hidden layer (pre_logits) the classifier is "head.2", as with head="mlp".
     """
     made = dict(_renamed(tensors, {"torchvision": _TORCHVISION, "google": _GOOGLE, "timm": _TIMM}[publisher]))
     if publisher == "google":
@@ -68,7 +68,7 @@ def in_our_names(tensors: Tensors, publisher: Publisher) -> dict[str, Tensor]:
 
 
 def heads_of(tensors: Tensors) -> int | None:
-    """How many attention heads there are, where the shapes say so, as those of Google's arrays do."""
+    """Return the number of attention heads if the shapes show it, as in Google's arrays."""
     query = tensors.get("Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel")
     return None if query is None else query.shape[1]
 
@@ -81,7 +81,7 @@ def _renamed(tensors: Tensors, rules: tuple[tuple[str, str], ...]) -> Iterator[t
 
 
 def _as_torch_lays_out(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
-    """Flax has kernels (height, width, in, out) and (in, out), and an axis for heads; torch has the output first."""
+    """Convert Flax layouts, (height, width, in, out), (in, out) and an axis for heads, to torch's, output first."""
     for name, tensor in tensors.items():
         if ".attn.query." in name:  # (in, heads, head_dim), the bias without in
             parts = [tensors[name.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]

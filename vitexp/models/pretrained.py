@@ -1,4 +1,4 @@
-"""Pretrained weights into our ViT: what fits, what is interpolated, and what stays new."""
+"""Load pretrained weights into a ViT: what fits, what is interpolated, and what stays new."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vitexp.models.checkpoint_names import Tensors
 from vitexp.models.position import interpolate_position_embedding
 from vitexp.models.vit import ViT
 
-# What a model may have otherwise, or anew: how the tokens are read out, and to which classes.
+# Parts that may differ from the pretrained model: how the tokens are read out, and the classes.
 _READ_OUT = ("cls_token", "dist_token", "seq_pool", "head", "head_dist")
 _HEADS = ("head", "head_dist")
 
 
 class Misfit(ValueError):
-    """The weights are those of another model. The message goes on a sentence about them."""
+    """The weights belong to another model. The message continues the sentence "model.weights=... does not fit:"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What became of the weights: `taken` of the model's `of` tensors are theirs.
+    """What was loaded: `taken` of the model's `of` tensors.
 
-    new: parts of the model that stayed as they were; unused: parts that only the weights have, or that are not taken.
-    grids: patches a side of their position embedding and of ours, where it was interpolated.
+    new: parts of the model that were not changed; unused: parts of the weights that were not used.
+    grids: patches per side of their position embedding and of the model's, if it was interpolated.
     """
 
     taken: int
@@ -40,14 +40,13 @@ class Loaded:
 
 
 def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mapping[str, Any]) -> Loaded:
-    """Load `tensors`, which have our names, into `net`; positions are interpolated to its grid.
+    """Load `tensors`, named as in ViT, into `net`, with positions interpolated to its grid.
 
-    The head is taken if `keep_head` says so and it has the same shape, and with it that of a distillation token. A
-    token that only one of the two has stays new, or unused; the last norm is taken whether the tokens go through it, or
-    their mean.
-    known: keys of the model, such as num_heads, that the tensors do not show.
+    The head, with that of a distillation token, is loaded if `keep_head` and if it has the same shape. A token that
+    only one of the two has stays new or unused. The last norm is loaded whether it is applied to the tokens or to their
+    mean. known: options of the pretrained model, such as num_heads, that the tensors do not show.
 
-    Raises Misfit, and leaves the net as it was, where anything else differs.
+    Raises Misfit if anything else differs; the net is then unchanged.
     """
     _refuse_another_architecture(net, tensors, known)
     mine = net.state_dict()
@@ -61,7 +60,7 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
     left = [name for name in theirs if name not in mine and _part(name) not in _READ_OUT]
     if lacking or left:
         raise Misfit(
-            f"it lacks {_some(lacking)}" if lacking else f"it holds {_some(left)}, for which this model has no place"
+            f"it lacks {_some(lacking)}" if lacking else f"it has {_some(left)}, which this model does not have"
         )
     taken = {name: theirs[name] for name in mine if name in theirs}
     grids = None
@@ -69,7 +68,7 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
         taken["pos_embed"], grids = _positions(net, theirs)
     for name, tensor in taken.items():
         if tensor.shape != mine[name].shape:
-            raise Misfit(f"its {name} is {list(tensor.shape)}, and {list(mine[name].shape)} is needed")
+            raise Misfit(f"its {name} is {list(tensor.shape)}, but {list(mine[name].shape)} is needed")
     net.load_state_dict({**mine, **taken})
     return Loaded(
         taken=len(taken),
@@ -81,14 +80,14 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
 
 
 def architecture(tensors: Tensors) -> dict[str, Any]:
-    """The keys of conf/model that the tensors of a ViT show, by our names."""
+    """Return the options of a ViT that its tensors show."""
     dim = tensors["blocks.0.norm1.weight"].shape[0]
     found: dict[str, Any] = {
         "dim": dim,
         "depth": 1 + max(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))),
         "registers": tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
         "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
-        "layer_scale": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,  # a usual value; the learned ones are loaded
+        "layer_scale": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,  # any value; the learned ones are loaded
         "lsa": "blocks.0.attn.scale" in tensors,
         "position_embedding": "learned" if "pos_embed" in tensors else "none",
     }
@@ -100,7 +99,7 @@ def architecture(tensors: Tensors) -> dict[str, Any]:
         found |= {"stem": "conv", "patch_size": 2**stages}
     elif projection.ndim == 4:
         found |= {"stem": "patch", "patch_size": projection.shape[-1]}
-    else:  # five images of three colours
+    else:  # 5 shifted images of 3 colors
         found |= {"stem": "shifted", "patch_size": math.isqrt(projection.shape[1] // 15)}
     return found
 
@@ -108,22 +107,22 @@ def architecture(tensors: Tensors) -> dict[str, Any]:
 def _refuse_another_architecture(net: ViT, tensors: Tensors, known: Mapping[str, Any]) -> None:
     theirs, mine = {**architecture(tensors), **known}, {**architecture(net.state_dict()), "num_heads": net.num_heads}
     if net.pos_embed is not None and not isinstance(net.pos_embed, nn.Parameter):
-        mine["position_embedding"] = "sincos"  # which is no weight
+        mine["position_embedding"] = "sincos"  # which is not among the weights
     if wrong := [key for key, value in theirs.items() if key in mine and mine[key] != value]:
         fitting = " ".join(f"model.{key}={_typed(theirs[key])}" for key in wrong)
-        raise Misfit(f"it takes {fitting}, and this model has {', '.join(_typed(mine[key]) for key in wrong)}")
+        raise Misfit(f"it needs {fitting}, but this model has {', '.join(_typed(mine[key]) for key in wrong)}")
 
 
 def _positions(net: ViT, theirs: Tensors) -> tuple[Tensor, tuple[int, int] | None]:
-    """Their position embedding on our grid, [1, T, dim], and both grids where they differ."""
+    """Return their position embedding on the net's grid, [1, T, dim], and both grids if they differ."""
     table = theirs["pos_embed"]
     tokens = [name for name in ("cls_token", "dist_token") if name in theirs]
     prefix = len(tokens) + net.registers
     if not _is_square(table.shape[1] - prefix) and _is_square(table.shape[1]):
-        # Only patches have a position there (timm's no_embed_class).
+        # Only patches have positions (timm's no_embed_class).
         table = torch.cat([table.new_zeros(1, prefix, table.shape[2]), table], dim=1)
     if not _is_square(table.shape[1] - prefix):
-        raise Misfit(f"its {table.shape[1]} position embeddings are those of no square grid")
+        raise Misfit(f"its {table.shape[1]} position embeddings do not form a square grid")
     grid = math.isqrt(table.shape[1] - prefix)
     patches = interpolate_position_embedding(table[:, prefix:], old_grid=grid, new_grid=net.grid_size, prefix_tokens=0)
     assert net.pos_embed is not None
@@ -137,7 +136,7 @@ def _positions(net: ViT, theirs: Tensors) -> tuple[Tensor, tuple[int, int] | Non
 
 
 def _with_the_last_norm_of(mine: Tensors, theirs: Tensors) -> dict[str, Tensor]:
-    """It is fc_norm where it follows a mean of the patches, and norm elsewhere."""
+    """Rename the last norm as in the net: fc_norm after the mean of the patches, otherwise norm."""
     ours = "fc_norm." if "fc_norm.weight" in mine else "norm."
     return {re.sub(r"^(fc_)?norm\.", ours, name): tensor for name, tensor in theirs.items()}
 

@@ -1,28 +1,190 @@
-"""The explainer of a finished run, alone or to stand beside another one."""
+"""Explain finished runs: load one, draw every explanation of it, compare two."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
-from vitexp.errors import ConfigError
-from vitexp.explain.explainer import Explainer
-from vitexp.runs.finished import FinishedRun, load_run
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from vitexp.errors import ConfigError, UserError
+from vitexp.explain import drawing, figures
+from vitexp.explain.drawing import Shown
+from vitexp.explain.explainer import NAMES, Explainer
+from vitexp.explain.methods.embedding import available_methods
+from vitexp.explain.pick import drawn_at_random, right_and_wrong
+from vitexp.explain.ranking import measure_faithfulness
+from vitexp.runs.finished import FinishedRun, load_run, read_prepared
+from vitexp.runs.predict import predict
 from vitexp.runs.test_set import open_test_set
+
+Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
 
 
 def load_explainer(
     folder: Path | str, data: Sequence[str] = (), *, beside: Explainer[FinishedRun] | None = None
 ) -> Explainer[FinishedRun]:
-    """data: where the data set of the first run lies now, as typed (data.root=..., data.download=true).
+    """Load a run for explanations.
 
-    beside: the first run; what was typed holds for this one too where it was trained on the same data set. Raises
-    ConfigError where their classes differ, UserError where the run, or the data that were typed, cannot be loaded.
+    data: overrides for the location of its data set (data.root=..., data.download=true).
+    beside: the run to compare with; `data` then applies only to a run on the same data set.
+    Raises ConfigError if the two runs have different classes, UserError if the run or its data cannot be loaded.
     """
     run = load_run(folder)
     if beside and run.classes != beside.run.classes:
         raise ConfigError(
-            f"{run.folder} has other classes than {beside.run.folder}; two runs are compared on the same ones."
+            f"{run.folder} has other classes than {beside.run.folder}; only runs with the same classes can be compared."
         )
     same_data = not beside or run.config.data.name == beside.run.config.data.name
     return Explainer[FinishedRun](open_test_set(run, data)[0] if data and same_data else run)
+
+
+def explain_run(
+    folder: Path | str,
+    *,
+    other: Path | str | None = None,
+    image: Path | None = None,
+    data: Sequence[str] = (),
+    images: int = 100,
+    shown: int = 5,
+    embedded: int = 2000,
+    layer: int = 0,
+    head: int = 0,
+    label: str = "",
+) -> None:
+    """Draw every explanation of a run into its folder, print the files and the faithfulness of each method.
+
+    other: a run to compare. image: a file to explain instead of test images. data: overrides for the location of the
+    data set. images: test images for the faithfulness. shown: test images in the figures. embedded: training images in
+    the maps of embeddings. layer, head: whose attention is drawn, from 1; 0 for the last layer and the mean of all
+    heads. label: name or number of the class to explain; "" for the predicted one.
+    Raises ConfigError for arguments that do not fit the run, UserError if something cannot be read or written.
+    """
+    explainer = load_explainer(folder, data)
+    run, vit = explainer.run, explainer.vit
+    compared = load_explainer(other, data, beside=explainer) if other else None
+    if compared:
+        check_same_test((explainer, compared))
+    layer_index = index_of("layer", layer, vit.depth if vit else 0)
+    head_index = index_of("head", head, vit.num_heads if vit else 0)
+    explained = find_class(label, run.classes) if label else None
+    out = run.folder / "figures" / "explain"
+
+    if image:
+        out, chosen = out / image.stem, np.zeros(0, np.int64)
+        about = drawing.shown(explainer, read_prepared(run, image), [None], explained=explained)
+    else:
+        chosen = right_and_wrong(explainer, run.data.test, count=shown)
+        truth = run.data.test.labels[chosen].tolist()
+        about = drawing.shown(explainer, run.data.test.images(chosen), truth, explained=explained)
+    _save(out, drawing.draw_images(explainer, about, layer=-1 if layer_index is None else layer_index, head=head_index))
+
+    try:
+        train, test = run.data.train, run.data.test
+    except UserError as error:  # an image of one's own can be explained without the data set
+        print(f"heads and embeddings are not drawn because the data set is missing: {error}")
+        return
+    sample = drawn_at_random(len(test), images)
+    _save(out, drawing.draw_heads(explainer, test.images(sample)))
+    neighbors = drawing.embed(explainer, train, sample=embedded)
+    for method in available_methods():
+        _save(out, [(f"embedding_{method}", drawing.draw_embedding(explainer, about, neighbors, method=method))])
+    if compared:
+        pair = explainer, compared
+        _save(out, [("confusions", draw_confusions(pair))])
+        theirs = drawing.shown(compared, compared.run.data.test.images(chosen), about.truth, explained=explained)
+        _save(out, [("comparison", draw_side_by_side(pair, (about, theirs)))])
+    if not image:  # last, because it takes longest
+        print(f"measuring faithfulness on {len(sample):,} test images ...", flush=True)
+        measured = measure_faithfulness(explainer, test.images(sample))
+        curves = figures.faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
+        _save(out, [("faithfulness", curves)])
+        (out / "faithfulness.csv").write_text(measured.as_csv())
+        (out / "faithfulness.md").write_text(measured.as_markdown())
+        print(measured.as_markdown(), end="")
+
+
+def _save(folder: Path, drawn: Iterable[tuple[str, Figure]]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in drawn:
+            path = folder / f"{name}.png"
+            figure.savefig(path, format="png")
+            print(path)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}.") from error
+
+
+def find_class(word: str, classes: Sequence[str]) -> int:
+    """Return the label of a class given by name, in any letter case, or by number. Raises ConfigError."""
+    names = [name.casefold() for name in classes]
+    if word.casefold() in names:
+        return names.index(word.casefold())
+    if word.isascii() and word.isdigit() and int(word) < len(classes):
+        return int(word)
+    near = (get_close_matches(word, classes, n=1, cutoff=0.0) or list(classes))[0]
+    raise ConfigError(f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class; nearest is {near}.")
+
+
+def index_of(key: str, number: int, count: int) -> int | None:
+    """Return the index of layer or head `number`, which counts from 1; None for 0. Raises ConfigError."""
+    if number and not count:
+        raise ConfigError(f"{key}={number} selects attention, which this network does not have; remove {key}.")
+    if number > count:
+        raise ConfigError(f"{key}={number} exceeds the {count} of this network; use 1 to {count}.")
+    return number - 1 if number else None
+
+
+def check_same_test(pair: Pair) -> None:
+    """Raise ConfigError if the test labels of two runs differ, so that they were not tested on the same images."""
+    first, second = (explainer.run.data.test.labels for explainer in pair)
+    if not np.array_equal(first, second):
+        raise ConfigError(f"{pair[1].run.folder} has another test set; only runs with the same one can be compared.")
+
+
+def draw_confusions(pair: Pair) -> Figure:
+    """Compare the confusions of two runs on all test images. Raises ConfigError if their test sets differ."""
+    check_same_test(pair)
+    first, second = (predict(each.run, each.run.data.test).argmax(dim=1).numpy() for each in pair)
+    return figures.paired_confusions(
+        truth=pair[0].run.data.test.labels,
+        predicted=(first, second),
+        class_names=pair[0].run.classes,
+        runs=_run_names(pair),
+    )
+
+
+def draw_side_by_side(pair: Pair, about: tuple[Shown, Shown]) -> Figure:
+    """Draw the predictions and class-specific explanations of two runs for the same images."""
+    first, classes = about[0], pair[0].run.classes
+    columns: list[str] = []
+    maps: list[NDArray[np.float32]] = []
+    captions: list[list[str]] = [[] for _ in first.images]
+    for explainer, seen, name in zip(pair, about, _run_names(pair), strict=True):
+        predictions = seen.captions(classes, with_truth=False)
+        for place, method in enumerate(each for each in explainer.methods if each not in ("attention", "rollout")):
+            maps.append(np.maximum(explainer.maps(method, seen.images, seen.explained), 0))
+            columns.append(f"{name}: {NAMES[method]}")
+            for row, text in zip(captions, predictions, strict=True):
+                row.append(text if place == 0 else "")
+    explained = "what each predicts" if first.explained == first.predicted else f"“{classes[first.explained[0]]}”"
+    return figures.map_grid(
+        title=f"Explanations of two runs, of {explained}",
+        images=first.images,
+        maps=[[each[index] for each in maps] for index in range(len(first.images))],
+        columns=columns,
+        rows=["" if truth is None else f"true: {classes[truth]}" for truth in first.truth],
+        captions=captions,
+    )
+
+
+def _run_names(pair: Pair) -> tuple[str, str]:
+    """Return the names of the models; if they are equal, those of the runs or their folders."""
+    models = [str(explainer.run.config.model.name) for explainer in pair]
+    runs = [str(explainer.run.config.name or explainer.run.folder.parent.name) for explainer in pair]
+    folders = [explainer.run.folder.name for explainer in pair]
+    first, second = next((names for names in (models, runs) if names[0] != names[1]), folders)
+    return first, second

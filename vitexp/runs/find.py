@@ -48,9 +48,9 @@ def _unpacked(beside: Path) -> Path:
     return folder
 
 
-def requested_run(typed: str | None) -> Path:
-    """Return the folder of the run that a command names; the newest finished one under logs/ if it names none."""
-    return newest_run() if typed is None else run_folder(typed)
+def requested_run(typed: str, log_dir: Path | str = "logs") -> Path:
+    """Return the folder of the run that a command names; the newest finished one in `log_dir` for "newest" or ""."""
+    return newest_run(log_dir) if typed in ("", "newest") else run_folder(typed)
 
 
 def newest_run(log_dir: Path | str = "logs") -> Path:

@@ -1,4 +1,4 @@
-"""The run folder and result.json: what a run leaves for people and tables. Imports no torch."""
+"""The run folder and result.json, the record from which tables are built. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vitexp.system.disk import typed, write_atomically
 
 SCHEMA = 1
 
-# Where a run is kept and how it is shown does not change what it computes.
+# Where a run is stored and how it is shown do not change what it computes.
 NOT_HASHED = (
     *("name", "log_dir", "run_id", "resume", "logger", "callbacks", "hydra"),
     *("checkpoint.every_n_steps", "checkpoint.every_n_minutes"),
@@ -35,7 +35,7 @@ NOT_HASHED = (
 
 
 class RunRecord:
-    """A run folder, `<log_dir>/<name>/<run id>/`, and its result.json, which is replaced as a whole at every change."""
+    """A run folder, `<log_dir>/<name>/<run id>/`, and its result.json, which is replaced atomically at every change."""
 
     def __init__(self, folder: Path, result: dict[str, Any]) -> None:
         self.folder, self.result = folder, result
@@ -46,17 +46,15 @@ class RunRecord:
 
     @classmethod
     def start(cls, config: DictConfig, *, overrides: list[str]) -> RunRecord:
-        """Make the folder with config.yaml and result.json, status "running".
+        """Create the folder with config.yaml and result.json, status "running".
 
-        Raises ConfigError where run_id names a run that is there already (a sweep's trial has its folder before), and
-        UserError where nothing can be written there.
+        Raises ConfigError if run_id names an existing run (the folder of a sweep's trial may exist), and UserError if
+        nothing can be written there.
         """
         run_id = config.run_id or f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         folder = Path(config.log_dir).expanduser().resolve() / config.name / run_id
         if (folder / "config.yaml").exists():
-            raise ConfigError(
-                f"the run {typed(folder)} is there already; resume=auto goes on with it, another run_id begins anew."
-            )
+            raise ConfigError(f"the run {typed(folder)} already exists; resume it with resume=auto, or change run_id.")
         record = cls(
             folder,
             {
@@ -86,15 +84,15 @@ class RunRecord:
             record._write()
         except OSError as error:
             raise UserError(
-                f"cannot begin a run in {folder}: {error.strerror or error}; make room there, or set log_dir."
+                f"cannot start a run in {folder}: {error.strerror or error}; free some space, or set log_dir."
             ) from error
         return record
 
     @classmethod
     def resume(cls, folder: Path, config: DictConfig, *, overrides: list[str]) -> RunRecord:
-        """Open the record of a run that goes on, status "running" again; what was left half written is removed.
+        """Open the record of a resumed run, status "running" again; partially written files are removed.
 
-        Raises UserError where nothing can be written there.
+        Raises UserError if nothing can be written there.
         """
         record = cls(folder, json.loads((folder / "result.json").read_text()))
         try:
@@ -102,7 +100,7 @@ class RunRecord:
                 left.unlink()
             write_atomically(folder / "config.yaml", _repeatable(config))
         except OSError as error:
-            raise UserError(f"cannot go on in {folder}: {error.strerror or error}; make room there.") from error
+            raise UserError(f"cannot resume in {folder}: {error.strerror or error}; free some space.") from error
         again = {"status": "running", "error": None, "finished_at": None}
         overrides = merged(record.result["overrides"], overrides)
         record.update(**again, overrides=overrides, config_hash=config_hash(config), environment=environment())
@@ -110,17 +108,22 @@ class RunRecord:
 
     @classmethod
     def of_first_process(cls, folder: Path) -> RunRecord:
-        """The record that another process of the same run keeps: read here, never written."""
+        """Read the record that another process of the same run writes; changes to it are not written."""
         return _ReadOnlyRecord(folder, json.loads((folder / "result.json").read_text()))
 
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """Read an existing record."""
+        return cls(folder, json.loads((folder / "result.json").read_text()))
+
     def update(self, **facts: Any) -> None:
-        """Add facts to result.json; where a full disk refuses them, they are written with the next ones."""
+        """Add facts to result.json; those that a full disk refuses are written with the next ones."""
         self.result.update(facts)
         with disk.tolerating("result.json"):
             self._write()
 
     def finish(self, status: str, *, error: str | None = None) -> None:
-        """status: completed | failed | interrupted. Raises OSError where the disk refuses all of it."""
+        """Set the final status: completed, failed or interrupted. Raises OSError if the disk refuses it."""
         self.result.update(status=status, error=error, finished_at=_now())
         self._write()
 
@@ -131,7 +134,7 @@ class RunRecord:
         except OSError as error:
             if disk.refusal(error) is None or not path.exists():
                 raise
-            # No room for two, but for this one in place of the old: what that took is overwritten, not given away.
+            # No space for two files, but for this one in place of the old: overwrite it.
             with open(path, "r+b") as file:
                 file.write(text.encode())
                 file.truncate()
@@ -139,17 +142,17 @@ class RunRecord:
 
 class _ReadOnlyRecord(RunRecord):
     def _write(self) -> None:
-        """Keep the facts to oneself."""
+        """Write nothing."""
 
 
 def config_hash(config: DictConfig) -> str:
-    """12 hexadecimal digits over everything in the configuration that can change a result."""
+    """Return 12 hexadecimal digits over everything in the configuration that can change a result."""
     plain = without(OmegaConf.to_container(config, resolve=True), NOT_HASHED)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def without(plain: Any, keys: Iterable[str]) -> Any:
-    """`plain`, a configuration of dicts, from which `keys` in dotted form are taken away."""
+    """Remove `keys`, in dotted form, from `plain`, a configuration of dicts, and return it."""
     for key in keys:
         *parents, last = key.split(".")
         node = plain
@@ -160,18 +163,18 @@ def without(plain: Any, keys: Iterable[str]) -> Any:
 
 
 def metrics_of(logged: Any, names: Iterable[str] = METRICS) -> dict[str, float | None]:
-    """{"test/accuracy": x, ...} as {"accuracy": x, ...}; None for what is not there or no number (no NaN in JSON)."""
+    """Return {"test/accuracy": x} as {"accuracy": x}; None for what is missing or not finite (JSON has no NaN)."""
     values = {key.partition("/")[2]: float(value) for key, value in logged.items()}
     return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in names}
 
 
 def is_pretraining(result: Mapping[str, Any]) -> bool:
-    """Whether a record is that of a completed pretraining: its loss is all that is measured."""
+    """Return whether a record is that of a completed pretraining, which measures a loss only."""
     return list((result.get("metrics") or {}).get("test") or {}) == ["loss"]
 
 
 def environment() -> dict[str, Any]:
-    """Code, libraries and machine; the devices are added once torch has found them."""
+    """Return versions of code and libraries, and the machine; devices are added once torch is imported."""
     commit, dirty = _git()
     return {
         "git_commit": commit,
@@ -186,7 +189,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this file belongs to, and whether it has uncommitted changes; None without git."""
+    """Return the commit of the checkout of this file, and whether it has uncommitted changes; None without git."""
     try:
         answers = [
             subprocess.run(
@@ -200,7 +203,7 @@ def _git() -> tuple[str | None, bool | None]:
 
 
 def _repeatable(config: DictConfig) -> str:
-    """The resolved configuration as YAML that train.py takes as it is."""
+    """Return the resolved configuration as YAML that the train command accepts."""
     hydra = {"run": {"dir": "."}, "output_subdir": None}
     plain = {**OmegaConf.to_container(config, resolve=True), "hydra": hydra}  # type: ignore[dict-item]
     head = "# Repeats the run: python train.py --config-dir <this folder> --config-name config\n"

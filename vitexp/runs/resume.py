@@ -1,4 +1,4 @@
-"""Going on with a run that was stopped: which one, and whether it is still the same. Imports no torch."""
+"""Resume a stopped run: find it, and check that it still has the same configuration. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from vitexp.config.overrides import flatten, merged, quoted
 from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError
 from vitexp.runs.record import NOT_HASHED, without
-
-# A run may be made longer, and go on with other hardware than it began with.
 from vitexp.system.disk import typed
 
-# A run may be made longer, and go on with other hardware than it began with.
+# A resumed run may be longer, and use other hardware.
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 HARDWARE = (
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.compile"),
@@ -29,10 +27,10 @@ SHOWN = ("trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.p
 
 
 def run_to_resume(config: DictConfig) -> Path | None:
-    """The folder of the run that `config.resume` asks for; None where a new one begins.
+    """Return the folder of the run that `config.resume` names; None for a new run.
 
-    "auto" takes the newest run of this name and configuration, or the one of run_id. Raises ConfigError, which shows
-    the difference, where a certain run is asked for that began with another configuration.
+    "auto" is the newest run with this name and configuration, or the one with run_id. Raises ConfigError, which shows
+    the differences, if the named run has another configuration.
     """
     if config.resume is None:
         return None
@@ -48,21 +46,21 @@ def run_to_resume(config: DictConfig) -> Path | None:
         return next((run for run in _newest_first(task, config.seed) if not differences(run, config, LENGTH)), None)
     if changed := differences(folder, config):
         raise ConfigError(
-            f"{typed(folder)} began with another configuration ({', '.join(changed)}); it can go on longer, log "
-            "otherwise or use other hardware, but for all else leave resume away and begin a new run."
+            f"{typed(folder)} has another configuration ({', '.join(changed)}); a resumed run may only be longer, log "
+            "differently or use other hardware. Drop resume= to start a new run."
         )
     return folder
 
 
 def is_finished(folder: Path, config: DictConfig) -> bool:
-    """Whether the run is completed, and `config` does not make it longer."""
+    """Return whether the run is completed and `config` does not make it longer."""
     return _result(folder)["status"] == "completed" and not set(LENGTH) & {
         key for key, _, _ in _changes(folder, config)
     }
 
 
-def as_begun(config: DictConfig) -> DictConfig:
-    """`config`, or where resume names a run folder, what that run began with and on top of it what is typed now."""
+def with_stored_overrides(config: DictConfig) -> DictConfig:
+    """Return `config`; if resume names a run folder, composed again from that run's overrides and those typed now."""
     if config.resume in (None, "auto") or not HydraConfig.initialized():
         return config
     stored = _result(Path(str(config.resume)).expanduser().resolve())["overrides"]
@@ -71,7 +69,7 @@ def as_begun(config: DictConfig) -> DictConfig:
 
 
 def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> list[str]:
-    """In words, what `config` changes of the run in `folder` that may not change; `also` names what else may not."""
+    """Return what `config` changes in the run in `folder` that must not change, in words. also: further such keys."""
     allowed = set(LENGTH) - set(also)
     return [
         f"{key}={old}, now {new}"
@@ -81,15 +79,15 @@ def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> l
 
 
 def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
-    began, now = (
+    before, now = (
         dict(flatten(without(OmegaConf.to_container(each, resolve=True), (*NOT_HASHED, *HARDWARE, *SHOWN))))
         for each in (read_config(folder / "config.yaml"), config)
     )
     absent = "absent"
     return [
-        (key, began.get(key, absent), now.get(key, absent))
-        for key in {**began, **now}
-        if began.get(key, absent) != now.get(key, absent)
+        (key, before.get(key, absent), now.get(key, absent))
+        for key in {**before, **now}
+        if before.get(key, absent) != now.get(key, absent)
     ]
 
 
@@ -100,7 +98,7 @@ def _longer(key: str, old: Any, new: Any) -> bool:
 
 
 def _newest_first(task: Path, seed: int) -> Iterator[Path]:
-    """The folders of runs with this seed."""
+    """Yield the folders of runs with this seed."""
     runs = []
     for file in task.glob("*/result.json"):
         try:
@@ -119,6 +117,6 @@ def _result(folder: Path) -> dict[str, Any]:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"resume={folder} is no run folder, which holds config.yaml and result.json; give one, or resume=auto."
+            f"resume={folder} is not a run folder with config.yaml and result.json; give one, or resume=auto."
         ) from error
     return result

@@ -1,7 +1,7 @@
-"""The checkpoint from which a stopped run goes on, to the same weights as if nothing had happened.
+"""The checkpoint from which a stopped run resumes, to the same weights as an uninterrupted run.
 
-It holds all that Lightning keeps (net, optimizer, schedule, averaged weights, callbacks) and a `position`. Random
-numbers need no place in it: the order of the images and every draw of a step follow from seed and position alone.
+It contains everything that Lightning stores (net, optimizer, schedule, averaged weights, callbacks) and a `position`,
+but no state of random generators: the order of images and the draws of a step depend only on seed and position.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import UserError
 from vitexp.system.disk import tolerating, write_atomically
 from vitexp.system.signals import StopSignals
+from vitexp.training.task import data_of
 
 log = logging.getLogger(__name__)
 
-# The newest first. A checkpoint is "next" for an instant, so that two whole ones are there at any time.
+# Newest first. A new checkpoint is "next" until it is complete, so that two complete ones exist at any time.
 NAMES = ("next.ckpt", "last.ckpt", "previous.ckpt")
-Position = dict[str, Any]  # of a checkpoint: epochs done, images of the next one done, steps, and what must not change
+Position = dict[str, Any]  # completed epochs, images of the next one, steps, and what must not change on resume
 _SHARE = 0.05  # of the time, for checkpoints after epochs
-_AGREE_EVERY = 10  # steps, between processes: it makes each wait for all the others
+_AGREE_EVERY = 10  # steps between agreements of the processes, each of which waits for all others
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `folder`/last.ckpt after every epoch, and within it every so many steps or minutes; keeps the one before.
+    """Write `folder`/last.ckpt after each epoch and every so many steps or minutes; keep the previous one.
 
-    Where epochs are so short that this would cost more than a twentieth of the time, some are passed over.
-    length: how long the training is to be; one that stopped early goes on where this has changed.
-    Obeys `stop` between two steps, once a checkpoint is written.
+    Skips epochs if they are so short that checkpoints would take more than a twentieth of the time.
+    length: of the training; a run that stopped early only continues if this has changed.
+    stop: obeyed between two steps, after a checkpoint.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         epoch_loop = trainer.fit_loop.epoch_loop
         if epoch_loop.batch_progress.current.ready == 0:
-            epoch_loop.restarting = False  # with max_steps set, Lightning takes the start of an epoch for its middle
+            epoch_loop.restarting = False  # with max_steps, Lightning mistakes the start of an epoch for its middle
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._obey(trainer, batches=0)
@@ -71,14 +72,14 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         step, between = divmod(batch_idx, trainer.accumulate_grad_batches)
         if between or (trainer.world_size > 1 and step % _AGREE_EVERY):
-            return  # gradients that are not yet applied are not saved
+            return  # a checkpoint does not hold accumulated gradients
         if not _anywhere(trainer, self.stop.requested is not None or self._is_due(trainer)):
             return
         self._save(trainer, epochs=trainer.current_epoch, batches=batch_idx)
         self._obey(trainer, batches=batch_idx)
 
     def _obey(self, trainer: Trainer, *, batches: int) -> None:
-        """Stop in all processes where one of them was asked to."""
+        """Stop all processes if one of them received a signal."""
         if _anywhere(trainer, self.stop.requested is not None):
             self._save(trainer, epochs=trainer.current_epoch, batches=batches)
             self.stop.requested = self.stop.requested or signal.SIGTERM
@@ -99,28 +100,28 @@ class LastCheckpoint(Checkpoint):
         )
 
     def _save(self, trainer: Trainer, *, epochs: int, batches: int) -> None:
-        """`epochs` are done, and of the next one `batches`."""
+        """Save after `epochs` complete epochs and `batches` of the next one."""
         if trainer.global_step == self._saved_step:
             return
-        begun = time.monotonic()
+        start = time.monotonic()
         for logger in trainer.loggers:
             logger.save()  # what was logged so far belongs to this checkpoint
         self._position = {
             "epochs": epochs,
-            "images": batches * _images_a_batch(trainer),
+            "images": batches * _images_per_batch(trainer),
             "steps": trainer.global_step,
             "finished": trainer.should_stop,
             "length": self.length,
-            "data": _data(trainer).fingerprint,
+            "data": data_of(trainer).fingerprint,
         }
         trainer.save_checkpoint(self.folder / NAMES[0])
         if trainer.is_global_zero:
             promote(self.folder)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        self._took_s = self._saved_at - begun
+        self._took_s = self._saved_at - start
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["position"] = getattr(self, "_position", None)  # None: the best of the first epoch
+        checkpoint["position"] = getattr(self, "_position", None)  # None in best.ckpt of the first epoch
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         position = checkpoint["position"]
@@ -129,23 +130,20 @@ class LastCheckpoint(Checkpoint):
         checkpoint["loops"]["fit_loop"] = _fit_loop_at(trainer, position)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.should_stop = self._finished  # stopped early, by patience or a search: nothing is left to train
+        trainer.should_stop = self._finished  # it was stopped early, by patience or a search
 
 
 def begin_at(position: Position, datamodule: ImageDataModule) -> None:
-    """Let `datamodule`, which is set up, go on at the position of a checkpoint. Raises UserError for other data."""
+    """Start `datamodule`, which is set up, at the position of a checkpoint. Raises UserError for other data."""
     if position["data"] != datamodule.fingerprint:
-        raise UserError(
-            f"the training images of {datamodule.name} are not those that the run began with; it cannot go on with "
-            "others, so leave resume away and begin a new run."
-        )
+        raise UserError(f"the training images of {datamodule.name} changed; start a new run without resume=.")
     datamodule.begin_at(epoch=position["epochs"], images=position["images"])
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
-    """The newest whole checkpoint in `folder` and its position; damaged ones are put aside, with a warning.
+    """Return the newest intact checkpoint in `folder` and its position; move damaged ones aside, with a warning.
 
-    Raises UserError for one that could run a program when loaded.
+    Raises UserError for a checkpoint that could execute code when loaded.
     """
     for path in (folder / name for name in NAMES):
         try:
@@ -153,14 +151,14 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
         except FileNotFoundError:
             continue
         except DamagedCheckpoint as error:
-            log.warning("%s The one before it is used, if there is one.", error)
+            log.warning("%s The previous checkpoint is used, if there is one.", error)
             with suppress(FileNotFoundError):  # another process of this run was faster
                 os.replace(path, folder / "damaged.ckpt")
     return None
 
 
 def promote(folder: Path) -> None:
-    """Make a next.ckpt, if there is one, the last one, and the last one the previous one."""
+    """Rename last.ckpt to previous.ckpt and next.ckpt to last.ckpt, if there is a next.ckpt."""
     next_, last, previous = (folder / name for name in NAMES)
     if next_.exists():
         if last.exists():
@@ -169,7 +167,7 @@ def promote(folder: Path) -> None:
 
 
 def _find_best(states: dict[str, Any], best: Path) -> None:
-    """Tell Lightning's ModelCheckpoint where its best checkpoint lies now, or let it forget one that is lost."""
+    """Update the path of the best checkpoint in the state of ModelCheckpoint, or remove the state if it is lost."""
     for key in [key for key in states if key.startswith("ModelCheckpoint")]:
         state = states[key]
         if not state["best_model_path"]:
@@ -177,18 +175,18 @@ def _find_best(states: dict[str, Any], best: Path) -> None:
         try:
             read_checkpoint(best)
         except (FileNotFoundError, DamagedCheckpoint):
-            log.warning("%s is lost or damaged: what is tested is the best of the epochs from now on.", best)
+            log.warning("%s is missing or damaged; the best of the remaining epochs will be tested.", best)
             del states[key]
             continue
-        score, place = state["best_model_score"], str(best)  # the run folder may have been moved
+        score, place = state["best_model_score"], str(best)  # the run folder may have moved
         state.update(dirpath=str(best.parent), best_model_path=place, kth_best_model_path=place)
         state["best_k_models"] = {place: score}
 
 
 def _fit_loop_at(trainer: Trainer, position: Position) -> dict[str, Any]:
-    """The state of Lightning's loops at a position, whatever the hook in which the checkpoint was written."""
+    """Return the state of Lightning's loops at a position, independent of the hook that wrote the checkpoint."""
     epochs, steps = position["epochs"], position["steps"]
-    batches = position["images"] // _images_a_batch(trainer)
+    batches = position["images"] // _images_per_batch(trainer)
     state = cast(dict[str, Any], trainer.fit_loop.state_dict())
 
     def set_to(progress: dict[str, Any], number: int) -> None:
@@ -196,7 +194,7 @@ def _fit_loop_at(trainer: Trainer, position: Position) -> dict[str, Any]:
 
     for span in ("total", "current"):
         set_to(state["epoch_progress"][span], epochs)
-        if batches:  # the next epoch has begun
+        if batches:  # the next epoch has started
             state["epoch_progress"][span].update(ready=epochs + 1, started=epochs + 1)
         for counted in ("step", "zero_grad"):
             set_to(state["epoch_loop.automatic_optimization.optim_progress"]["optimizer"][counted][span], steps)
@@ -207,18 +205,14 @@ def _fit_loop_at(trainer: Trainer, position: Position) -> dict[str, Any]:
     return state
 
 
-def _images_a_batch(trainer: Trainer) -> int:
-    """Images of a forward pass on all devices together."""
-    return _data(trainer).batch_size // trainer.accumulate_grad_batches
+def _images_per_batch(trainer: Trainer) -> int:
+    """Return the number of images in a forward pass on all devices together."""
+    return data_of(trainer).batch_size // trainer.accumulate_grad_batches
 
 
 def _anywhere(trainer: Trainer, here: bool) -> bool:
-    """Whether it is so in any process."""
+    """Return whether `here` is true in any process."""
     return trainer.strategy.reduce_boolean_decision(here, all=False)
-
-
-def _data(trainer: Trainer) -> ImageDataModule:
-    return cast(ImageDataModule, trainer.datamodule)  # type: ignore[attr-defined]
 
 
 _MARK = b"sha256:"
@@ -226,17 +220,16 @@ _COMMENT = len(_MARK) + 64
 
 
 class DamagedCheckpoint(UserError):
-    """The bytes of a checkpoint are not those that were written."""
+    """The bytes of a checkpoint differ from those that were written."""
 
     exit_code = 1
 
 
 class CheckedCheckpointIO(CheckpointIO):
-    """Writes what torch.save writes, with the SHA-256 of all before it as the comment that a zip archive may end in.
+    """Write the output of torch.save followed by its SHA-256, as the comment that a zip archive may end with.
 
-    So torch.load reads the file as it is, and its checksum cannot be separated from it. It is written under a temporary
-    name, synced and renamed. Where the disk takes no more, a warning says what was not written, and what was there
-    before stays.
+    So torch.load can read the file, and the checksum cannot get lost. Files are replaced atomically. If the disk is
+    full, a warning says what was not written, and the old file remains.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -248,7 +241,7 @@ class CheckedCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """See `read_checkpoint`; `weights_only` is always on."""
+        """Read a checkpoint with `read_checkpoint`, always as if with `weights_only`."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -256,19 +249,19 @@ class CheckedCheckpointIO(CheckpointIO):
 
 
 def sealed(checkpoint: dict[str, Any]) -> bytes:
-    """The bytes of a checkpoint file, its checksum included."""
+    """Return the bytes of a checkpoint file, including its checksum."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     content = buffer.getbuffer()
-    content[-2:] = _COMMENT.to_bytes(2, "little")  # a zip archive ends in the length of its comment
+    content[-2:] = _COMMENT.to_bytes(2, "little")  # a zip archive ends with the length of its comment
     return b"".join((content, _MARK, hashlib.sha256(content).hexdigest().encode()))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What was saved, on the CPU.
+    """Read a checkpoint onto the CPU.
 
-    Raises DamagedCheckpoint where a byte differs from what was written, FileNotFoundError where there is no file, and
-    UserError where the file holds more than tensors and plain containers: such a pickle could run any program.
+    Raises DamagedCheckpoint if the checksum does not match, FileNotFoundError if there is no file, and UserError if the
+    file contains more than tensors and plain containers: such a pickle could execute code.
     """
     data = path.read_bytes()
     content, mark, digest = data[:-_COMMENT], data[-_COMMENT:-64], data[-64:]
@@ -278,6 +271,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"the checkpoint {path} is not loaded: it holds more than tensors and plain values, and may run a program."
+            f"the checkpoint {path} is not loaded because it contains more than tensors and plain values, "
+            "which could execute code when loaded."
         ) from error
     return checkpoint

@@ -1,4 +1,4 @@
-"""Where a run's scalars and figures go: metrics.csv, Weights & Biases, TensorBoard."""
+"""Loggers of scalars and figures: metrics.csv, Weights & Biases, TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitexp.errors import ConfigError
+from vitexp.options import Doc, Field, Words
 from vitexp.system.disk import note, refusal, tolerating
 from vitexp.system.wandb_mode import resolve_wandb_mode
 from vitexp.training.metrics_file import MetricsFile, Row
 
 log = logging.getLogger(__name__)
 
-_ROOM = 1 << 16  # bytes: with less on it, a disk is full
+_Name = Annotated[
+    str, Field(pattern=r"^[^/\\#?%:]{1,128}$"), Words("a name of at most 128 letters without / \\ # ? % :")
+]
+_ROOM = 1 << 16  # bytes; a disk with less free space is full
 
 
 class MetricsCsvLogger(CSVLogger):
-    """metrics.csv in `folder`: a row a step or epoch, a column a scalar. Rows that a full disk refuses come later."""
+    """Writes metrics.csv in `folder`; see MetricsFile."""
 
     def __init__(self, *, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="")
@@ -50,15 +54,14 @@ class MetricsCsvLogger(CSVLogger):
 
 
 def csv_logger(*, folder: Path, run_id: str, name: str) -> Logger:
-    """metrics.csv in the run folder."""
+    """Build the logger of metrics.csv in the run folder."""
     return MetricsCsvLogger(folder=folder)
 
 
 class PatientTensorBoardLogger(TensorBoardLogger):
-    """A TensorBoardLogger that a full disk costs some of its events, and not the run.
+    """A TensorBoardLogger that loses events on a full disk instead of stopping the run.
 
-    An events file that was refused once takes no more; another is begun at most every `retry_s` seconds, so that the
-    folder does not fill with empty ones.
+    After a failed write it starts another events file, at most every `retry_s` seconds, because the old one is lost.
     """
 
     retry_s = 60.0
@@ -70,7 +73,7 @@ class PatientTensorBoardLogger(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """Opens an events file. Raises AttributeError where the disk refuses one: Lightning asks with hasattr first."""
+        """The events file. Raises AttributeError on a full disk, because Lightning tests with hasattr."""
         try:
             return super().experiment
         except OSError as error:
@@ -80,7 +83,7 @@ class PatientTensorBoardLogger(TensorBoardLogger):
 
     @contextmanager
     def tolerating(self) -> Iterator[None]:
-        """Inside, events may be written."""
+        """Tolerate a full disk while events are written inside."""
         with tolerating("tensorboard"):
             if self._refused_at is not None and time.monotonic() < self._refused_at + self.retry_s:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -112,39 +115,38 @@ class PatientTensorBoardLogger(TensorBoardLogger):
 
 
 def tensorboard_logger(*, folder: Path, run_id: str, name: str) -> Logger:
-    """Event files in `tensorboard/` of the run folder. Raises ConfigError where the package is missing."""
+    """Build the logger of events in `tensorboard/` of the run folder. Raises ConfigError without tensorboard."""
     try:
         return PatientTensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
     except ModuleNotFoundError as error:
-        raise ConfigError("logger=tensorboard needs one more package: pip install tensorboard.") from error
+        raise ConfigError("logger=tensorboard needs another package: pip install tensorboard.") from error
 
 
 class BackgroundWandbLogger(WandbLogger):
-    """A WandbLogger that opens its run in a thread: importing wandb and starting its service takes two seconds, which
-    the data and the first steps need as well. Whoever needs the run before it is open waits for it.
+    """A WandbLogger that opens its run in a thread, because importing wandb and starting its service takes 2 seconds.
 
-    mode: "online", "offline", or "auto": online where there is a login.
+    Access to the run waits until it is open. mode: "online", "offline", or "auto" (online if there is a login).
     """
 
     def __init__(self, *, mode: str, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._wandb_init.pop("anonymous", None)  # Lightning passes it always, and wandb warns of it always
+        self._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns about it
         self._mode = mode
         self._opening: Future[Any] | None = None
-        self._lossy = False  # the disk was full at a time
+        self._lossy = False  # the disk was full at some time
 
     @rank_zero_only
     def open(self, config: dict[str, Any], *, earlier: Sequence[Row]) -> None:
-        """Begin to open the run, which is described by `config`. earlier: what it logged before it was stopped."""
+        """Start opening the run with `config`. earlier: the rows that it logged before it was interrupted."""
         self._wandb_init["config"] = config
         self._opening = ThreadPoolExecutor(1, thread_name_prefix="wandb").submit(self._open, earlier)
 
     def _open(self, earlier: Sequence[Row]) -> Any:
-        # for this run alone: Lightning's own `offline` would hold for the whole process
+        # For this run only; Lightning's own `offline` affects the whole process.
         self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
         run = super().experiment
         if run.offline:
-            # Uploaded, the files of a run that went on replace those from before (wandb/wandb#5865): so they hold all.
+            # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so they repeat all.
             for row in earlier:
                 scalars = {name: value for name, value in row.items() if name != "step"}
                 run.log({**scalars, "trainer/global_step": row["step"]})
@@ -153,23 +155,22 @@ class BackgroundWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run; while it is being opened, what waits for it as soon as anything is asked of it."""
+        """The W&B run; until it is open, a placeholder that waits for it at the first access."""
         if self._opening is None:
             return super().experiment
         return self._opening.result() if self._opening.done() else _Awaited(self._opening)
 
     @rank_zero_only
     def say_where(self) -> None:
-        """Log one line, as soon as the run is open: its address, or the command that uploads it."""
+        """Log the address of the run, or the command that uploads it, as soon as it is open."""
         if self._opening is not None:
             self._opening.add_done_callback(_say_where)
 
     @contextmanager
     def tolerating(self) -> Iterator[None]:
-        """Inside, scalars and pictures may be handed over.
+        """Tolerate a full disk while scalars and images are passed on inside.
 
-        The service of wandb writes them later, and where the disk refuses then, it gives up without a word. So the disk
-        is looked at here.
+        The service of wandb writes them later and silently gives up on a full disk, so check the free space here.
         """
         with tolerating("wandb"):
             yield
@@ -184,14 +185,14 @@ class BackgroundWandbLogger(WandbLogger):
             super().log_metrics(metrics, step)
 
     def close(self, *, failed: bool) -> None:
-        """Close the run, if one began, as finished or failed; the next run in this process gets one of its own."""
+        """Close the run, if it was opened, as finished or failed, so that the next run in this process gets its own."""
         if self._opening is not None and self._opening.exception() is None:
             with self.tolerating():
                 self._opening.result().finish(exit_code=int(failed))
 
 
 class _Awaited:
-    """Stands for the run that a Future brings, because Lightning touches every logger's run before it trains."""
+    """Placeholder for the run of a Future, because Lightning touches every logger's run before training."""
 
     def __init__(self, opening: Future[Any]) -> None:
         self._opening = opening
@@ -214,13 +215,17 @@ def wandb_logger(
     folder: Path,
     run_id: str,
     name: str,
-    project: str,
-    entity: str | None,
-    group: str | None,
-    tags: Sequence[str],
-    mode: str,
+    project: Annotated[_Name, Doc("W&B project")] = "vitexp",
+    entity: Annotated[_Name | None, Doc("W&B user or team; null: your default")] = None,
+    group: Annotated[
+        Annotated[str, Field(pattern=r"^.{1,128}$")] | None, Doc("group of runs, as the trials of a sweep; null: none")
+    ] = None,
+    tags: Annotated[list[Annotated[str, Field(pattern=r"^.{1,64}$")]], Doc("tags of the run")] = [],  # noqa: B006
+    mode: Annotated[
+        Literal["auto", "online", "offline"], Doc("auto (online if there is a login) | online | offline")
+    ] = "auto",
 ) -> Logger:
-    """A W&B run with the id of the run folder. mode: "online", "offline", or "auto": online where there is a login."""
+    """Build the logger of a W&B run with the id of the run folder."""
     if mode not in ("auto", "online", "offline"):
         raise ConfigError(f"logger.wandb.mode={mode} must be auto, online or offline.")
     return BackgroundWandbLogger(
@@ -237,7 +242,7 @@ def wandb_logger(
 
 
 def log_figure(loggers: Sequence[Logger], *, key: str, path: Path, step: int) -> None:
-    """Hand the PNG at `path` to every logger that takes pictures."""
+    """Log the PNG at `path` with every logger that takes images."""
     for logger in loggers:
         if isinstance(logger, BackgroundWandbLogger):
             with logger.tolerating():

@@ -1,4 +1,4 @@
-"""metrics.csv: a row a step or epoch, a column a scalar, empty where that was not logged. Imports no torch."""
+"""metrics.csv: one row per step or epoch, one column per scalar, empty if not logged. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ Row = Mapping[str, Any]
 
 
 class MetricsFile:
-    """Takes the rows that Lightning's CSVLogger hands on. Those that a full disk refuses are kept, and written with the
-    next ones.
+    """Writes the rows that Lightning's CSVLogger passes on; rows that do not fit on a full disk are written later.
 
-    A file that is there already was begun by an earlier process of this run: of its rows those stay that are of steps
-    before the first one logged now; the others are logged once more.
+    An existing file was started by an earlier process of this run: it keeps the rows of steps before the first one
+    logged now, and the later ones are logged again.
     """
 
     def __init__(self, path: Path) -> None:
         self.file = GrowingFile(path)
-        self.metrics: list[dict[str, Any]] = []  # rows not yet written; CSVLogger asks for their number
+        self.metrics: list[dict[str, Any]] = []  # rows not yet written; CSVLogger reads their number
         self.columns: list[str] | None = None
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self.metrics.append({**metrics, "step": step})
 
     def save(self) -> None:
-        """Raises OSError where rows have to wait."""
+        """Write the rows. Raises OSError if some have to wait."""
         if not self.metrics:
             if self.file.waiting:
                 self.file.append("")
             return
         columns = sorted({*(self.columns or ()), *(name for row in self.metrics for name in row)})
         if columns == self.columns:
-            rows, self.metrics = self.metrics, []  # what is refused now waits in the file
+            rows, self.metrics = self.metrics, []  # what does not fit now waits in the file
             self.file.append(_csv(rows, columns, header=False))
             return
         written = self._written()
@@ -48,19 +47,19 @@ class MetricsFile:
         self.columns, self.metrics, self.file.waiting = columns, [], b""
 
     def _written(self) -> list[Row]:
-        """The rows in the file, with those on their way to it; a half one at its end, of a killed process, is none."""
+        """Return the rows in the file and those waiting for it, without an incomplete last one of a killed process."""
         text = self.file.path.read_bytes() if self.file.path.exists() else b""
         whole, end, _ = (text + self.file.waiting).rpartition(b"\n")
         return list(csv.DictReader(io.StringIO((whole + end).decode(), newline="")))
 
 
 def rows_before(path: Path, step: int) -> list[dict[str, float]]:
-    """What metrics.csv at `path` tells of the steps before `step`, row by row; nothing where there is no file."""
+    """Return the rows of the metrics.csv at `path` for steps before `step`; none if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return [row for row in rows if row.get("step", step) < step]  # the last row of a killed process may be half one
+    return [row for row in rows if row.get("step", step) < step]  # the last row may be incomplete
 
 
 def _csv(rows: Iterable[Row], columns: Sequence[str], *, header: bool) -> str:

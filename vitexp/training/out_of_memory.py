@@ -1,4 +1,4 @@
-"""A batch that is too large for the memory: one sentence with one that fits, which is tried out first."""
+"""When a batch does not fit into memory: one sentence that names a batch size which was tried and fits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from torch import nn
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import UserError
-from vitexp.training.task import Task
+from vitexp.training.task import Task, data_of
 
 log = logging.getLogger(__name__)
 
-# How those say it that have no error class of their own: MPS, torch's allocator on the CPU, CUDA's libraries, C++, and
-# oneDNN, which says more where there is another reason.
+# Messages of errors without a class of their own: MPS, torch's CPU allocator, CUDA libraries, C++, and oneDNN, whose
+# message continues if there is another reason.
 _SIGNS = re.compile(
     "out of memory|can't allocate memory|not enough memory|ALLOC_FAILED|bad_alloc|could not create a primitive$"
 )
@@ -36,13 +36,13 @@ _MAPPED, _RESIDENT = 0, 1  # columns of /proc/self/statm
 
 
 class OutOfMemory(UserError):
-    """The device has too little memory for the batch, or for the model."""
+    """The device has too little memory for the batch or the model."""
 
     exit_code = 1
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory could not be allocated, on whatever device."""
+    """Return whether `error` says that memory could not be allocated, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and _SIGNS.search(str(error)) is not None
@@ -50,10 +50,9 @@ def lacks_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained_out_of_memory(trainer: Trainer, *, model: str) -> Iterator[None]:
-    """To be put around what `trainer`, which has an ImageDataModule and an Task, fits and tests.
+    """Raise OutOfMemory with what to type instead if memory runs out inside, where `trainer` fits and tests a Task.
 
-    Where memory runs out inside, smaller batches are tried on this process' device, and OutOfMemory is raised with what
-    to type. model: its name, for people.
+    Smaller batches are tried on the device of this process first. model: its name in the message.
     """
     witness = _Witness(model)
     trainer.callbacks.append(witness)  # type: ignore[attr-defined]
@@ -66,60 +65,58 @@ def explained_out_of_memory(trainer: Trainer, *, model: str) -> Iterator[None]:
 
 
 class _Witness(Callback):
-    """Sees the failure while all that will take memory the next time is still on the device: Lightning clears it away
-    before the error arrives where it was called. The last of the callbacks, because it does not tidy up after itself.
+    """Examines a failure before Lightning clears the device, which still holds all that the next attempt will need.
+
+    The last of the callbacks, because it does not restore the state of the others.
     """
 
     def __init__(self, model: str) -> None:
-        self.model, self.begun, self.unused = model, False, 0
+        self.model, self.started, self.unused = model, False, 0
         self.sentence: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.begun = True
-        self.unused = _pages(_MAPPED) - _pages(_RESIDENT)
+        self.started = True
+        self.unused = _bytes(_MAPPED) - _bytes(_RESIDENT)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not lacks_memory(exception):
             return
-        data, device = cast(ImageDataModule, trainer.datamodule), pl_module.device  # type: ignore[attr-defined]
+        data, device = data_of(trainer), pl_module.device
         processes, accumulated = trainer.world_size, trainer.accumulate_grad_batches
         at_once = data.batch_size // (processes * accumulated)
         used = _used(device)  # before anything is released
         place = "the GPU" if device.type == "cuda" else "this machine"
         too_many = f"{place} has no memory for {at_once:,} images of {self.model} at a time{used}"
-        if self.begun and at_once > 1:  # should the trials fail as well
+        if self.started and at_once > 1:  # in case the trials fail as well
             self.sentence = f"{too_many}; perhaps {_ways(data.batch_size, processes, accumulated, at_once // 2)}."
 
-        traceback.clear_frames(exception.__traceback__)  # their variables hold the activations
+        traceback.clear_frames(exception.__traceback__)  # whose variables hold the activations
         pl_module.zero_grad()
         _release(device)
         fitting: int | None = 0
-        if self.begun:
-            log.info("out of memory; looking for a batch that fits")
+        if self.started:
+            log.info("out of memory; looking for a batch size that fits")
             spare = _spare(self.unused) if device.type == "cpu" else math.inf
             fitting = None if spare is None else _largest_fitting(trainer, cast(Task, pl_module), at_once, spare)
             _release(device)
         if fitting:
             self.sentence = f"{too_many}; {_ways(data.batch_size, processes, accumulated, fitting)}."
         elif fitting == 0 or at_once == 1:
-            lacking = (
-                f"even 1 image of {self.model} at a time" if self.begun else f"{self.model} and what belongs to it"
-            )
-            self.sentence = f"{place} has no memory for {lacking}{used}; {_less(trainer, data, device)}."
+            what = f"even 1 image of {self.model} at a time" if self.started else f"{self.model} and its optimizer"
+            self.sentence = f"{place} has no memory for {what}{used}; {_less(trainer, data, device)}."
 
 
 def _largest_fitting(trainer: Trainer, module: Task, at_once: int, spare: float) -> int | None:
-    """How many images this device takes at once: the largest of 1, 2, 4, ... parts of `at_once` of which a step goes
-    through, with an eighth to spare; 0 where not even one image does.
+    """Return how many images fit: the largest of `at_once` / 2, / 4, ... that has an eighth to spare; 0 for none.
 
-    spare: bytes that the largest may take beyond what this process holds. None where that cannot be tried by one
-    process alone, or where the trial fails for another reason.
+    None if one process alone cannot try, or if the trial fails for another reason. spare: bytes that the trial may use
+    in addition to what this process holds.
     """
     alone = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
     if not alone or any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
         return None
-    before, needed, fitting = _pages(_RESIDENT), 0, 0
-    # Upwards, because a CPU's memory must not run out: Linux and libraries would end the process, and not the step.
+    before, needed, fitting = _bytes(_RESIDENT), 0, 0
+    # Upwards, because the memory of a CPU must not run out: Linux would kill the process.
     for halvings in range(at_once.bit_length() - 1, 0, -1):
         size = at_once >> halvings
         if fitting and needed * size / fitting > spare:
@@ -130,12 +127,12 @@ def _largest_fitting(trainer: Trainer, module: Task, at_once: int, spare: float)
         except Exception as error:
             log.debug("cannot try smaller batches", exc_info=error)
             return None
-        fitting, needed = size, _pages(_RESIDENT) - before  # on a CPU the run gives nothing back: the most it took
+        fitting, needed = size, _bytes(_RESIDENT) - before  # the peak, because a run on the CPU returns no memory
     return fitting
 
 
 def _fits(trainer: Trainer, module: Task, count: int) -> bool:
-    # A compiled net would be compiled anew for each batch size; as it stands it takes rather more memory.
+    # A compiled net would be recompiled for each batch size; uncompiled, it takes a little more memory.
     compiled = "torch._dynamo" in sys.modules
     try:
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
@@ -148,8 +145,8 @@ def _fits(trainer: Trainer, module: Task, count: int) -> bool:
 
 
 def _step(trainer: Trainer, module: Task, count: int) -> None:
-    """One step with `count` black images: forward and backward in training, else forward."""
-    size = cast(ImageDataModule, trainer.datamodule).image_size  # type: ignore[attr-defined]
+    """Take one step with `count` black images: forward, and in training backward."""
+    size = data_of(trainer).image_size
     images = torch.zeros(count, size, size, 3, dtype=torch.uint8, device=module.device)
     if trainer.state.fn != "fit":
         with torch.no_grad(), trainer.precision_plugin.test_step_context():
@@ -157,7 +154,7 @@ def _step(trainer: Trainer, module: Task, count: int) -> None:
         return
     module.train()
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    # What the optimizer will hold from its first step on, two averages for AdamW, where it has taken none.
+    # What the optimizer will hold after its first step: two averages for AdamW.
     ahead = 0 if any(optimizer.state for optimizer in trainer.optimizers) else 2
     reserve = [torch.empty_like(parameter) for parameter in parameters for _ in range(ahead)]
     drawn, module.image_sizes = module.image_sizes, module.image_sizes and [max(module.image_sizes)]
@@ -166,18 +163,18 @@ def _step(trainer: Trainer, module: Task, count: int) -> None:
             loss = module.training_step((images, torch.zeros(count, dtype=torch.int64, device=module.device)), 0)
     finally:
         module.image_sizes = drawn
-    # Unlike backward() this does not wake the hooks of DDP, which would wait for the other processes.
+    # Unlike backward(), this does not run the hooks of DDP, which would wait for the other processes.
     torch.autograd.grad(loss, parameters, allow_unused=True)
     del reserve
 
 
 def _ways(batch_size: int, processes: int, accumulated: int, fitting: int) -> str:
-    """What to type so that a process takes no more than `fitting` images at once."""
+    """Return what to type so that a process takes at most `fitting` images at a time."""
     smaller = f"data.batch_size={fitting * processes * accumulated}"
     for more in range(accumulated + 1, batch_size // processes + 1):
         at_once, rest = divmod(batch_size, more * processes)
         if not rest and at_once <= fitting:
-            if at_once > fitting // 2:  # else the batch has no divisor that would use the device well
+            if at_once > fitting // 2:  # otherwise no divisor of the batch would use the device well
                 same = f"takes {at_once:,} at a time to the same optimizer step"
                 return f"trainer.accumulate_grad_batches={more} {same}, or {smaller}"
             break
@@ -185,7 +182,7 @@ def _ways(batch_size: int, processes: int, accumulated: int, fitting: int) -> st
 
 
 def _less(trainer: Trainer, data: ImageDataModule, device: torch.device) -> str:
-    """What else takes less memory."""
+    """Return other ways to use less memory."""
     ways = ["take a smaller model or data.image_size"]
     if device.type != "cpu" and data.resident != "memory":
         ways.append("data.resident=memory, which keeps the data set off the device")
@@ -195,7 +192,7 @@ def _less(trainer: Trainer, data: ImageDataModule, device: torch.device) -> str:
 
 
 def _used(device: torch.device) -> str:
-    """How much of the memory is in use, in brackets, where the device knows."""
+    """Return how much of the memory is in use, in parentheses; "" if the device does not know."""
     if device.type != "cuda":
         return ""
     free, total = torch.cuda.mem_get_info(device)
@@ -210,15 +207,15 @@ def _release(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-    else:  # glibc keeps what is freed, and only there is this function
+    else:  # glibc keeps freed memory, and only glibc has this function
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def _spare(unused: int) -> float | None:
-    """Bytes that this process may still use: three quarters of what the machine and its limits leave; None: unknown.
+    """Return the bytes that this process may still use, three quarters of what is left; None if unknown.
 
-    unused: bytes that are mapped and will never be used.
+    unused: bytes that are mapped but will never be used.
     """
     group = Path("/sys/fs/cgroup")  # the limits of a container, version 2
     try:
@@ -229,13 +226,13 @@ def _spare(unused: int) -> float | None:
         if (group / "memory.max").exists() and (most := (group / "memory.max").read_text().strip()) != "max":
             left.append(int(most) - int((group / "memory.current").read_text()))
         if (address_space := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
-            left.append(address_space - unused - _pages(_RESIDENT))
+            left.append(address_space - unused - _bytes(_RESIDENT))
         return 0.75 * min(left)
     except (ImportError, OSError, StopIteration):
         return None
 
 
-def _pages(column: int) -> int:
-    """A column of /proc/self/statm in bytes; 0 elsewhere than on Linux."""
+def _bytes(column: int) -> int:
+    """Return a column of /proc/self/statm in bytes; 0 on other systems than Linux."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal while a run trains: a bar within the epoch, and one line for each epoch."""
+"""Progress in the terminal while a run trains: a bar within the epoch and one line per epoch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class EpochProgress(Callback):
-    """A rich bar with images per second, where there is a terminal; a line an epoch in any case, also in train.log.
+    """A bar with images per second, if there is a terminal, and a line per epoch, also in train.log.
 
-    show_bar: false leaves the bar away. started: seconds since the epoch at which the run began, or goes on.
-    Afterwards `time_to_first_step_s`; `first_step_s`, how long that step took, compiling included; `images_per_s`
-    over all later training steps, without validation and figures; `fit_s` and `total_s`, how long the training and the
-    run took. What a checkpoint does not hold of an earlier attempt does not count.
+    started: Unix time in seconds at which the run started or resumed. Afterwards: `time_to_first_step_s`;
+    `first_step_s`, the duration of that step including compilation; `images_per_s` over all later training steps,
+    without validation and figures; `fit_s` and `total_s`, the durations of training and run. Of an interrupted run,
+    only what its last checkpoint contains counts.
     """
 
     def __init__(self, *, console: Console, show_bar: bool, started: float) -> None:
@@ -34,7 +34,7 @@ class EpochProgress(Callback):
         self.images, self.seconds = 0, 0.0
         self.epoch_images, self.epoch_seconds = 0, 0.0
         self.last_end: float | None = None
-        self.fit_begun, self.fit_before_s, self.total_before_s = started, 0.0, 0.0
+        self.fit_start, self.fit_before_s, self.total_before_s = started, 0.0, 0.0
         self.bar: Progress | None = None
         self.task: TaskID | None = None
 
@@ -44,17 +44,17 @@ class EpochProgress(Callback):
 
     @property
     def fit_s(self) -> float:
-        return self.fit_before_s + time.time() - self.fit_begun
+        return self.fit_before_s + time.time() - self.fit_start
 
     @property
     def total_s(self) -> float:
         return self.total_before_s + time.time() - self.started
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.fit_begun = time.time()
+        self.fit_start = time.time()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.last_end is None:  # the first of an epoch, after a validation, or when a run goes on
+        if self.last_end is None:  # the first of an epoch, after a validation, or of a resumed run
             self.last_end = time.perf_counter()
             self._show_bar(trainer)
 
@@ -79,13 +79,12 @@ class EpochProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self.last_end is not None
-        # from the end of one step to the end of the next, so that loading counts
+        # From the end of one step to the end of the next, to include loading.
         since, self.last_end = self.last_end, time.perf_counter()
         if self.first_step_s is None:
             self.time_to_first_step_s = round(time.time() - self.started, 3)
             self.first_step_s = round(self.last_end - since, 3)
             return
-        # images of all processes
         self.epoch_images += len(batch[1]) * trainer.world_size
         self.epoch_seconds += self.last_end - since
         if self.bar is not None and self.task is not None:
@@ -147,9 +146,9 @@ class NonFiniteLoss(UserError):
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Counts on the device the steps with a loss of NaN or infinity, and looks at the count when scalars are logged.
+    """Count on the device the steps with a loss of NaN or infinity, and read the count when scalars are logged.
 
-    Raises NonFiniteLoss then, before each validation and before each checkpoint, which so keeps weights from before.
+    Raises NonFiniteLoss then, and before each validation and checkpoint, so that checkpoints hold finite weights.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -167,23 +166,22 @@ class StopOnNonFiniteLoss(Callback):
         bad = ~torch.isfinite(outputs["loss"].detach())
         self.count = bad.long() if self.count is None else self.count + bad
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._look(trainer)
+            self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look(trainer)
+        self._check(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look(trainer)
+        self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look(trainer)
+        self._check(trainer)
 
-    def _look(self, trainer: Trainer) -> None:
+    def _check(self, trainer: Trainer) -> None:
         if self.count is not None and (count := int(self.count.item())):
-            step = trainer.global_step - count + 1  # once the weights are no numbers, no loss is
+            step = trainer.global_step - count + 1  # once a weight is NaN, so is every later loss
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             raise NonFiniteLoss(
-                f"the loss is not a number since step {step} (learning rate {lr:.2g}); likely causes are too high a "
-                "learning rate (optim.lr), too short a warmup (schedule.warmup_epochs), no gradient clipping "
-                "(trainer.gradient_clip_val=1.0) or half precision (trainer.precision=32-true)."
+                f"the loss is not a number since step {step} (learning rate {lr:.2g}); try a lower optim.lr, a longer "
+                "schedule.warmup_epochs, trainer.gradient_clip_val=1.0 or trainer.precision=32-true."
             )

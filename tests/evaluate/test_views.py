@@ -1,4 +1,4 @@
-"""Views of an image, and the mean over them."""
+"""The views of test-time augmentation, and their mean."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vitexp.runs.test_set import open_test_set
 def test_views_are_the_image_moved_by_a_pixel(finished: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     moved = {name: change(image) for name, change in views(load_run(finished)).items()}
-    assert list(moved) == ["as it is", "left", "right", "up", "down"]
-    assert np.array_equal(moved["as it is"], image)
+    assert list(moved) == ["original", "left", "right", "up", "down"]
+    assert np.array_equal(moved["original"], image)
     assert np.array_equal(moved["left"][:, :, :-1], image[:, :, 1:])
     assert np.array_equal(moved["right"][:, :, 1:], image[:, :, :-1])
     assert np.array_equal(moved["up"][:, :-1], image[:, 1:])
@@ -25,12 +25,12 @@ def test_views_are_the_image_moved_by_a_pixel(finished: Path) -> None:
     assert np.array_equal(moved["down"][:, 0], image[:, 0])  # what comes in repeats the edge
 
 
-def test_only_a_net_that_was_trained_on_mirrored_images_gets_them(finished: Path) -> None:
+def test_mirrored_views_need_training_with_flips(finished: Path) -> None:
     run = load_run(finished)
     run.config.augment = {"_target_": "vitexp.data.augment.NaturalAugment", "flip_prob": 0.5}
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     assert len(views(run)) == 10
-    assert np.array_equal(views(run)["as it is, mirrored"](image), image[:, :, ::-1])
+    assert np.array_equal(views(run)["original, mirrored"](image), image[:, :, ::-1])
     run.config.augment.flip_prob = 0.0
     assert len(views(run)) == 5
 

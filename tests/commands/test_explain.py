@@ -1,4 +1,4 @@
-"""The command on tiny runs, and what it refuses."""
+"""The figures of vitexp explain for tiny runs, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import TINY, composed, tiny_run
-from vitexp.commands.explain import Arguments, explain, find_class, main, read_arguments, within
 from vitexp.errors import ConfigError, UserError
+from vitexp.runs.explained import explain_run, find_class, index_of
 from vitexp.runs.run import run
 
 EVERYWHERE = {"explanations", "explanations_raw", "classes", "filters", "embedding_pca", "faithfulness"}
@@ -44,7 +44,7 @@ def written(folder: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_two_runs_side_by_side(vit_run: Path, cnn_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    explain(Arguments(run=vit_run, run2=str(cnn_run), images=6, shown=3, embedded=40))
+    explain_run(vit_run, other=cnn_run, images=6, shown=3, embedded=40)
     folder = vit_run / "figures" / "explain"
     assert {*EVERYWHERE, *OF_A_VIT, "comparison", "confusions"} <= written(folder)
     rows = list(csv.DictReader((folder / "faithfulness.csv").open()))
@@ -59,7 +59,7 @@ def test_two_runs_side_by_side(vit_run: Path, cnn_run: Path, capsys: pytest.Capt
 
 
 def test_a_convolutional_net(cnn_run: Path) -> None:
-    explain(Arguments(run=cnn_run, images=2, shown=1, embedded=20))
+    explain_run(cnn_run, images=2, shown=1, embedded=20)
     folder = cnn_run / "figures" / "explain"
     made = written(folder)
     assert made >= EVERYWHERE and not made & OF_A_VIT
@@ -70,24 +70,24 @@ def test_a_convolutional_net(cnn_run: Path) -> None:
 def test_a_picture_of_ones_own(vit_run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "mine.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(picture)
-    explain(Arguments(run=vit_run, image=picture, embedded=20, layer=1, head=2, label="Stop"))
+    explain_run(vit_run, image=picture, embedded=20, layer=1, head=2, label="Stop")
     made = written(vit_run / "figures" / "explain" / "mine")
     assert made >= (EVERYWHERE | OF_A_VIT) - {"faithfulness"} and "faithfulness" not in made
 
 
 def test_what_the_net_does_not_have(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"layer=3 exceeds the 2"):
-        explain(Arguments(run=vit_run, layer=3))
-    with pytest.raises(ConfigError, match=r"head=1 asks for attention"):
-        explain(Arguments(run=cnn_run, head=1))
+        explain_run(vit_run, layer=3)
+    with pytest.raises(ConfigError, match="head=1 selects attention"):
+        explain_run(cnn_run, head=1)
     with pytest.raises(ConfigError, match="class=Stopp"):
-        explain(Arguments(run=vit_run, label="Stopp"))
+        explain_run(vit_run, label="Stopp")
     with pytest.raises(UserError, match="not a finished run"):
-        explain(Arguments(run=str(tmp_path)))
+        explain_run(tmp_path)
     text = tmp_path / "text.png"
     text.write_text("no picture")
     with pytest.raises(UserError, match=r"text\.png"):
-        explain(Arguments(run=vit_run, image=text))
+        explain_run(vit_run, image=text)
 
 
 def test_runs_with_other_test_images_are_refused_before_anything_is_drawn(vit_run: Path, tmp_path: Path) -> None:
@@ -98,45 +98,8 @@ def test_runs_with_other_test_images_are_refused_before_anything_is_drawn(vit_ru
     folder = vit_run / "figures" / "explain"
     before = {file: file.stat().st_mtime_ns for file in folder.glob("*")}
     with pytest.raises(ConfigError, match="another test set"):
-        explain(Arguments(run=vit_run, run2=str(another)))
+        explain_run(vit_run, other=another)
     assert {file: file.stat().st_mtime_ns for file in folder.glob("*")} == before
-
-
-@pytest.mark.parametrize("word", ["--help", "-h", "help"])
-def test_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main([word])
-    said = capsys.readouterr().out
-    assert all(
-        f"\n{key}" in said or f", {key} " in said
-        for key in ("run", "run2", "image", "images", "layer", "head", "class")
-    )
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["run"], "write key=value"),
-        (["run="], "run= is empty"),
-        (["imgae=3"], "nearest is image; choose from run, run2, image, class, images"),
-        (["images=1"], "2 or more"),
-        (["images=many"], "2 or more"),
-        (["layer=0"], "1 or more"),
-        (["layer=-1"], "1 or more"),
-        (["images=²"], "2 or more"),
-        (["images=5", "images=6"], "twice"),
-        (["run=/nowhere/at/all"], "not a folder"),
-        (["image=/nowhere/at/all.png"], "not a file"),
-        (["run2=.", f"image={__file__}"], "remove image"),
-    ],
-)
-def test_arguments_that_are_refused(words: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        read_arguments(words)
-
-
-def test_arguments() -> None:
-    arguments = read_arguments(["run=.", "images=500", "class=Speed limit 30", "layer=2"])
-    assert arguments == Arguments(run=Path("."), images=500, label="Speed limit 30", layer=2)
 
 
 def test_classes_by_name_and_number() -> None:
@@ -147,11 +110,5 @@ def test_classes_by_name_and_number() -> None:
 
 
 def test_layers_count_from_one() -> None:
-    assert within("layer", 6, 6) == 5
-    assert within("layer", 0, 6) is None
-
-
-def test_where_the_data_are_may_be_typed() -> None:
-    assert read_arguments(["data.root=there", "images=5"]) == Arguments(data=("data.root=there",), images=5)
-    with pytest.raises(ConfigError, match=r"there is no key 'data\.seed'"):
-        read_arguments(["data.seed=3"])
+    assert index_of("layer", 6, 6) == 5
+    assert index_of("layer", 0, 6) is None

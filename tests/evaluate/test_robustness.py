@@ -1,4 +1,4 @@
-"""Corruptions spoil more with every severity, always in the same way; what is measured of them adds up."""
+"""Corruptions grow with severity and are reproducible; the measured accuracy is consistent with the run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import pytest
 from vitexp.evaluate.robustness import (
     CORRUPTIONS,
     SEVERITIES,
-    as_csv,
-    as_markdown,
-    as_numbers,
     corrupt,
     measure_robustness,
 )
+from vitexp.evaluate.tables import robustness_table
 from vitexp.runs.finished import load_run
 from vitexp.runs.test_set import open_test_set
 
 
 def pictures(count: int = 12, *, size: int = 32) -> np.ndarray:
-    """Smooth pictures, as photographs are, with an edge."""
+    """Smooth images with an edge."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:size, :size] / size
     made = []
@@ -37,43 +35,43 @@ def pictures(count: int = 12, *, size: int = 32) -> np.ndarray:
 def test_each_severity_is_further_from_the_image(name: str, size: int) -> None:
     images = pictures(size=size)
     before = images.copy()
-    spoilt = [corrupt(images, name, severity) for severity in SEVERITIES]
-    assert all(each.shape == images.shape and each.dtype == np.uint8 for each in spoilt)
+    corrupted = [corrupt(images, name, severity) for severity in SEVERITIES]
+    assert all(each.shape == images.shape and each.dtype == np.uint8 for each in corrupted)
     assert np.array_equal(images, before)
-    distances = [np.abs(each.astype(int) - images).mean() for each in spoilt]
+    distances = [np.abs(each.astype(int) - images).mean() for each in corrupted]
     assert distances[0] > 0
     assert (np.diff(distances) > 0).all(), distances
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_an_image_is_spoilt_in_the_same_way_whatever_comes_after_it(name: str) -> None:
+def test_an_image_is_corrupted_independently_of_later_ones(name: str) -> None:
     images = pictures()
     assert np.array_equal(corrupt(images, name, 3)[:5], corrupt(images[:5], name, 3))
 
 
-def test_images_are_spoilt_each_in_its_own_way() -> None:
+def test_each_image_is_corrupted_differently() -> None:
     same = np.repeat(pictures(1), 2, axis=0)
     for name in ("noise", "occlusion"):
         one, other = corrupt(same, name, 3)
         assert not np.array_equal(one, other)
 
 
-def test_jpeg_keeps_the_order_of_colours() -> None:
+def test_jpeg_keeps_the_order_of_colors() -> None:
     red = np.zeros((1, 32, 32, 3), np.uint8)
     red[..., 0] = 255
     assert corrupt(red, "jpeg", 5)[0].mean(axis=(0, 1))[0] > 200
 
 
 def test_the_clean_accuracy_is_that_of_the_same_images_as_prepared(finished: Path) -> None:
-    """All test images, so the accuracy of the run itself: corrupted before CLAHE, and CLAHE done afterwards."""
+    """On all test images it is the accuracy of the run: CLAHE is applied after the corruption."""
     run, test = open_test_set(load_run(finished), ())
     found = measure_robustness(run, test, images=10_000)
     assert found.images == len(test.labels)
     assert found.clean == pytest.approx(run.result["metrics"]["test"]["accuracy"])
     assert found.examples.shape == (len(CORRUPTIONS), 1 + len(SEVERITIES), 32, 32, 3)
-    told = as_numbers(found)
-    assert told["mean"].keys() == CORRUPTIONS.keys()
-    assert told["mean_of_all"] == pytest.approx(np.mean([*found.accuracy.values()]))
-    assert len(as_csv(found).splitlines()) == 2 + len(CORRUPTIONS) * len(SEVERITIES)
-    assert as_markdown(found).count("\n| ") == 2 + len(CORRUPTIONS)
+    results = found.as_json()
+    assert results["mean"].keys() == CORRUPTIONS.keys()
+    assert results["mean_of_all"] == pytest.approx(np.mean([*found.accuracy.values()]))
+    assert len(found.rows()) == 1 + len(CORRUPTIONS) * len(SEVERITIES)
+    assert robustness_table(found).markdown().count("\n") == 2 + len(CORRUPTIONS)
     assert measure_robustness(run, test, images=10).images == 10

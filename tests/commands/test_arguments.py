@@ -1,0 +1,99 @@
+"""The arguments of the commands that Hydra does not configure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitexp.commands import app, evaluate, explain, predict
+from vitexp.commands.words import run_command
+from vitexp.errors import ConfigError
+
+
+def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a/b=c").mkdir(parents=True)
+    words = "run=a/b=c data=gtsrb data.root=/x out=o device=cpu tta=true corruptions=True corruption_images=7"
+    assert evaluate.parse([*words.split(), "latency=false", "export=[onnx, timm]", "--config-dir", "more"]) == {
+        "folder": Path("a/b=c"),
+        "data": ("data=gtsrb", "data.root=/x"),
+        "config_dir": "more",
+        "out": "o",
+        "device": "cpu",
+        "tta": True,
+        "corruptions": True,
+        "corruption_images": 7,
+        "latency": False,
+        "export": ("onnx", "timm"),
+    }
+
+
+def test_explain() -> None:
+    arguments = explain.parse(["run=.", "images=500", "class=Speed limit 30", "layer=2", "data.root=there"])
+    assert (arguments["folder"], arguments["images"], arguments["label"]) == (Path("."), 500, "Speed limit 30")
+    assert (arguments["layer"], arguments["head"], arguments["data"]) == (2, 0, ("data.root=there",))
+
+
+def test_app() -> None:
+    assert app.parse(["run=.", "port=8000"]) == (Path("."), 8000, ())
+    assert app.parse(["run=.", "data.download=true"]) == (Path("."), None, ("data.download=true",))
+
+
+@pytest.mark.parametrize(
+    ("parse", "word", "sentence"),
+    [
+        (evaluate.parse, "corruption=true", "there is no key 'corruption'; nearest is corruptions"),
+        (evaluate.parse, "tta", "write key=value"),
+        (evaluate.parse, "=1", "write key=value"),
+        (evaluate.parse, "tta=yes", "tta=yes must be true or false"),
+        (evaluate.parse, "run=", "run= is empty"),
+        (evaluate.parse, "run=nowhere", "run=nowhere is not a folder"),
+        (evaluate.parse, "corruption_images=0", "must be an integer of 1 or more"),
+        (evaluate.parse, "export=tensorflow", "must be one of onnx, timm"),
+        (evaluate.parse, "device=tpu", "must be one of auto, cpu, gpu"),
+        (evaluate.parse, "trainer.devices=2", "there is no key 'trainer.devices'"),
+        (evaluate.parse, "log_dir=/nowhere", "there is no finished run under /nowhere"),
+        (explain.parse, "imgae=3", r"nearest is image\b|did you mean image"),
+        (explain.parse, "images=1", "2 or more"),
+        (explain.parse, "images=²", "2 or more"),
+        (explain.parse, "layer=-1", "1 or more"),
+        (explain.parse, "image=/nowhere.png", "is not a file"),
+        (explain.parse, "data.seed=3", r"there is no key 'data\.seed'"),
+        (app.parse, "port=80", "from 1024 to 65535"),
+        (app.parse, "port=eighty", "from 1024 to 65535"),
+        (predict.main, "run=.", "images=FOLDER is missing"),
+        (predict.main, "images=nowhere", "is not a folder"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_sentence(parse: Callable[[list[str]], Any], word: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as refused:
+        parse([word])
+    assert str(refused.value).endswith(".")
+
+
+def test_combinations_that_are_refused() -> None:
+    with pytest.raises(ConfigError, match="images is given twice"):
+        explain.parse(["images=5", "images=6"])
+    with pytest.raises(ConfigError, match="remove image"):
+        explain.parse(["run2=.", f"image={__file__}"])
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        (app, ["run", "port"]),
+        (evaluate, evaluate._KEYS),
+        (explain, explain._KEYS),
+        (predict, ["run", "images", "out", "device"]),
+    ],
+)
+def test_help_lists_every_key(
+    command: Any, keys: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["vitexp", "--help"])
+    run_command(command.main, command.__doc__)
+    text = capsys.readouterr().out
+    assert all(f"\n{key}" in text or f", {key} " in text for key in keys)

@@ -1,0 +1,137 @@
+"""The life cycle of a run folder: start or resume it, hold its lock, log, and record how the run ends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from vitexp.config.overrides import merged
+from vitexp.errors import UserError
+from vitexp.runs.record import RunRecord
+from vitexp.runs.report import write_report
+from vitexp.runs.resume import is_finished, run_to_resume
+from vitexp.system import disk
+from vitexp.system.disk import typed
+from vitexp.system.lock import hold
+from vitexp.system.signals import Interrupted, die_with_parent
+from vitexp.system.terminal import logging_to
+
+log = logging.getLogger(__name__)
+
+LOCK = ".lock"  # in the run folder, held while the run lasts
+RUN_FOLDER = "VITEXP_RUN_FOLDER"  # tells the other processes of a distributed run where the first one records
+
+
+class FullDisk(UserError):
+    """The disk has no space for what the run wants to write."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run in progress. is_complete: it was complete before, and there is nothing to do."""
+
+    record: RunRecord
+    console: Console
+    is_complete: bool = False
+
+
+@contextmanager
+def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRun]:
+    """Start the run of `config`, or resume the one that config.resume names; record how the block inside ends.
+
+    On leaving, result.json says "completed", "failed" or "interrupted", and report.html is written, whatever happened.
+    In another process of a distributed run, which Lightning starts with the same command, nothing is written.
+
+    Raises ConfigError for a run that cannot be started or resumed, FullDisk if the disk was full, and otherwise what
+    the block raises.
+    """
+    if RUN_FOLDER in os.environ:
+        die_with_parent()
+        yield OpenRun(RunRecord.of_first_process(Path(os.environ[RUN_FOLDER])), Console(quiet=True))
+        return
+    console, folder = Console(), run_to_resume(config)
+    if folder is not None and is_finished(folder, config):
+        console.print(f"{typed(folder)} is already complete; drop resume= to start a new run.", soft_wrap=True)
+        yield OpenRun(RunRecord.read(folder), console, is_complete=True)
+        return
+    with ExitStack() as stack:
+        if folder is None:
+            record = RunRecord.start(config, overrides=merged([], overrides))
+        with suppress(OSError):  # some network drives have no locks
+            stack.enter_context(hold((folder or record.folder) / LOCK, wait=False))
+        if folder is not None:
+            record = RunRecord.resume(folder, config, overrides=list(overrides))
+        stack.enter_context(_environment(record.folder))
+        stack.enter_context(logging_to(record.folder / "train.log", console))
+        stack.enter_context(_outcome(record))
+        yield OpenRun(record, console)
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """Tell child processes where the run is; afterwards, remove the seeds and ranks that Lightning leaves behind."""
+    before = dict(os.environ)
+    os.environ[RUN_FOLDER] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _outcome(record: RunRecord) -> Iterator[None]:
+    """Record how the block ends, write the report, and say what could not be written."""
+    disk.forget()
+    try:
+        yield
+        record.finish("completed")
+    except Interrupted as interrupted:
+        with disk.tolerating("result.json"):
+            record.finish("interrupted", error=interrupted.sentence)
+        log.info("%s; resume=%s resumes the run", interrupted.sentence, typed(record.folder))
+        raise
+    except Exception as error:
+        failure = error if isinstance(error, UserError) else _full_disk(error, record.folder)
+        log.debug("failed", exc_info=error)
+        with disk.tolerating("result.json"):
+            record.finish("failed", error=str(failure or f"{type(error).__name__}: {error}"))
+        if failure is None or failure is error:
+            raise
+        raise failure from error
+    finally:
+        _write_report(record.folder)
+
+
+def _write_report(folder: Path) -> None:
+    report = folder / "report.html"
+    try:
+        with disk.tolerating(report.name):
+            write_report(folder)
+    except MemoryError:  # must not hide an earlier error
+        log.warning("not enough memory for %s", report.name)
+    written = {"run folder": folder, "figures": folder / "figures", "report": report}
+    log.info("\n".join(f"{name:<11} {typed(path)}" for name, path in written.items() if path.exists()))
+    if unwritten := disk.unwritten():
+        reasons = "; ".join(sorted({*unwritten.values()}))
+        log.warning("not written, or not completely: %s (%s)", ", ".join(unwritten), reasons)
+
+
+def _full_disk(error: Exception, folder: Path) -> FullDisk | None:
+    """Return a FullDisk if a failed write caused `error`."""
+    reason = disk.refusal(error)
+    if reason is None:
+        return None
+    if reason == os.strerror(errno.ENOSPC):
+        return FullDisk(f"the disk of {folder} is full; free some space, or set log_dir to another disk.")
+    return FullDisk(f"the disk of {folder} refuses to be written to ({reason}); set log_dir to another disk.")
