@@ -86,7 +86,7 @@ def test_the_commands_refuse_before_anything_is_written(secrets: list[str], tmp_
     code, output = said(*line, *TINY, f"log_dir={tmp_path / 'logs'}")
     assert code == 2, output
     assert "Traceback" not in output
-    assert output.count("leave secrets to the environment") == 1
+    assert output.count("keep secrets in the environment") == 1
     assert not any(secret in output for secret in [*secrets, "hunter22"])
     assert not (tmp_path / "logs").exists()
 

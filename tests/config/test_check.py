@@ -67,6 +67,10 @@ def test_seed_zero_is_a_seed() -> None:
     check(composed("seed=0"))
 
 
+def test_an_optimizer_of_an_earlier_version_may_say_partial() -> None:
+    check(composed("+optim._partial_=true"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

@@ -63,7 +63,7 @@ def test_model(option: str) -> None:
 @pytest.mark.parametrize("option", options("optim"))
 def test_optim(option: str) -> None:
     net = ViT(image_size=8, num_classes=2, dim=8, depth=1, num_heads=1)
-    optimizer = build(composed(f"optim={option}").optim)(parameter_groups(net))
+    optimizer = build(composed(f"optim={option}").optim, _partial_=True)(parameter_groups(net))
     assert optimizer.defaults["lr"] > 0
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import yaml
 
+from tests.conftest import CONF
 from vitexp.config.reference import train_help
 
 
@@ -38,3 +42,31 @@ def test_help_of_commands_needs_no_torch(command: str, explained: str, tmp_path:
     ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 0, ended.stderr
     assert explained in ended.stdout
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", CONF.parent / ".readme" / "reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_key_reference_and_json_schema_are_up_to_date(script: ModuleType) -> None:
+    for path, text in script.files():
+        assert path.read_text() == text, "run python .readme/reference.py"
+
+
+def test_json_schema_accepts_every_experiment_and_no_misspelled_key(script: ModuleType) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft7Validator(script.json_schema())
+    for file in (CONF / "experiment").glob("*.yaml"):
+        assert list(validator.iter_errors(yaml.safe_load(file.read_text()))) == [], file.name
+    for wrong in (
+        {"trainer": {"max_epoch": 3}},
+        {"model": {"depth": "deep"}},
+        {"defaults": [{"override /optim": "adam"}]},
+    ):
+        assert not validator.is_valid(wrong)
+    assert validator.is_valid({"model": {"depth": "${trainer.max_epochs}"}})

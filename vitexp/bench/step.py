@@ -127,7 +127,7 @@ def train_step(config: DictConfig, net: nn.Module, *, compiled: bool = False) ->
     device = choose_device(config.trainer.accelerator)
     return TrainStep(
         net=net,
-        optimizer=build(config.optim),
+        optimizer=build(config.optim, _partial_=True),
         precision=str(resolve_precision(config.trainer.precision, device)),
         batch_size=config.data.batch_size,
         image_size=config.data.image_size,

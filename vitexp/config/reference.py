@@ -34,10 +34,11 @@ class Section:
 def sections(config: Mapping[str, Any]) -> Iterator[Section]:
     """Yield the described keys of a configuration in plain containers, with the options of its components."""
     yield Section("run", "", SECTIONS[""], config)
+    common = {name: option for name, option in SECTIONS["data"].items() if name != "source"}  # set by the keys below
+    yield Section("data", "data.", common, config["data"])
     source, _ = options_of_node("data.source", config["data"]["source"])
     own = {name: option for name, option in source.items() if name in config["data"] and name not in SECTIONS["data"]}
-    common = {name: option for name, option in SECTIONS["data"].items() if name != "source"}  # set by the own keys
-    yield Section(f"data ({config['data']['source']['_target_']})", "data.", common | own, config["data"])
+    yield Section(f"data ({config['data']['source']['_target_']})", "data.", own, config["data"])
     for name in filter(lambda name: name not in ("", "data"), SECTIONS):
         yield Section(name, f"{name}.", SECTIONS[name], config[name])
     nodes = {name: config[name] for name in NODES}

@@ -18,6 +18,7 @@ TARGETS = {
     "vitexp.callbacks.pruning.": "vitexp.sweeps.search.pruning.",
     "vitexp.callbacks.": "vitexp.training.callbacks.",
     "vitexp.loggers.": "vitexp.training.loggers.",
+    "vitexp.models.resnet18": "vitexp.models.resnet.ResNet18",
     "vitexp.training.schedule.": "vitexp.training.schedules.",
 }
 MOVED = {

@@ -153,7 +153,9 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
     loss = _loss(config, weights=None)
     _try_loss(loss, str(config.loss.get("_target_")))
     task = _task(config, net=net, num_classes=2, loss=loss, schedule=build_a(Schedule, config.schedule))
-    _try_optimizer(build(config.optim), task.net, config.training.layer_decay, str(config.optim.get("_target_")))
+    _try_optimizer(
+        build(config.optim, _partial_=True), task.net, config.training.layer_decay, str(config.optim.get("_target_"))
+    )
 
 
 def task_class(config: DictConfig) -> type[Task]:
@@ -278,7 +280,7 @@ def build_module(
             mix_switch_prob=training.mix_switch_prob,
             mix_until=training.mix_until,
         ),
-        optimizer=build(config.optim),
+        optimizer=build(config.optim, _partial_=True),
         schedule=build(config.schedule),
         seed=config.seed,
         mean=datamodule.mean,
