@@ -67,7 +67,7 @@ def test_damage_anywhere_is_found_and_mended(tmp_path: Path, cases: int, caplog:
             file.write_bytes(damaged)
         caplog.clear()
         again = prepared(noise(10), tmp_path)
-        assert re.search(r"are damaged .*; they are made anew", caplog.text), (case, how, file)
+        assert re.search(r"are damaged .*; preparing them again", caplog.text), (case, how, file)
         assert np.array_equal(again.stored, whole) and np.array_equal(again.labels, noise(10).labels), (case, how, file)
         assert file.read_bytes() == before
     assert leftovers(tmp_path) == []
@@ -241,7 +241,7 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, caplog: py
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a stand-in: no file may be larger
     try:
         with pytest.raises(
-            DataError, match=r"cannot keep the prepared images in .*; make room, or set data\.cache_dir"
+            DataError, match=r"cannot cache the prepared images in .*; free some space, or set data\.cache_dir"
         ):
             prepared(noise(20), tmp_path)
     finally:
@@ -263,7 +263,7 @@ def test_cache_that_is_not_ours(public: Path) -> None:
     cache.chmod(0o555)
     assert without_privileges(lambda: _try(cache)) == right
     entry.chmod(0o000)
-    sentence = f"cannot keep the prepared images in {cache}: Permission denied; set data.cache_dir to another folder."
+    sentence = f"cannot cache the prepared images in {cache}: Permission denied; set data.cache_dir to another folder."
     assert without_privileges(lambda: _try(cache)) == sentence
     cache.chmod(0o000)
     assert without_privileges(lambda: _try(cache)) == sentence

@@ -54,7 +54,7 @@ def test_splits_off_a_test_set(tmp_path: Path, prefix: str) -> None:
     assert np.bincount(test.labels, minlength=4).tolist() == [6, 3, 1, 0]
     seen = [*train.read.paths, *test.read.paths]  # type: ignore[attr-defined]
     assert len(set(seen)) == len(seen) == 33
-    assert "the test images being 30% of every class (split_seed=0)" in source.describe()
+    assert "30% of every class are test images (split_seed=0)" in source.describe()
 
 
 def test_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
@@ -81,19 +81,19 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_val_is_said_to_be_unread(tmp_path: Path) -> None:
     make(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 2, "val/b": 2})
     source = Folder(root=str(tmp_path))
-    assert source.describe().endswith("; val is not read")
+    assert source.describe().endswith("; folder val is ignored")
     assert len(source.split("train")) + len(source.split("test")) == 10
 
 
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
-        ({}, "holds no class folder; at least two"),
-        ({"only": 3}, "holds the single class folder only; at least two"),
-        ({"a": 3, "b": 0}, "class folder .*b holds no png"),
-        ({"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 0}, "class folder .*test/b holds no png"),
-        ({"train/a": 3, "train/b": 3, "test/a": 1, "test/c": 1}, "test/c is a class that .*train does not have"),
-        ({"train/a": 3, "train/b": 3, "test": 2}, "test holds no class folder"),
+        ({}, "contains no class folder; at least two"),
+        ({"only": 3}, "contains a single class folder, only; at least two"),
+        ({"a": 3, "b": 0}, "class folder .*b contains no png"),
+        ({"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 0}, "class folder .*test/b contains no png"),
+        ({"train/a": 3, "train/b": 3, "test/a": 1, "test/c": 1}, "test/c is a class that is missing in .*train"),
+        ({"train/a": 3, "train/b": 3, "test": 2}, "test contains no class folder"),
     ],
 )
 def test_one_sentence_for_every_mistake(tmp_path: Path, counts: dict[str, int], sentence: str) -> None:
@@ -106,7 +106,7 @@ def test_one_sentence_for_every_mistake(tmp_path: Path, counts: dict[str, int], 
 def test_a_class_that_is_a_link_to_nothing_is_not_left_out(tmp_path: Path) -> None:
     make(tmp_path, {"a": 3, "b": 3})
     (tmp_path / "c").symlink_to("gone")
-    with pytest.raises(DataError, match=r"/c is a link that leads nowhere; mend or remove it"):
+    with pytest.raises(DataError, match=r"/c is a dangling link; fix or remove it"):
         _ = Folder(root=str(tmp_path)).classes
 
 
@@ -119,13 +119,13 @@ def test_a_class_without_a_name_to_print(tmp_path: Path, name: str) -> None:
 
 
 def test_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no folder .*nowhere; data\.root"):
+    with pytest.raises(DataError, match=r"folder .*nowhere does not exist; set data\.root"):
         _ = Folder(root=str(tmp_path / "nowhere")).classes
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 20])
 def test_fraction_out_of_range(fraction: float) -> None:
-    with pytest.raises(DataError, match=r"data\.test_fraction lies between 0 and 1"):
+    with pytest.raises(DataError, match=r"data\.test_fraction=.* must be between 0 and 1"):
         Folder(root=".", test_fraction=fraction)
 
 

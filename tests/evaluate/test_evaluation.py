@@ -109,7 +109,7 @@ def test_no_temperature_is_fitted_without_the_data_of_the_run(finished: Path, tm
     config = OmegaConf.load(folder / "config.yaml")
     config.data.source = {"_target_": "vitexp.data.folder.Folder", "root": str(tmp_path / "gone")}
     OmegaConf.save(config, folder / "config.yaml")
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="does not exist"):
         evaluate(folder)
     results = evaluate(folder, data=("data=signs", "data.test_per_class=2", "data.train_per_class=4"))
     assert results["calibration"]["temperature"] is None

@@ -1,8 +1,8 @@
-"""A cache of folders, each made once: whole or not there, and proven whole before it is used.
+"""A cache of folders that are created once, atomically, and verified before use.
 
-entry.json of an entry holds the SHA-256 of its other files. It is filled under a temporary name and renamed, so that a
-crash leaves no half entry; what is damaged is moved away whole, never written into, so that processes which have its
-files mapped go on. A lock file beside the entry lets one process make it while the others wait.
+entry.json of an entry holds the SHA-256 of its other files. An entry is filled under a temporary name and renamed, so
+that a crash leaves no partial entry. A damaged entry is moved away, never overwritten, because other processes may have
+its files mapped. A lock file lets one process create an entry while the others wait.
 """
 
 from __future__ import annotations
@@ -27,29 +27,31 @@ MANIFEST = "entry.json"
 
 
 def ensure(entry: Path, fill: Callable[[Path], None], *, files: Sequence[str], what: str) -> None:
-    """Have the folder `entry`, with `files` as they were written. It is made by `fill`, which gets an empty folder.
+    """Make sure that the folder `entry` exists with undamaged `files`; otherwise `fill` an empty folder with them.
 
-    `what` is for people who wait for another process that makes it. A damaged entry is made anew, with a warning.
-    Raises DataError where the cache cannot be read or written, and what `fill` raises but OSError.
+    what: name of the content, for a message while another process creates it.
+
+    A damaged entry is rebuilt, with a warning. Raises DataError if the cache cannot be read or written, and any
+    exception of `fill` other than OSError.
     """
     with _cache_errors(entry.parent):
         if _flaw(entry, files) is None:
             return
         entry.parent.mkdir(parents=True, exist_ok=True)
         lock = entry.with_name(f".{entry.name}.lock")
-        told = "waiting for %s, which is preparing %s"
-        with take_turns(lock, waiting=lambda who: log.info(told, who, what)) as alone:
+        message = "waiting for %s, which is preparing %s"
+        with take_turns(lock, waiting=lambda who: log.info(message, who, what)) as alone:
             if alone:
                 _remove_leftovers(entry)
             flaw = _flaw(entry, files)  # again: another process may have been here
             if flaw is None:
                 return
             if os.path.lexists(entry):
-                log.warning("The prepared images in %s are damaged (%s); they are made anew.", entry, flaw)
+                log.warning("the prepared images in %s are damaged (%s); preparing them again", entry, flaw)
                 _remove(entry)
             _build(entry, fill, files)
             if flaw := _flaw(entry, files):
-                raise DataError(f"the cache entry {entry} was written and reads back damaged ({flaw}); check the disk.")
+                raise DataError(f"the cache entry {entry} is damaged right after writing ({flaw}); check the disk.")
 
 
 @contextmanager
@@ -59,18 +61,17 @@ def _cache_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise DataError(
-            f"cannot keep the prepared images in {folder}: {error.strerror or error}; "
-            f"{'make room, or ' if full else ''}set data.cache_dir to another folder."
+            f"cannot cache the prepared images in {folder}: {error.strerror or error}; "
+            f"{'free some space, or ' if full else ''}set data.cache_dir to another folder."
         ) from error
 
 
 def _flaw(entry: Path, files: Sequence[str]) -> str | None:
-    """What is wrong with an entry; None where it is whole. Raises PermissionError."""
+    """Return what is wrong with an entry; None if it is undamaged. Raises PermissionError."""
     try:
-        told = (entry / MANIFEST).read_bytes()
-        # The very bytes, not what they mean: then no byte of the entry can change unnoticed.
-        return None if told == _manifest(entry, files) else "a checksum differs"
-    except PermissionError:  # somebody else's: whole perhaps, and not ours to replace
+        # Compare the bytes, not the parsed JSON, so that no byte of the entry can change unnoticed.
+        return None if (entry / MANIFEST).read_bytes() == _manifest(entry, files) else "a checksum differs"
+    except PermissionError:  # another user's entry: perhaps undamaged, and not ours to replace
         raise
     except OSError as error:
         return f"{printable(error.filename)}: {error.strerror}" if error.filename else str(error)
@@ -96,18 +97,18 @@ def _build(entry: Path, fill: Callable[[Path], None], files: Sequence[str]) -> N
         try:
             os.rename(building, entry)
         except OSError:
-            if not entry.exists():  # else, without a lock, another process was faster, with the same content
+            if not entry.exists():  # otherwise, without a lock, another process was faster
                 raise
 
 
 def _remove(entry: Path) -> None:
-    """Whatever is there, file or folder; at once for everybody who looks, and whole for those who have it open."""
+    """Remove a file or folder atomically; processes that have it open keep it."""
     with tempfile.TemporaryDirectory(prefix=_prefix(entry), dir=entry.parent, ignore_cleanup_errors=True) as trash:
         os.rename(entry, Path(trash, entry.name))
 
 
 def _remove_leftovers(entry: Path) -> None:
-    """Folders in which somebody was making or removing the entry and died: nobody else is at it now."""
+    """Remove the temporary folders of processes that died while creating or removing the entry."""
     for left in entry.parent.iterdir():
         if left.name.startswith(_prefix(entry)):
             shutil.rmtree(left, ignore_errors=True)

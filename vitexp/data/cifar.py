@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100: 32x32 colour images, 50,000 for training and 10,000 for testing.
+"""CIFAR-10 and CIFAR-100: 32x32 color images, 50,000 for training and 10,000 for testing.
 
-Krizhevsky, Learning multiple layers of features from tiny images, 2009. The official files are pickles, whose names and
-md5 sums torchvision states. They are read after checking these, and without executing what a pickle may ask for.
+Krizhevsky, Learning multiple layers of features from tiny images, 2009. The official files are pickles, with names and
+md5 checksums as in torchvision. The checksums are verified, and no code in a pickle is executed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Files: TypeAlias = tuple[tuple[str, str], ...]  # paths and md5 sums
 
 @dataclass(frozen=True)
 class CIFARImages:
-    """Reads image i. Pickles as paths, and needs no torch where a worker process reads the files again."""
+    """Reads image i. Pickled as paths; a worker process reads the files again, without torch."""
 
     files: Files
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
-        """uint8 [32, 32, 3]."""
+        """Return image `index`: uint8 [32, 32, 3]."""
         return np.ascontiguousarray(_pixels(self.files)[index].transpose(1, 2, 0), np.uint8)
 
 
@@ -76,7 +76,7 @@ class CIFAR(Source):
         )
 
     def coarse_of_fine(self) -> NDArray[np.int64]:
-        """The superclass of every class of CIFAR-100: int64 [100], values in [0, 20). Raises DataError."""
+        """Return the superclass of each class of CIFAR-100: int64 [100], values in [0, 20). Raises DataError."""
         if self.kind != "cifar100":
             raise DataError("only CIFAR-100 has superclasses.")
         found = self._find("train")
@@ -85,10 +85,10 @@ class CIFAR(Source):
         return coarse
 
     def _find(self, name: SplitName) -> _Found:
-        """What the files of a split hold, apart from the pixels; read once."""
+        """Return the content of the files of a split without the pixels; read once."""
         if name in self._found:
             return self._found[name]
-        from torchvision.datasets import CIFAR10, CIFAR100  # imports torch: only when asked for
+        from torchvision.datasets import CIFAR10, CIFAR100  # imports torch, so only when needed
 
         dataset: Any = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.kind]
         folder, packed = self.root / dataset.base_folder, self.root / dataset.filename
@@ -111,49 +111,49 @@ class CIFAR(Source):
     def _obtain(self, url: str, packed: Path, md5: str, folder: Path) -> None:
         if not self.download and not packed.exists():
             raise DataError(
-                f"{self.kind} is missing: there is no {folder}; data.download=true fetches it, or put {packed.name} "
-                f"from {url} into {self.root} by hand."
+                f"{self.kind} is missing: {folder} does not exist; set data.download=true, or put {packed.name} "
+                f"from {url} into {self.root}."
             )
         with one_at_a_time(self.root):
-            if not folder.exists():  # no other process was faster
+            if not folder.exists():  # otherwise another process was faster
                 fetch(url, packed, md5=md5)
                 unpack(packed, folder.name, self.root)
 
 
 @lru_cache(maxsize=1)  # one split, 150 MB at most
 def _pixels(files: Files) -> NDArray[np.uint8]:
-    """uint8 [N, 3, 32, 32]."""
+    """Return all images of a split: uint8 [N, 3, 32, 32]."""
     return np.concatenate([_unpickle(*file)["data"] for file in files]).reshape(-1, 3, 32, 32)
 
 
 def _unpickle(path: str, md5: str) -> dict[str, Any]:
-    """One official file. Raises DataError for any other."""
+    """Load one official file. Raises DataError for any other."""
     folder, name = Path(path).parent, Path(path).name
     try:
         with file_errors():
             if not Path(path).exists():
-                raise pickle.UnpicklingError("it is missing")
+                raise pickle.UnpicklingError("missing")
             content = Path(path).read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-            raise pickle.UnpicklingError(f"its md5 sum is not {md5}")
+            raise pickle.UnpicklingError(f"its md5 checksum is not {md5}")
         found: dict[str, Any] = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except pickle.UnpicklingError as error:
         raise DataError(
-            f"{folder} is incomplete or damaged ({name}: {error}); delete it, and data.download=true fetches it anew."
+            f"{folder} is incomplete or damaged ({name}: {error}); delete it and set data.download=true."
         ) from error
     return found
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays and nothing else: a pickle may otherwise call any function of any module."""
+    """Creates arrays only: by default, a pickle can call any function of any module."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) not in _ARRAYS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no official file does")
+            raise pickle.UnpicklingError(f"it uses {module}.{name}, unlike the official files")
         return _ARRAYS[module, name]
 
 
-_RECONSTRUCT = np.empty(0).__reduce__()[0]  # NumPy 2 moved it to another module; the official files know the old one
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # NumPy 2 moved it; the official files use the old module
 _ARRAYS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,

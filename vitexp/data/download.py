@@ -1,4 +1,4 @@
-"""Fetch an archive once, prove that it is the published one, and unpack it whole or not at all."""
+"""Download an archive once, verify its checksum, and unpack it atomically."""
 
 from __future__ import annotations
 
@@ -28,65 +28,65 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
-_EXPANSION = 100  # times its size (or of 1 MiB): images that are packed become at most some times as large
+_EXPANSION = 100  # times the size of the archive (at least 1 MiB); compressed images expand little
 
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Make `folder`, and let one process after the other in: the trials of a sweep start together."""
+    """Create `folder` and admit one process at a time, because the trials of a sweep start together."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot write into {folder}: {error.strerror}.") from error
-    told = "waiting for %s, which is fetching or unpacking in %s"
-    with take_turns(folder / ".download.lock", waiting=lambda who: log.info(told, who, folder)):
+    message = "waiting for %s, which is downloading or unpacking in %s"
+    with take_turns(folder / ".download.lock", waiting=lambda who: log.info(message, who, folder)):
         yield
 
 
 def fetch(url: str, path: Path, *, md5: str | None = None, sha256: str | None = None) -> None:
-    """Download `url` to `path`, unless the file is there, and check it against its published sum, one of the two.
+    """Download `url` to `path` unless the file exists, and verify its published checksum.
 
-    Of a SHA-256 the first digits are enough, for some publish no more.
+    sha256: may be just the first digits, because some sites publish no more.
 
-    An interrupted download stays as `<path>.part` and is continued. Raises DataError, which names the folder where
-    the file may be put by hand.
+    An interrupted download is kept as `<path>.part` and continued. Raises DataError, which names the folder for a
+    manual download.
     """
     kind, published = ("md5", md5) if md5 is not None else ("sha256", sha256)
     assert published is not None
-    by_hand = f"the file may be put into {path.parent} by hand"
+    by_hand = f"put the file into {path.parent} yourself"
     part = path.with_name(f"{path.name}.part")
     try:
         if path.exists():
             if not _digest(path, kind).startswith(published):
                 raise DataError(
-                    f"{path} is not the published file (its {kind} sum is not {published}): delete it and try again."
+                    f"{path} is not the published file ({kind} checksum is not {published}); delete it and try again."
                 )
             return
         if missing := _receive(url, part):
             raise DataError(
-                f"the download of {url} broke off {missing:,} bytes before its end; the same command continues it, "
+                f"the download of {url} stopped {missing:,} bytes before its end; run the same command to continue, "
                 f"or {by_hand}."
             )
         if not _digest(part, kind).startswith(published):
             part.unlink()
             raise DataError(
-                f"{url} is not the published file (its {kind} sum is not {published}): try again, or {by_hand}."
+                f"{url} is not the published file ({kind} checksum is not {published}); try again, or {by_hand}."
             )
         part.replace(path)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(f"cannot download {url}: {_reason(error)}; {by_hand}.") from error
+        raise DataError(f"cannot download {url}: {_reason(error)}; try again, or {by_hand}.") from error
 
 
 def _receive(url: str, part: Path) -> int:
-    """Append to `part` what it lacks of `url`; return how many bytes the server announced and did not send."""
+    """Append the remaining bytes of `url` to `part`; return how many announced bytes the server did not send."""
     have = part.stat().st_size if part.exists() else 0
-    # S310 below: addresses are constants of our sources, and what comes is checked by its sum
+    # S310 below: the URLs come from our sources, and the checksum of the content is verified.
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
     except urllib.error.HTTPError as error:
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return 0  # nothing was lacking; the checksum decides
+            return 0  # nothing is missing; the checksum decides
         raise
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:  # the server sends the whole file again
@@ -110,9 +110,8 @@ def _receive(url: str, part: Path) -> int:
 def unpack(archive: Path, member: str, target: Path) -> None:
     """Put the file or folder `member` of a zip or tar archive at target/member.
 
-    It is unpacked beside its place and renamed, so that a crash leaves nothing half. Raises DataError: for a damaged
-    archive, for a member that points out of the folder or is no file or folder, for one that holds more than any data
-    set would, or when the disk is full.
+    It is unpacked under a temporary name and renamed, so that a crash leaves nothing incomplete. Raises DataError for a
+    damaged archive, a member outside the folder, one that is neither file nor folder, an implausible size, a full disk.
     """
     scratch = target / f".{archive.name}.unpacking"
     final = target / member
@@ -135,7 +134,7 @@ def _unzip(archive: Path, member: str, scratch: Path) -> None:
     with zipfile.ZipFile(archive) as bundle:
         infos = [info for info in bundle.infolist() if _belongs(info.filename, member, archive)]
         for info in infos:
-            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was packed on another system than Unix
+            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if it was packed on another system than Unix
             _refuse_special(info.filename, archive, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
         size = sum(info.file_size for info in infos)
         _refuse_expansion(size, archive)
@@ -149,7 +148,7 @@ def _untar(archive: Path, member: str, scratch: Path) -> None:
     size = 0
     with tarfile.open(archive) as bundle:
         for info in bundle:
-            size += info.size  # of all of them: to pass over one costs as much time as to unpack it
+            size += info.size  # of all members, because skipping one takes as much time as unpacking it
             _refuse_expansion(size, archive)
             if _belongs(info.name, member, archive):
                 _refuse_special(info.name, archive, plain=info.isreg() or info.isdir())
@@ -158,22 +157,22 @@ def _untar(archive: Path, member: str, scratch: Path) -> None:
 
 
 def _belongs(name: str, member: str, archive: Path) -> bool:
-    """Whether `name` is `member` or lies in it. Raises DataError for a path that leaves the folder."""
+    """Return whether `name` is `member` or inside it. Raises DataError for a path outside the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1]):
-        raise DataError(f"{archive} is refused: its member {name!r} points out of the folder that it is unpacked to.")
+        raise DataError(f"{archive} is refused: its member {name!r} is outside the folder it is unpacked to.")
     return path.is_relative_to(member)
 
 
 def _refuse_special(name: str, archive: Path, *, plain: bool) -> None:
     if not plain:
-        raise DataError(f"{archive} is refused: its member {name!r} is a link or device; a data set holds files.")
+        raise DataError(f"{archive} is refused: its member {name!r} is a link or device, not a file.")
 
 
 def _refuse_expansion(size: int, archive: Path) -> None:
     packed = archive.stat().st_size
     if size > _EXPANSION * max(packed, _CHUNK):
-        raise DataError(f"{archive} is refused: its {packed:,} bytes expand to {size:,}, as no data set does.")
+        raise DataError(f"{archive} is refused: its {packed:,} bytes expand to {size:,}, which is implausible.")
 
 
 def _require_space(folder: Path, needed: int) -> None:

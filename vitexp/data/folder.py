@@ -1,4 +1,4 @@
-"""Any images of your own: one folder a class."""
+"""Your own images: one folder per class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Folder(Source):
         ] = 0,
     ) -> None:
         if not 0 < test_fraction < 1:
-            raise DataError(f"data.test_fraction lies between 0 and 1, not at {test_fraction}.")
+            raise DataError(f"data.test_fraction={test_fraction} must be between 0 and 1, both excluded.")
         self.root = Path(root).expanduser()
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -54,9 +54,9 @@ class Folder(Source):
         counts = {part: sum(map(len, tree.values())) for part, tree in self._parts.items()}
         found = f"{len(self.classes)} classes, {counts['train']:,} training and {counts['test']:,} test images"
         if not self._has_test:
-            found += f", the test images being {self.test_fraction:.0%} of every class (split_seed={self.split_seed})"
+            found += f"; {self.test_fraction:.0%} of every class are test images (split_seed={self.split_seed})"
         if _is_tree(self.root / "train") and (self.root / "val").is_dir():
-            found += "; val is not read"
+            found += "; folder val is ignored"
         return found
 
     @property
@@ -67,11 +67,11 @@ class Folder(Source):
     def _train_tree(self) -> dict[str, list[ImageFile]]:
         with file_errors():
             if not self.root.is_dir():
-                raise DataError(f"there is no folder {self.root}; data.root names the folder of the images.")
+                raise DataError(f"folder {self.root} does not exist; set data.root to the folder of the images.")
         tree = _read_tree(self.root, "train/" if _is_tree(self.root / "train") else "")
         if len(tree) < 2:
-            found = f"the single class folder {next(iter(tree))}" if tree else "no class folder"
-            raise DataError(f"{self.root} holds {found}; at least two are needed, as <class>/* or train/<class>/*.")
+            found = f"a single class folder, {next(iter(tree))}" if tree else "no class folder"
+            raise DataError(f"{self.root} contains {found}; at least two are needed, as <class>/* or train/<class>/*.")
         return tree
 
     @cached_property
@@ -85,16 +85,16 @@ class Folder(Source):
             }
         test = _read_tree(self.root, "test/")
         if unknown := [label for label in test if label not in tree]:
-            raise DataError(f"{self.root / 'test' / unknown[0]} is a class that {self.root / 'train'} does not have.")
+            raise DataError(f"{self.root / 'test' / unknown[0]} is a class that is missing in {self.root / 'train'}.")
         if not test:
-            raise DataError(f"{self.root / 'test'} holds no class folder.")
+            raise DataError(f"{self.root / 'test'} contains no class folder.")
         return {"train": tree, "test": test}
 
     def _divide(self, files: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
-        """Train and test images of one class; a class of several images is in both, a single image is trained on."""
+        """Return training and test images of one class, at least one for training; a single image is for training."""
         count = min(max(round(len(files) * self.test_fraction), 1), len(files) - 1)
-        by_chance = sorted(files, key=lambda file: _rank(self.split_seed, file))
-        return sorted(by_chance[count:]), sorted(by_chance[:count])
+        shuffled = sorted(files, key=lambda file: _rank(self.split_seed, file))
+        return sorted(shuffled[count:]), sorted(shuffled[:count])
 
 
 def _rank(seed: int, file: ImageFile) -> bytes:
@@ -102,37 +102,37 @@ def _rank(seed: int, file: ImageFile) -> bytes:
 
 
 def _is_tree(folder: Path) -> bool:
-    """Whether a folder holds class folders: a class of railway pictures may be called train."""
+    """Return whether a folder contains class folders, because a class of railway pictures may be called train."""
     with file_errors():
         return folder.is_dir() and bool(_subfolders(folder))
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """In natural order. Raises DataError where a link leads nowhere: a class must not be missing in silence."""
+    """Return the subfolders in natural order. Raises DataError for a dangling link, which could hide a class."""
     with file_errors():
         visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
         names = [path.name for path in visible if path.is_dir()]
         folders = [path for path in visible if not path.name.lower().endswith(ENDINGS)]
         if lost := [path for path in folders if path.is_symlink() and not path.exists()]:
-            raise DataError(f"{printable(lost[0])} is a link that leads nowhere; mend or remove it.")
+            raise DataError(f"{printable(lost[0])} is a dangling link; fix or remove it.")
     return sorted(names, key=_natural)
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts class2 before class10."""
-    pieces = re.split(r"(\d+)", name.casefold())  # text and digits in turn
+    """Return a sort key that puts class2 before class10."""
+    pieces = re.split(r"(\d+)", name.casefold())  # text and digits alternate
     return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
 
 
 def _read_tree(root: Path, prefix: str) -> dict[str, list[ImageFile]]:
-    """The images of every class folder in root/prefix; classes in natural order."""
+    """Return the images of each class folder in root/prefix, classes in natural order."""
     tree = {}
     for label in _subfolders(root / prefix):
-        if not label.isprintable():  # it stands in tables, pictures and files of JSON
+        if not label.isprintable():  # it appears in tables, figures and JSON files
             raise DataError(
                 f"the name of the class folder {printable(root / prefix / label)} is not one line of UTF-8."
             )
         tree[label] = list_images(root, prefix + label)
         if not tree[label]:
-            raise DataError(f"the class folder {root / prefix / label} holds no png, jpg, ppm, bmp or webp image.")
+            raise DataError(f"the class folder {root / prefix / label} contains no png, jpg, ppm, bmp or webp image.")
     return tree

@@ -26,7 +26,7 @@ BASE_URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive: what of it is unpacked, and where that may lie below a GTSRB folder."""
+    """A published archive: which member is unpacked, and its possible places in a GTSRB folder."""
 
     file: str
     md5: str
@@ -36,7 +36,7 @@ class Archive:
 
 
 _LABELS = "GT-final_test.csv"
-# md5 sums as torchvision states them; the one of the full training images as several independent projects do.
+# md5 checksums as in torchvision; the one of the full training images as in several independent projects.
 ARCHIVES = {
     "full": Archive(
         file="GTSRB_Final_Training_Images.zip",
@@ -67,13 +67,13 @@ ARCHIVES = {
         places=(_LABELS, f"../{_LABELS}", f"Final_Test/{_LABELS}", f"Final_Test/Images/{_LABELS}"),
     ),
 }
-_LEVELS = (".", "GTSRB", "gtsrb/GTSRB", "GTSRB/GTSRB")  # where the GTSRB folder may be, seen from root
+_LEVELS = (".", "GTSRB", "gtsrb/GTSRB", "GTSRB/GTSRB")  # possible places of the GTSRB folder in root
 _SIZES = {"full": 39_209, "online": 26_640}
-_SETS = {"full": "full training set", "online": "online training set, torchvision's"}
+_SETS = {"full": "full training set", "online": "online training set"}
 
 
 class GTSRB(Source):
-    """GTSRB from its official archives, unpacked by hand, by torchvision, or here."""
+    """GTSRB from its official archives, unpacked by you, by torchvision, or by this class."""
 
     identity: ClassVar[tuple[str, ...]] = ()
     split_by: ClassVar[tuple[str, ...] | None] = ("train_set",)
@@ -104,7 +104,7 @@ class GTSRB(Source):
         return self._train[1] if name == "train" else self._test()
 
     def describe(self) -> str:
-        """Which training set was found, and how many images it has. Raises DataError where there is none."""
+        """Return which training set was found, and its number of images. Raises DataError if there is none."""
         which, split = self._train
         expected = _SIZES[which]
         count = f"{len(split):,} images" + ("" if len(split) == expected else f" instead of {expected:,}")
@@ -123,7 +123,7 @@ class GTSRB(Source):
             with file_errors():
                 found = list_images(folder, name, (".ppm",)) if (folder / name).is_dir() else []
             if not found:
-                raise DataError(f"the GTSRB training set is incomplete: {folder / name} is missing or holds no images.")
+                raise DataError(f"the GTSRB training set is incomplete: {folder / name} is missing or has no images.")
             files += found
             labels += [label] * len(found)
         return which, split_of_files(folder, files, labels, _tracks(folder, files))
@@ -147,15 +147,14 @@ class GTSRB(Source):
             return next((place for place in places if place.exists()), None)
 
     def _obtain(self, archive: Archive) -> Path:
-        """Where the contents of an archive lie, after fetching and unpacking it if need be."""
+        """Return the folder of the content of an archive, after downloading and unpacking it if necessary."""
         if found := self._find(archive):
             return found
         packed = self.root / archive.file
         if not self.download and not packed.exists():
             raise DataError(
-                f"the GTSRB {archive.holds} are missing: there is no {archive.places[0]} in {self.root} or in a folder "
-                f"GTSRB below it; data.download=true fetches them, or put {archive.file} from "
-                f"{self.base_url} into {self.root} by hand."
+                f"the GTSRB {archive.holds} are missing: {self.root} has no {archive.places[0]}, nor has a folder "
+                f"GTSRB in it; set data.download=true, or put {archive.file} from {self.base_url} into {self.root}."
             )
         with one_at_a_time(self.root):
             if found := self._find(archive):  # another process was faster
@@ -164,11 +163,11 @@ class GTSRB(Source):
             unpack(packed, archive.member, self.root)
         if found := self._find(archive):
             return found
-        raise DataError(f"{packed} does not hold {archive.places[0]}.")
+        raise DataError(f"{packed} does not contain {archive.places[0]}.")
 
 
 def _tracks(folder: Path, files: list[ImageFile]) -> list[int]:
-    """One integer a physical sign, from <class>/<track>_<frame>.ppm; tracks are numbered anew in every class."""
+    """Return one integer per physical sign, from <class>/<track>_<frame>.ppm; track numbers repeat across classes."""
     numbers: dict[str, int] = {}
     tracks = []
     for file in files:
@@ -180,16 +179,16 @@ def _tracks(folder: Path, files: list[ImageFile]) -> list[int]:
 
 
 def _read_labels(path: Path) -> dict[str, int]:
-    """File name to class, from the table of the test images. Raises DataError."""
+    """Return class by file name, from the table of the test images. Raises DataError."""
     try:
         with file_errors(), open(path, newline="", encoding="utf-8-sig") as lines:
             rows = list(csv.DictReader(lines, delimiter=";"))
         labels = {row["Filename"]: int(row["ClassId"]) for row in rows}
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
-            f"{path} is not the table of test labels with the columns Filename and ClassId, separated by semicolons; "
-            f"it comes in {ARCHIVES['labels'].file}."
+            f"{path} is not the table of test labels with the columns Filename and ClassId, separated by semicolons, "
+            f"of {ARCHIVES['labels'].file}."
         ) from error
     if wrong := [name for name, label in labels.items() if not 0 <= label < len(GTSRB_CLASSES)]:
-        raise DataError(f"{path} gives {wrong[0]} the class {labels[wrong[0]]}; classes are 0 to 42.")
+        raise DataError(f"{path} has class {labels[wrong[0]]} for {wrong[0]}; classes are 0 to 42.")
     return labels

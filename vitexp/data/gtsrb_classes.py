@@ -1,4 +1,4 @@
-"""The 43 classes of the German Traffic Sign Recognition Benchmark, in words (Stallkamp et al., 2012)."""
+"""The 43 classes of the German Traffic Sign Recognition Benchmark, by name (Stallkamp et al., 2012)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files on disk: find them, tell whether they changed, decode one to RGB."""
+"""Image files on disk: list them, detect changes, decode one to RGB."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from vitexp.data.source import BrokenImage, DataError, Split, file_errors, print
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp")
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP")
-# What a file may ask for, so that a small one cannot claim gigabytes or minutes.
-_MAX_PIXELS = 1 << 26  # 192 MiB as RGB, of which decoding makes some copies; Pillow's own bound only warns
-_MAX_SIDE = 65_535  # as in JPEG; a run-length coded BMP may skip 255 rows at a time, whatever their length
-_MAX_BYTES = 1 << 29  # of the file: the pixels at 16 bits a channel would fit; parts of it are read whole
-_MAX_SCANS = 100  # of a JPEG: each costs a pass over all pixels, for 14 bytes of file; encoders write about 10
+# Limits, so that a small file cannot take gigabytes or minutes to decode.
+_MAX_PIXELS = 1 << 26  # 192 MiB as RGB, and decoding makes copies; Pillow's own limit only warns
+_MAX_SIDE = 65_535  # as in JPEG; a run-length encoded BMP can skip 255 rows at a time, of any length
+_MAX_BYTES = 1 << 29  # of the file: enough for 16 bits per channel; parts of it are read at once
+_MAX_SCANS = 100  # of a JPEG: 14 bytes of file cost a pass over all pixels; encoders write about 10
 
 _NOWHERE = (errno.ENOENT, errno.ELOOP)
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)  # of a segment with a length, or the end
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)  # a segment with a length, or the end
 _JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
-_ORIENTATION = 0x0112  # EXIF 2.32, table 4; how to turn the stored pixels to see them upright
+_ORIENTATION = 0x0112  # EXIF 2.32, table 4: how to turn the pixels upright
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,7 +44,7 @@ _TO_8_BITS = [(value + 128) // 257 for value in range(1 << 16)]
 
 
 class ImageFile(NamedTuple):
-    """A file as a scan of its folder found it; path is relative to the root of the data set."""
+    """A file in the listing of a folder; path is relative to the root of the data set."""
 
     path: str
     size: int
@@ -53,41 +53,42 @@ class ImageFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Reads image i of a list of files. Pickles as strings, so it is cheap to hand to worker processes."""
+    """Reads image i of a list of files. Pickled as strings, so that passing it to processes is cheap."""
 
     root: str
     paths: tuple[str, ...]
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3]. Raises BrokenImage."""
+        """Return image `index`: uint8 [H, W, 3]. Raises BrokenImage."""
         return read_image(os.path.join(self.root, self.paths[index]))
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Decode a PNG, JPEG, PPM, BMP or WebP file to RGB: uint8 [H, W, 3]; of an animation, the first picture.
+    """Decode a PNG, JPEG, PPM, BMP or WebP file to RGB: uint8 [H, W, 3]; the first frame of an animation.
 
-    The orientation in the EXIF data is applied, transparent pixels show white, 16-bit grey is scaled to 8 bits.
-    Pillow, not OpenCV: OpenCV is twice as fast but fills a truncated JPEG with grey and goes on.
-    Raises BrokenImage for what is no whole image or asks for too much (67 million pixels, 65,535 a side, 512 MiB of
-    file, 100 scans of a JPEG); a DataError that is no BrokenImage where the file system or the memory fails, so that
-    skipping broken images does not hide a failing disk.
+    The EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits. Uses Pillow,
+    because OpenCV, though twice as fast, silently fills the rest of a truncated JPEG with gray.
+
+    Raises BrokenImage for a damaged image or one beyond the limits (67 million pixels, 65,535 per side, 512 MiB of
+    file, 100 scans of a JPEG), and another DataError if the file system or the memory fails, so that skipping broken
+    images does not hide a failing disk.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata, and sizes that are judged below
+            warnings.simplefilter("ignore")  # about unusual metadata, and sizes that are checked below
             return _decode(path)
     except MemoryError as error:
-        raise DataError(f"there is not enough memory to decode the image {printable(path)}.") from error
+        raise DataError(f"not enough memory to decode the image {printable(path)}.") from error
     except OSError as error:
-        if error.errno is not None and not _leads_nowhere(path):
+        if error.errno is not None and not _is_dangling(path):
             raise DataError(f"cannot read {printable(path)}: {error.strerror}.") from error
         raise BrokenImage(_broken(path, error)) from error
-    except Exception as error:  # Pillow's decoders let SyntaxError, struct.error, EOFError and others through
+    except Exception as error:  # Pillow's decoders raise SyntaxError, struct.error, EOFError and others
         raise BrokenImage(_broken(path, error)) from error
 
 
-def _leads_nowhere(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a link to nothing, or to itself."""
+def _is_dangling(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` is a link to nothing, or to itself."""
     try:
         os.stat(path)
     except OSError as error:
@@ -98,28 +99,28 @@ def _leads_nowhere(path: str | os.PathLike[str]) -> bool:
 def _broken(path: str | os.PathLike[str], error: Exception) -> str:
     reason = str(error) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        reason = "not a PNG, JPEG, PPM, BMP or WebP image, or damaged in its header"
+        reason = "not a PNG, JPEG, PPM, BMP or WebP image, or its header is damaged"
     elif isinstance(error, OSError) and error.errno is not None:
-        reason = "a link that leads nowhere"
+        reason = "dangling link"
     return f"cannot decode the image {printable(path)}: {' '.join(reason.split()).rstrip('.')}."
 
 
 def _decode(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     info = os.stat(path)
-    if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for somebody to write
-        raise ValueError("not a file but a folder, pipe or device")
+    if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for a writer
+        raise ValueError("not a regular file but a folder, pipe or device")
     if not 0 < info.st_size <= _MAX_BYTES:
         raise ValueError(f"{info.st_size:,} bytes are too many" if info.st_size else "the file is empty")
     with open(path, "rb") as file:
         start = file.read(25)
         if start.startswith(b"\xff\xd8"):
             _refuse_many_scans(start + file.read())
-        elif start.startswith(b"\x89PNG"):  # decoding stops at the last pixel, before the last checksum
+        elif start.startswith(b"\x89PNG"):  # decoding stops before the last checksum
             Image.open(file, formats=("PNG",)).verify()
         with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            image.load()  # first, because some metadata come after the pixels
+            image.load()  # first, because some metadata follow the pixels
             turn = _TURNS.get(_orientation(image))
             depth = start[24] if image.format == "PNG" else 8
             rgb = _to_rgb(image, depth)
@@ -127,7 +128,7 @@ def _decode(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def _refuse_many_scans(jpeg: bytes) -> None:
-    """Walks the segments of a JPEG up to its end, ITU-T T.81 annex B. Raises ValueError."""
+    """Count the scans of a JPEG by its segments, ITU-T T.81 annex B. Raises ValueError."""
     scans, position = 0, 2
     while (marker := _MARKER.search(jpeg, position)) and marker[1] != _JPEG_END:
         length = int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
@@ -138,7 +139,7 @@ def _refuse_many_scans(jpeg: bytes) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """From the EXIF data; upright where these are damaged, as the pixels are not."""
+    """Return the EXIF orientation; upright if the EXIF data are damaged, because the pixels are not."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # SyntaxError, struct.error, ValueError and others
@@ -147,19 +148,19 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
-    """`image` as people see it on white paper; `depth` is the number of bits a channel has in a PNG."""
+    """Convert to RGB on a white background. depth: bits per channel in a PNG."""
     if image.mode == "F":
-        raise ValueError("it holds floating-point numbers, whose range is unknown")
-    colour = image.info.get("transparency")  # that of a PNG is told in the depth of the file
-    if image.mode == "L" and depth < 8 and isinstance(colour, int):
-        image.info["transparency"] = colour * 255 // ((1 << depth) - 1)
-    if image.mode == "RGB" and depth > 8 and colour is not None:
-        raise ValueError("16-bit colours of which one is transparent are not supported")
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip to white
+        raise ValueError("it contains floating-point numbers of unknown range")
+    color = image.info.get("transparency")  # for a PNG, in the bit depth of the file
+    if image.mode == "L" and depth < 8 and isinstance(color, int):
+        image.info["transparency"] = color * 255 // ((1 << depth) - 1)
+    if image.mode == "RGB" and depth > 8 and color is not None:
+        raise ValueError("a transparent 16-bit color is not supported")
+    if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip to white
         deep = image.convert("I")
         image = deep.point(_TO_8_BITS, "L")
-        if isinstance(colour, int):
-            image.putalpha(deep.point([255 * (grey != colour) for grey in range(1 << 16)], "L"))
+        if isinstance(color, int):
+            image.putalpha(deep.point([255 * (gray != color) for gray in range(1 << 16)], "L"))
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     image = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -169,10 +170,10 @@ def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
 
 
 def list_images(root: Path, folder: str, endings: tuple[str, ...] = ENDINGS) -> list[ImageFile]:
-    """The images directly in root/folder ("" is root), by name; endings in any letter case, hidden files left out.
+    """Return the images directly in root/folder ("" is root) by name, without hidden files; endings ignore case.
 
-    What has such a name and cannot be an image, such as a link to nothing, is listed too: the set must not become
-    smaller in silence. Reading it then raises BrokenImage. Raises DataError where the folder cannot be read.
+    A file with such an ending that is not an image, for example a dangling link, is listed too, so that the data set
+    does not shrink silently; reading it raises BrokenImage. Raises DataError if the folder cannot be read.
     """
     found = []
     prefix = f"{folder}/" if folder else ""
@@ -187,7 +188,7 @@ def list_images(root: Path, folder: str, endings: tuple[str, ...] = ENDINGS) -> 
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result:
-    """Of what a link leads to, or of the link where it leads nowhere."""
+    """Return the status of the target of a link, or of the link if it is dangling."""
     try:
         return entry.stat()
     except OSError as error:
@@ -199,10 +200,10 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result:
 def split_of_files(
     root: Path, files: Sequence[ImageFile], labels: Iterable[int], groups: Iterable[int] | None = None
 ) -> Split:
-    """A Split of image files under root; without `groups` every image is one of its own."""
+    """Return a Split of image files in root; without `groups` each image is its own group."""
     label_array = np.fromiter(labels, np.int64, len(files))
     group_array = np.arange(len(files)) if groups is None else np.fromiter(groups, np.int64, len(files))
-    # With the root, because copies with all times set to zero are told apart by nothing else.
+    # With the root, because copies with all times set to zero differ in nothing else.
     lines = sorted(f"{file.path}\0{file.size}\0{file.mtime_ns}\n" for file in files)
     digest = hashlib.sha256("".join([f"{root.resolve()}\n", *lines]).encode(errors="surrogateescape"))
     digest.update(label_array.tobytes())

@@ -1,4 +1,4 @@
-"""What every data source hands over: the images of a split, lazily, with labels and groups."""
+"""The interface of data sources: the images of a split, read lazily, with labels and groups."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SplitName = Literal["train", "test"]
 
 
 class DataError(UserError):
-    """The data cannot be used as they are."""
+    """The data cannot be used."""
 
 
 class BrokenImage(DataError):
-    """One file cannot be decoded; the message names it."""
+    """A file cannot be decoded; the message names it."""
 
 
 @contextmanager
 def file_errors() -> Iterator[None]:
-    """Inside, what the file system refuses is a DataError that names the file."""
+    """Turn an OSError inside into a DataError that names the file."""
     try:
         yield
     except OSError as error:
@@ -35,16 +35,16 @@ def file_errors() -> Iterator[None]:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path for one line of a message: names with line breaks, or in no known encoding, are written with escapes."""
+    """Return a path for one line of a message, with escapes for line breaks and undecodable bytes."""
     name = os.fspath(path)
     return name if name.isprintable() else ascii(name)
 
 
 class ReadImage(Protocol):
-    """Reads one image by its index. Picklable, so that worker processes can read side by side."""
+    """Reads one image by its index. Picklable, so that several processes can read."""
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
-        """RGB image `index`: uint8 [H, W, 3], any H and W. Raises BrokenImage."""
+        """Return RGB image `index`: uint8 [H, W, 3], any H and W. Raises BrokenImage."""
         ...
 
 
@@ -53,9 +53,9 @@ class Split:
     """The images of one split, not yet read.
 
     labels: int64 [N], values in [0, classes).
-    groups: int64 [N]; images that share a group are never divided between train and validation.
+    groups: int64 [N]; images of a group are never split between training and validation.
     read: reads image i.
-    fingerprint: changes whenever the images may have changed; keys the cache of prepared arrays.
+    fingerprint: changes whenever the images may have changed; part of the cache key.
     """
 
     labels: NDArray[np.int64]
@@ -81,12 +81,12 @@ class Source(ABC):
     @property
     @abstractmethod
     def classes(self) -> list[str]:
-        """Class names in words, in the order of the labels. Raises DataError where the data are missing."""
+        """Class names in the order of the labels. Raises DataError if the data are missing."""
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
-        """The official train or test split; validation is cut from train elsewhere. Raises DataError."""
+        """Return the official train or test split; validation is split from train later. Raises DataError."""
 
     def describe(self) -> str:
-        """Half a sentence about what was found, for the opening lines of a run; may be empty."""
+        """Return a phrase about the data found, for the first lines of a run; may be empty."""
         return ""

@@ -1,4 +1,4 @@
-"""Albumentations transforms from a config, where a wrong argument is an error."""
+"""Albumentations transforms from a config; a wrong argument is an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from pydantic import ValidationError
 
-# Read when albumentations is imported, here or by Hydra: without it, that import asks the network for updates.
+# Without this, importing albumentations (here or by Hydra) checks for updates on the network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def strict_arguments() -> Iterator[None]:
-    """Inside, an Albumentations transform that is built with a wrong argument raises ValueError.
+    """Raise ValueError for wrong arguments of Albumentations transforms that are built inside.
 
-    By itself the library only warns of an unknown name, and goes on without it.
+    By default, the library only warns about an unknown argument and ignores it.
     """
-    import albumentations  # noqa: F401  its own import may warn of other things, so it comes first
+    import albumentations  # noqa: F401  first, because the import itself may warn
 
     with warnings.catch_warnings():
-        # Albumentations has no warning class of its own.
+        # Albumentations has no own warning class.
         warnings.simplefilter("error", UserWarning)
         try:
             yield
@@ -41,7 +41,7 @@ def strict_arguments() -> Iterator[None]:
 
 
 def _reason(error: InstantiationException) -> str:
-    """One sentence: Hydra's first line names the target, and what it stumbled on says what is wrong with it."""
+    """Return one sentence: the target from Hydra's first line, and the reason from the cause."""
     target, cause = str(error).splitlines()[0], error.__cause__
     if isinstance(cause, ImportError):
         return f"{target.partition(',')[0]}: there is no such class"
@@ -52,10 +52,10 @@ def _reason(error: InstantiationException) -> str:
 
 
 def build_transforms(configs: Sequence[Mapping[str, Any] | Transform]) -> list[Transform]:
-    """Transforms from configs such as {_target_: albumentations.CLAHE, p: 1}; built ones are taken as they are.
+    """Build transforms from configs such as {_target_: albumentations.CLAHE, p: 1}; keep those that are built already.
 
-    Transforms that hold others (albumentations.OneOf) work as well. Raises ValueError for an unknown class or argument,
-    and for what is no transform.
+    Nested transforms (albumentations.OneOf) work too. Raises ValueError for an unknown class or argument, and for a
+    class that is not a transform.
     """
     import albumentations
 
@@ -66,5 +66,5 @@ def build_transforms(configs: Sequence[Mapping[str, Any] | Transform]) -> list[T
         ]
     for transform in transforms:
         if not isinstance(transform, albumentations.BasicTransform | albumentations.BaseCompose):
-            raise ValueError(f"A transform needs a _target_ that is one of albumentations' classes, unlike {transform}")
+            raise ValueError(f"a transform needs a _target_ in albumentations, unlike {transform}")
     return transforms

@@ -1,4 +1,4 @@
-"""Where a pixel comes from: one affine map for every image, and crops with flips that move whole pixels."""
+"""Geometric augmentation: one affine map per image, and crops and flips by whole pixels."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Padding = Literal["reflection", "border", "zeros"]
 def inverse_affine(
     *, angle: Tensor, scale: Tensor, shear_x: Tensor, shear_y: Tensor, shift_x: Tensor, shift_y: Tensor
 ) -> Tensor:
-    """The map from output to input pixels of "shear, scale, rotate about the centre, then shift".
+    """Return the map from output to input pixels of "shear, scale, rotate about the center, then shift".
 
-    All arguments are float [B]: angle in radians, clockwise; shear as the tangent of its angle; shift in pixels.
-    Returns float [B, 2, 3], acting on (x, y, 1) in pixels from the centre of the image.
+    All arguments are float [B]: angle in radians, clockwise; shear as the tangent of the angle; shift in pixels.
+    Returns float [B, 2, 3], acting on (x, y, 1) in pixels from the center of the image.
     """
     cos, sin = scale * angle.cos(), scale * angle.sin()
     a, b = cos - sin * shear_y, cos * shear_x - sin
     c, d = sin + cos * shear_y, sin * shear_x + cos
     inverse = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / (a * d - b * c).view(-1, 1, 1)
-    # Elementwise rather than a matrix product: exact in float32 on every device, TF32 or not.
+    # Elementwise, not a matrix product, to be exact in float32 on every device, also with TF32.
     offset = -(inverse * torch.stack([shift_x, shift_y], dim=1)[:, None, :]).sum(2)
     return torch.cat([inverse, offset[:, :, None]], dim=2)
 
@@ -34,7 +34,7 @@ def inverse_affine(
 def warp(
     images: Tensor, inverse: Tensor, *, padding: Padding, interpolation: Literal["bilinear", "nearest"] = "bilinear"
 ) -> Tensor:
-    """Every image through its own affine map, with one interpolation: float [B, C, H, W], and inverse [B, 2, 3]."""
+    """Apply one affine map per image with one interpolation: images float [B, C, H, W], inverse [B, 2, 3]."""
     height, width = images.shape[-2:]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2
@@ -46,13 +46,13 @@ def warp(
 
 
 class RandomAffine(nn.Module):
-    """Rotation, scale, shear and translation, every image by its own, in one interpolation.
+    """Rotation, scale, shear and translation per image, in one interpolation.
 
     rotation: degrees; the angle is drawn from [-rotation, rotation].
-    translation: fraction of the image's side, along x and y.
-    scale: range of the factor, above 1 is larger.
+    translation: fraction of the side, along x and y.
+    scale: range of the factor; above 1 is larger.
     shear: degrees, along x and y.
-    padding: what lies outside of the image.
+    padding: what fills the outside of the image.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class RandomAffine(nn.Module):
         check_amount(rotation=rotation, translation=translation, shear=shear)
         check_range(scale=scale)
         if shear >= 45:
-            raise ValueError(f"shear must stay below 45 degrees, where the image folds onto a line, not {shear}")
+            raise ValueError(f"shear={shear} must be below 45 degrees, where the image collapses to a line")
         if padding not in get_args(Padding):
-            raise ValueError(f"padding is one of {', '.join(get_args(Padding))}, not {padding!r}")
+            raise ValueError(f"padding={padding!r} must be one of {', '.join(get_args(Padding))}")
         self.rotation, self.translation, self.shear = math.radians(rotation), translation, math.radians(shear)
         self.scale_low, self.scale_high = scale
         self.padding = padding
@@ -89,10 +89,10 @@ class RandomAffine(nn.Module):
 
 
 class RandomCropFlip(nn.Module):
-    """A crop of the image's own size out of the padded image, and a flip left to right, in one gather.
+    """A crop of the original size from the padded image, and a horizontal flip, in one gather.
 
-    crop_padding: pixels; the crop is shifted by a whole number of them, up to this, along x and y.
-    crop_border: what lies outside of the image; "reflect" mirrors it without repeating the edge.
+    crop_padding: largest shift of the crop along x and y, in whole pixels.
+    crop_border: what fills the outside; "reflect" mirrors the image without repeating the edge.
     flip_prob: probability of the flip.
     """
 
@@ -103,7 +103,7 @@ class RandomCropFlip(nn.Module):
         check_amount(crop_padding=crop_padding)
         check_prob(flip_prob=flip_prob)
         if crop_border not in ("reflect", "zeros"):
-            raise ValueError(f"crop_border is reflect or zeros, not {crop_border!r}")
+            raise ValueError(f"crop_border={crop_border!r} must be reflect or zeros")
         self.crop_padding, self.crop_border, self.flip_prob = crop_padding, crop_border, flip_prob
 
     def forward(self, images: Tensor) -> Tensor:
@@ -123,5 +123,5 @@ class RandomCropFlip(nn.Module):
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Indices up to size - 1 outside of [0, size), mirrored back into it; beyond that, the nearest edge."""
+    """Mirror indices up to size - 1 outside of [0, size) into it; beyond that, use the nearest edge."""
     return ((size - 1) - ((size - 1) - index.abs()).abs()).clamp(min=0)

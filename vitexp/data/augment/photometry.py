@@ -1,4 +1,4 @@
-"""What colour a pixel has: brightness, contrast and saturation in one pass, blur, and erased boxes."""
+"""Photometric augmentation: brightness, contrast and saturation in one pass, blur, and erased boxes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from vitexp.data.augment.draws import chance, check_amount, check_prob, check_range, uniform
 
 LUMA = (0.299, 0.587, 0.114)
-"""How bright red, green and blue look (ITU-R BT.601), as Pillow and torchvision turn an image grey."""
+"""Weights of red, green and blue for gray (ITU-R BT.601), as in Pillow and torchvision."""
 
 
-def grey(images: Tensor) -> Tensor:
-    """The brightness of every pixel: float [B, 3, H, W] -> float [B, 1, H, W]."""
+def gray(images: Tensor) -> Tensor:
+    """Return the brightness of each pixel: float [B, 3, H, W] -> float [B, 1, H, W]."""
     red, green, blue = images.unbind(1)
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
 
@@ -23,15 +23,15 @@ def grey(images: Tensor) -> Tensor:
 class RandomColor(nn.Module):
     """Brightness, then contrast, then saturation, each by a factor from [1 - amount, 1 + amount].
 
-    Contrast blends with the mean brightness of the image, saturation with the grey image, as torchvision does. All
-    three are linear, so they are one pass over the image, and the result is clamped to [0, 1] once, at the end.
+    Contrast blends with the mean brightness of the image, saturation with the gray image, as in torchvision. All three
+    are linear, so they take one pass, and the result is clamped to [0, 1] once.
     """
 
     def __init__(self, *, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> None:
         super().__init__()
         check_amount(brightness=brightness, contrast=contrast, saturation=saturation)
         if max(brightness, contrast, saturation) > 1:
-            raise ValueError("brightness, contrast and saturation must not exceed 1: a negative factor inverts")
+            raise ValueError("brightness, contrast and saturation must be at most 1, because a negative factor inverts")
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
 
     def forward(self, images: Tensor) -> Tensor:
@@ -39,17 +39,17 @@ class RandomColor(nn.Module):
             uniform(images, 1 - amount, 1 + amount).view(-1, 1, 1, 1)
             for amount in (self.brightness, self.contrast, self.saturation)
         )
-        grey_images = grey(images)
+        gray_images = gray(images)
         gain = brightness * contrast
-        offset = (1 - contrast) * brightness * grey_images.mean((2, 3), keepdim=True)
-        return (gain * saturation * images + (gain * (1 - saturation) * grey_images + offset)).clamp(0, 1)
+        offset = (1 - contrast) * brightness * gray_images.mean((2, 3), keepdim=True)
+        return (gain * saturation * images + (gain * (1 - saturation) * gray_images + offset)).clamp(0, 1)
 
 
 class RandomBlur(nn.Module):
-    """Gaussian blur of some images.
+    """Gaussian blur of random images.
 
     prob: probability that an image is blurred.
-    sigma: range of the standard deviation, pixels; the kernel reaches two of the largest, rounded up.
+    sigma: range of the standard deviation in pixels; the kernel radius is twice the largest, rounded up.
     """
 
     def __init__(self, *, prob: float = 0.0, sigma: tuple[float, float] = (0.5, 1.0)) -> None:
@@ -65,23 +65,23 @@ class RandomBlur(nn.Module):
         sigma = uniform(images, self.sigma_low, self.sigma_high)
         distance = torch.arange(-self.radius, self.radius + 1, device=images.device)
         kernel = (-0.5 * (distance / sigma[:, None]).square()).softmax(dim=1)  # (B, K)
-        # Every channel of every image is a group with a kernel of its own: two convolutions for the whole batch.
+        # Each channel of each image is a group with its own kernel: two convolutions for the whole batch.
         kernel = kernel.repeat_interleave(channels, dim=0)
         padded = F.pad(images, [self.radius] * 4, mode="reflect").flatten(0, 1)
         blurred = F.conv2d(padded, kernel[:, None, None, :], groups=batch * channels)
         blurred = F.conv2d(blurred, kernel[:, None, :, None], groups=batch * channels).view_as(images)
-        # A kernel's sum misses 1 by a rounding error, and white must not exceed 1.
+        # Rounding may make the sum of a kernel exceed 1, and white must not exceed 1.
         return torch.where(chance(images, self.prob).view(-1, 1, 1, 1), blurred.clamp(0, 1), images)
 
 
 class RandomErasing(nn.Module):
-    """A box of one random colour over some images (Random Erasing, Zhong et al. 2017, arXiv 1708.04896).
+    """A box of a random color over random images (Random Erasing, Zhong et al. 2017, arXiv 1708.04896).
 
     prob: probability that an image gets a box.
-    area: range of the box's share of the image.
-    aspect: range of the box's height over its width; drawn so that 1/2 and 2 are equally likely.
+    area: range of the area as a fraction of the image.
+    aspect: range of height over width, drawn on a logarithmic scale: 1/2 and 2 are equally likely.
 
-    The box always lies inside the image; where a long one does not fit, it is cut to the image's side.
+    The box is always inside the image; one that is too long is shortened to the side of the image.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class RandomErasing(nn.Module):
         check_prob(erase_prob=prob)
         check_range(erase_area=area, erase_aspect=aspect)
         if area[1] > 1:
-            raise ValueError(f"erase_area is a share of the image and must not exceed 1, not {area[1]}")
+            raise ValueError(f"erase_area={list(area)} must be fractions of the image, at most 1")
         self.prob, self.area = prob, area
         self.log_aspect = (math.log(aspect[0]), math.log(aspect[1]))
 
@@ -107,7 +107,7 @@ class RandomErasing(nn.Module):
 
 
 def _inside(images: Tensor, length: Tensor, side: int) -> Tensor:
-    """Which of `side` pixels a randomly placed stretch of `length` pixels (float [B]) covers: bool [B, side]."""
+    """Place an interval of `length` pixels (float [B]) at random in `side` pixels: bool [B, side]."""
     length = length.round().clamp(1, side)
     start = (uniform(images, 0, 1) * (side - length + 1)).floor()
     pixel = torch.arange(side, device=images.device)

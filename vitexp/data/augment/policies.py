@@ -1,7 +1,7 @@
-"""Published policies: which operation, how strong, for every image of a batch on its own.
+"""Published augmentation policies, applied with different operations and magnitudes per image.
 
-Magnitudes are those of torchvision's transforms, where factors (brightness, colour, contrast, sharpness) go up or down
-from 1; the first implementations counted them upwards from 0.1.
+Magnitudes are as in torchvision, where factors (brightness, color, contrast, sharpness) go up or down from 1; the first
+implementations started at 0.1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BLENDS = (Operation.BRIGHTNESS, Operation.COLOR, Operation.CONTRAST, Operation.
 
 
 class _Policy(nn.Module):
-    """Turns strengths in [0, 1] into magnitudes: start + strength * span, either way where both make sense."""
+    """Converts strengths in [0, 1] to magnitudes: start + strength * span, with a random sign if both make sense."""
 
     start: Tensor
     span: Tensor
@@ -43,14 +43,14 @@ class _Policy(nn.Module):
             Operation.SOLARIZE: -1.0,
         }
         start = {**dict.fromkeys(_BLENDS, 1.0), Operation.POSTERIZE: 8.0, Operation.SOLARIZE: 1.0}
-        # Buffers follow the module to its device; they are constants, so no checkpoint holds them.
+        # Buffers move with the module; they are constants, so not part of checkpoints.
         self.register_buffer("start", _by_operation(start), persistent=False)
         self.register_buffer("span", _by_operation(span), persistent=False)
         self.register_buffer("signed", _by_operation(dict.fromkeys((*_MOVES, *_BLENDS), 1.0)), persistent=False)
         self.fill = fill
 
     def _magnitude(self, operation: Tensor, strength: Tensor) -> Tensor:
-        """float32 [B], in the unit of each image's operation, for strengths in [0, 1]."""
+        """Return magnitudes float32 [B], in the unit of each operation, for strengths in [0, 1]."""
         sign = torch.randint(2, operation.shape, device=operation.device) * 2 - 1
         sign = torch.where(self.signed[operation] > 0, sign, 1)
         return self.start[operation] + self.span[operation] * strength * sign
@@ -61,18 +61,18 @@ def _by_operation(values: Mapping[Operation, float]) -> Tensor:
 
 
 class RandAugment(_Policy):
-    """`num_ops` operations in a row, drawn from 14, all of one magnitude (Cubuk et al. 2019, arXiv 1909.13719).
+    """`num_ops` operations in a row, drawn from 14, with a fixed magnitude (Cubuk et al. 2019, arXiv 1909.13719).
 
     num_ops: N of the paper.
     magnitude: M of the paper, 0 to 30.
-    fill: what comes in from outside the image, 0 black to 1 white.
+    fill: value outside the image, 0 black to 1 white.
     """
 
     def __init__(self, *, num_ops: int = 2, magnitude: float = 9, fill: float = 0.5) -> None:
         super().__init__(shear=0.3, translate=150 / 331, rotate=30, blend=0.9, posterize=4, fill=fill)
         check_amount(num_ops=num_ops, magnitude=magnitude)
         if magnitude > LEVELS:
-            raise ValueError(f"magnitude goes from 0 to {LEVELS}, not {magnitude}")
+            raise ValueError(f"magnitude={magnitude} must be between 0 and {LEVELS}")
         self.num_ops, self.strength = num_ops, magnitude / LEVELS
 
     def forward(self, images: Tensor) -> Tensor:
@@ -84,13 +84,13 @@ class RandAugment(_Policy):
 
 
 class TrivialAugmentWide(_Policy):
-    """One operation of 14 with a magnitude drawn anew, over the wide ranges (Müller & Hutter 2021, arXiv 2103.10158).
+    """One operation of 14 with a random magnitude from wide ranges (Müller and Hutter 2021, arXiv 2103.10158).
 
-    fill: what comes in from outside the image, 0 black to 1 white.
+    fill: value outside the image, 0 black to 1 white.
     """
 
     _MAX_SHIFT = 32
-    """Pixels, whatever the size of the image: on 32 x 32 the strongest shift leaves nothing, as in the paper."""
+    """Pixels for every image size: at 32 x 32 the strongest shift leaves nothing, as in the paper."""
 
     def __init__(self, *, fill: float = 0.5) -> None:
         super().__init__(shear=0.99, translate=1, rotate=135, blend=0.99, posterize=6, fill=fill)
@@ -108,7 +108,7 @@ class TrivialAugmentWide(_Policy):
 class AutoAugment(_Policy):
     """One of the 25 sub-policies found for CIFAR-10, two operations each (Cubuk et al. 2018, arXiv 1805.09501).
 
-    fill: what comes in from outside the image, 0 black to 1 white.
+    fill: value outside the image, 0 black to 1 white.
     """
 
     operations: Tensor
@@ -162,4 +162,4 @@ CIFAR10_SUBPOLICIES: tuple[tuple[_Step, _Step], ...] = (
     ((Operation.EQUALIZE, 0.8, 0), (Operation.INVERT, 0.1, 0)),
     ((Operation.TRANSLATE_Y, 0.7, 9), (Operation.AUTOCONTRAST, 0.9, 0)),
 )
-"""(operation, probability, level of 0 to 9) twice."""
+"""Twice (operation, probability, level from 0 to 9)."""

@@ -1,4 +1,4 @@
-"""The options of the config group `augment` that work on whole batches on the training device."""
+"""Augmentations of whole batches on the training device: the config group `augment` without albumentations."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ EraseAspect = Annotated[Range, Doc("height of the erased box over its width")]
 
 
 class BatchAugment(nn.Sequential):
-    """Steps that each change every image of a batch by random parameters of its own.
+    """Steps with random parameters per image: float32 [B, 3, H, W] in [0, 1] -> the same.
 
-    float32 [B, 3, H, W] in [0, 1] -> the same. Random numbers come from the global generator of the images' device, and
-    nothing waits for the device. There are no parameters, and there is nothing for a checkpoint.
+    Random numbers come from the global generator of the images' device, and the host never waits for the device. There
+    is no state to save in a checkpoint.
     """
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        # Under autocast, convolutions would run in bfloat16, whose steps near white are as large as a level of 256.
+        # Under autocast, convolutions would run in bfloat16, whose steps near white are a level of 256.
         with torch.autocast(images.device.type, enabled=False):
             for step in self:
                 images = step(images)
@@ -36,11 +36,10 @@ class BatchAugment(nn.Sequential):
 
 
 class SignsAugment(BatchAugment):
-    """What a camera in a moving car does to a traffic sign: tilt, distance, place, light, focus, and dirt.
+    """Traffic signs seen from a moving car: tilt, distance, position, light, focus and dirt.
 
-    There is no flip, and rotation should stay well below 45 degrees: a mirrored "keep right" is a "keep left", and a
-    turned arrow points elsewhere. Every default is off; for units see RandomAffine, RandomColor, RandomBlur and
-    RandomErasing.
+    There is no flip, and rotation should be well below 45 degrees: a mirrored "keep right" is "keep left", and a
+    rotated arrow points elsewhere. By default everything is off.
     """
 
     def __init__(
@@ -79,10 +78,9 @@ class SignsAugment(BatchAugment):
 
 
 class NaturalAugment(BatchAugment):
-    """What small natural images are trained with: crop, flip left to right, a published policy, erased boxes.
+    """Usual augmentation of small natural images: crop, horizontal flip, a published policy, erased boxes.
 
-    Every default is off; see RandomCropFlip, RandAugment and RandomErasing for units. `num_ops` and `magnitude` belong
-    to the policy randaugment alone.
+    By default everything is off.
     """
 
     def __init__(
@@ -112,12 +110,12 @@ class NaturalAugment(BatchAugment):
             "trivialaugment": TrivialAugmentWide(fill=fill),
         }
         if policy not in policies:
-            raise ValueError(f"policy is one of {', '.join(policies)}, not {policy!r}")
+            raise ValueError(f"policy={policy!r} must be one of {', '.join(policies)}")
         steps = ((crop, crop_padding or flip_prob), (policies[policy], policy != "none"), (erasing, erase_prob))
         super().__init__(*(step for step, wanted in steps if wanted))
 
 
 def _pair(values: Sequence[float], name: str) -> tuple[float, float]:
     if len(values) != 2:
-        raise ValueError(f"{name} is a range of two numbers, [low, high], not {list(values)}")
+        raise ValueError(f"{name}={list(values)} must be a range of two numbers, [low, high]")
     return float(values[0]), float(values[1])

@@ -1,4 +1,4 @@
-"""Traffic signs drawn by vitexp: the data set that needs no files."""
+"""Traffic signs drawn by vitexp: a data set without files."""
 
 from __future__ import annotations
 

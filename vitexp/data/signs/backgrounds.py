@@ -1,6 +1,6 @@
-"""What is behind and around a sign: sky, leaves, walls, streets, its post and its neighbours.
+"""The surroundings of a sign: sky, leaves, walls, streets, its post and neighboring signs.
 
-Images are float32 RGB [size, size, 3] with white at 1; brighter than 1 is brighter than the sensor will hold.
+Images are float32 RGB [size, size, 3] with white at 1; values above 1 saturate the sensor.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from vitexp.data.signs.canvas import EXTENT, Colour, Path, moved
+from vitexp.data.signs.canvas import EXTENT, Color, Path, moved
 from vitexp.data.signs.shapes import BLUE, DISC, RED, WHITE, YELLOW, triangle
 
 Floats = NDArray[np.float32]
@@ -18,20 +18,20 @@ Floats = NDArray[np.float32]
 _LEAVES = np.array([(0.24, 0.32, 0.13), (0.36, 0.40, 0.18), (0.48, 0.34, 0.16), (0.30, 0.24, 0.16)], np.float32)
 _WALLS = np.array([(0.55, 0.30, 0.22), (0.70, 0.64, 0.52), (0.62, 0.62, 0.62), (0.40, 0.38, 0.36)], np.float32)
 _SKIES = np.array([(0.92, 0.94, 0.98), (0.62, 0.76, 0.96), (0.80, 0.82, 0.86), (1.05, 1.0, 0.94)], np.float32)
-_DARK_GREY: Colour = (60, 60, 64)
+_DARK_GRAY: Color = (60, 60, 64)
 
 
 def clouds(rng: Generator, size: int, cells: int) -> Floats:
-    """Smooth noise, float32 [size, size] about in [0, 1], with `cells` bumps along an edge."""
+    """Draw smooth noise, float32 [size, size], approximately in [0, 1], with `cells` bumps per side."""
     coarse = rng.random((cells, cells), np.float32)
     return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def background(rng: Generator, size: int) -> Floats:
-    """A random scene without the sign."""
+    """Draw a random scene without the sign."""
     kind = rng.choice(5, p=(0.22, 0.3, 0.16, 0.16, 0.16))
     image = (_sky, _foliage, _branches, _wall, _street)[kind](rng, size)
-    _neighbours(rng, image)
+    _neighbors(rng, image)
     return image
 
 
@@ -39,7 +39,7 @@ def _sky(rng: Generator, size: int) -> Floats:
     slope = np.linspace(0, float(rng.uniform(-0.2, 0.2)), size, dtype=np.float32)[:, None]
     light = 0.95 + slope + 0.25 * (clouds(rng, size, 3) - 0.5)
     image = light[..., None] * _SKIES[rng.integers(len(_SKIES))]
-    if rng.random() < 0.5:  # a dark horizon: roofs, a wood
+    if rng.random() < 0.5:  # a dark horizon: roofs or a forest
         horizon = size * rng.uniform(0.45, 1.0) + size * 0.35 * (clouds(rng, size, 5)[0] - 0.5)
         image[np.arange(size)[:, None] > horizon] *= float(rng.uniform(0.15, 0.5))
     return np.asarray(image, np.float32)
@@ -83,15 +83,15 @@ def _wall(rng: Generator, size: int) -> Floats:
 
 
 def _street(rng: Generator, size: int) -> Floats:
-    """Out of focus: large soft patches, cars and asphalt."""
+    """Draw a street out of focus: large soft patches."""
     image = np.dstack([clouds(rng, size, 4) for _ in range(3)])
-    grey = image.mean(2, keepdims=True)
-    image = grey + (image - grey) * float(rng.uniform(0.03, 0.18))
+    gray = image.mean(2, keepdims=True)
+    image = gray + (image - gray) * float(rng.uniform(0.03, 0.18))
     return np.asarray(np.clip((image - 0.2) * float(rng.uniform(0.4, 1.6)), 0, None), np.float32)
 
 
-def _neighbours(rng: Generator, image: Floats) -> None:
-    """Paints the post and, on some images, a plate or another sign above or below."""
+def _neighbors(rng: Generator, image: Floats) -> None:
+    """Paint the post and, in some images, a plate or another sign above or below."""
     size = len(image)
     if rng.random() < 0.7:
         x, width, metal = size * rng.normal(0.5, 0.03), size * rng.uniform(0.05, 0.11), float(rng.uniform(0.25, 0.8))
@@ -101,21 +101,21 @@ def _neighbours(rng: Generator, image: Floats) -> None:
     if draw < 0.18:  # supplementary plate below
         half = float(rng.uniform(0.5, 0.95))
         top = float(rng.uniform(0.9, 0.98))
-        paint = _DARK_GREY if rng.random() < 0.3 else WHITE
+        paint = _DARK_GRAY if rng.random() < 0.3 else WHITE
         _paint(image, [(-half, top), (half, top), (half, 1.6), (-half, 1.6)], paint)
     elif draw < 0.32:  # another sign on the same post
         below = rng.random() < 0.5
         reach = float(rng.uniform(1.78, 1.95)) * (1 if below else -1)
         round_ = rng.random() < 0.5
         outline = DISC if round_ else triangle(upright=below)
-        colour = (RED, RED, BLUE, YELLOW)[rng.integers(4)] if round_ else RED
+        color = (RED, RED, BLUE, YELLOW)[rng.integers(4)] if round_ else RED
         _paint(image, moved(outline, (0, reach)), WHITE)
-        _paint(image, moved(outline, (0, reach), 0.95), colour)
-        if colour == RED:
+        _paint(image, moved(outline, (0, reach), 0.95), color)
+        if color == RED:
             _paint(image, moved(outline, (0, reach), 0.7), WHITE)
 
 
-def _paint(image: Floats, path: Path, colour: Colour) -> None:
-    """Fills a path given in half widths of the image."""
+def _paint(image: Floats, path: Path, color: Color) -> None:
+    """Fill a path given in half widths of the image."""
     grid = (np.asarray(path) / EXTENT + 1) / 2 * len(image) * 16
-    cv2.fillPoly(image, [np.round(grid).astype(np.int32)], [c / 255 for c in colour], cv2.LINE_8, 4)
+    cv2.fillPoly(image, [np.round(grid).astype(np.int32)], [c / 255 for c in color], cv2.LINE_8, 4)

@@ -1,37 +1,37 @@
-"""What stands on the round signs: vehicles, the bar that ends a limit, and the white arrows on blue."""
+"""Pictograms of the round signs: vehicles, the bar that ends a limit, and white arrows on blue."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from vitexp.data.signs.canvas import Canvas, Colour, Point, arc, moved
-from vitexp.data.signs.shapes import BLACK, LIGHT_GREY, WHITE
+from vitexp.data.signs.canvas import Canvas, Color, Point, arc, moved
+from vitexp.data.signs.shapes import BLACK, LIGHT_GRAY, WHITE
 
 
-def car(canvas: Canvas, centre: Point, colour: Colour, scale: float = 1.0) -> None:
-    """A car from behind, 0.6 wide."""
+def car(canvas: Canvas, center: Point, color: Color, scale: float = 1.0) -> None:
+    """Draw a car from behind, 0.6 wide."""
     body = [(-0.3, -0.03), (-0.26, -0.09), (0.26, -0.09), (0.3, -0.03), (0.3, 0.08), (-0.3, 0.08)]
     roof = [(-0.25, -0.06), (-0.2, -0.25), (0.2, -0.25), (0.25, -0.06)]
-    canvas.polygon(moved(body, centre, scale), colour)
-    canvas.stroke(moved(roof, centre, scale), 0.042 * scale, colour)
+    canvas.polygon(moved(body, center, scale), color)
+    canvas.stroke(moved(roof, center, scale), 0.042 * scale, color)
     for x in (-0.21, 0.21):
-        canvas.stroke(moved([(x, 0.06), (x, 0.2)], centre, scale), 0.1 * scale, colour)
+        canvas.stroke(moved([(x, 0.06), (x, 0.2)], center, scale), 0.1 * scale, color)
 
 
-def truck(canvas: Canvas, centre: Point, colour: Colour) -> None:
-    """A truck from behind, 0.56 wide."""
-    canvas.polygon(moved([(-0.28, -0.38), (0.28, -0.38), (0.28, 0.23), (-0.28, 0.23)], centre), colour)
-    canvas.stroke(moved([(-0.22, 0.28), (0.22, 0.28)], centre), 0.05, colour)
+def truck(canvas: Canvas, center: Point, color: Color) -> None:
+    """Draw a truck from behind, 0.56 wide."""
+    canvas.polygon(moved([(-0.28, -0.38), (0.28, -0.38), (0.28, 0.23), (-0.28, 0.23)], center), color)
+    canvas.stroke(moved([(-0.22, 0.28), (0.22, 0.28)], center), 0.05, color)
     for x in (-0.2, 0.2):
-        canvas.stroke(moved([(x, 0.22), (x, 0.4)], centre), 0.12, colour)
+        canvas.stroke(moved([(x, 0.22), (x, 0.4)], center), 0.12, color)
 
 
-def no_passing(canvas: Canvas, left: Colour, right: Colour, scale: float = 1.0) -> None:
+def no_passing(canvas: Canvas, left: Color, right: Color, scale: float = 1.0) -> None:
     car(canvas, (-0.34 * scale, 0.0), left, scale)
     car(canvas, (0.34 * scale, 0.0), right, scale)
 
 
-def no_passing_for_trucks(canvas: Canvas, left: Colour, right: Colour) -> None:
+def no_passing_for_trucks(canvas: Canvas, left: Color, right: Color) -> None:
     truck(canvas, (-0.34, 0.0), left)
     car(canvas, (0.33, 0.2), right, 0.92)
 
@@ -50,21 +50,21 @@ _ALONG, _ACROSS = np.array([0.669, -0.743]), np.array([0.743, 0.669])  # the dia
 
 
 def end_band(canvas: Canvas) -> None:
-    """Older signs: one grey band from bottom left to top right, under the pictogram."""
-    canvas.stroke(np.array([-_ALONG, _ALONG]) * 0.96, 0.34, LIGHT_GREY)
+    """Draw the gray band of older signs from bottom left to top right, under the pictogram."""
+    canvas.stroke(np.array([-_ALONG, _ALONG]) * 0.96, 0.34, LIGHT_GRAY)
 
 
 def end_lines(canvas: Canvas) -> None:
-    """Five thin black lines from bottom left to top right, over the pictogram."""
+    """Draw five thin black lines from bottom left to top right, over the pictogram."""
     for offset in (-0.16, -0.08, 0.0, 0.08, 0.16):
         reach = _ALONG * float(np.sqrt(0.945**2 - offset**2))
         canvas.stroke(np.array([_ACROSS * offset - reach, _ACROSS * offset + reach]), 0.043, BLACK)
 
 
 def _arrow(canvas: Canvas, path: list[Point], *, reach: float, solid: bool, pen: float = 0.17) -> None:
-    """White shaft along `path` with its tip at the last point; `reach` is how far the barbs go back and out.
+    """Draw a white arrow along `path` with its tip at the last point; the barbs extend `reach` back and out.
 
-    The head is open (two barbs of the shaft's width); on older signs it is a filled triangle.
+    The head is open (two barbs as wide as the shaft); on older signs it is a filled triangle (`solid`).
     """
     tip = np.asarray(path[-1])
     before = np.asarray(path[-2])
@@ -101,7 +101,7 @@ def keep_right(canvas: Canvas, *, solid: bool) -> None:
 
 
 def roundabout(canvas: Canvas, *, solid: bool) -> None:
-    """Three arrows, anticlockwise."""
+    """Draw three counterclockwise arrows."""
     for start in (5, 125, 245):
         path = arc((0, 0), 0.58, start, start - 76)
         tip = arc((0, 0), 0.58, start - 94, start - 95)[0]

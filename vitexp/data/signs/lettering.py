@@ -1,14 +1,14 @@
-"""The few digits and letters on German signs, in the manner of DIN 1451: lines and arcs of one width."""
+"""The digits and letters on German signs, similar to DIN 1451: lines and arcs of one width."""
 
 from __future__ import annotations
 
-from vitexp.data.signs.canvas import Canvas, Colour, Point, arc, moved
+from vitexp.data.signs.canvas import Canvas, Color, Point, arc, moved
 
 Glyph = list[list[Point]]
 
 
 def _glyph(character: str, width: float, pen: float) -> Glyph:
-    """Centre lines of a character of height 1 that is `width` wide and drawn with a stroke of `pen`."""
+    """Return the center lines of a character of height 1, `width` wide, drawn with stroke width `pen`."""
     left, right, top, bottom = pen / 2, width - pen / 2, pen / 2, 1 - pen / 2
     mid = width / 2
     rx = (width - pen) / 2
@@ -28,8 +28,8 @@ def _glyph(character: str, width: float, pen: float) -> Glyph:
             lower = arc((mid, (waist + bottom) / 2), (rx, (bottom - waist) / 2), -90, 160)
             return [upper, [(mid * 0.7, waist), (mid, waist)], lower]
         case "5":
-            centre = (mid, bottom - rx * 1.2)
-            bowl = arc(centre, (rx, rx * 1.2), -125, 155)
+            center = (mid, bottom - rx * 1.2)
+            bowl = arc(center, (rx, rx * 1.2), -125, 155)
             return [[(left + pen / 2, top), (width * 0.95, top)], [(left, 0), (left, 0.54)], [(left, 0.5), *bowl]]
         case "6":
             ry = rx * 1.16
@@ -50,14 +50,14 @@ def _glyph(character: str, width: float, pen: float) -> Glyph:
         case "P":
             bowl = arc((right - 0.27, top + 0.24), (0.27, 0.24), -90, 90)
             return [[(left, 0), (left, 1)], [(left, top), *bowl, (left, top + 0.48)]]
-    raise ValueError(f"No glyph for {character!r}.")
+    raise ValueError(f"there is no glyph for {character!r}")
 
 
-def write(canvas: Canvas, text: str, colour: Colour, *, height: float, width: float, pen: float, gap: float) -> None:
-    """Text about the centre; height, glyph width, stroke and the gap between glyphs in the canvas's units."""
+def write(canvas: Canvas, text: str, color: Color, *, height: float, width: float, pen: float, gap: float) -> None:
+    """Write centered text; height, glyph width, stroke and gap between glyphs in units of the canvas."""
     widths = [width * (0.62 if character == "1" else 1.0) for character in text]
     x = -(sum(widths) + gap * (len(text) - 1)) / 2
     for character, advance in zip(text, widths, strict=True):
         for line in _glyph(character, advance / height, pen / height):
-            canvas.stroke(moved(line, (x, -height / 2), height), pen, colour)
+            canvas.stroke(moved(line, (x, -height / 2), height), pen, color)
         x += advance + gap

@@ -1,4 +1,4 @@
-"""What hides part of a sign: leaves, twigs, a post in front, stickers, snow. Painted into float32 RGB, white at 1."""
+"""Obstacles that hide part of a sign: leaves, twigs, a post, stickers, snow. Images are float32 RGB, white at 1."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from vitexp.data.signs.canvas import arc, moved
 
 
 def obstruct(rng: Generator, image: Floats) -> None:
-    """Paints one random obstacle over the image, in place."""
+    """Paint one random obstacle over the image, in place."""
     kind = rng.choice(5, p=(0.3, 0.25, 0.1, 0.2, 0.15))
     (_leaves, _twigs, _post, _sticker, _snow)[kind](rng, image)
 
 
 def _leaves(rng: Generator, image: Floats) -> None:
-    """A few leaves hanging in from one side."""
+    """Paint a few leaves that hang in from one side."""
     size = len(image)
-    colour = np.array([0.30, 0.38, 0.14]) * rng.uniform(0.4, 1.3) + rng.uniform(0, 0.12, 3)
+    color = np.array([0.30, 0.38, 0.14]) * rng.uniform(0.4, 1.3) + rng.uniform(0, 0.12, 3)
     angle = rng.uniform(0, 2 * np.pi)
     side = 0.5 + 0.42 * np.array([np.cos(angle), np.sin(angle)])
     for _ in range(int(rng.integers(2, 7))):
         x, y = side + rng.normal(0, 0.1, 2)
         leaf = moved(arc((0, 0), (0.11, 0.05), 0, 360), (x, y), rng.uniform(0.6, 1.4), rng.uniform(0, 180))
-        shade = colour * rng.uniform(0.7, 1.2)
+        shade = color * rng.uniform(0.7, 1.2)
         cv2.fillPoly(image, [(leaf * size * 16).astype(np.int32)], shade.tolist(), cv2.LINE_8, 4)
 
 
@@ -39,7 +39,7 @@ def _twigs(rng: Generator, image: Floats) -> None:
 
 
 def _post(rng: Generator, image: Floats) -> None:
-    """A lamp post between the camera and the sign, left or right of its middle."""
+    """Paint a lamp post in front of the sign, left or right of its center."""
     size = len(image)
     x = size * (0.5 + rng.choice([-1, 1]) * rng.uniform(0.24, 0.4))
     half = size * rng.uniform(0.03, 0.06)
@@ -47,18 +47,18 @@ def _post(rng: Generator, image: Floats) -> None:
 
 
 def _sticker(rng: Generator, image: Floats) -> None:
-    """A sticker or a patch of graffiti."""
+    """Paint a sticker or a patch of graffiti."""
     size = len(image)
     x, y = rng.uniform(0.28, 0.72, 2)
     right, bottom = rng.uniform(0.04, 0.09, 2)
     angle = rng.uniform(0, 90)
     sticker = moved([(-right, -bottom), (right, -bottom), (right, bottom), (-right, bottom)], (x, y), 1, angle)
-    colour = rng.uniform(0.1, 1.0, 3) if rng.random() < 0.5 else np.full(3, 0.9)
-    cv2.fillPoly(image, [(sticker * size * 16).astype(np.int32)], colour.tolist(), cv2.LINE_8, 4)
+    color = rng.uniform(0.1, 1.0, 3) if rng.random() < 0.5 else np.full(3, 0.9)
+    cv2.fillPoly(image, [(sticker * size * 16).astype(np.int32)], color.tolist(), cv2.LINE_8, 4)
 
 
 def _snow(rng: Generator, image: Floats) -> None:
-    """Snow stuck to the upper or the lower edge."""
+    """Paint snow on the upper or lower edge."""
     size = len(image)
     depth = size * (rng.uniform(0.14, 0.3) + 0.25 * (clouds(rng, size, 6)[0] - 0.5))
     rows = np.arange(size)[:, None]

@@ -1,4 +1,4 @@
-"""The black pictograms of the warning triangles; proportions measured on photographs of the real signs."""
+"""The black pictograms of the warning triangles, with proportions measured on photographs of real signs."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def road_work(canvas: Canvas) -> None:
 
 
 def traffic_signals(canvas: Canvas) -> None:
-    for y, colour in ((-0.19, RED), (0.14, YELLOW), (0.47, GREEN)):
-        canvas.disc((0, y), 0.148, colour)
+    for y, color in ((-0.19, RED), (0.14, YELLOW), (0.47, GREEN)):
+        canvas.disc((0, y), 0.148, color)
 
 
 def pedestrians(canvas: Canvas) -> None:
@@ -109,10 +109,10 @@ def bicycles(canvas: Canvas) -> None:
 
 
 def ice_or_snow(canvas: Canvas) -> None:
-    centre = (0.0, 0.27)
+    center = (0.0, 0.27)
     for turn in range(0, 360, 60):
-        canvas.stroke(moved([(0, 0), (0, -0.37)], centre, turn=turn), 0.065, BLACK)
-        canvas.stroke(moved([(-0.12, -0.31), (0, -0.2), (0.12, -0.31)], centre, turn=turn), 0.06, BLACK)
+        canvas.stroke(moved([(0, 0), (0, -0.37)], center, turn=turn), 0.065, BLACK)
+        canvas.stroke(moved([(-0.12, -0.31), (0, -0.2), (0.12, -0.31)], center, turn=turn), 0.06, BLACK)
 
 
 def wild_animals(canvas: Canvas) -> None:

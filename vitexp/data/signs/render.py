@@ -1,4 +1,4 @@
-"""One photograph of one sign: pose, light, scene, obstacles, lens and sensor, in the order the light meets them.
+"""A synthetic photograph of one sign: pose, light, scene, obstacles, lens and sensor, in the order of the light path.
 
 The ranges follow the look of the German Traffic Sign Recognition Benchmark (Stallkamp et al., 2012): crops with about a
 tenth of margin, stretched to a square; signs against a bright sky that are nearly black; images of 15 pixels enlarged.
@@ -21,17 +21,17 @@ _TRIANGLE_HEIGHT = 0.875  # of its width
 
 
 def photograph(label: int, rng: Generator, *, size: int) -> NDArray[np.uint8]:
-    """A random picture of the sign `label`: RGB uint8 [size, size, 3]."""
+    """Draw a random picture of the sign `label`: RGB uint8 [size, size, 3]."""
     sheet = template(label, older=bool(rng.random() < 0.4), side=2 * size)
     pose = _pose(rng, size, stretch=_TRIANGLE_HEIGHT if label in _TRIANGLES else 1.0)
-    # Warped at twice the size and averaged down: bilinear sampling alone would break up thin strokes.
+    # Warp at twice the size and average down: bilinear sampling alone would break thin strokes.
     warped = cv2.warpPerspective(sheet, pose, (2 * size, 2 * size), flags=cv2.INTER_LINEAR)
     rgba = np.asarray(cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA), np.float32) / np.float32(255)
     alpha = rgba[..., 3:]
     sign = _weather(rng, rgba[..., :3], alpha)
 
     exposure = float(np.clip(np.exp(rng.normal(-0.75, 0.68)), 0.1, 1.7))
-    if rng.random() < 0.35:  # backlit, or lit by another sun than the sign: its brightness is its own
+    if rng.random() < 0.35:  # backlit: the brightness of the scene is independent of the sign's
         surroundings = float(rng.uniform(0.1, 1.9)) / exposure
     else:
         surroundings = float(np.exp(rng.normal(-0.1, 0.45)))
@@ -42,7 +42,7 @@ def photograph(label: int, rng: Generator, *, size: int) -> NDArray[np.uint8]:
 
 
 def _pose(rng: Generator, size: int, *, stretch: float) -> NDArray[np.float64]:
-    """Homography from the template (side 2 * size) to the picture at twice its size."""
+    """Draw a homography from the template (2 * size per side) to the picture at twice its size."""
     scale = np.clip(rng.normal(0.78, 0.06, 2) if rng.random() < 0.2 else np.full(2, rng.normal(0.77, 0.055)), 0.58, 0.9)
     scale = scale * (1.0, stretch ** -rng.uniform(0.4, 1.0))
     turn = np.radians(np.clip(rng.normal(0, 5.5), -16, 16))
@@ -58,7 +58,7 @@ def _pose(rng: Generator, size: int, *, stretch: float) -> NDArray[np.float64]:
 
 
 def _weather(rng: Generator, sign: Floats, alpha: Floats) -> Floats:
-    """Faded paint and dirt."""
+    """Fade the paint and add dirt."""
     if rng.random() < 0.2:
         sign = sign + (alpha * np.array([0.86, 0.66, 0.52], np.float32) - sign) * float(rng.uniform(0.05, 0.3))
     if rng.random() < 0.2:
@@ -68,12 +68,12 @@ def _weather(rng: Generator, sign: Floats, alpha: Floats) -> Floats:
 
 
 def _light(rng: Generator, size: int) -> Floats:
-    """Light on the sign, float32 [size, size, 3] around 1: a gradient, a colour, sometimes a shadow."""
+    """Draw the light on the sign, float32 [size, size, 3] around 1: a gradient, a color, sometimes a shadow."""
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     across, down = rng.normal(0, 0.1, 2)
     light = np.clip(1 + across * ramp[None] + down * ramp[:, None], 0.4, 1.6).astype(np.float32)
     if rng.random() < 0.16:
-        if rng.random() < 0.4:  # of an edge: a roof, the sign above
+        if rng.random() < 0.4:  # the shadow of a straight edge, such as a roof
             angle = rng.uniform(0, 2 * np.pi)
             form = np.cos(angle) * ramp[None] + np.sin(angle) * ramp[:, None] + rng.uniform(-0.3, 0.3)
         else:
@@ -81,14 +81,14 @@ def _light(rng: Generator, size: int) -> Floats:
         shadow = np.clip(form * 8, 0, 1).astype(np.float32)
         light *= 1 - shadow * float(rng.uniform(0.3, 0.65))
     warmth = float(rng.normal(0, 0.09))
-    colour = np.array([1 + warmth, 1 + rng.normal(0, 0.025), 1 - warmth], np.float32)
-    return np.asarray(light[..., None] * colour, np.float32)
+    color = np.array([1 + warmth, 1 + rng.normal(0, 0.025), 1 - warmth], np.float32)
+    return np.asarray(light[..., None] * color, np.float32)
 
 
 def _camera(rng: Generator, image: Floats, *, veil: float) -> NDArray[np.uint8]:
-    """Stray light, blur, few pixels, colour fringes and noise; then eight bits."""
+    """Apply stray light, blur, color fringes, low resolution and noise, and convert to 8 bits."""
     size = len(image)
-    if rng.random() < 0.07:  # mist, or the sun in the lens
+    if rng.random() < 0.07:  # mist or lens flare
         veil += float(rng.uniform(0.1, 0.32))
     tint = np.array([1, 1, rng.uniform(0.75, 1.1)], np.float32)
     image = np.asarray(image * (1 - 0.4 * min(veil, 1.0)) + tint * veil, np.float32)
@@ -122,7 +122,7 @@ def _motion(rng: Generator, image: Floats) -> Floats:
 
 
 def _fringes(rng: Generator, image: Floats) -> Floats:
-    """Red and blue shifted apart by up to a pixel in forty, as at the edge of a lens."""
+    """Shift red and blue apart, like the chromatic aberration of a lens."""
     dx, dy = rng.normal(0, 0.011, 2) * len(image)
     red, green, blue = cv2.split(image)
     shifted = [

@@ -1,4 +1,4 @@
-"""Drawn traffic signs as a data source: nothing to download, the same images everywhere, any number of them."""
+"""Drawn traffic signs: nothing to download, the same images on every machine, any number of them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from vitexp.data.signs.render import photograph
 from vitexp.data.source import DataError, Source, Split, SplitName
 from vitexp.options import Doc, Field
 
-VERSION = 1  # of the drawing; raise it with every change to what an image looks like
+VERSION = 1  # of the drawings; increment it when images change
 _SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawSign:
-    """Draws image `index` of a split; the label goes round the classes, index by index."""
+    """Draws image `index` of a split; labels cycle through the classes."""
 
     split: SplitName
     size: int
     seed: int
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
-        """RGB uint8 [size, size, 3], a function of seed, split and index alone."""
+        """Draw RGB uint8 [size, size, 3], which depends on seed, split and index only."""
         entropy = np.random.SeedSequence((self.seed, _SPLITS.index(self.split), index))
         rng = np.random.Generator(np.random.PCG64(entropy))
         return photograph(index % len(GTSRB_CLASSES), rng, size=self.size)
@@ -74,9 +74,9 @@ class Signs(Source):
         return list(GTSRB_CLASSES)
 
     def split(self, name: SplitName) -> Split:
-        """Balanced classes; every image is a group of its own. Raises DataError for another name."""
+        """Return balanced classes; each image is its own group. Raises DataError for another name."""
         if name not in self._per_class:
-            raise DataError(f"The drawn signs have the splits train and test, not {name!r}.")
+            raise DataError(f"split {name!r} must be train or test.")
         index = np.arange(self._per_class[name] * len(GTSRB_CLASSES))
         return Split(
             labels=index % len(GTSRB_CLASSES),

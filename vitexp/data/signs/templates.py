@@ -1,4 +1,4 @@
-"""The 43 signs, each drawn once and kept: what a clean sign looks like from straight ahead."""
+"""The 43 signs, clean and seen from straight ahead; each is drawn once and cached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitexp.data.signs.lettering import write
 from vitexp.data.signs.shapes import (
     BLACK,
     DISC,
-    GREY,
+    GRAY,
     OCTAGON,
     RED,
     WHITE,
@@ -56,9 +56,9 @@ _MIRRORED = {20: 19, 34: 33, 37: 36, 39: 38}
 
 @cache
 def template(label: int, *, older: bool, side: int) -> NDArray[np.uint8]:
-    """The sign of class `label` on a transparent ground: RGBA uint8 [side, side, 4], colours multiplied by alpha.
+    """Return the sign of class `label`, transparent outside: RGBA uint8 [side, side, 4], premultiplied by alpha.
 
-    older: the earlier design, where there is one: filled arrow heads and grey end bars.
+    older: use the earlier design, if there is one: filled arrow heads and gray end bars.
     """
     if label in _MIRRORED:
         return np.ascontiguousarray(template(_MIRRORED[label], older=older, side=side)[:, ::-1])
@@ -67,7 +67,7 @@ def template(label: int, *, older: bool, side: int) -> NDArray[np.uint8]:
 
 
 def _paint(canvas: Canvas, label: int, *, older: bool) -> Path:
-    """Paints the sign and returns the outline of its board."""
+    """Paint the sign and return the outline of its board."""
     if label in _WARNINGS:
         outline = warning(canvas)
         _WARNINGS[label](canvas)
@@ -81,11 +81,11 @@ def _paint(canvas: Canvas, label: int, *, older: bool) -> Path:
         if older:
             discs.end_band(canvas)
         if label == 6:
-            write(canvas, "80", GREY, height=0.95, width=0.6, pen=0.16, gap=0.1)
+            write(canvas, "80", GRAY, height=0.95, width=0.6, pen=0.16, gap=0.1)
         elif label == 41:
-            discs.no_passing(canvas, GREY, GREY, 1.12)
+            discs.no_passing(canvas, GRAY, GRAY, 1.12)
         elif label == 42:
-            discs.no_passing_for_trucks(canvas, GREY, GREY)
+            discs.no_passing_for_trucks(canvas, GRAY, GRAY)
         if not older:
             discs.end_lines(canvas)
         return outline
