@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from vitexp.models import ViT
 from vitexp.models.checkpoint_names import heads_of, in_our_names, publisher_of
 from vitexp.models.pretrained import Misfit, load_pretrained
 from vitexp.runs.leaks import refuse_other_split
+from vitexp.system.disk import checksum
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
@@ -178,7 +178,7 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
         )
     try:
         tensors, header = _read(path)
-        digest = _sha256(path)
+        digest = checksum(path)
     except Exception as error:  # readers of damaged files raise anything
         raise ConfigError(f"model.weights={name} cannot be read as weights: {one_line(str(error))}") from error
     publisher = publisher_of(tensors)
@@ -248,11 +248,3 @@ def _told_beside(path: Path) -> Normalization | None:
         return tuple(map(float, told["mean"])), tuple(map(float, told["std"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
