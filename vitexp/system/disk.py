@@ -107,6 +107,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def checksum(path: Path, kind: str = "sha256") -> str:
+    """Return the checksum of a file in hexadecimal digits. kind: a name of hashlib, such as md5."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def typed(path: Path) -> str:
     """Return `path` as one would type it from the working directory."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
