@@ -70,7 +70,9 @@ def test_without_a_network_it_is_said_where_the_file_may_be_put(
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/vit.pth"
         entry = Published(url=url, sha256="00", normalize="half", num_heads=3)
         monkeypatch.setattr(weights, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})
-        with pytest.raises(DataError, match=rf"cannot download {url}: .*; try again, or put the file into {tmp_path}/weights"):
+        with pytest.raises(
+            DataError, match=rf"cannot download {url}: .*; try again, or put the file into {tmp_path}/weights"
+        ):
             starting_weights(published, resumed=None)
 
 
