@@ -162,7 +162,7 @@ def test_without_room_the_numbers_remain(
     assert record["metrics"]["test"]["accuracy"] is not None
     assert not (made / "model.safetensors").exists()
     assert [path.name for path in made.iterdir() if path.name.startswith(".")] == [".lock"]
-    [_, summary] = told.split("not written, or not in full: ")
+    [_, summary] = told.split("not written, or not completely: ")
     for what in ("metrics.csv", "train.log", "figures/curves.png", "figures/samples.png"):
         assert what in summary
     # whole rows of before, whatever is half at the end
@@ -216,7 +216,7 @@ def test_wandb_costs_its_own_files_only(
     made = run_on(monkeypatch, small_disk, "logger=wandb", step=step, until=7)
     said = capfd.readouterr()
     assert said.out.count("cannot write wandb") == 1
-    assert "not written, or not in full: wandb" in said.out
+    assert "not written, or not completely: wandb" in said.out
     assert "Traceback" not in said.out + said.err
     assert result(made)["status"] == "completed"
     assert (made / "model.safetensors").exists()

@@ -37,7 +37,7 @@ def published(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_published_weights_are_fetched_once(server: FileServer, published: DictConfig, tmp_path: Path) -> None:  # noqa: F811
     for _ in range(2):
-        started = starting_weights(published, going_on=None)
+        started = starting_weights(published, resumed=None)
     assert started is not None
     assert started.normalization == NORMALIZATIONS["imagenet"]
     [name] = server.files
@@ -48,18 +48,18 @@ def test_published_weights_are_fetched_once(server: FileServer, published: DictC
 
 def test_a_broken_off_download_goes_on(server: FileServer, published: DictConfig) -> None:  # noqa: F811
     server.cut = 5000
-    with pytest.raises(DataError, match="the same command continues it"):
-        starting_weights(published, going_on=None)
+    with pytest.raises(DataError, match="run the same command to continue"):
+        starting_weights(published, resumed=None)
     server.cut = None
-    assert starting_weights(published, going_on=None) is not None
+    assert starting_weights(published, resumed=None) is not None
     assert server.requests[1][1] == "bytes=5000-"
 
 
 def test_another_file_is_not_taken_for_the_published(server: FileServer, published: DictConfig) -> None:  # noqa: F811
     [name] = server.files
     server.files[name] = server.files[name][:-1] + b"!"
-    with pytest.raises(DataError, match=r"is not the published file \(its sha256 sum is not [0-9a-f]{8}\)"):
-        starting_weights(published, going_on=None)
+    with pytest.raises(DataError, match=r"is not the published file \(sha256 checksum is not [0-9a-f]{8}\)"):
+        starting_weights(published, resumed=None)
 
 
 def test_without_a_network_it_is_said_where_the_file_may_be_put(
@@ -70,13 +70,15 @@ def test_without_a_network_it_is_said_where_the_file_may_be_put(
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/vit.pth"
         entry = Published(url=url, sha256="00", normalize="half", num_heads=3)
         monkeypatch.setattr(weights, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})
-        with pytest.raises(DataError, match=rf"cannot download {url}: .*; the file may be put into {tmp_path}/weights"):
-            starting_weights(published, going_on=None)
+        with pytest.raises(
+            DataError, match=rf"cannot download {url}: .*; try again, or put the file into {tmp_path}/weights"
+        ):
+            starting_weights(published, resumed=None)
 
 
 def test_sizes_that_are_not_published_are_refused_before_anything_is_fetched() -> None:
     with pytest.raises(ConfigError, match=r"imagenet21k is published for model\.dim=768 .*model=vit_b16"):
-        starting_weights(composed("model.weights=imagenet21k"), going_on=None)
+        starting_weights(composed("model.weights=imagenet21k"), resumed=None)
 
 
 def test_the_table_is_that_of_torchvision() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import TINY, composed, result, tiny_run
 from vitexp.errors import ConfigError
-from vitexp.evaluate.export import refuse_unknown_to_timm
+from vitexp.evaluate.export import refuse_impossible
 from vitexp.explain.explainer import Explainer
 from vitexp.models import ViT
 from vitexp.runs.finished import load_run
@@ -77,7 +77,7 @@ def test_the_finished_student_needs_no_teacher_and_is_explained(teacher: Path, s
     measured, test_set = open_test_set(run, ["data.test_per_class=1"])
     assert measured.config.model.distillation_token and len(test_set.labels) == len(run.classes)
     with pytest.raises(Exception, match="timm's ViT has no distillation_token=True"):
-        refuse_unknown_to_timm(run)
+        refuse_impossible(run, ["timm"])
 
 
 def test_a_run_goes_on_with_its_teacher_and_with_no_other(teacher: Path, student: Path, tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def test_a_run_goes_on_with_its_teacher_and_with_no_other(teacher: Path, student
     longer = (*STUDENT_RUN, f"training.teacher={teacher}", "trainer.max_epochs=2", f"resume={begun}")
     config = composed(*TINY, *longer)
     going_on = result(begun)
-    told = load_teacher(config, going_on=going_on)
-    assert told is not None and told.told == going_on["model"]["teacher"]
+    told = load_teacher(config, resumed=going_on)
+    assert told is not None and told.info == going_on["model"]["teacher"]
     config.training.teacher = str(mine)
     with pytest.raises(ConfigError, match=r"holds other weights \(SHA-256 .*\) than those that this run began with"):
-        load_teacher(config, going_on=going_on)
+        load_teacher(config, resumed=going_on)
 
 
 def test_what_is_no_finished_run_cannot_teach(teacher: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_is_no_finished_run_cannot_teach(teacher: Path, tmp_path: Path) -> 
         config = composed(*TINY)
         config.training.teacher = str(typed)
         with pytest.raises(ConfigError, match=r"^training\.teacher="):
-            load_teacher(config, going_on=None)
+            load_teacher(config, resumed=None)
 
 
 def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
@@ -139,10 +139,10 @@ def test_a_teacher_may_not_have_learned_what_validates_the_student(
     copied = with_data(teacher, tmp_path / "copied", *its)
     config = composed(*mine, f"training.teacher={copied}")
     if told is None:
-        assert load_teacher(config, going_on=None) is not None
+        assert load_teacher(config, resumed=None) is not None
         return
     with pytest.raises(ConfigError) as caught:
-        load_teacher(config, going_on=None)
+        load_teacher(config, resumed=None)
     assert told in str(caught.value)
     assert "train both on the same part of the data." in str(caught.value)
 
@@ -152,15 +152,15 @@ def test_other_classes_are_refused_before_images_are_read(
 ) -> None:
     monkeypatch.setattr("vitexp.data.signs.source.Signs.classes", property(lambda self: [str(i) for i in range(43)]))
     monkeypatch.setattr("vitexp.data.datamodule.ImageDataModule.setup", lambda self: pytest.fail("images were read"))
-    with pytest.raises(ConfigError, match=r"knows a class .* where these data have '0'"):
+    with pytest.raises(ConfigError, match=r"has a class .* where these data have '0'"):
         tiny_run(tmp_path, *SMALL, f"training.teacher={teacher}")
 
 
 def test_a_teacher_of_images_that_were_prepared_otherwise_is_told(
     teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load_teacher(composed(*TINY, f"training.teacher={teacher}"), going_on=None)
+    load_teacher(composed(*TINY, f"training.teacher={teacher}"), resumed=None)
     assert not caplog.records
     copied = with_data(teacher, tmp_path / "copied", "data.prepare=[]")
-    load_teacher(composed(f"training.teacher={copied}"), going_on=None)
-    assert "prepared otherwise" in caplog.text
+    load_teacher(composed(f"training.teacher={copied}"), resumed=None)
+    assert "prepared differently" in caplog.text

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import composed, result, tiny_run
 from vitexp.config.check import check
 from vitexp.errors import ConfigError
-from vitexp.evaluate.export import export_onnx, refuse_unknown_to_timm
+from vitexp.evaluate.export import export_onnx, refuse_impossible
 from vitexp.explain.explainer import Explainer
 from vitexp.runs.build import build_net
 from vitexp.runs.finished import load_run
@@ -33,7 +33,7 @@ from tests.models.published import CLASSES, SMALL, as_google, of_timm, of_torchv
 def net_of(path: Path) -> torch.nn.Module:
     """Our net of five classes that starts from the file, its head too, as if it were of the same classes."""
     config = composed(*SMALL, f"model.weights={path}")
-    started = starting_weights(config, going_on=None)
+    started = starting_weights(config, resumed=None)
     assert started is not None
     started.classes = ["these"] * CLASSES
     net = build_net(config, num_classes=CLASSES)
@@ -107,14 +107,14 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
 
 def test_what_is_not_there_or_no_vit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.weights=imagenet: there is no .*; give imagenet1k, imagenet21k, a"):
-        starting_weights(composed("model.weights=imagenet"), going_on=None)
+        starting_weights(composed("model.weights=imagenet"), resumed=None)
     for name in ("~nobody/at/all", "x" * 1000):
         with pytest.raises(ConfigError, match="there is no "):
-            starting_weights(composed(f"model.weights='{name}'"), going_on=None)
+            starting_weights(composed(f"model.weights='{name}'"), resumed=None)
     with pytest.raises(ConfigError, match=r"there is no .*model\.safetensors"):
         read_weights(tmp_path, name="it")
     torch.save({"fc.weight": torch.zeros(2), "step": 3}, tmp_path / "a.pth")
-    with pytest.raises(ConfigError, match=r"holds no ViT of .*, but fc\.weight and the like"):
+    with pytest.raises(ConfigError, match=r"is not a ViT of .*; it contains fc\.weight"):
         read_weights(tmp_path / "a.pth", name="it")
     torch.save([1, 2], tmp_path / "a.pth")
     with pytest.raises(ConfigError, match="cannot be read as weights"):
@@ -124,7 +124,7 @@ def test_what_is_not_there_or_no_vit_is_refused(tmp_path: Path) -> None:
 def test_heads_that_the_shapes_of_googles_arrays_show_must_be_the_models(tmp_path: Path) -> None:
     path, _ = saved(tmp_path, "google.npz")
     config = composed(*SMALL, "model.num_heads=4", f"model.weights={path}")
-    started = starting_weights(config, going_on=None)
+    started = starting_weights(config, resumed=None)
     assert started is not None
     with pytest.raises(ConfigError, match=r"does not fit: it needs model\.num_heads=3, but this model has 4\.$"):
         started.load_into(build_net(config, num_classes=2), classes=[])
@@ -140,7 +140,7 @@ def test_auto_is_what_the_weights_were_trained_with(tmp_path: Path) -> None:
     assert normalization("train", google) is None
     assert normalization("imagenet", google) == NORMALIZATIONS["imagenet"]
     assert normalization("half", timm) == NORMALIZATIONS["half"]
-    with pytest.raises(ConfigError, match=r"does not say its normalization; say data\.normalize=half"):
+    with pytest.raises(ConfigError, match=r"does not state its normalization; set data\.normalize=half"):
         normalization("auto", timm)
 
 
@@ -201,7 +201,7 @@ def test_a_run_of_other_classes_and_size_gets_a_new_head_and_keeps_the_normaliza
         assert np.isfinite(explainer.maps(method, images, [0, 1, 2, 3])).all()
     assert export_onnx(finished, tmp_path / "net.onnx", images=images)["same_predictions"] == 4
     with pytest.raises(Exception, match="timm's ViT has no upsample=48"):
-        refuse_unknown_to_timm(finished)
+        refuse_impossible(finished, ["timm"])
 
     # Nor does it to go on.
     longer = (*options, "training.layer_decay=0.5", "trainer.max_epochs=2", f"resume={run}")
@@ -220,7 +220,7 @@ def test_weights_of_another_net_are_refused_before_data_are_read(first: Path, tm
 def test_weights_that_have_learned_what_validates_are_refused(first: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^model\.weights=.* was trained with seed=0, and therefore on"):
         tiny_run(tmp_path, *OURS, f"model.weights={first}", "seed=1", "data.cache_dir=/nowhere")
-    starting_weights(composed("data=gtsrb", f"model.weights={first}", "seed=1"), going_on=None)  # other images
+    starting_weights(composed("data=gtsrb", f"model.weights={first}", "seed=1"), resumed=None)  # other images
 
 
 def test_only_a_vit_starts_from_weights() -> None:
@@ -239,4 +239,4 @@ def test_the_recipes_compose_and_pass_the_checks() -> None:
     assert entry.num_heads == tuned.model.num_heads
     check(transfer := composed("experiment=signs_to_gtsrb"))
     with pytest.raises(ConfigError, match=r"model\.weights=logs/drawn/signs: there is no "):
-        starting_weights(transfer, going_on=None)
+        starting_weights(transfer, resumed=None)

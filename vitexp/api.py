@@ -152,7 +152,7 @@ def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     The random numbers are seeded with config.seed, as in a run. Callbacks, loggers, checkpoints and the record of a run
     are not part of them.
     """
-    weights = starting_weights(config, going_on=None)
+    weights = starting_weights(config)
     datamodule, augment = build_datamodule(config, weights)
     datamodule.setup()
     seed_everything(config.seed, workers=True, verbose=False)

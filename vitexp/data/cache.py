@@ -8,7 +8,6 @@ its files mapped. A lock file lets one process create an entry while the others 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitexp.data.source import DataError, printable
+from vitexp.system.disk import checksum
 from vitexp.system.lock import take_turns
 
 log = logging.getLogger(__name__)
@@ -78,15 +78,7 @@ def _flaw(entry: Path, files: Sequence[str]) -> str | None:
 
 
 def _manifest(folder: Path, files: Sequence[str]) -> bytes:
-    return json.dumps({file: _checksum(folder / file) for file in files}, indent=1).encode()
-
-
-def _checksum(path: Path) -> str:
-    checksum = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-    return checksum.hexdigest()
+    return json.dumps({file: checksum(folder / file) for file in files}, indent=1).encode()
 
 
 def _build(entry: Path, fill: Callable[[Path], None], files: Sequence[str]) -> None:

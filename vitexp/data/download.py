@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import http.client
 import logging
 import os
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from vitexp.data.source import DataError
+from vitexp.system.disk import checksum
 from vitexp.system.lock import take_turns
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def fetch(url: str, path: Path, *, md5: str | None = None, sha256: str | None = 
     part = path.with_name(f"{path.name}.part")
     try:
         if path.exists():
-            if not _digest(path, kind).startswith(published):
+            if not checksum(path, kind).startswith(published):
                 raise DataError(
                     f"{path} is not the published file ({kind} checksum is not {published}); delete it and try again."
                 )
@@ -67,7 +67,7 @@ def fetch(url: str, path: Path, *, md5: str | None = None, sha256: str | None = 
                 f"the download of {url} stopped {missing:,} bytes before its end; run the same command to continue, "
                 f"or {by_hand}."
             )
-        if not _digest(part, kind).startswith(published):
+        if not checksum(part, kind).startswith(published):
             part.unlink()
             raise DataError(
                 f"{url} is not the published file ({kind} checksum is not {published}); try again, or {by_hand}."
@@ -179,14 +179,6 @@ def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free", os.fspath(folder))
-
-
-def _digest(path: Path, kind: str) -> str:
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _reason(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vitexp.explain.explainer import NAMES, Explainer, Images
 from vitexp.explain.methods.faithfulness import area_under, deletion, insertion
 from vitexp.models.trained_net import TrainedNet
+from vitexp.text import markdown_table
 
 RANDOM = "random order"
 _BATCH = 64  # images
@@ -65,8 +66,8 @@ class Faithfulness:
     def as_markdown(self) -> str:
         """Return the rows as a Markdown table."""
         rows = self.rows()
-        lines = [list(rows[0]), ["---", *["---:"] * (len(rows[0]) - 1)], *(list(row.values()) for row in rows)]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        cells = [list(row.values()) for row in rows]
+        return markdown_table(list(rows[0]), cells, ("left", "right", "right", "right", "right"))
 
 
 def measure_faithfulness(

@@ -1,4 +1,4 @@
-"""From a configuration to the objects of a run."""
+"""Build the objects of a run from its configuration."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ Made = TypeVar("Made")
 
 
 def build(node: DictConfig | Any, **arguments: Any) -> Any:
-    """hydra.utils.instantiate, with a ConfigError of one sentence for what a constructor refuses.
+    """Instantiate a node of the configuration; raise ConfigError, in one sentence, for what its constructor refuses.
 
-    What the machine lacks (memory, room on the disk) is no mistake of the configuration, and raised as it is.
+    Lack of memory or disk space is not an error of the configuration, and is raised unchanged.
     """
     try:
         return instantiate(node, **arguments)
@@ -62,32 +62,32 @@ def build(node: DictConfig | Any, **arguments: Any) -> Any:
 
 
 def build_a(kind: type[Made] | tuple[type[Made], ...], node: DictConfig, **arguments: Any) -> Made:
-    """The same, for a node whose class must make something of this kind."""
-    made = build(node, **arguments)
-    if not isinstance(made, kind):
+    """Instantiate a node whose class must be of a certain kind. Raises ConfigError for another one."""
+    built = build(node, **arguments)
+    if not isinstance(built, kind):
         names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ConfigError(f"{node.get('_target_')} makes a {type(made).__name__}, where a {names} is needed.")
-    return made
+        raise ConfigError(f"{node.get('_target_')} is a {type(built).__name__}, but a {names} is needed.")
+    return built
 
 
 def build_datamodule(config: DictConfig, weights: StartingWeights | None = None) -> tuple[ImageDataModule, nn.Module]:
-    """The data, and the augmentation that runs on the training device (an identity where it runs while loading).
+    """Return the data, and the augmentation that runs on the training device (an identity if it runs while loading).
 
-    weights: those that the net starts from, which may ask for a normalization of their own.
+    weights: the weights that the network starts from, which may require their own normalization.
     """
     data = config.data
     augment: Any = build_a((nn.Module, AlbumentationsAugment), config.augment)
     cache_dir = Path(data.cache_dir).expanduser()
     transforms: Any = OmegaConf.to_container(data.prepare, resolve=True)
     to_size = any(transform.get("height") == data.image_size for transform in transforms)
-    # else known to be right, and Albumentations, slow to import, is not needed
+    # Otherwise they are known to work, and Albumentations, slow to import, is not needed.
     if not to_size or not ever_prepared(transforms, cache_dir=cache_dir):
         _try_transforms(transforms, data.image_size, known=data.source.get("draw_size"))
     sample = augment if isinstance(augment, AlbumentationsAugment) else None
     if sample is not None and data.resident == "device":
         raise ConfigError(
             "data.resident=device needs an augmentation of whole batches; augment=albumentations works image by image "
-            "in memory, so take data.resident=auto or another augment."
+            "in memory. Use data.resident=auto or another augment."
         )
     datamodule = ImageDataModule(
         name=data.name,
@@ -96,7 +96,7 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
         image_size=data.image_size,
         batch_size=data.batch_size,
         val_fraction=data.val_fraction,
-        sampler=data.get("sampler", "shuffle"),  # not in the config.yaml of older versions
+        sampler=data.sampler,
         num_workers=data.num_workers,
         resident=data.resident,
         cache_dir=cache_dir,
@@ -109,9 +109,9 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
 
 
 def _try_transforms(transforms: Any, image_size: int, *, known: int | None) -> None:
-    """Raise ConfigError for transforms that cannot be built, or that make of a picture what training cannot take.
+    """Raise ConfigError for transforms that cannot be built, or whose result training cannot use.
 
-    known: pixels a side of the images, where that is known before they are read.
+    known: pixels per side of the images, if known before they are read.
     """
     try:
         built = build_transforms(transforms)
@@ -121,34 +121,34 @@ def _try_transforms(transforms: Any, image_size: int, *, known: int | None) -> N
     try:
         for transform in built:
             image = transform(image=image)["image"]
-    except Exception as error:  # one that needs larger images, for example
+    except Exception as error:  # for example because it needs larger images
         if known is None:
-            return  # the data will show
+            return  # reading the data will tell
         raise ConfigError(f"data.prepare cannot take images of {known} pixels: {one_line(str(error))}") from error
     if image.shape != (image_size, image_size, 3) or image.dtype != np.uint8:
         raise ConfigError(
             f"data.prepare must end in uint8 images of {image_size}x{image_size}x3 (data.image_size={image_size}), "
-            f"but makes {image.dtype} of {'x'.join(map(str, image.shape))}."
+            f"but ends in {image.dtype} images of {'x'.join(map(str, image.shape))}."
         )
 
 
 def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:
-    """The net of config.model, float [B, 3, S, S] to logits [B, num_classes]."""
-    # What a net starts from is no argument of its class; a finished run does not need it.
+    """Return the network of config.model: float [B, 3, S, S] to logits [B, num_classes]."""
+    # The weights to start from are not an argument of its class.
     ours = ("name", "weights") if accepts_weights(config) else ("name",)
     arguments = OmegaConf.masked_copy(config.model, [key for key in config.model if key not in ours])
     return build_a(nn.Module, arguments, num_classes=num_classes, image_size=config.data.image_size)
 
 
 def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
-    """Raise ConfigError for a net, task, loss, optimizer or schedule that cannot be built, before any data is read.
+    """Raise ConfigError for a network, task, loss, optimizer or schedule that cannot be built, before reading data.
 
-    weights: those that the net starts from; ConfigError where they are of another net.
+    weights: the weights that the network starts from; ConfigError if they belong to another network.
     """
     net = build_net(config, num_classes=2)
     if weights is not None:
         weights.load_into(net, classes=[])
-    if not type(net).__module__.startswith("vitexp.models."):  # else known to do what a net must
+    if not type(net).__module__.startswith("vitexp.models."):  # which are known to work
         _try_net(net, config.data.image_size, str(config.model.get("_target_")))
     loss = _loss(config, weights=None)
     _try_loss(loss, str(config.loss.get("_target_")))
@@ -162,7 +162,7 @@ def task_class(config: DictConfig) -> type[Task]:
     """Return the class of config.task. Raises ConfigError if it is not a Task."""
     try:
         found = get_class(config.task._target_)
-    except Exception as error:  # importing somebody else's code may raise anything
+    except Exception as error:  # importing user code may raise anything
         raise ConfigError(f"task._target_={config.task._target_} cannot be imported: {one_line(str(error))}") from error
     if not issubclass(found, Task):
         raise ConfigError(f"{config.task._target_} is not a subclass of vitexp.training.task.Task.")
@@ -223,30 +223,30 @@ def _class_weights(config: DictConfig, labels: NDArray[np.int64], num_classes: i
 
 def _try_loss(loss: Callable[[Tensor, Tensor], Tensor], name: str) -> None:
     try:
-        made = loss(torch.zeros(2, 2), torch.full((2, 2), 0.5))
-    except Exception as error:  # somebody else's code may raise anything
+        value = loss(torch.zeros(2, 2), torch.full((2, 2), 0.5))
+    except Exception as error:  # user code may raise anything
         raise ConfigError(f"{name} cannot take logits and soft targets, each [B, C]: {one_line(str(error))}") from error
-    if not isinstance(made, Tensor) or made.ndim or not made.is_floating_point():
+    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
         raise ConfigError(f"{name} must turn logits [B, C] and soft targets [B, C] into a scalar tensor.")
 
 
 def _try_net(net: nn.Module, image_size: int, name: str) -> None:
     try:
         with torch.no_grad():
-            made = net.eval()(torch.zeros(1, 3, image_size, image_size))
-    except Exception as error:  # somebody else's code may raise anything
+            logits = net.eval()(torch.zeros(1, 3, image_size, image_size))
+    except Exception as error:  # user code may raise anything
         raise ConfigError(f"{name} cannot take images of {image_size} pixels: {one_line(str(error))}") from error
-    if not isinstance(made, torch.Tensor) or made.shape != (1, 2):
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, 2):
         raise ConfigError(f"{name} must turn images, [B, 3, S, S], into logits, [B, num_classes].")
 
 
 def _try_optimizer(optimizer: Callable[..., Any], net: nn.Module, layer_decay: float, name: str) -> None:
     try:
-        made = optimizer(parameter_groups(net, layer_decay=layer_decay))
+        built = optimizer(parameter_groups(net, layer_decay=layer_decay))
     except Exception as error:
         raise ConfigError(f"{name}: {one_line(str(error))}") from error
-    if not isinstance(made, Optimizer):
-        raise ConfigError(f"{name} makes a {type(made).__name__}, where an Optimizer is needed.")
+    if not isinstance(built, Optimizer):
+        raise ConfigError(f"{name} is a {type(built).__name__}, but a torch.optim.Optimizer is needed.")
 
 
 def build_module(
@@ -256,11 +256,11 @@ def build_module(
     weights: StartingWeights | None = None,
     teacher: TrainedNet | None = None,
 ) -> Task:
-    """The task of config.task around the net of config.model, which starts from `weights` and learns from `teacher`.
+    """Return the task of config.task with the network of config.model, which starts from `weights`.
 
-    `datamodule` is set up; the teacher knows the same classes.
+    datamodule: set up. teacher: a network with the same classes to distill.
 
-    Raises ConfigError where batches are asked for that the data does not have.
+    Raises ConfigError if the configuration asks for more batches than the data have.
     """
     check_lengths(config, **{part: len(getattr(datamodule, part).labels) for part in ("train", "val", "test")})
     training, num_classes = config.training, len(datamodule.classes)
@@ -301,7 +301,7 @@ def build_module(
 def build_trainer(
     config: DictConfig, *, device: torch.device, callbacks: list[Callback], loggers: list[Logger], folder: Path
 ) -> Trainer:
-    """Lightning's Trainer with the arguments of config.trainer and our checkpoint files."""
+    """Return Lightning's Trainer with the arguments of config.trainer and checksummed checkpoint files."""
     ours = ("compile", "precision", "plugins")
     arguments = {key: value for key, value in config.trainer.items() if key not in ours}
     trainer: Trainer = build(
@@ -319,11 +319,11 @@ def build_trainer(
 
 
 def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:
-    """Only now is it known how many devices trainer.devices=-1 is."""
+    """Raise ConfigError if the batch cannot be split evenly: only now is the number behind devices=-1 known."""
     batch, shares = config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
     if batch % shares:
         raise ConfigError(
-            f"data.batch_size={batch} is what one optimizer step sees, and cannot be shared out evenly over "
+            f"data.batch_size={batch} is the batch of one optimizer step, and cannot be split evenly over "
             f"{trainer.world_size} devices and trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}; "
-            f"take a multiple of {shares}."
+            f"use a multiple of {shares}."
         )

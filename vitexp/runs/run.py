@@ -75,8 +75,8 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         store = meet_on_loopback(trainer)  # open as long as this variable lives
-        weights = starting_weights(config, going_on=record.result if resumed else None)
-        teacher = load_teacher(config, going_on=record.result if resumed else None)
+        weights = starting_weights(config, resumed=record.result if resumed else None)
+        teacher = load_teacher(config, resumed=record.result if resumed else None)
         try_out(config, weights)
         datamodule, augment = build_datamodule(config, weights)
         if teacher is not None:
@@ -90,7 +90,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
 
         seed_everything(config.seed, workers=True, verbose=False)
         module = build_module(config, datamodule, augment, weights, teacher)
-        sources = {"weights": weights and weights.told, "teacher": teacher and teacher.told}
+        sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, config, trainer, module, datamodule, sources)
         position = resumed[1] if resumed else None
         lines = opening_lines(record, config, trainer, datamodule, task=module.describe(), resumed_from=position)

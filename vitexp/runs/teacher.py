@@ -1,8 +1,7 @@
-"""The finished run whose net teaches that of another: which one it is, and whether it may."""
+"""Load the finished run that a training distills, and check that it may be used."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from vitexp.errors import ConfigError, UserError
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.finished import load_run
 from vitexp.runs.leaks import refuse_other_split
+from vitexp.system.disk import checksum
 from vitexp.system.hardware import flops_per_image
 
 log = logging.getLogger(__name__)
@@ -23,49 +23,50 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher(TrainedNet):
-    """name: as it was typed. told: for result.json."""
+    """A network to distill. name: as it was typed. info: for result.json."""
 
     name: str
-    told: dict[str, Any]
+    info: dict[str, Any]
 
     def refuse_other_classes(self, classes: list[str]) -> None:
-        """Raise ConfigError where the student is to learn others, or in another order."""
+        """Raise ConfigError if the student has other classes, or the same in another order."""
         if self.classes == classes:
             return
         if len(self.classes) != len(classes):
-            shown = f"{len(self.classes)} classes, and these data have {len(classes)}"
+            difference = f"{len(self.classes)} classes, and these data have {len(classes)}"
         else:
             mine, theirs = next(pair for pair in zip(self.classes, classes, strict=True) if pair[0] != pair[1])
-            shown = f"a class {mine!r} where these data have {theirs!r}"
+            difference = f"a class {mine!r} where these data have {theirs!r}"
         raise ConfigError(
-            f"training.teacher={self.name} knows {shown}; teacher and student need the same classes in the same order."
+            f"training.teacher={self.name} has {difference}; teacher and student need the same classes in the same "
+            "order."
         )
 
 
-def load_teacher(config: DictConfig, *, going_on: Mapping[str, Any] | None) -> Teacher | None:
-    """The run that config.training.teacher names; None without one.
+def load_teacher(config: DictConfig, *, resumed: Mapping[str, Any] | None) -> Teacher | None:
+    """Return the network of the run that config.training.teacher names; None without one.
 
-    going_on: result.json of a run that goes on, which needs the very teacher that it began with.
-    Raises ConfigError for what is no finished run, is another one, or has learned from validation images of this run.
+    resumed: result.json of a resumed run, which needs the same teacher as before. Raises ConfigError if the teacher is
+    not a finished run, is another one, or was trained on validation images of this run.
     """
     name = config.training.get("teacher")
     if name is None:
         return None
-    folder = Path(os.path.expanduser(name))  # which does not mind a home of nobody
+    folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, works without a home directory
     try:
         run = load_run(folder)
-        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        digest = checksum(folder / "model.safetensors")
     except (UserError, OSError) as error:
         raise ConfigError(f"training.teacher={name}: {error}") from error
-    if going_on is not None and (began := going_on["model"]["teacher"]["sha256"]) != digest:
+    if resumed is not None and (before := resumed["model"]["teacher"]["sha256"]) != digest:
         raise ConfigError(
-            f"training.teacher={name} holds other weights (SHA-256 {digest[:8]}) than those that this run began "
-            f"with ({began[:8]}); put them back, or begin a new run."
+            f"training.teacher={name} has other weights (SHA-256 {digest[:8]}) than when this run started "
+            f"({before[:8]}); restore them, or start a new run."
         )
     refuse_other_split(config, run.config, key=f"training.teacher={name}")
     if _preparation(config) != _preparation(run.config):
-        log.warning("training.teacher=%s was trained on images that were prepared otherwise (data.prepare)", name)
-    told = {
+        log.warning("training.teacher=%s was trained on images that were prepared differently (data.prepare)", name)
+    info = {
         "from": name,
         "run_id": run.result["run_id"],
         "model": run.config.model.name,
@@ -75,7 +76,7 @@ def load_teacher(config: DictConfig, *, going_on: Mapping[str, Any] | None) -> T
     }
     return Teacher(
         name=name,
-        told=told,
+        info=info,
         net=run.net,
         classes=run.classes,
         image_size=run.image_size,
@@ -85,6 +86,6 @@ def load_teacher(config: DictConfig, *, going_on: Mapping[str, Any] | None) -> T
 
 
 def _preparation(config: DictConfig) -> list[dict[str, Any]]:
-    """What is done to the images, but for their size."""
+    """Return what is done to the images, except for their size."""
     transforms: Any = OmegaConf.to_container(config.data.prepare, resolve=True)
     return [{key: value for key, value in each.items() if key not in ("height", "width")} for each in transforms]

@@ -1,8 +1,7 @@
-"""The weights that a training starts from: where they come from, how they are read, and what they ask for."""
+"""Read the weights that a training starts from: finished runs, files of other libraries, published weights."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -27,10 +26,11 @@ from vitexp.models import ViT
 from vitexp.models.checkpoint_names import heads_of, in_our_names, publisher_of
 from vitexp.models.pretrained import Misfit, load_pretrained
 from vitexp.runs.leaks import refuse_other_split
+from vitexp.system.disk import checksum
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
-# Mean and standard deviation of values in [0, 1], by the names of data.normalize.
+# Mean and standard deviation of values in [0, 1], by data.normalize.
 NORMALIZATIONS: Mapping[str, Normalization] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -40,7 +40,7 @@ _OF_PUBLISHER = {"torchvision": "imagenet", "google": "half"}  # timm's models d
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A file on the network. sha256: as many of its first digits as are published."""
+    """A file to download. sha256: its first digits, as many as are published."""
 
     url: str
     sha256: str
@@ -48,7 +48,7 @@ class Published:
     num_heads: int
 
 
-# By dim, depth and patch_size. Both publishers put the first eight digits of the SHA-256 into the file's name.
+# By dim, depth and patch_size. Both publishers include the first eight digits of the SHA-256 in the file name.
 PUBLISHED: Mapping[str, Mapping[tuple[int, int, int], Published]] = {
     # torchvision's, trained from scratch on ImageNet-1k: 81.07 % there for vit_b16.
     "imagenet1k": {
@@ -80,11 +80,11 @@ PUBLISHED: Mapping[str, Mapping[tuple[int, int, int], Published]] = {
 
 @dataclass(kw_only=True)
 class StartingWeights:
-    """Weights that a net starts from, under our names.
+    """Weights that a network starts from, under the names of vitexp's ViT.
 
-    name: as it was typed. normalization: mean and std of the images that they were trained on, None where nobody says.
-    classes: what the outputs of their head stand for, None where nobody says. known: keys of the model that tensors do
-    not show. told: for result.json, once they are loaded.
+    name: as it was typed. normalization: mean and std of the images that they were trained on, None if unknown.
+    classes: the classes of their head, None if unknown. known: keys of the model that the tensors do not show.
+    info: for result.json, once they are loaded.
     """
 
     name: str
@@ -93,39 +93,39 @@ class StartingWeights:
     normalization: Normalization | None
     classes: list[str] | None = None
     known: dict[str, Any] = field(default_factory=dict)
-    told: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
 
     def load_into(self, net: nn.Module, *, classes: list[str]) -> None:
-        """Load them; the head too where it knows these very `classes`. Raises ConfigError where they do not fit."""
+        """Load the weights; the head only if it has exactly these classes. Raises ConfigError if they do not fit."""
         assert isinstance(net, ViT)
         try:
             loaded = load_pretrained(net, self.tensors, keep_head=self.classes == classes, known=self.known)
         except Misfit as misfit:
             raise ConfigError(f"model.weights={self.name} does not fit: {misfit}.") from misfit
-        self.told = {"from": self.name, "sha256": self.sha256, **vars(loaded), "normalization": self.normalization}
+        self.info = {"from": self.name, "sha256": self.sha256, **vars(loaded), "normalization": self.normalization}
 
 
 class _AlreadyLoaded(StartingWeights):
-    """Those of a run that goes on: its checkpoint holds what became of them."""
+    """Weights of a resumed run: already in its checkpoint."""
 
     def load_into(self, net: nn.Module, *, classes: list[str]) -> None:
-        """Leave the net to the checkpoint."""
+        """Do nothing: the checkpoint is loaded later."""
 
 
-def starting_weights(config: DictConfig, *, going_on: Mapping[str, Any] | None) -> StartingWeights | None:
-    """What config.model.weights names, read; None for a net that starts at random.
+def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = None) -> StartingWeights | None:
+    """Read the weights that config.model.weights names; None for a random start.
 
-    going_on: result.json of a run that goes on, whose checkpoint has its weights: nothing is read or fetched then.
-    Raises ConfigError for what is no file of weights or has learned from validation images of this run, DataError where
-    published ones cannot be fetched.
+    resumed: result.json of a resumed run, whose checkpoint contains the weights: nothing is read or downloaded. Raises
+    ConfigError for what is not a file of weights, or was trained on validation images of this run, and DataError if
+    published weights cannot be downloaded.
     """
     name = config.model.get("weights")
     if name is None or not accepts_weights(config):
         return None
-    if going_on is not None:
-        told = going_on["model"]["weights"]
+    if resumed is not None:
+        info = resumed["model"]["weights"]
         return _AlreadyLoaded(
-            name=name, sha256=told["sha256"], tensors={}, normalization=told["normalization"], told=told
+            name=name, sha256=info["sha256"], tensors={}, normalization=info["normalization"], info=info
         )
     if name in PUBLISHED:
         published = _published(name, config.model)
@@ -136,7 +136,7 @@ def starting_weights(config: DictConfig, *, going_on: Mapping[str, Any] | None) 
         return weights
     path = Path(os.path.expanduser(name))
     weights = read_weights(path, name=name)
-    with suppress(OSError, YAMLError, OmegaConfBaseException, KeyError):  # a file of weights alone is no run
+    with suppress(OSError, YAMLError, OmegaConfBaseException, KeyError):  # a file of weights is not a run
         run = read_config(path / "config.yaml")
         if facts(run.task).get("uses_labels", True):
             refuse_other_split(config, run, key=f"model.weights={name}")
@@ -149,9 +149,9 @@ def accepts_weights(config: DictConfig) -> bool:
 
 
 def normalization(choice: str, weights: StartingWeights | None) -> Normalization | None:
-    """Mean and std of data.normalize=`choice`; None for those of the training images.
+    """Return mean and std of data.normalize=`choice`; None for those of the training images.
 
-    Raises ConfigError for "auto" where the net starts from weights that do not say what they were trained with.
+    Raises ConfigError for "auto" if the network starts from weights with unknown normalization.
     """
     if choice in NORMALIZATIONS:
         return NORMALIZATIONS[choice]
@@ -159,33 +159,33 @@ def normalization(choice: str, weights: StartingWeights | None) -> Normalization
         return None
     if weights.normalization is None:
         raise ConfigError(
-            f"model.weights={weights.name} does not say its normalization; say data.normalize=half (timm's "
+            f"model.weights={weights.name} does not state its normalization; set data.normalize=half (timm's "
             "augreg models), imagenet (DeiT and most others) or train."
         )
     return weights.normalization
 
 
 def read_weights(path: Path, *, name: str) -> StartingWeights:
-    """Read a file of weights, or the one of a run's folder, as numbers only: no code that it may hold is run.
+    """Read a file of weights, or that of a run folder, as numbers only: no code that it may contain is executed.
 
-    Raises ConfigError, in which it is called `name`, for what is none or is not there.
+    Raises ConfigError, in which it is called `name`, if it is missing or not a file of weights.
     """
     path = path / "model.safetensors" if os.path.isdir(path) else path
-    if not os.path.isfile(path):  # os.path's do not mind what can be no name at all
+    if not os.path.isfile(path):  # unlike Path.is_file, accepts impossible names
         raise ConfigError(
             f"model.weights={name}: there is no {path}; give {', '.join(PUBLISHED)}, a file of weights "
             "(.pth, .safetensors, .npz) or the folder of a finished run."
         )
     try:
         tensors, header = _read(path)
-        digest = _sha256(path)
+        digest = checksum(path)
     except Exception as error:  # readers of damaged files raise anything
         raise ConfigError(f"model.weights={name} cannot be read as weights: {one_line(str(error))}") from error
     publisher = publisher_of(tensors)
     if publisher is None:
-        shown = ", ".join(sorted(tensors)[:3]) or "nothing"
+        names = ", ".join(sorted(tensors)[:3]) or "nothing"
         raise ConfigError(
-            f"model.weights={name} holds no ViT of torchvision, timm, Google or vitexp, but {shown} and the like."
+            f"model.weights={name} is not a ViT of torchvision, timm, Google or vitexp; it contains {names}."
         )
     weights = StartingWeights(
         name=name,
@@ -195,8 +195,8 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
     )
     if (heads := heads_of(tensors)) is not None:
         weights.known["num_heads"] = heads
-    if beside := _told_beside(path):
-        weights.normalization = beside
+    if stated := _normalization_of_timm(path):
+        weights.normalization = stated
     if header:
         weights.normalization, weights.classes = (header["mean"], header["std"]), header["classes"]
         weights.known.update(
@@ -226,7 +226,7 @@ def _fetched(published: Published, folder: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file, and what vitexp wrote beside its own."""
+    """Return the tensors of a file, and the header of a file that vitexp wrote."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}, {}
@@ -241,18 +241,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {key: value for key, value in found.items() if isinstance(value, Tensor)}, {}
 
 
-def _told_beside(path: Path) -> Normalization | None:
-    """Mean and std in the config.json of a model folder of timm's."""
+def _normalization_of_timm(path: Path) -> Normalization | None:
+    """Return mean and std from the config.json of a model folder of timm."""
     try:
-        told = json.loads((path.parent / "config.json").read_text())["pretrained_cfg"]
-        return tuple(map(float, told["mean"])), tuple(map(float, told["std"]))
+        stated = json.loads((path.parent / "config.json").read_text())["pretrained_cfg"]
+        return tuple(map(float, stated["mean"])), tuple(map(float, stated["std"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
