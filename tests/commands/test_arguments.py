@@ -16,7 +16,7 @@ from vitexp.errors import ConfigError
 def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a/b=c").mkdir(parents=True)
-    words = "run=a/b=c data=gtsrb data.root=/x out=o device=cpu tta=true corruptions=True corruption_images=7"
+    words = "run=a/b=c data=gtsrb data.root=/x out=o device=cpu tta=true corruptions=true corruption_images=7"
     assert evaluate.parse([*words.split(), "latency=false", "export=[onnx, timm]", "--config-dir", "more"]) == {
         "folder": Path("a/b=c"),
         "data": ("data=gtsrb", "data.root=/x"),
@@ -48,12 +48,12 @@ def test_app() -> None:
         (evaluate.parse, "corruption=true", "there is no key 'corruption'; nearest is corruptions"),
         (evaluate.parse, "tta", "write key=value"),
         (evaluate.parse, "=1", "write key=value"),
-        (evaluate.parse, "tta=yes", "tta=yes must be true or false"),
+        (evaluate.parse, "tta=yes", "tta=yes must be false or true"),
         (evaluate.parse, "run=", "run= is empty"),
         (evaluate.parse, "run=nowhere", "run=nowhere is not a folder"),
         (evaluate.parse, "corruption_images=0", "must be an integer of 1 or more"),
-        (evaluate.parse, "export=tensorflow", "must be one of onnx, timm"),
-        (evaluate.parse, "device=tpu", "must be one of auto, cpu, gpu"),
+        (evaluate.parse, "export=tensorflow", "must be onnx, timm or both"),
+        (evaluate.parse, "device=tpu", "must be auto, cpu, gpu, cuda or mps"),
         (evaluate.parse, "trainer.devices=2", "there is no key 'trainer.devices'"),
         (evaluate.parse, "log_dir=/nowhere", "there is no finished run under /nowhere"),
         (explain.parse, "imgae=3", r"nearest is image\b|did you mean image"),

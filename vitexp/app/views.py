@@ -73,33 +73,39 @@ class Views:
     @cached_property
     def views(self) -> list[View]:
         """The tabs that apply to the network."""
-        net, about, vit = self.explainer, self.about, self.explainer.vit is not None
+        net, vit = self.explainer, self.explainer.vit is not None
+
+        def of_image(draw: Callable[[Shown, Choice], Figure | None]) -> Draw:
+            return lambda picture, choice: draw(self.about(picture, choice), choice)
+
         views = [
             View(
                 name="Explanations",
                 description="Evidence for the class, by every method that applies to this network. Each map has its "
                 "own scale: compare where, not how much. Attention and rollout do not depend on the class.",
                 figures={
-                    "explanations": lambda picture, choice: drawing.draw_explanations(
-                        net, about(picture, choice), layer=choice.layer, overlay=choice.overlay
+                    "explanations": of_image(
+                        lambda seen, choice: drawing.draw_explanations(
+                            net, seen, layer=choice.layer, overlay=choice.overlay
+                        )
                     )
                 },
             ),
             View(
                 name="Patches",
                 description="The image as the network receives it: each patch becomes a token.",
-                figures={"patches": lambda picture, choice: drawing.draw_patches(net, about(picture, choice))},
+                figures={"patches": of_image(lambda seen, _: drawing.draw_patches(net, seen))},
             ),
             View(
                 name="Attention",
                 description="Where the tokens attend: the chosen head through the layers, then every head of every "
                 "layer.",
                 figures={
-                    "attention_layers": lambda picture, choice: drawing.draw_layers(
-                        net, about(picture, choice), head=choice.head, overlay=choice.overlay
+                    "attention_layers": of_image(
+                        lambda seen, choice: drawing.draw_layers(net, seen, head=choice.head, overlay=choice.overlay)
                     ),
-                    "attention_heads": lambda picture, choice: drawing.draw_every_head(
-                        net, about(picture, choice), overlay=choice.overlay
+                    "attention_heads": of_image(
+                        lambda seen, choice: drawing.draw_every_head(net, seen, overlay=choice.overlay)
                     ),
                 },
             ),
@@ -107,9 +113,7 @@ class Views:
                 name="Classes",
                 description="Evidence for each of the most probable classes.",
                 figures={
-                    "classes": lambda picture, choice: drawing.draw_classes(
-                        net, about(picture, choice), overlay=choice.overlay
-                    )
+                    "classes": of_image(lambda seen, choice: drawing.draw_classes(net, seen, overlay=choice.overlay))
                 },
             ),
             View(
@@ -117,17 +121,13 @@ class Views:
                 description="Which explanation to trust on this image. Cells are covered in its order, and the "
                 "probability should drop early (deletion); cells are revealed in its order, and it should rise early "
                 "(insertion). One image says little; `vitexp explain` measures many.",
-                figures={"faithfulness": self._faithfulness},
+                figures={"faithfulness": of_image(self._faithfulness)},
             ),
             View(
                 name="Embeddings",
                 description="Training images by their embedding before the classification head, this image as a star, "
                 "and its nearest neighbors. **Click a point to open that training image.**",
-                figures={
-                    "embedding": lambda picture, choice: drawing.draw_embedding(
-                        net, about(picture, choice), self.embedded
-                    )
-                },
+                figures={"embedding": of_image(lambda seen, _: drawing.draw_embedding(net, seen, self.embedded))},
             ),
             View(
                 name="Heads",
@@ -196,8 +196,8 @@ class Views:
         nearest = int(distances.argmin())
         return Picture(kind="train", row=int(self.embedded.rows[nearest])) if distances[nearest] <= _REACH else None
 
-    def _faithfulness(self, picture: Picture, choice: Choice) -> Figure:
-        measured = measure_faithfulness(self.explainer, self.about(picture, choice).images)
+    def _faithfulness(self, about: Shown, choice: Choice) -> Figure:
+        measured = measure_faithfulness(self.explainer, about.images)
         return faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
 
     def _heads(self) -> Figure:

@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vitexp.commands.words import read_words, run_command
+from vitexp.commands.words import DEVICES, read_words, run_command
+from vitexp.errors import ConfigError
 from vitexp.runs.find import requested_run
 
 _KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "export", "out", "device")
@@ -40,17 +41,25 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of vitexp.evaluate.evaluation.evaluate. Raises ConfigError for the first wrong word."""
     given = read_words(words, keys=_KEYS, data=("data",))
     return {
-        "device": given.device(),
+        "device": given.choice("device", DEVICES),
         "tta": given.flag("tta"),
         "corruptions": given.flag("corruptions"),
         "corruption_images": given.integer("corruption_images", 2000, least=1),
         "latency": given.flag("latency"),
-        "export": given.choices("export", ("onnx", "timm")),
+        "export": _formats(given.get("export")),
         "out": given.get("out") or None,
         "data": given.data,
         "config_dir": given.config_dir,
         "folder": requested_run(given.get("run"), log_dir=given.get("log_dir", "logs")),
     }
+
+
+def _formats(value: str) -> tuple[str, ...]:
+    """Read onnx, or onnx,timm, or [onnx,timm]."""
+    formats = [name.strip() for name in value.strip("[]").split(",")] if value else []
+    if not {"onnx", "timm"} >= set(formats):
+        raise ConfigError(f"export={value} must be onnx, timm or both, as in export=onnx,timm.")
+    return tuple(formats)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitexp.commands.words import read_words, run_command
+from vitexp.commands.words import DEVICES, read_words, run_command
 from vitexp.errors import ConfigError
 from vitexp.runs.find import requested_run
 
@@ -25,7 +25,7 @@ def main(words: Sequence[str]) -> None:
     images, out = Path(given.get("images")).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
     if not images.is_dir():
         raise ConfigError(f"images={images} is not a folder.")
-    device, folder = given.device(), requested_run(given.get("run"))
+    device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     print(f"run          {folder}")
     # These import torch: only once the words are valid.
     from vitexp.runs.finished import load_run

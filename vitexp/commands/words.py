@@ -10,7 +10,7 @@ from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.errors import ConfigError, nearest
 
-DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")  # what device= accepts
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,16 @@ class Words:
             raise ConfigError(f"{key}={value} must be an integer {bounds}.")
         return number
 
+    def choice(self, key: str, known: Sequence[str]) -> str:
+        """Return the value of `key`, which must be one of `known`; the first of them if it is not given."""
+        value = self.values.get(key, known[0])
+        if value not in known:
+            raise ConfigError(f"{key}={value} must be {', '.join(known[:-1])} or {known[-1]}.")
+        return value
+
     def flag(self, key: str) -> bool:
         """Return the value of `key` as a boolean; False if it is not given."""
-        value = self.values.get(key, "false")
-        if value.lower() not in ("true", "false"):
-            raise ConfigError(f"{key}={value} must be true or false.")
-        return value.lower() == "true"
-
-    def choices(self, key: str, known: Sequence[str], default: str = "") -> tuple[str, ...]:
-        """Return the value of `key` as a list of distinct names, written a,b or [a,b]."""
-        value = self.values.get(key, default)
-        names = [name.strip() for name in value.removeprefix("[").removesuffix("]").split(",")] if value else []
-        if any(name not in known for name in names):
-            raise ConfigError(f"{key}={value} must be one of {', '.join(known)}, or several as in {key}=a,b.")
-        return tuple(dict.fromkeys(names))
-
-    def device(self) -> str:
-        """Return the value of device=."""
-        value = self.values.get("device", "auto")
-        if value not in DEVICES:
-            raise ConfigError(f"device={value} must be one of {', '.join(DEVICES)}.")
-        return value
+        return self.choice(key, ("false", "true")) == "true"
 
 
 def read_words(words: Sequence[str], *, keys: Collection[str], data: Collection[str] = ()) -> Words:

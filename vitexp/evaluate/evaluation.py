@@ -143,7 +143,7 @@ class _Evaluation:
             if difference > _TOLERANCE:
                 self._note(f"these metrics differ from result.json by up to {difference:.4f}; check the test images.")
         title = f"{self.run.config.name} on {len(self.labels):,} test images of {self.test_set.name}"
-        self.console.print(tables.metric_table(title, columns).rich())
+        self._record({}, tables.metric_table(title, columns).rich())
         with self._writing():
             write_test_predictions(
                 self.folder / "predictions.csv",
@@ -152,7 +152,6 @@ class _Evaluation:
                 probabilities=logits.softmax(dim=1),
                 labels=self.labels,
             )
-        self._write()
 
     def _classes(self, logits: Tensor) -> None:
         names = self.run.classes
@@ -169,11 +168,9 @@ class _Evaluation:
             write_atomically(self.folder / "per_class.md", text)
         self._figure("confusion_matrix", figures.confusion_matrix(counts=counts, class_names=names))
         with_images = sorted((row for row in rows if row.recall is not None), key=lambda row: row.recall or 0.0)
-        self.results["worst_classes"] = [
-            {"name": row.name, "recall": row.recall, "images": row.images} for row in with_images[:5]
-        ]
-        self.results["worst_confusions"] = [asdict(each) for each in confusions[:10]]
-        self.console.print(costs.rich(_LISTED))
+        worst = [{"name": row.name, "recall": row.recall, "images": row.images} for row in with_images[:5]]
+        results = {"worst_classes": worst, "worst_confusions": [asdict(each) for each in confusions[:10]]}
+        self._record(results, costs.rich(_LISTED))
 
     def _calibration(self, logits: Tensor) -> None:
         name, percent = self.run.config.data.name, METRICS["ece"].format
@@ -185,11 +182,9 @@ class _Evaluation:
                 f"; {percent(results['ece_scaled'])} at temperature {results['temperature']:.3f}, fitted on "
                 f"{results['fitted_on']['images']:,} validation images of {name}"
             )
-        self.results["calibration"] = results
         title = f"Calibration on {len(self.labels):,} test images of {self.test_set.name}"
         self._figure("calibration", figures.reliability_diagram(panels=panels, title=title))
-        self.console.print(summary, soft_wrap=True)
-        self._write()
+        self._record({"calibration": results}, summary)
 
     def _validation(self) -> tuple[Tensor, Tensor] | None:
         """Return logits and labels of the run's validation images; None, with a note, if they are not available."""
@@ -227,15 +222,12 @@ class _Evaluation:
         metrics = {name: float(each) for name, each in classification_metrics(probabilities, self.labels).items()}
         metrics["loss"] = float(F.nll_loss(probabilities.log(), self.labels))
         names = list(views(self.run))
-        self.results["test_time_augmentation"] = {"views": names, "metrics": metrics}
-        title = f"Test-time augmentation: mean of {len(names)} views"
         columns = {"one view": self.results["metrics"], "mean of views": metrics}
-        self.console.print(tables.metric_table(title, columns).rich())
-        self._write()
+        table = tables.metric_table(f"Test-time augmentation: mean of {len(names)} views", columns)
+        self._record({"test_time_augmentation": {"views": names, "metrics": metrics}}, table.rich())
 
     def robustness(self, *, images: int) -> None:
         found = measure_robustness(self.run, self.test_set, images=images)
-        self.results["corruptions"] = found.as_json()
         table = tables.robustness_table(found)
         with self._writing():
             write_atomically(self.folder / "corruptions.md", f"# {table.title}\n\n{table.markdown()}")
@@ -244,36 +236,30 @@ class _Evaluation:
             clean=found.clean, accuracy=found.accuracy, examples=found.examples, images=found.images
         )
         self._figure("corruptions", figure)
-        self.console.print(table.rich())
-        self._write()
+        self._record({"corruptions": found.as_json()}, table.rich())
 
     def latency(self) -> None:
         rows = measure_latency(self.run)
-        self.results["latency"] = [asdict(row) for row in rows]
         device, precision = self.results["environment"]["device"], self.run.precision
-        self.console.print(tables.latency_table(rows, device=device, precision=precision).rich())
-        self._write()
+        table = tables.latency_table(rows, device=device, precision=precision)
+        self._record({"latency": [asdict(row) for row in rows]}, table.rich())
 
     def export(self, kind: str) -> None:
         rows = np.linspace(0, len(self.labels) - 1, min(_COMPARED, len(self.labels))).astype(np.int64)
         with self._writing():
             result = export_network(self.run, kind, self.folder, images=self.test_set.images.images(rows))
-        self.results.setdefault("export", {})[kind] = result
         path = self.folder / (result.get("file") or result["folder"])
         comparison = result.get("note") or (
             f"logits of {'onnxruntime' if kind == 'onnx' else 'timm'} and torch differ by at most "
             f"{result['largest_difference']:.1e} on {result['images_compared']} images"
         )
-        self.console.print(f"export    {path}: {comparison}", soft_wrap=True)
-        self._write()
+        exports = {**self.results.get("export", {}), kind: result}
+        self._record({"export": exports}, f"export    {path}: {comparison}")
 
     def finish(self, *, seconds: float) -> dict[str, Any]:
         """Print the notes and return the results."""
-        self.results["seconds"] = round(seconds, 1)
-        self._write()
-        for note in self.results["notes"]:
-            self.console.print(f"note      {note}", soft_wrap=True, highlight=False)
-        self.console.print(f"results   {typed(self.folder.resolve())}", soft_wrap=True, highlight=False)
+        lines = [*(f"note      {note}" for note in self.results["notes"]), f"results   {typed(self.folder.resolve())}"]
+        self._record({"seconds": round(seconds, 1)}, "\n".join(lines))
         return self.results
 
     def _note(self, sentence: str) -> None:
@@ -283,7 +269,10 @@ class _Evaluation:
         with self._writing():
             figure.savefig(self.folder / f"{name}.png")
 
-    def _write(self) -> None:
+    def _record(self, results: dict[str, Any], printed: Any) -> None:
+        """Print a part, and write evaluation.json with it."""
+        self.results |= results
+        self.console.print(printed, soft_wrap=isinstance(printed, str), highlight=False)
         text = json.dumps(self.results, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         with self._writing():
             write_atomically(self.folder / "evaluation.json", text)

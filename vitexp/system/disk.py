@@ -119,12 +119,3 @@ def checksum(path: Path, kind: str = "sha256") -> str:
 def typed(path: Path) -> str:
     """Return `path` as one would type it from the working directory."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """Return the checksum of a file in hexadecimal digits."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
