@@ -63,6 +63,24 @@ def test_a_set_on_disk_needs_its_folder() -> None:
         check(composed("data=folder"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "wrong", "right"),
+    [
+        (["model._target_=no.such.Net"], "there is no module 'no'", "maps images [B, 3, S, S] to logits"),
+        (["loss._target_=vitexp.training.losses.Fokal"], "has no 'Fokal'", "logits [B, C] and soft targets [B, C]"),
+        (["task._target_=vitexp.models"], "is a module, not a class", "subclass of vitexp.training.task.Task"),
+        (["optim._target_=torch.nn.ReLU"], "does not take lr and weight_decay", "torch.optim.Optimizer"),
+        (["+logger.x={_target_:torch.nn.ReLU}"], "does not take folder, name and run_id", "Logger"),
+        (["loss._target_=torch.nn.Linear"], "'loss.label_smoothing' of torch.nn.Linear", "in_features"),
+    ],
+)
+def test_what_a_class_must_look_like(overrides: list[str], wrong: str, right: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*overrides))
+    assert wrong in str(caught.value)
+    assert right in str(caught.value)
+
+
 def test_seed_zero_is_a_seed() -> None:
     check(composed("seed=0"))
 

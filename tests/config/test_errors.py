@@ -91,7 +91,7 @@ def test_configuration_errors_and_help_do_not_wait_for_torch(tmp_path: Path) -> 
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
-    for argument in ("--help", "data.batchsize=8"):
+    for argument in ("--help", "data.batchsize=8", "optim.lr=-1", "model._target_=no.such.Net"):
         script = code.format(argument=argument, script=str(ROOT / "train.py"))
         ended = subprocess.run(
             [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120

@@ -96,9 +96,9 @@ def test_a_wrong_number_of_class_weights_is_one_sentence(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("torch.nn.NLLLoss", r"torch\.nn\.NLLLoss cannot take logits and soft targets, each \[B, C\]"),
-        ("torch.nn.Identity", "torch.nn.Identity cannot take logits"),
-        ("torch.nn.Cross", "Error locating target 'torch.nn.Cross'"),
+        ("torch.nn.NLLLoss", r"torch\.nn\.NLLLoss failed .*maps logits \[B, C\] and soft targets \[B, C\]"),
+        ("torch.nn.Identity", "torch.nn.Identity failed .*maps logits"),
+        ("torch.nn.Cross", "cannot be imported"),
     ],
 )
 def test_what_is_not_a_loss_is_refused_before_data_are_read(target: str, words: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -97,7 +98,8 @@ def _read(module: str, node: Definition) -> Component:
         elif isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None:
             names = each.targets if isinstance(each, ast.Assign) else [each.target]
             value = namespace.value(each.value)
-            attributes |= {name.id: value for name in names if isinstance(name, ast.Name) and value is not MISSING}
+            if isinstance(value, bool | int | float | str | tuple | list | dict | None):
+                attributes |= {name.id: value for name in names if isinstance(name, ast.Name)}
     return Component(options, attributes, is_open)
 
 
@@ -158,6 +160,8 @@ class _Namespace(dict[str, Any]):
                         source = _absolute(self.module, statement)
                         if source in _LIGHT:
                             return getattr(importlib.import_module(source), alias.name)
+                        if source.partition(".")[0] == "torch":  # a tensor or so, which no configuration contains
+                            raise NameError(name)
                         return _Namespace(source)[alias.name]
         if isinstance(found := getattr(builtins, name, None), type):
             return found
@@ -169,15 +173,41 @@ class _Namespace(dict[str, Any]):
         return value
 
 
-def _find(module: str, name: str) -> tuple[str, Definition] | None:
+def not_importable(target: str) -> str:
+    """Return why the dotted name `target` certainly cannot be imported; "" if it may be."""
+    parts = target.split(".")
+    for end, part in enumerate(parts):
+        name, module = ".".join(parts[: end + 1]), ".".join(parts[:end])
+        if _spec(name) is None:
+            if not module:
+                return f"there is no module {part!r}"
+            return "" if _may_have(module, part) else f"{module} has no {part!r}"
+    return f"{target} is a module, not a class"
+
+
+def _may_have(module: str, name: str) -> bool:
+    """Return whether a module may have an attribute. Only a source that makes names as it runs can hide one."""
+    spec = _spec(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return True
+    source = Path(spec.origin).read_text(encoding="utf-8", errors="replace")
+    return bool(re.search(rf"\b{name}\b|import \*|__getattr__|globals\(|setattr\(|__dict__", source))
+
+
+def _find(module: str, name: str, seen: frozenset[str] = frozenset()) -> tuple[str, Definition] | None:
     """Return the class or function `name` of `module` and the module that defines it, following re-exports."""
+    if module in seen:
+        return None
     for statement in _statements(module):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
             return module, statement
         if isinstance(statement, ast.ImportFrom):
             for alias in statement.names:
+                source = _absolute(module, statement)
                 if (alias.asname or alias.name) == name:
-                    return _find(_absolute(module, statement), alias.name)
+                    return _find(source, alias.name)
+                if alias.name == "*" and (found := _find(source, name, seen | {module})) is not None:
+                    return found
     return None
 
 

@@ -6,6 +6,7 @@ The tables below are the only place that knows former names. Keys that did not e
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ MOVED = {
 }
 REMOVED = (
     "pretrain",
+    "hydra",
     "trainer.limit_predict_batches",
     "trainer.overfit_batches",
     "trainer.use_distributed_sampler",
     "trainer.barebones",
+    "optim._partial_",
 )
 # Arguments of sources, by class.
 ARGUMENTS = {
@@ -60,7 +63,7 @@ def read_config(path: Path) -> DictConfig:
 def upgrade(config: DictConfig) -> DictConfig:
     """Return the configuration with today's names."""
     plain: Any = OmegaConf.to_container(config)
-    was_pretraining = "pretrain" in plain
+    was_pretraining = bool(plain.get("pretrain"))
     _rename_targets(plain)
     for old, new in MOVED.items():
         if (value := _pop(plain, old)) is not None:
@@ -72,9 +75,22 @@ def upgrade(config: DictConfig) -> DictConfig:
         if old in source:
             source[new] = source.pop(old)
     if was_pretraining:
-        plain["task"]["_target_"] = "vitexp.training.masked_autoencoding.MaskedAutoencoding"
+        plain.setdefault("task", {})["_target_"] = "vitexp.training.masked_autoencoding.MaskedAutoencoding"
     upgraded = OmegaConf.create(plain)
     assert isinstance(upgraded, DictConfig)
+    return upgraded
+
+
+def upgrade_overrides(overrides: Iterable[str]) -> list[str]:
+    """Return the recorded overrides of a run with today's names."""
+    upgraded = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        name = key.lstrip("+~")
+        if override == "pretrain=mae":
+            upgraded.append("task=mae")
+        elif override != "callbacks=pretraining" and name not in REMOVED:
+            upgraded.append(key.replace(name, MOVED.get(name, name)) + equals + value)
     return upgraded
 
 

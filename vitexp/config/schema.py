@@ -337,6 +337,25 @@ WEIGHTS: Mapping[str, Option] = _options(_Weights)
 # Descriptions of options that a class may have and not describe.
 USUAL: Mapping[str, Mapping[str, Option]] = {"optim": _options(_UsualOfOptimizers)}
 
+# What the class (or function) of a component must be, to complete "... must be".
+CONTRACTS: Mapping[str, str] = {
+    "data.source": "a subclass of vitexp.data.source.Source",
+    "model": "a torch.nn.Module that takes num_classes and image_size and maps images [B, 3, S, S] to logits "
+    "[B, num_classes]",
+    "augment": "a torch.nn.Module that maps images [B, 3, H, W], float32 from 0 to 1, to the same",
+    "loss": "a callable that maps logits [B, C] and soft targets [B, C] to a scalar, the mean over the batch",
+    "optim": "a torch.optim.Optimizer that takes groups of parameters, lr and weight_decay",
+    "schedule": "a subclass of vitexp.training.schedules.Schedule",
+    "task": "a subclass of vitexp.training.task.Task",
+    "callbacks": "a lightning.pytorch.Callback",
+    "logger": "a lightning.pytorch.loggers.Logger, or a function that returns one, that takes folder, run_id and name",
+}
+# Arguments without which a component of the group cannot be built.
+REQUIRED: Mapping[str, frozenset[str]] = {
+    "model": frozenset({"num_classes", "image_size"}),
+    "optim": frozenset({"lr", "weight_decay"}),
+    "logger": frozenset({"folder", "run_id", "name"}),
+}
 # Arguments that the run passes itself, so that they are not keys.
 GIVEN: Mapping[str, frozenset[str]] = {
     "model": frozenset({"num_classes", "image_size", "in_channels"}),

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from vitexp.config.components import MISSING, Option, component
-from vitexp.config.schema import COMMON, GIVEN, MAPPINGS, NODES, SECTIONS, USUAL, WEIGHTS
+from vitexp.config.components import MISSING, Option, component, not_importable
+from vitexp.config.schema import COMMON, CONTRACTS, GIVEN, MAPPINGS, NODES, REQUIRED, SECTIONS, USUAL, WEIGHTS
 from vitexp.errors import nearest
 from vitexp.options import Node, Words, is_dotted
 
@@ -143,10 +143,10 @@ def as_typed(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def listed(items: list[str]) -> str:
+def listed(items: list[str], word: str = "or") -> str:
     """Return "a, b or c"."""
     *most, last = items
-    return f"{', '.join(most)} or {last}" if most else last
+    return f"{', '.join(most)} {word} {last}" if most else last
 
 
 def _data(data: Mapping[str, Any]) -> Iterator[str]:
@@ -187,6 +187,11 @@ def _node(path: str, node: Mapping[str, Any], *, group: str) -> Iterator[str]:
     target = node.get("_target_")
     if not is_dotted(target):
         yield f"{path}._target_={as_typed(target)} must be the dotted name of a class."
+    if reason := not_importable(str(target)):
+        yield f"{path}._target_={target} cannot be imported: {reason}; it must be {CONTRACTS[group]}."
+    found = component(str(target))
+    if found is not None and not found.is_open and (lacking := sorted(REQUIRED.get(group, set()) - set(found.options))):
+        yield f"{path}._target_={target} does not take {listed(lacking, 'and')}; it must be {CONTRACTS[group]}."
     if "_args_" in node:
         yield f"{path}._args_ is not supported; name every argument."
     of_hydra = (*_OF_HYDRA, "_partial_") if group == "optim" else _OF_HYDRA

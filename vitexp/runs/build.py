@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from vitexp.config.check import check_lengths
 from vitexp.config.rules import direction
+from vitexp.config.schema import CONTRACTS
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import ever_prepared
@@ -40,10 +41,10 @@ from vitexp.training.task import Task
 Made = TypeVar("Made")
 
 
-def build(node: DictConfig | Any, **arguments: Any) -> Any:
-    """Instantiate a node of the configuration; raise ConfigError, in one sentence, for what its constructor refuses.
+def build(node: DictConfig | Any, group: str = "", **arguments: Any) -> Any:
+    """Build the component that a node names. group: its config group, for error messages.
 
-    Lack of memory or disk space is not an error of the configuration, and is raised unchanged.
+    Raises ConfigError if the class refuses its arguments; OSError and MemoryError are raised as they are.
     """
     try:
         return instantiate(node, **arguments)
@@ -57,17 +58,25 @@ def build(node: DictConfig | Any, **arguments: Any) -> Any:
             f"{key!s}={value}" for key, value in node.items() if isinstance(value, str) and not str(key).startswith("_")
         )
         given = f" (given {words})" if words and isinstance(cause, TypeError) else ""
-        reason = str(error).partition(", set env var")[0] if cause is None or "Error locating" in str(error) else cause
-        raise ConfigError(f"{node.get('_target_', 'the configuration')}: {one_line(str(reason))}{given}") from error
+        reason = str(error) if cause is None else str(cause)
+        if is_import := "Error locating" in str(error):
+            reason = f"cannot be imported ({reason})"
+        contract = f"; it must be {CONTRACTS[group]}." if group and (is_import or isinstance(cause, TypeError)) else ""
+        raise ConfigError(
+            f"{node.get('_target_', 'the configuration')}: {one_line(reason)}{given}{contract}"
+        ) from error
 
 
-def build_a(kind: type[Made] | tuple[type[Made], ...], node: DictConfig, **arguments: Any) -> Made:
-    """Instantiate a node whose class must be of a certain kind. Raises ConfigError for another one."""
-    built = build(node, **arguments)
-    if not isinstance(built, kind):
-        names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ConfigError(f"{node.get('_target_')} is a {type(built).__name__}, but a {names} is needed.")
-    return built
+def build_a(kind: type[Made] | tuple[type[Made], ...], node: DictConfig, group: str, **arguments: Any) -> Made:
+    """Build a component that must be of this kind. Raises ConfigError otherwise."""
+    made = build(node, group, **arguments)
+    if not isinstance(made, kind):
+        raise _misfit(group, str(node.get("_target_")), f"makes a {type(made).__name__}")
+    return made
+
+
+def _misfit(group: str, target: str, problem: str) -> ConfigError:
+    return ConfigError(f"{target} {problem}; {group} must be {CONTRACTS[group]}.")
 
 
 def build_datamodule(config: DictConfig, weights: StartingWeights | None = None) -> tuple[ImageDataModule, nn.Module]:
@@ -76,7 +85,7 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
     weights: the weights that the network starts from, which may require their own normalization.
     """
     data = config.data
-    augment: Any = build_a((nn.Module, AlbumentationsAugment), config.augment)
+    augment: Any = build_a((nn.Module, AlbumentationsAugment), config.augment, "augment")
     cache_dir = Path(data.cache_dir).expanduser()
     transforms: Any = OmegaConf.to_container(data.prepare, resolve=True)
     to_size = any(transform.get("height") == data.image_size for transform in transforms)
@@ -91,7 +100,7 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
         )
     datamodule = ImageDataModule(
         name=data.name,
-        source=build_a(Source, data.source),
+        source=build_a(Source, data.source, "data.source"),
         prepare=transforms,
         image_size=data.image_size,
         batch_size=data.batch_size,
@@ -137,7 +146,7 @@ def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:
     # The weights to start from are not an argument of its class.
     ours = ("name", "weights") if accepts_weights(config) else ("name",)
     arguments = OmegaConf.masked_copy(config.model, [key for key in config.model if key not in ours])
-    return build_a(nn.Module, arguments, num_classes=num_classes, image_size=config.data.image_size)
+    return build_a(nn.Module, arguments, "model", num_classes=num_classes, image_size=config.data.image_size)
 
 
 def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
@@ -152,9 +161,12 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
         _try_net(net, config.data.image_size, str(config.model.get("_target_")))
     loss = _loss(config, weights=None)
     _try_loss(loss, str(config.loss.get("_target_")))
-    task = _task(config, net=net, num_classes=2, loss=loss, schedule=build_a(Schedule, config.schedule))
+    task = _task(config, net=net, num_classes=2, loss=loss, schedule=build_a(Schedule, config.schedule, "schedule"))
     _try_optimizer(
-        build(config.optim, _partial_=True), task.net, config.training.layer_decay, str(config.optim.get("_target_"))
+        build(config.optim, "optim", _partial_=True),
+        task.net,
+        config.training.layer_decay,
+        str(config.optim.get("_target_")),
     )
 
 
@@ -165,7 +177,7 @@ def task_class(config: DictConfig) -> type[Task]:
     except Exception as error:  # importing user code may raise anything
         raise ConfigError(f"task._target_={config.task._target_} cannot be imported: {one_line(str(error))}") from error
     if not issubclass(found, Task):
-        raise ConfigError(f"{config.task._target_} is not a subclass of vitexp.training.task.Task.")
+        raise _misfit("task", config.task._target_, "is something else")
     return found
 
 
@@ -183,11 +195,11 @@ def _task(config: DictConfig, **parts: Any) -> Task:
     """Build config.task with those of `parts` that its constructor takes."""
     taken = _keyword_arguments(task_class(config))
     # Not all at once, because Hydra would copy the parts.
-    make = build(config.task, _partial_=True, _convert_="all")
+    make = build(config.task, "task", _partial_=True, _convert_="all")
     try:
         return make(**{name: part for name, part in parts.items() if name in taken})  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config.task._target_}: {one_line(str(error))}") from error
+        raise _misfit("task", config.task._target_, f"failed ({one_line(str(error))})") from error
 
 
 def _keyword_arguments(kind: type) -> set[str]:
@@ -206,7 +218,7 @@ def _keyword_arguments(kind: type) -> set[str]:
 def _loss(config: DictConfig, *, weights: list[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
     """Build config.loss, with `weights` for its class_weights, if it has any."""
     given = {"class_weights": weights} if "class_weights" in config.loss else {}
-    return build(config.loss, _convert_="all", **given)  # type: ignore[no-any-return]
+    return build(config.loss, "loss", _convert_="all", **given)  # type: ignore[no-any-return]
 
 
 def _class_weights(config: DictConfig, labels: NDArray[np.int64], num_classes: int) -> list[float] | None:
@@ -223,30 +235,35 @@ def _class_weights(config: DictConfig, labels: NDArray[np.int64], num_classes: i
 
 def _try_loss(loss: Callable[[Tensor, Tensor], Tensor], name: str) -> None:
     try:
-        value = loss(torch.zeros(2, 2), torch.full((2, 2), 0.5))
+        made = loss(torch.zeros(2, 2), torch.full((2, 2), 0.5))
     except Exception as error:  # user code may raise anything
-        raise ConfigError(f"{name} cannot take logits and soft targets, each [B, C]: {one_line(str(error))}") from error
-    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
-        raise ConfigError(f"{name} must turn logits [B, C] and soft targets [B, C] into a scalar tensor.")
+        raise _misfit("loss", name, f"failed ({one_line(str(error))})") from error
+    if not isinstance(made, Tensor) or made.ndim or not made.is_floating_point():
+        raise _misfit("loss", name, f"returned {_kind_of(made)}")
 
 
 def _try_net(net: nn.Module, image_size: int, name: str) -> None:
     try:
         with torch.no_grad():
-            logits = net.eval()(torch.zeros(1, 3, image_size, image_size))
+            made = net.eval()(torch.zeros(1, 3, image_size, image_size))
     except Exception as error:  # user code may raise anything
-        raise ConfigError(f"{name} cannot take images of {image_size} pixels: {one_line(str(error))}") from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (1, 2):
-        raise ConfigError(f"{name} must turn images, [B, 3, S, S], into logits, [B, num_classes].")
+        raise _misfit("model", name, f"failed on images of {image_size} pixels ({one_line(str(error))})") from error
+    if not isinstance(made, torch.Tensor) or made.shape != (1, 2):
+        raise _misfit("model", name, f"returned {_kind_of(made)} for one image and two classes")
+
+
+def _kind_of(made: object) -> str:
+    shape = list(made.shape) if isinstance(made, Tensor) else None
+    return f"a {type(made).__name__}" + ("" if shape is None else f" of shape {shape}")
 
 
 def _try_optimizer(optimizer: Callable[..., Any], net: nn.Module, layer_decay: float, name: str) -> None:
     try:
-        built = optimizer(parameter_groups(net, layer_decay=layer_decay))
+        made = optimizer(parameter_groups(net, layer_decay=layer_decay))
     except Exception as error:
-        raise ConfigError(f"{name}: {one_line(str(error))}") from error
-    if not isinstance(built, Optimizer):
-        raise ConfigError(f"{name} is a {type(built).__name__}, but a torch.optim.Optimizer is needed.")
+        raise _misfit("optim", name, f"failed ({one_line(str(error))})") from error
+    if not isinstance(made, Optimizer):
+        raise _misfit("optim", name, f"makes a {type(made).__name__}")
 
 
 def build_module(
@@ -280,8 +297,8 @@ def build_module(
             mix_switch_prob=training.mix_switch_prob,
             mix_until=training.mix_until,
         ),
-        optimizer=build(config.optim, _partial_=True),
-        schedule=build(config.schedule),
+        optimizer=build(config.optim, "optim", _partial_=True),
+        schedule=build(config.schedule, "schedule"),
         seed=config.seed,
         mean=datamodule.mean,
         std=datamodule.std,

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.overrides import flatten, merged, quoted
-from vitexp.config.renames import read_config
+from vitexp.config.renames import read_config, upgrade_overrides
 from vitexp.errors import ConfigError
 from vitexp.runs.record import NOT_HASHED, without
 from vitexp.system.disk import typed
@@ -65,7 +65,7 @@ def with_stored_overrides(config: DictConfig) -> DictConfig:
         return config
     stored = _result(Path(str(config.resume)).expanduser().resolve())["overrides"]
     hydra, resume = HydraConfig.get(), f"resume={quoted(str(config.resume))}"
-    return compose(hydra.job.config_name, [*merged(stored, hydra.overrides.task), resume])
+    return compose(hydra.job.config_name, [*merged(upgrade_overrides(stored), hydra.overrides.task), resume])
 
 
 def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> list[str]:

@@ -63,7 +63,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
     resumed = newest_checkpoint(checkpoints)  # path and position, None for a new run
     device = choose_device(config.trainer.accelerator)
     loggers: list[Logger] = [
-        build_a(Logger, logger, folder=record.folder, run_id=record.run_id, name=config.name)
+        build_a(Logger, logger, "logger", folder=record.folder, run_id=record.run_id, name=config.name)
         for logger in config.logger.values()
     ]
     wandb = [logger for logger in loggers if isinstance(logger, BackgroundWandbLogger)]
@@ -162,7 +162,7 @@ def _callbacks(
             stop=stop,
         )
         callbacks += [best, last]
-    return [*callbacks, *(build_a(Callback, callback) for callback in config.callbacks.values())]
+    return [*callbacks, *(build_a(Callback, callback, "callbacks") for callback in config.callbacks.values())]
 
 
 def _describe(

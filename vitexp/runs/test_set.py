@@ -59,7 +59,7 @@ def open_test_set(
         run = dataclasses.replace(run, config=config)
         source, images = run.data.source, run.data.test
     else:
-        source = build_a(Source, config.data.source)
+        source = build_a(Source, config.data.source, "data.source")
         images = _prepared(source, config)
     numbers = match_classes(source.classes, run.classes, name=config.data.name)
     return run, TestSet(
