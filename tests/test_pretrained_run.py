@@ -50,7 +50,7 @@ def test_it_lies_among_the_runs_and_keeps_what_is_written_into_it(folder: Path) 
 
 def test_every_command_takes_it(folder: Path) -> None:
     assert explain.parse(["run=pretrained"])["folder"] == run_folder("pretrained")
-    assert evaluate.parse(["run=pretrained"]).run == run_folder("pretrained")
+    assert evaluate.parse(["run=pretrained"])["folder"] == run_folder("pretrained")
     assert requested_run("pretrained").resolve() == folder
 
 

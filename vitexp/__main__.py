@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that the first argument names, as a module of its own, with the other arguments."""
+    """Run the command that the first argument names as the main module."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("", "-h", "--help", "help"):
         print(f"{__doc__}\n")
@@ -28,11 +28,11 @@ def main() -> None:
         print("\n`vitexp COMMAND --help` lists the keys of a command.")
         return
     if name not in COMMANDS:
-        print(f"vitexp: there is no command {name!r}; {nearest(name, list(COMMANDS))}", file=sys.stderr)
+        print(f"vitexp: unknown command {name!r}; {nearest(name, list(COMMANDS))}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
-    sys.path.insert(0, "")  # classes of the working directory can be named in a configuration, as with `python -m`
-    # The command becomes __main__, so that Lightning starts the other processes of a distributed run with it.
+    sys.path.insert(0, "")  # as with `python -m`: configurations can name classes in the working directory
+    # As the main module, so that Lightning starts the other processes of a distributed run with this command.
     runpy.run_module(f"vitexp.commands.{name}", run_name="__main__", alter_sys=True)
 
 
