@@ -1,4 +1,4 @@
-"""Tiny runs for all of these tests."""
+"""Tiny runs for these tests."""
 
 from __future__ import annotations
 

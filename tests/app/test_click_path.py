@@ -154,7 +154,7 @@ def test_two_runs_side_by_side(page: Page, cnn_run: Path) -> None:
     expect(page.locator("#figure-confusions img")).to_be_visible()
 
 
-def test_drawing_covers_a_part_and_clearing_uncovers_it(page: Page) -> None:
+def test_drawing_and_clearing(page: Page) -> None:
     expect(about(page)).to_contain_text("Draw on it")
     before = source(page, "explanations")
     box = page.locator("#editor canvas").first.bounding_box()
@@ -231,7 +231,7 @@ def test_visitors_are_independent(page: Page, browser: Browser, server: tuple[An
         other.context.close()
 
 
-def test_a_convolutional_net_has_a_page(cnn_run: Path, browser: Browser, tmp_path: Path) -> None:
+def test_a_cnn_has_a_page(cnn_run: Path, browser: Browser, tmp_path: Path) -> None:
     with serving(cnn_run, tmp_path) as (_, address, _):
         page = browser.new_page()
         page.goto(address)
@@ -240,7 +240,7 @@ def test_a_convolutional_net_has_a_page(cnn_run: Path, browser: Browser, tmp_pat
         page.close()
 
 
-def test_only_this_machine_is_served(server: tuple[Any, str, Path]) -> None:
+def test_only_this_machine_can_connect(server: tuple[Any, str, Path]) -> None:
     connections = psutil.Process(server[0].pid).net_connections()
     assert connections
     for one in connections:

@@ -1,4 +1,4 @@
-"""Every view draws; a click on a point of the map finds the image of that point."""
+"""Every tab draws; a click on a point of the embedding map finds its image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def views(vit_run: Path) -> Views:
     return Views(load_explainer(vit_run))
 
 
-def test_every_view_of_a_vit_draws(views: Views, cnn_run: Path) -> None:
+def test_every_tab_of_a_vit_draws(views: Views, cnn_run: Path) -> None:
     assert [view.name for view in views.views] == [
         *("Explanations", "Patches", "Attention", "Classes", "Faithfulness", "Embeddings", "Heads", "Weights"),
         "Two runs",
@@ -45,7 +45,7 @@ def test_every_view_of_a_vit_draws(views: Views, cnn_run: Path) -> None:
             assert Image.open(file).size[0] == 1080, name
 
 
-def test_a_convolutional_net_has_fewer_views(cnn_run: Path, vit_run: Path) -> None:
+def test_a_cnn_has_fewer_tabs(cnn_run: Path, vit_run: Path) -> None:
     views = Views(load_explainer(cnn_run))
     names = [view.name for view in views.views]
     assert names == ["Explanations", "Classes", "Faithfulness", "Embeddings", "Weights", "Two runs"]
@@ -61,7 +61,7 @@ def test_a_click_on_a_point_finds_its_image(views: Views) -> None:
     offsets = np.concatenate([np.asarray(each.get_offsets()) for each in figure.axes[0].collections[:-1]])
     pixels = figure.axes[0].transData.transform(offsets)
     apart = np.hypot(*(pixels[:, None] - pixels[None]).transpose(2, 0, 1)) + 1e9 * np.eye(len(pixels))
-    lonely = int(apart.min(axis=1).argmax())  # the point that cannot be taken for another
+    lonely = int(apart.min(axis=1).argmax())  # the point farthest from all others
     x, y = pixels[lonely][0], Image.open(file).size[1] - pixels[lonely][1]
     found = views.nearest_point(PICTURE, Choice(), x=x + 2, y=y - 2)
     assert found is not None and found.kind == "train"
@@ -71,7 +71,7 @@ def test_a_click_on_a_point_finds_its_image(views: Views) -> None:
     assert views.nearest_point(PICTURE, Choice(), x=1, y=1) is None  # the title
 
 
-def test_what_is_covered_changes_the_answer(views: Views) -> None:
+def test_covering_a_part_changes_the_prediction(views: Views) -> None:
     covered = Picture(kind="test", row=3, strokes=np.ones((32, 32, 4), np.float32))
     white = np.full((32, 32, 3), 255, np.uint8)
     assert (covered.image(views.run) == white).all()
@@ -79,7 +79,7 @@ def test_what_is_covered_changes_the_answer(views: Views) -> None:
     assert np.allclose(views.probabilities(covered), views.explainer.probabilities(white[None])[0])
 
 
-def test_without_the_data_set_pictures_of_ones_own_still_work(vit_run: Path, tmp_path: Path) -> None:
+def test_uploads_work_without_the_data_set(vit_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "logs" / "name" / "moved"
     shutil.copytree(vit_run, folder)
     config = OmegaConf.load(folder / "config.yaml")
@@ -98,7 +98,7 @@ def test_without_the_data_set_pictures_of_ones_own_still_work(vit_run: Path, tmp
         by_name["Embeddings"].figures["embedding"](picture, Choice())
 
 
-def test_where_the_data_are_now_holds_for_the_run_beside_it_too(tmp_path: Path) -> None:
+def test_the_location_of_the_data_applies_to_the_compared_run_too(tmp_path: Path) -> None:
     for split, count in (("train", 4), ("test", 2)):
         for number in range(2 * count):
             image = tmp_path / "before" / split / f"class {number % 2}" / f"{number}.png"
@@ -123,7 +123,7 @@ def test_where_the_data_are_now_holds_for_the_run_beside_it_too(tmp_path: Path) 
         Views(load_explainer(shown, typed)).confusions(choice)
 
 
-def test_a_run_of_other_classes_is_refused(views: Views, cnn_run: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_classes_is_refused(views: Views, cnn_run: Path, tmp_path: Path) -> None:
     loaded = load_run(cnn_run)
     header = {"model": "simple_cnn", "image_size": 32, "classes": ["x", *loaded.classes[1:]]}
     header |= {"mean": loaded.mean.tolist(), "std": loaded.std.tolist()}
@@ -133,12 +133,12 @@ def test_a_run_of_other_classes_is_refused(views: Views, cnn_run: Path, tmp_path
         views.side_by_side(PICTURE, Choice(other=str(other)))
 
 
-def test_a_folder_that_is_no_run_is_refused_in_a_sentence(views: Views, vit_run: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused(views: Views, vit_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a finished run"):
         views.side_by_side(PICTURE, Choice(other=str(tmp_path)))
 
 
-def test_completed_runs_are_found_the_last_first(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
+def test_completed_runs_are_listed_newest_first(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
     for folder, finished_at in ((cnn_run, "2026-01-02"), (vit_run, "2026-01-03"), (cnn_run, "2026-01-01")):
         copy = Path(shutil.copytree(folder, tmp_path / "logs" / finished_at / folder.name))
         changed = json.loads((folder / "result.json").read_text()) | {"finished_at": finished_at}

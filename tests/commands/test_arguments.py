@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import CONF
+from vitexp import __main__, errors
 from vitexp.commands import app, evaluate, explain, predict
 from vitexp.commands.words import run_command
 from vitexp.errors import ConfigError
@@ -97,3 +101,22 @@ def test_help_lists_every_key(
     run_command(command.main, command.__doc__)
     text = capsys.readouterr().out
     assert all(f"\n{key}" in text or f", {key} " in text for key in keys)
+
+
+def test_unknown_commands_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["vitexp", "evalute"])
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main()
+    assert "unknown command 'evalute'; nearest is evaluate" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"^the app needs one more package: pip install gradio\.$"):
+        app.main(["run=."])
+
+
+def test_arguments_are_read_without_torch() -> None:
+    modules = ", ".join(f"vitexp.commands.{name}" for name in ("app", "evaluate", "explain", "predict", "train"))
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)

@@ -58,7 +58,7 @@ def test_two_runs_side_by_side(vit_run: Path, cnn_run: Path, capsys: pytest.Capt
     assert len(table.splitlines()) == 8 and table in capsys.readouterr().out
 
 
-def test_a_convolutional_net(cnn_run: Path) -> None:
+def test_a_cnn(cnn_run: Path) -> None:
     explain_run(cnn_run, images=2, shown=1, embedded=20)
     folder = cnn_run / "figures" / "explain"
     made = written(folder)
@@ -67,7 +67,7 @@ def test_a_convolutional_net(cnn_run: Path) -> None:
     assert sorted(names) == ["Grad-CAM", "occlusion", "random order"]
 
 
-def test_a_picture_of_ones_own(vit_run: Path, tmp_path: Path) -> None:
+def test_an_image_file(vit_run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "mine.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(picture)
     explain_run(vit_run, image=picture, embedded=20, layer=1, head=2, label="Stop")
@@ -75,7 +75,7 @@ def test_a_picture_of_ones_own(vit_run: Path, tmp_path: Path) -> None:
     assert made >= (EVERYWHERE | OF_A_VIT) - {"faithfulness"} and "faithfulness" not in made
 
 
-def test_what_the_net_does_not_have(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
+def test_arguments_that_do_not_fit_the_run_are_refused(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"layer=3 exceeds the 2"):
         explain_run(vit_run, layer=3)
     with pytest.raises(ConfigError, match="head=1 selects attention"):
@@ -90,7 +90,7 @@ def test_what_the_net_does_not_have(vit_run: Path, cnn_run: Path, tmp_path: Path
         explain_run(vit_run, image=text)
 
 
-def test_runs_with_other_test_images_are_refused_before_anything_is_drawn(vit_run: Path, tmp_path: Path) -> None:
+def test_runs_with_different_test_sets_are_refused_before_drawing(vit_run: Path, tmp_path: Path) -> None:
     another = Path(shutil.copytree(vit_run, tmp_path / "another"))
     config = OmegaConf.load(another / "config.yaml")
     config.data.source.test_per_class += 1

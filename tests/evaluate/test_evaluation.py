@@ -53,14 +53,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_metrics_are_those_of_the_run_exactly(own: dict[str, Any], finished: Path) -> None:
+def test_the_metrics_equal_those_of_the_run(own: dict[str, Any], finished: Path) -> None:
     recorded, metrics = result(finished)["metrics"]["test"], dict(own["metrics"])
     assert metrics.pop("loss") == pytest.approx(recorded.pop("loss"), abs=1e-6)  # a sum in another order
     assert metrics == recorded
     assert own["data"] == {"name": "signs", "images": TEST_IMAGES, "of_the_run": True, "classes": 43}
 
 
-def test_everything_is_written(own: dict[str, Any], finished: Path) -> None:
+def test_all_files_are_written(own: dict[str, Any], finished: Path) -> None:
     folder = finished / "evaluation"
     written = {path.name for path in folder.iterdir()}
     assert written == set(WRITTEN)
@@ -159,7 +159,7 @@ def test_wrong_data_keys_are_refused(finished: Path, typed: str, words: str) -> 
         pytest.param(["data=gtsbr", "run=RUN"], marks=pytest.mark.slow),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_code_2(finished: Path, arguments: list[str]) -> None:
+def test_wrong_arguments_are_one_sentence_and_exit_code_2(finished: Path, arguments: list[str]) -> None:
     command = [sys.executable, "-m", "vitexp", "evaluate", *(each.replace("RUN", str(finished)) for each in arguments)]
     done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 2

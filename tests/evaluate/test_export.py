@@ -1,4 +1,4 @@
-"""Other programs get the same net: onnxruntime and timm give torch's logits."""
+"""onnxruntime and timm compute the same logits as torch from exported networks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def images(count: int) -> np.ndarray:
 
 
 def untrained(*overrides: str) -> FinishedRun:
-    """A net as if from a run, with weights that make logits differ by more than rounding."""
+    """A network as if from a run, with weights whose logits differ by more than rounding."""
     config = composed(*overrides)
     torch.manual_seed(0)
     net = build_net(config, num_classes=43).eval()
@@ -86,9 +86,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(model: str, tmp_path: P
     assert [step["_target_"] for step in json.loads(facts["prepare"])][-1] == "albumentations.CLAHE"
 
 
-def test_a_file_that_differs_is_refused_and_not_kept(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_other_logits_is_removed(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(export, "ONNX_TOLERANCE", -1.0)
     with pytest.raises(UserError, match="differs from torch by"):
@@ -96,7 +94,7 @@ def test_a_file_that_differs_is_refused_and_not_kept(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_one_sentence(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def find_spec(name: str) -> ModuleSpec | None:
         return None if name == "onnxruntime" else ModuleSpec(name, None)
 
@@ -127,13 +125,13 @@ def test_timm_loads_the_folder_and_gives_the_same_logits(model: str, tmp_path: P
         (["model=simple_cnn"], "simple_cnn is a SimpleCNN"),
     ],
 )
-def test_a_net_that_timm_does_not_have_is_refused(overrides: list[str], words: str, tmp_path: Path) -> None:
+def test_networks_that_timm_does_not_have_are_refused(overrides: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         export_timm(untrained(*overrides), tmp_path / "timm", images=images(2))
     assert not (tmp_path / "timm").exists()
 
 
-def test_what_cannot_be_exported_is_refused_before_anything_is_measured(finished: Path, tmp_path: Path) -> None:
+def test_impossible_exports_are_refused_before_measuring(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("evaluation"))
     config = OmegaConf.load(folder / "config.yaml")
@@ -148,7 +146,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_measured(finished
     assert not (folder / "evaluation").exists()
 
 
-def test_the_command_exports_beside_the_numbers(finished: Path, tmp_path: Path) -> None:
+def test_exports_are_part_of_an_evaluation(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("timm")
     result: dict[str, Any] = evaluate(finished, out=tmp_path, export=("onnx", "timm"), tta=True, latency=True)

@@ -21,17 +21,17 @@ def test_by_name_or_number(theirs: list[str], matched: list[int]) -> None:
     assert match_classes(theirs, OURS, name="set").tolist() == matched
 
 
-def test_a_net_whose_classes_are_numbers() -> None:
+def test_numbered_classes_of_the_network() -> None:
     assert match_classes(OURS, ["2", "0", "1"], name="set").tolist() == [1, 2, 0]
     assert match_classes(["0", "1"], ["1", "0"], name="set").tolist() == [1, 0]  # both are: by name
 
 
 @pytest.mark.parametrize("theirs", [["Stop", "Go"], ["0", "3"], ["0", "Stop"], ["Stop", "Yield", "No entry", "x"]])
-def test_what_the_net_does_not_know_is_refused(theirs: list[str]) -> None:
+def test_unknown_classes_are_refused(theirs: list[str]) -> None:
     with pytest.raises(UserError, match=f"of the {len(theirs)} classes of set are none of the net's 3"):
         match_classes(theirs, OURS, name="set")
 
 
-def test_two_that_would_be_one_are_refused() -> None:
+def test_equal_classes_are_refused() -> None:
     with pytest.raises(UserError, match="two classes of set"):
         match_classes(["01", "1"], OURS, name="set")

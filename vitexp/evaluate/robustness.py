@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -15,12 +14,10 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from rich.progress import track
 
-from vitexp.data.datamodule import available_workers
-from vitexp.data.prepare import Prepared, prepare
 from vitexp.data.transforms import build_transforms
 from vitexp.runs.finished import FinishedRun
 from vitexp.runs.predict import predict
-from vitexp.runs.test_set import TestSet
+from vitexp.runs.test_set import TestSet, prepare_test_images
 
 SEVERITIES: Final = (1, 2, 3, 4, 5)
 Image = NDArray[np.uint8]
@@ -128,24 +125,16 @@ def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robus
     They are corrupted after resizing but before the remaining steps of data.prepare, as a camera would: CLAHE, which
     equalizes contrast, then receives dark images.
     """
-    data = test.config.data
-    steps: list[Any] = OmegaConf.to_container(data.prepare, resolve=True)  # type: ignore[assignment]
+    steps: list[Any] = OmegaConf.to_container(test.config.data.prepare, resolve=True)  # type: ignore[assignment]
     resized = next((at + 1 for at, step in enumerate(steps) if step.get("height") == run.image_size), len(steps))
-    plain = prepare(
-        test.source.split("test"),
-        steps[:resized],
-        name=f"{data.name}-test",
-        image_size=run.image_size,
-        cache_dir=Path(data.cache_dir).expanduser(),
-        num_workers=available_workers(data.num_workers),
-        on_broken=data.on_broken,
-    )
+    plain = prepare_test_images(test.source, test.config, steps[:resized])
     chosen = np.linspace(0, len(plain) - 1, min(images, len(plain))).round().astype(np.int64)
     part, originals, labels = plain.part(chosen), plain.images(chosen), torch.from_numpy(test.labels[chosen])
     remaining = build_transforms(steps[resized:])
 
     def accuracy(corrupted: NDArray[np.uint8]) -> float:
-        logits = predict(run, _replaced(part, _transformed(corrupted, remaining)))
+        stored = _transformed(corrupted, remaining)
+        logits = predict(run, replace(part, stored=stored, rows=np.arange(len(stored))))
         return float((logits.argmax(dim=1) == labels).float().mean())
 
     clean = accuracy(originals)
@@ -175,7 +164,3 @@ def _transformed(images: NDArray[np.uint8], transforms: Sequence[Any]) -> NDArra
             image = transform(image=image)["image"]
         done[index] = image
     return done
-
-
-def _replaced(part: Prepared, images: NDArray[np.uint8]) -> Prepared:
-    return replace(part, stored=images, rows=np.arange(len(images)))

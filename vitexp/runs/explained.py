@@ -125,7 +125,7 @@ def find_class(word: str, classes: Sequence[str]) -> int:
         return names.index(word.casefold())
     if word.isascii() and word.isdigit() and int(word) < len(classes):
         return int(word)
-    near = (get_close_matches(word, classes, n=1, cutoff=0.0) or list(classes))[0]
+    near = get_close_matches(word, classes, n=1, cutoff=0.0)[0]
     raise ConfigError(f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class; nearest is {near}.")
 
 

@@ -60,19 +60,19 @@ def open_test_set(
         source, images = run.data.source, run.data.test
     else:
         source = build_a(Source, config.data.source, "data.source")
-        images = _prepared(source, config)
+        images = prepare_test_images(source, config)
     numbers = match_classes(source.classes, run.classes, name=config.data.name)
     return run, TestSet(
         name=config.data.name, images=images, labels=numbers[images.labels], own=own, source=source, config=config
     )
 
 
-def _prepared(source: Source, config: DictConfig) -> Prepared:
-    """The test images alone: what else the data set has is not needed."""
+def prepare_test_images(source: Source, config: DictConfig, steps: list[dict[str, Any]] | None = None) -> Prepared:
+    """Prepare only the test images. steps: transforms in place of data.prepare. Raises UserError if there are none."""
     data = config.data
     images = prepare(
         source.split("test"),
-        OmegaConf.to_container(data.prepare, resolve=True),  # type: ignore[arg-type]
+        OmegaConf.to_container(data.prepare, resolve=True) if steps is None else steps,  # type: ignore[arg-type]
         name=f"{data.name}-test",
         image_size=data.image_size,
         cache_dir=Path(data.cache_dir).expanduser(),
