@@ -24,7 +24,7 @@ from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.runs.find import requested_run
-from vitexp.runs.finished import FinishedRun, load_run, prepared_image
+from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.run import run as run_training
 from vitexp.runs.weights import starting_weights
@@ -63,7 +63,7 @@ class Run(FinishedRun):
         if method not in explainer.methods:
             raise UserError(f"method={method} must be one of {', '.join(explainer.methods)} for this network.")
         given: Any = images if isinstance(images, list | tuple) else [images]
-        arrays = np.stack([prepared_image(self, predictions.as_array(image)) for image in given])
+        arrays = np.stack([self.prepare_image(predictions.as_array(image)) for image in given])
         predicted = list(predictions.predict(self, list(arrays)))
         labels = [each.label if label is None else label for each in predicted]
         return Explanation(method, arrays, explainer.maps(method, arrays, labels), labels, predicted)

@@ -9,7 +9,6 @@ import torch
 
 from vitexp.evaluate.views import predict_views, views
 from vitexp.runs.finished import load_run
-from vitexp.runs.predict import predict
 from vitexp.runs.test_set import open_test_set
 
 
@@ -38,7 +37,7 @@ def test_mirrored_views_need_training_with_flips(finished: Path) -> None:
 def test_the_probabilities_are_the_mean_over_the_views(finished: Path) -> None:
     run, test = open_test_set(load_run(finished), ())
     part = test.images.part(np.arange(10))
-    each = [predict(run, part, change=change).softmax(dim=1) for change in views(run).values()]
+    each = [run.all_logits(part, change=change).softmax(dim=1) for change in views(run).values()]
     mean = predict_views(run, part)
     torch.testing.assert_close(mean, sum(each) / len(each))  # type: ignore[operator]
     assert not torch.allclose(mean, each[0])

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vitexp.data.imagefile import read_image
 from vitexp.data.prepare import Prepared
 from vitexp.errors import UserError
-from vitexp.runs.finished import FinishedRun, read_prepared
+from vitexp.runs.finished import FinishedRun
 
 Strokes = NDArray[np.float32]  # [H, W, 4] in [0, 1]: RGB premultiplied by opacity, and opacity
 
@@ -44,7 +45,7 @@ class Picture:
         """
         if self.kind == "file":
             try:
-                return np.asarray(read_prepared(run, Path(self.file))[0])
+                return run.prepare_image(read_image(Path(self.file)))
             except UserError as error:  # the visitor does not know where the server stores uploads
                 raise UserError(str(error).replace(self.file, Path(self.file).name)) from error
         return np.asarray(self._split(run).images(np.array([self.row]))[0])

@@ -30,7 +30,6 @@ from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
 from vitexp.metrics import METRICS
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.predict import measured, predict
 from vitexp.runs.predictions import write_csv, write_test_predictions
 from vitexp.runs.record import environment
 from vitexp.runs.test_set import TestSet, open_test_set
@@ -124,7 +123,7 @@ class _Evaluation:
     def test(self) -> None:
         """Measure everything that one pass over the test images gives."""
         with self.console.status("test ..."):
-            logits = predict(self.run, self.test_set.images)
+            logits = self.run.all_logits(self.test_set.images)
         if not bool(logits.isfinite().all()):
             raise UserError(f"the network of {self.run.folder} outputs NaN or infinity; its weights are unusable.")
         self._metrics(logits)
@@ -133,7 +132,8 @@ class _Evaluation:
         self._mistakes(logits)
 
     def _metrics(self, logits: Tensor) -> None:
-        metrics = self.results["metrics"] = measured(logits, self.labels)
+        loss = F.cross_entropy(logits, self.labels, reduction="none").mean()
+        metrics = self.results["metrics"] = _metrics(logits.softmax(dim=1), loss, self.labels)
         columns = {"evaluated": metrics}
         recorded = (self.run.result.get("metrics") or {}).get("test")
         if self.test_set.own and recorded and self.run.result["data"]["test"] == len(self.labels):
@@ -192,7 +192,7 @@ class _Evaluation:
             with self.console.status("validation ..."):
                 part = self.run.data.val
                 if self.run.data.classes == self.run.classes:
-                    return predict(self.run, part), torch.from_numpy(part.labels)
+                    return self.run.all_logits(part), torch.from_numpy(part.labels)
             self._note("no temperature was fitted because the run's data set has other classes now.")
         except UserError as error:
             self._note(f"no temperature was fitted because the run's validation images are missing: {error}")
@@ -219,8 +219,7 @@ class _Evaluation:
     def test_time_augmentation(self) -> None:
         with self.console.status("views ..."):
             probabilities = predict_views(self.run, self.test_set.images)
-        metrics = {name: float(each) for name, each in classification_metrics(probabilities, self.labels).items()}
-        metrics["loss"] = float(F.nll_loss(probabilities.log(), self.labels))
+        metrics = _metrics(probabilities, F.nll_loss(probabilities.log(), self.labels), self.labels)
         names = list(views(self.run))
         columns = {"one view": self.results["metrics"], "mean of views": metrics}
         table = tables.metric_table(f"Test-time augmentation: mean of {len(names)} views", columns)
@@ -284,6 +283,12 @@ class _Evaluation:
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"cannot write to {self.folder}: {reason}; choose another folder with out=.") from error
+
+
+def _metrics(probabilities: Tensor, loss: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return the metrics of result.json: probabilities float32 [N, C], labels int64 [N]."""
+    metrics = {**classification_metrics(probabilities, labels), "loss": loss}
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _notes(run: FinishedRun, test: TestSet) -> Iterator[str]:

@@ -16,7 +16,6 @@ from rich.progress import track
 
 from vitexp.data.transforms import build_transforms
 from vitexp.runs.finished import FinishedRun
-from vitexp.runs.predict import predict
 from vitexp.runs.test_set import TestSet, prepare_test_images
 
 SEVERITIES: Final = (1, 2, 3, 4, 5)
@@ -134,7 +133,7 @@ def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robus
 
     def accuracy(corrupted: NDArray[np.uint8]) -> float:
         stored = _transformed(corrupted, remaining)
-        logits = predict(run, replace(part, stored=stored, rows=np.arange(len(stored))))
+        logits = run.all_logits(replace(part, stored=stored, rows=np.arange(len(stored))))
         return float((logits.argmax(dim=1) == labels).float().mean())
 
     clean = accuracy(originals)

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitexp.data.prepare import Prepared
-from vitexp.runs.finished import FinishedRun
-from vitexp.runs.predict import Change, predict
+from vitexp.runs.finished import Change, FinishedRun
 
 _SHIFT = 1  # pixels per 32 pixels of image size
 
@@ -29,7 +28,7 @@ def views(run: FinishedRun) -> dict[str, Change]:
 
 def predict_views(run: FinishedRun, images: Prepared) -> Tensor:
     """Return probabilities, float32 [N, C], averaged over the views."""
-    return torch.stack([predict(run, images, change=change).softmax(dim=1) for change in views(run).values()]).mean(0)
+    return torch.stack([run.all_logits(images, change=change).softmax(dim=1) for change in views(run).values()]).mean(0)
 
 
 def _shift(down: int, right: int) -> Change:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vitexp.data.imagefile import read_image
 from vitexp.errors import ConfigError, UserError
 from vitexp.explain import drawing, figures
 from vitexp.explain.drawing import Shown
@@ -17,8 +18,7 @@ from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.methods.embedding import available_methods
 from vitexp.explain.pick import drawn_at_random, right_and_wrong
 from vitexp.explain.ranking import measure_faithfulness
-from vitexp.runs.finished import FinishedRun, load_run, read_prepared
-from vitexp.runs.predict import predict
+from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.test_set import open_test_set
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
@@ -75,7 +75,7 @@ def explain_run(
 
     if image:
         out, chosen = out / image.stem, np.zeros(0, np.int64)
-        about = drawing.shown(explainer, read_prepared(run, image), [None], explained=explained)
+        about = drawing.shown(explainer, run.prepare_image(read_image(image))[None], [None], explained=explained)
     else:
         chosen = right_and_wrong(explainer, run.data.test, count=shown)
         truth = run.data.test.labels[chosen].tolist()
@@ -148,7 +148,7 @@ def check_same_test(pair: Pair) -> None:
 def draw_confusions(pair: Pair) -> Figure:
     """Compare the confusions of two runs on all test images. Raises ConfigError if their test sets differ."""
     check_same_test(pair)
-    first, second = (predict(each.run, each.run.data.test).argmax(dim=1).numpy() for each in pair)
+    first, second = (each.run.all_logits(each.run.data.test).argmax(dim=1).numpy() for each in pair)
     return figures.paired_confusions(
         truth=pair[0].run.data.test.labels,
         predicted=(first, second),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,21 +16,22 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from yaml import YAMLError
 
 from vitexp.config.components import facts
 from vitexp.config.renames import read_config
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.data.imagefile import read_image
+from vitexp.data.prepare import Prepared
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import UserError, one_line
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.build import build_datamodule, build_net
+from vitexp.system.disk import write_atomically
 from vitexp.system.hardware import resolve_precision
 
-_CACHE = "VITEXP_CACHE"
+Change: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # of a batch, uint8 [B, S, S, 3]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,29 @@ class FinishedRun(TrainedNet):
         with self._autocast():
             return self.net(prepared).float()  # type: ignore[no-any-return]
 
+    def all_logits(self, images: Prepared, *, change: Change | None = None) -> Tensor:
+        """Return logits, float32 [N, C] on the CPU, in the batches of the run's own test.
+
+        change: applied to the images of each batch.
+        """
+        size, logits = int(self.config.data.batch_size), []
+        for start in range(0, len(images), size):
+            batch = images.images(np.arange(start, min(start + size, len(images))))
+            logits.append(self.logits(batch if change is None else change(batch)).cpu())
+        return torch.cat(logits)
+
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
+    def prepare_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return an image, uint8 [H, W, 3], prepared as the run prepared its own: uint8 [S, S, 3]."""
+        for transform in self._transforms:
+            image = transform(image=image)["image"]
+        return image
+
     @cached_property
-    def transforms(self) -> list[Any]:
-        """The deterministic transforms of the run's data, as callables of Albumentations."""
+    def _transforms(self) -> list[Any]:
         return build_transforms(OmegaConf.to_container(self.config.data.prepare, resolve=True))  # type: ignore[arg-type]
 
     @cached_property
@@ -123,26 +139,8 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
     )
 
 
-def prepared_image(run: FinishedRun, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image, uint8 [H, W, 3], prepared as the run prepared its own: uint8 [S, S, 3]."""
-    for transform in run.transforms:
-        image = transform(image=image)["image"]
-    return image
-
-
-def read_prepared(run: FinishedRun, path: Path) -> NDArray[np.uint8]:
-    """Return an image file as the run prepares it: uint8 [1, S, S, 3]. Raises BrokenImage, a UserError."""
-    return prepared_image(run, read_image(path))[None]
-
-
 def write_weights(folder: Path, weights: Mapping[str, Tensor], *, header: dict[str, Any]) -> None:
-    """Write model.safetensors, replacing it in one step. header: model, image_size, classes, mean and std."""
-    path = folder / "model.safetensors"
-    unfinished = path.with_name(f".{path.name}")
+    """Write model.safetensors atomically. header: model, image_size, classes, mean and std."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    try:
-        # A single metadata entry: safetensors writes several in random order, and equal runs would differ in bytes.
-        save_file(tensors, unfinished, metadata={"vitexp": json.dumps(header)})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    # A single metadata entry: safetensors writes several in random order, and equal runs would differ in bytes.
+    write_atomically(folder / "model.safetensors", save(tensors, metadata={"vitexp": json.dumps(header)}))

@@ -20,7 +20,7 @@ from rich.progress import track
 from vitexp.data.imagefile import ENDINGS, read_image
 from vitexp.data.source import BrokenImage
 from vitexp.errors import UserError
-from vitexp.runs.finished import FinishedRun, prepared_image
+from vitexp.runs.finished import FinishedRun
 from vitexp.system.disk import write_atomically
 
 TOP = 5  # classes listed per image
@@ -76,7 +76,7 @@ def predict(run: FinishedRun, images: Iterable[ImageLike], *, skip_broken: bool 
     for image in images:
         file = os.fspath(image) if isinstance(image, str | os.PathLike) else None
         try:
-            waiting.append((file, prepared_image(run, as_array(image))))
+            waiting.append((file, run.prepare_image(as_array(image))))
         except BrokenImage:
             if not skip_broken:
                 raise
