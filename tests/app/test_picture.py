@@ -23,9 +23,11 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
 def run() -> FinishedRun:
     rows = np.arange(3)
     part = Prepared(stored=IMAGES, rows=rows, labels=np.array([0, 1, 1]), groups=rows, moments=np.zeros((3, 2, 3)))
-    resize = [{"_target_": "albumentations.Resize", "height": 8, "width": 8}]
+    [resize] = build_transforms([{"_target_": "albumentations.Resize", "height": 8, "width": 8}])
     made: Any = SimpleNamespace(
-        data=SimpleNamespace(test=part, train=part), classes=["stop", "yield"], transforms=build_transforms(resize)
+        data=SimpleNamespace(test=part, train=part),
+        classes=["stop", "yield"],
+        prepare_image=lambda image: resize(image=image)["image"],
     )
     return cast(FinishedRun, made)
 

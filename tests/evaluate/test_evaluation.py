@@ -134,14 +134,14 @@ def test_other_classes_are_refused(finished: Path, tmp_path: Path) -> None:
         for name in ("cat", "dog"):
             (tmp_path / part / name).mkdir(parents=True)
             Image.new("RGB", (32, 32)).save(tmp_path / part / name / "1.png")
-    with pytest.raises(UserError, match="2 of the 2 classes of folder are none of the net's 43 \\('cat', 'dog'"):
+    with pytest.raises(UserError, match="2 of the 2 classes of folder are unknown to the network \\('cat', 'dog'"):
         evaluate(finished, data=("data=folder", f"data.root={tmp_path}"))
 
 
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("data.image_size=64", "the net takes images of 32 pixels"),
+        ("data.image_size=64", "the network takes images of 32 pixels"),
         ("data.nonsense=1", "there is no key 'data.nonsense'"),
         ("data.test_per_class=some", "data.test_per_class=some must be an integer"),
     ],

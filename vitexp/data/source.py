@@ -71,12 +71,14 @@ class Source(ABC):
     """A data set on disk, on the network or in code. Constructing it reads nothing; `split` does.
 
     Facts for configuration checks: `reads_files`, whether image files are decoded; `identity`, the options that tell
-    apart data sets of this class; `split_by`, the options that decide which images train (None: all others).
+    apart data sets of this class; `split_by`, the options that decide which images train (None: all others);
+    `location`, the options that say where the images are stored or downloaded from, which does not change them.
     """
 
     reads_files: ClassVar[bool] = True
     identity: ClassVar[tuple[str, ...]] = ("root",)
     split_by: ClassVar[tuple[str, ...] | None] = None
+    location: ClassVar[tuple[str, ...]] = ("root", "download", "base_url")
 
     @property
     @abstractmethod

@@ -1,7 +1,8 @@
-"""Keep validation images out of everything that a run learns from."""
+"""Prevent a run from learning from its own validation images through a teacher or pretrained weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.config.components import facts
 from vitexp.errors import ConfigError
 
-_NEVER = ("root", "download", "base_url", "draw_size", "test_per_class")  # say nothing about the training images
-
 
 def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> None:
-    """Raise ConfigError if the run of `theirs`, which `key` names, was trained on validation images of `config`.
+    """Raise ConfigError if the run of `theirs` was trained on validation images of `config`.
 
-    That is the case if both use the same images, split differently into training and validation.
+    That is so if both use the same images, split differently into training and validation. key: what named the run.
     """
     (images, mine), (their_images, other) = _split(config), _split(theirs)
     changed = [name for name in mine if mine[name] != other.get(name)]
@@ -24,23 +23,28 @@ def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> N
         return
     here, there = (" ".join(f"{name}={split.get(name)}" for name in changed) for split in (mine, other))
     raise ConfigError(
-        f"{key} was trained with {there}, and therefore on images that validate this run with {here}; train both on "
-        "the same part of the data."
+        f"{key} was trained with {there}, and therefore on validation images of this run, which has {here}; train both "
+        "on the same part of the data."
     )
 
 
 def _split(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:
-    """Return which images there are, and what decides which of them validate."""
+    """Return what identifies the images, and what decides which of them are for validation."""
     source: Any = OmegaConf.to_container(config.data.source, resolve=True)
     known = facts(source)
     identity = known.get("identity", ("root",))
     split_by = known.get("split_by")
     if split_by is None:
-        split_by = [name for name in source if name not in (*identity, *_NEVER, "_target_")]
-    images = [source["_target_"], *(_location(key, source.get(key)) for key in identity)]
+        split_by = [name for name in source if name not in (*identity, *location(source), "_target_")]
+    images = [source["_target_"], *(_resolved(key, source.get(key)) for key in identity)]
     options = {f"data.source.{key}": source[key] for key in split_by if key in source}
     return images, {"seed": config.seed, "data.val_fraction": config.data.val_fraction, **options}
 
 
-def _location(key: str, value: Any) -> Any:
+def location(source: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the options of a source that say where its images are, which does not change them."""
+    return facts(source).get("location", ("root", "download"))  # type: ignore[no-any-return]
+
+
+def _resolved(key: str, value: Any) -> Any:
     return Path(value).expanduser().resolve() if key == "root" and value is not None else value

@@ -23,21 +23,21 @@ from vitexp.errors import ConfigError, UserError
 from vitexp.runs.build import build_a
 from vitexp.runs.classes import match_classes
 from vitexp.runs.finished import FinishedRun
+from vitexp.runs.leaks import location
 
-# Where images come from does not change which they are.
-_WHERE = ("root", "download", "base_url")
-# A net is fed as it was trained.
+# Other data are prepared as in training.
 _OF_THE_RUN = ("image_size", "prepare", "batch_size", "val_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """images: prepared as the net was trained. labels: int64 [N], numbers of the net's classes.
+    """Test images for a network.
 
-    own: whether it is the test set that belongs to the run's training. source, config: where it came from.
+    images: prepared as in training. labels: int64 [N], in the numbering of the network's classes.
+    own: whether this is the test set of the run's own data. source, config: where it comes from.
     """
 
-    __test__ = False  # no test class, whatever pytest makes of its name
+    __test__ = False  # pytest would take it for a test
 
     name: str
     images: Prepared
@@ -50,9 +50,11 @@ class TestSet:
 def open_test_set(
     run: FinishedRun, typed: Sequence[str], *, config_dir: str | None = None
 ) -> tuple[FinishedRun, TestSet]:
-    """The test set that `typed` (data=..., data.key=value) names, the run's own where it names none; and the run.
+    """Return the run, and the test set that the overrides `typed` (data=..., data.key=value) select.
 
-    The run comes back with what was typed of where its own data are. Raises ConfigError and UserError.
+    Without overrides it is the run's own. If they only say where the run's own data are stored, the returned run reads
+    them there. Raises ConfigError for overrides that cannot work, UserError if the images are missing or have other
+    classes.
     """
     config = _data_config(run, typed, config_dir)
     if own := _identity(config) == _identity(run.config):
@@ -85,15 +87,14 @@ def prepare_test_images(source: Source, config: DictConfig, steps: list[dict[str
 
 
 def _identity(config: DictConfig) -> tuple[Any, ...]:
-    """Which images these are, wherever they lie, and how they are prepared."""
-    source = OmegaConf.to_container(config.data.source, resolve=True)
-    assert isinstance(source, dict)
-    prepare = OmegaConf.to_container(config.data.prepare, resolve=True)
-    return {key: value for key, value in source.items() if key not in _WHERE}, prepare, config.data.val_fraction
+    """Return what identifies the images, wherever they are stored, and their preparation."""
+    source: Any = OmegaConf.to_container(config.data.source, resolve=True)
+    images = {key: value for key, value in source.items() if key not in location(source)}
+    return images, OmegaConf.to_container(config.data.prepare, resolve=True), config.data.val_fraction
 
 
 def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None) -> DictConfig:
-    """The run's configuration with the data that were typed."""
+    """Return the run's configuration with the data that the overrides select."""
     if not typed:
         return run.config
     keys = [override.partition("=")[0] for override in typed]
@@ -105,10 +106,12 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None)
     else:
         data = _with_keys(run.config.data, typed)
     if data.image_size != run.image_size:
-        raise ConfigError(f"data.image_size={data.image_size}, but the net takes images of {run.image_size} pixels.")
+        raise ConfigError(
+            f"data.image_size={data.image_size}, but the network takes images of {run.image_size} pixels."
+        )
     OmegaConf.set_struct(full, False)
     full.data, full.model = data, run.config.model
-    full.training.teacher = run.config.training.teacher  # which the model may ask for
+    full.training.teacher = run.config.training.teacher  # a distillation token requires one
     check(full)
     config = run.config.copy()
     config.data = OmegaConf.create(OmegaConf.to_container(full.data, resolve=True))
@@ -116,7 +119,7 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None)
 
 
 def _with_keys(data: DictConfig, typed: Sequence[str]) -> DictConfig:
-    """The data of a run, whose interpolations are resolved, with the keys that were typed, also for their source."""
+    """Return the data of a run with overrides, which its source gets too: interpolations are resolved in config.yaml."""
     try:
         changed = OmegaConf.from_dotlist(list(typed))
     except (YAMLError, ValueError) as error:
