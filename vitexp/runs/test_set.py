@@ -107,7 +107,7 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None)
         data = _with_keys(run.config.data, typed)
     if data.image_size != run.image_size:
         raise ConfigError(
-            f"data.image_size={data.image_size}, but the network takes images of {run.image_size} pixels."
+            f"data.image_size={data.image_size}, but the network takes {run.image_size} pixels."
         )
     OmegaConf.set_struct(full, False)
     full.data, full.model = data, run.config.model
@@ -119,7 +119,7 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None)
 
 
 def _with_keys(data: DictConfig, typed: Sequence[str]) -> DictConfig:
-    """Return the data of a run with overrides, which its source gets too: interpolations are resolved in config.yaml."""
+    """Return the data of a run with overrides, also in its source: config.yaml has no interpolations."""
     try:
         changed = OmegaConf.from_dotlist(list(typed))
     except (YAMLError, ValueError) as error:
