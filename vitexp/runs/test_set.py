@@ -106,9 +106,7 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None)
     else:
         data = _with_keys(run.config.data, typed)
     if data.image_size != run.image_size:
-        raise ConfigError(
-            f"data.image_size={data.image_size}, but the network takes {run.image_size} pixels."
-        )
+        raise ConfigError(f"data.image_size={data.image_size}, but the network takes {run.image_size} pixels.")
     OmegaConf.set_struct(full, False)
     full.data, full.model = data, run.config.model
     full.training.teacher = run.config.training.teacher  # a distillation token requires one
