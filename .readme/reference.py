@@ -32,7 +32,10 @@ COMPONENTS = (*NODES, *MAPPINGS, "data")
 HEADER = """# Configuration keys
 
 Every key can be set on the command line, `key=value`, and in an experiment file; every group is chosen by
-`group=option`. `python train.py --help` prints the same for the options it is given. Written by `.readme/reference.py`.
+`group=option`. `python train.py --help` prints the same for the options it is given. Editors with a YAML
+language server complete and check an experiment file that starts with `# yaml-language-server: $schema=../schema.json`.
+
+Written by `python .readme/reference.py` from the annotations in `vitexp/config/schema.py` and the constructors.
 """
 
 

@@ -31,7 +31,7 @@ def nearest(word: str, known: list[str]) -> str:
     if len(known) <= 12:
         hint = f"nearest is {near[0]}; " if near else ""
         return f"{hint}choose from {', '.join(known)}."
-    return f"did you mean {' or '.join(near)}?" if near else "python train.py --help lists all."
+    return f"did you mean {' or '.join(near)}?" if near else "--help lists all."
 
 
 def require(package: str, *, needed_by: str, alternative: str = "") -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from typing_extensions import Doc
 
-__all__ = ["Doc", "Factor", "Field", "Fraction", "Node", "Path", "Pixels", "Probability", "Range", "Rate", "Words"]
+__all__ = ["Doc", "Field"]  # re-exported
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,15 @@ Factor = Annotated[float, Field(gt=0, le=100)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 Path = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,2000}$"), Words("a path")]
 Node = Annotated[dict[str, Any], AfterValidator(_is_node), Words("a mapping with _target_, the dotted name of a class")]
-# A range of values above 0.
+# Ranges of values above 0.
 Range = Annotated[
     tuple[Factor, Factor],
     AfterValidator(_rising),
     Words("a range of two numbers, [low, high], each above 0 and at most 100"),
+]
+_Share = Annotated[float, Field(gt=0, le=1)]
+FractionRange = Annotated[
+    tuple[_Share, _Share],
+    AfterValidator(_rising),
+    Words("a range of two numbers, [low, high], each above 0 and at most 1"),
 ]

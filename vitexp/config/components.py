@@ -50,7 +50,7 @@ class Component:
 
 @cache
 def component(target: str) -> Component | None:
-    """Return what the source of the dotted name `target` says; None if there is no source to read."""
+    """Return the options and facts of the class or function `target`; None if its source cannot be read."""
     module, _, name = target.rpartition(".")
     found = _find(module, name)
     return None if found is None else _read(*found)

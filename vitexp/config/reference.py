@@ -114,7 +114,7 @@ def meaning(option: Option) -> str:
 
 
 def _columns(left_text: str, right_text: str, *, left: int) -> str:
-    """Return two columns, the right one wrapped; a long left one has a line of its own."""
+    """Return two columns, the right one wrapped; a long left one is on a separate line."""
     wrapped = textwrap.wrap(right_text, _WIDTH - left, break_on_hyphens=False)
     if len(left_text) >= left:
         return "\n".join([left_text[:_WIDTH], *(" " * left + line for line in wrapped)])

@@ -116,7 +116,7 @@ class Run:
 
 
 class Data:
-    """Keys that every data set has; its own are those of its source."""
+    """Keys of every data set; its source adds others."""
 
     name: Annotated[FolderName, Doc("name of the data set, in folders and tables")]
     root: Annotated[Path | None, Doc("folder of the data set")]
@@ -254,7 +254,7 @@ class Trainer:
 
 
 class Sweep:
-    """Keys of sweep.py, beside those of its trials."""
+    """Keys of the sweep command, in addition to those of its trials."""
 
     name: Annotated[
         FolderName | None,
@@ -267,7 +267,7 @@ class Sweep:
 
 
 class Bench:
-    """Keys of the bench command, beside those of train.py."""
+    """Keys of the bench command, in addition to those of a training run."""
 
     what: Annotated[
         Literal["all", "step", "loader", "train", "memory", "start"],

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from vitexp.data.augment.geometry import Padding, RandomAffine, RandomCropFlip
 from vitexp.data.augment.photometry import RandomBlur, RandomColor, RandomErasing
 from vitexp.data.augment.policies import AutoAugment, RandAugment, TrivialAugmentWide
-from vitexp.options import Doc, Field, Probability, Range
+from vitexp.options import Doc, Field, FractionRange, Probability, Range
 
 PolicyName = Literal["none", "randaugment", "autoaugment", "trivialaugment"]
 EraseProb = Annotated[Probability, Doc("probability per image that a box is erased")]
-EraseArea = Annotated[Range, Doc("erased fraction of the image")]
+EraseArea = Annotated[FractionRange, Doc("erased fraction of the image")]
 EraseAspect = Annotated[Range, Doc("height of the erased box over its width")]
 
 

@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_its_teacher_and_with_no_other(teacher: Path, student
     told = load_teacher(config, resumed=going_on)
     assert told is not None and told.info == going_on["model"]["teacher"]
     config.training.teacher = str(mine)
-    with pytest.raises(ConfigError, match=r"holds other weights \(SHA-256 .*\) than those that this run began with"):
+    with pytest.raises(ConfigError, match=r"has other weights \(SHA-256 .*\) than when this run started"):
         load_teacher(config, resumed=going_on)
 
 
