@@ -50,7 +50,7 @@ def evaluate(
     folder: Path | str,
     *,
     data: Sequence[str] = (),
-    config_dir: str | None = None,
+    config_dir: Path | str | None = None,
     out: Path | str | None = None,
     device: str = "auto",
     tta: bool = False,

@@ -48,7 +48,7 @@ class TestSet:
 
 
 def open_test_set(
-    run: FinishedRun, typed: Sequence[str], *, config_dir: str | None = None
+    run: FinishedRun, typed: Sequence[str], *, config_dir: Path | str | None = None
 ) -> tuple[FinishedRun, TestSet]:
     """The test set that `typed` (data=..., data.key=value) names, the run's own where it names none; and the run.
 
@@ -92,7 +92,7 @@ def _identity(config: DictConfig) -> tuple[Any, ...]:
     return {key: value for key, value in source.items() if key not in _WHERE}, prepare, config.data.val_fraction
 
 
-def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None) -> DictConfig:
+def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str | None) -> DictConfig:
     """The run's configuration with the data that were typed."""
     if not typed:
         return run.config
