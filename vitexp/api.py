@@ -68,15 +68,22 @@ class Run(FinishedRun):
         labels = [each.label if label is None else label for each in predicted]
         return Explanation(method, arrays, explainer.maps(method, arrays, labels), labels, predicted)
 
-    def evaluate(self, *, data: str | None = None, out: str | Path | None = None, **keys: Any) -> dict[str, Any]:
+    def evaluate(
+        self,
+        *,
+        data: str | None = None,
+        out: str | Path | None = None,
+        config_dir: str | Path | None = None,
+        **keys: Any,
+    ) -> dict[str, Any]:
         """Measure the run in depth, on its own test set or on other data with the same classes.
 
-        data: an option of conf/data; keys: keys of that data set (root="photos"). The files of `vitexp evaluate` are
-        written into the run folder, or into `out`. Returns the content of evaluation.json.
+        data: an option of conf/data, or of data/ in `config_dir`; keys: its keys (root="photos"). The files
+        of `vitexp evaluate` are written into the run folder, or into `out`. Returns the content of evaluation.json.
         """
         typed = [] if data is None else [f"data={data}"]
         typed += [f"data.{key}={value}" for key, value in keys.items()]
-        return evaluate(self.folder, data=typed, out=out)
+        return evaluate(self.folder, data=typed, out=out, config_dir=config_dir)
 
     def __repr__(self) -> str:
         accuracy = self.metrics["test"].get("accuracy")

@@ -74,6 +74,14 @@ def test_evaluate_on_the_own_and_on_an_external_data_set(run: Path, tmp_path: Pa
         assert len(list(csv.DictReader(file))) == 15
 
 
+def test_the_python_api(run: Path, tmp_path: Path) -> None:
+    import vitexp
+
+    loaded = vitexp.load(run)
+    assert loaded.evaluate(data="stripes", per_class=5, config_dir="conf", out=tmp_path)["data"]["images"] == 15
+    assert loaded.explain(np.zeros((30, 30, 3), np.uint8)).maps.shape[0] == 1
+
+
 def test_predict(run: Path, tmp_path: Path) -> None:
     for number in range(3):
         image = np.random.default_rng(number).integers(0, 256, (50, 30, 3), dtype=np.uint8)

@@ -35,7 +35,7 @@ def vitexp(tmp_path_factory: pytest.TempPathFactory) -> Command:
     [wheel] = folder.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(packages)
     [entry_points] = packages.glob("vitexp-*/entry_points.txt")
-    assert "vitexp = vitexp.__main__:main" in entry_points.read_text()
+    assert "vitexp = vitexp.__main__:main" in entry_points.read_text() and (packages / "vitexp" / "py.typed").exists()
     empty = tmp_path_factory.mktemp("empty")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 

@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> None:
     from vitexp.runs.predictions import predict_folder
     from vitexp.system.hardware import choose_device
 
-    count, broken = predict_folder(load_run(folder, device=choose_device(device)), images, out)
+    count, broken = predict_folder(load_run(folder, device=choose_device(device, key="device")), images, out)
     print(f"predictions  {count} images: {out}")
     for path in broken:
         print(f"skipped      {path} cannot be decoded")

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitexp.data.gtsrb import GTSRB
-from vitexp.errors import ConfigError, UserError
+from vitexp.errors import UserError
 from vitexp.evaluate import tables
 from vitexp.evaluate.calibration import measure_calibration
 from vitexp.evaluate.export import export_network, refuse_impossible
@@ -49,7 +49,7 @@ def evaluate(
     folder: Path | str,
     *,
     data: Sequence[str] = (),
-    config_dir: str | None = None,
+    config_dir: Path | str | None = None,
     out: Path | str | None = None,
     device: str = "auto",
     tta: bool = False,
@@ -65,10 +65,7 @@ def evaluate(
     Raises UserError (ConfigError if an argument is wrong).
     """
     start = time.time()
-    try:
-        on = choose_device(device)
-    except ConfigError as error:
-        raise ConfigError(f"device={device} was not found by torch; use device=cpu.") from error
+    on = choose_device(device, key="device")
     if on.type == "cpu":
         keep_freed_memory()
     run = load_run(folder, device=on)

@@ -48,7 +48,7 @@ class TestSet:
 
 
 def open_test_set(
-    run: FinishedRun, typed: Sequence[str], *, config_dir: str | None = None
+    run: FinishedRun, typed: Sequence[str], *, config_dir: Path | str | None = None
 ) -> tuple[FinishedRun, TestSet]:
     """Return the run, and the test set that the overrides `typed` (data=..., data.key=value) select.
 
@@ -93,8 +93,8 @@ def _identity(config: DictConfig) -> tuple[Any, ...]:
     return images, OmegaConf.to_container(config.data.prepare, resolve=True), config.data.val_fraction
 
 
-def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: str | None) -> DictConfig:
-    """Return the run's configuration with the data that the overrides select."""
+def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str | None) -> DictConfig:
+    """Return the run\'s configuration with the data that the overrides select."""
     if not typed:
         return run.config
     keys = [override.partition("=")[0] for override in typed]

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitexp.errors import ConfigError
 
 
-def choose_device(accelerator: str) -> torch.device:
-    """Return the kind of device that Lightning uses for `accelerator`. Raises ConfigError if there is none."""
+def choose_device(accelerator: str, *, key: str = "trainer.accelerator") -> torch.device:
+    """Return the device that Lightning uses for `accelerator`. Raises ConfigError, naming `key`, if it is missing."""
     available = {
         "gpu": torch.cuda.is_available(),
         "cuda": torch.cuda.is_available(),
@@ -25,7 +25,7 @@ def choose_device(accelerator: str) -> torch.device:
     if accelerator == "auto":
         accelerator = next((kind for kind in ("cuda", "mps") if available[kind]), "cpu")
     if not available.get(accelerator, True):
-        raise ConfigError(f"trainer.accelerator={accelerator}, but torch finds none; trainer=cpu trains on the CPU.")
+        raise ConfigError(f"{key}={accelerator}, but torch finds no such device; use {key}=cpu.")
     return torch.device("cuda" if accelerator == "gpu" else accelerator)
 
 
