@@ -59,7 +59,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(vitexp.runs.finished, "save_file", full)
+    monkeypatch.setattr(vitexp.runs.finished, "write_atomically", full)
     with pytest.raises(FullDisk, match="is full; free some space"):
         tiny_run(tmp_path, "callbacks=none")
     [folder] = tmp_path.glob("*/*")

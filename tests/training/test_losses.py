@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tests.conftest import composed, result, tiny_run
 from vitexp.errors import ConfigError
-from vitexp.runs.build import try_out
+from vitexp.runs.tryout import try_out
 from vitexp.training.losses import BinaryCrossEntropy, ClassificationLoss, CrossEntropy, Focal, balanced_weights
 
 

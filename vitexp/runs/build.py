@@ -16,16 +16,13 @@ from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from vitexp.config.check import check_lengths
 from vitexp.config.rules import direction
 from vitexp.config.schema import CONTRACTS
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.data.prepare import ever_prepared
 from vitexp.data.source import Source
-from vitexp.data.transforms import build_transforms
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.weights import StartingWeights, accepts_weights, normalization
@@ -34,8 +31,6 @@ from vitexp.training.checkpoints import CheckedCheckpointIO
 from vitexp.training.distillation import Distillation
 from vitexp.training.losses import balanced_weights
 from vitexp.training.mixing import Mixing
-from vitexp.training.parameter_groups import parameter_groups
-from vitexp.training.schedules import Schedule
 from vitexp.training.task import Task
 
 Made = TypeVar("Made")
@@ -71,12 +66,13 @@ def build_a(kind: type[Made] | tuple[type[Made], ...], node: DictConfig, group: 
     """Build a component that must be of this kind. Raises ConfigError otherwise."""
     made = build(node, group, **arguments)
     if not isinstance(made, kind):
-        raise _misfit(group, str(node.get("_target_")), f"makes a {type(made).__name__}")
+        raise misfit(group, node, f"makes a {type(made).__name__}")
     return made
 
 
-def _misfit(group: str, target: str, problem: str) -> ConfigError:
-    return ConfigError(f"{target} {problem}; {group} must be {CONTRACTS[group]}.")
+def misfit(group: str, node: DictConfig, problem: str) -> ConfigError:
+    """Return an error that says what is wrong with the class of `node`, and what one of its group must be."""
+    return ConfigError(f"{node.get('_target_')} {problem}; {group} must be {CONTRACTS[group]}.")
 
 
 def build_datamodule(config: DictConfig, weights: StartingWeights | None = None) -> tuple[ImageDataModule, nn.Module]:
@@ -86,12 +82,6 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
     """
     data = config.data
     augment: Any = build_a((nn.Module, AlbumentationsAugment), config.augment, "augment")
-    cache_dir = Path(data.cache_dir).expanduser()
-    transforms: Any = OmegaConf.to_container(data.prepare, resolve=True)
-    to_size = any(transform.get("height") == data.image_size for transform in transforms)
-    # Otherwise they are known to work, and Albumentations, slow to import, is not needed.
-    if not to_size or not ever_prepared(transforms, cache_dir=cache_dir):
-        _try_transforms(transforms, data.image_size, known=data.source.get("draw_size"))
     sample = augment if isinstance(augment, AlbumentationsAugment) else None
     if sample is not None and data.resident == "device":
         raise ConfigError(
@@ -101,44 +91,20 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
     datamodule = ImageDataModule(
         name=data.name,
         source=build_a(Source, data.source, "data.source"),
-        prepare=transforms,
+        prepare=OmegaConf.to_container(data.prepare, resolve=True),  # type: ignore[arg-type]
         image_size=data.image_size,
         batch_size=data.batch_size,
         val_fraction=data.val_fraction,
         sampler=data.sampler,
         num_workers=data.num_workers,
         resident=data.resident,
-        cache_dir=cache_dir,
+        cache_dir=data.cache_dir,
         on_broken=data.on_broken,
         seed=config.seed,
         sample_augment=sample,
         normalization=normalization(data.normalize, weights),
     )
     return datamodule, nn.Identity() if sample is not None else augment
-
-
-def _try_transforms(transforms: Any, image_size: int, *, known: int | None) -> None:
-    """Raise ConfigError for transforms that cannot be built, or whose result training cannot use.
-
-    known: pixels per side of the images, if known before they are read.
-    """
-    try:
-        built = build_transforms(transforms)
-    except ValueError as error:
-        raise ConfigError(f"data.prepare: {one_line(str(error))}") from error
-    image = np.zeros((known or 48, known or 64, 3), np.uint8)
-    try:
-        for transform in built:
-            image = transform(image=image)["image"]
-    except Exception as error:  # for example because it needs larger images
-        if known is None:
-            return  # reading the data will tell
-        raise ConfigError(f"data.prepare cannot take images of {known} pixels: {one_line(str(error))}") from error
-    if image.shape != (image_size, image_size, 3) or image.dtype != np.uint8:
-        raise ConfigError(
-            f"data.prepare must end in uint8 images of {image_size}x{image_size}x3 (data.image_size={image_size}), "
-            f"but ends in {image.dtype} images of {'x'.join(map(str, image.shape))}."
-        )
 
 
 def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:
@@ -149,27 +115,6 @@ def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:
     return build_a(nn.Module, arguments, "model", num_classes=num_classes, image_size=config.data.image_size)
 
 
-def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
-    """Raise ConfigError for a network, task, loss, optimizer or schedule that cannot be built, before reading data.
-
-    weights: the weights that the network starts from; ConfigError if they belong to another network.
-    """
-    net = build_net(config, num_classes=2)
-    if weights is not None:
-        weights.load_into(net, classes=[])
-    if not type(net).__module__.startswith("vitexp.models."):  # which are known to work
-        _try_net(net, config.data.image_size, str(config.model.get("_target_")))
-    loss = _loss(config, weights=None)
-    _try_loss(loss, str(config.loss.get("_target_")))
-    task = _task(config, net=net, num_classes=2, loss=loss, schedule=build_a(Schedule, config.schedule, "schedule"))
-    _try_optimizer(
-        build(config.optim, "optim", _partial_=True),
-        task.net,
-        config.training.layer_decay,
-        str(config.optim.get("_target_")),
-    )
-
-
 def task_class(config: DictConfig) -> type[Task]:
     """Return the class of config.task. Raises ConfigError if it is not a Task."""
     try:
@@ -177,7 +122,7 @@ def task_class(config: DictConfig) -> type[Task]:
     except Exception as error:  # importing user code may raise anything
         raise ConfigError(f"task._target_={config.task._target_} cannot be imported: {one_line(str(error))}") from error
     if not issubclass(found, Task):
-        raise _misfit("task", config.task._target_, "is something else")
+        raise misfit("task", config.task, "is something else")
     return found
 
 
@@ -191,7 +136,7 @@ def monitored(config: DictConfig) -> tuple[str | None, str]:
     return monitor, mode
 
 
-def _task(config: DictConfig, **parts: Any) -> Task:
+def build_task(config: DictConfig, **parts: Any) -> Task:
     """Build config.task with those of `parts` that its constructor takes."""
     taken = _keyword_arguments(task_class(config))
     # Not all at once, because Hydra would copy the parts.
@@ -199,7 +144,7 @@ def _task(config: DictConfig, **parts: Any) -> Task:
     try:
         return make(**{name: part for name, part in parts.items() if name in taken})  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
-        raise _misfit("task", config.task._target_, f"failed ({one_line(str(error))})") from error
+        raise misfit("task", config.task, f"failed ({one_line(str(error))})") from error
 
 
 def _keyword_arguments(kind: type) -> set[str]:
@@ -215,7 +160,7 @@ def _keyword_arguments(kind: type) -> set[str]:
     return taken
 
 
-def _loss(config: DictConfig, *, weights: list[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
+def build_loss(config: DictConfig, *, weights: list[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
     """Build config.loss, with `weights` for its class_weights, if it has any."""
     given = {"class_weights": weights} if "class_weights" in config.loss else {}
     return build(config.loss, "loss", _convert_="all", **given)  # type: ignore[no-any-return]
@@ -231,39 +176,6 @@ def _class_weights(config: DictConfig, labels: NDArray[np.int64], num_classes: i
             "give one per class, or balanced."
         )
     return weights if weights is None else list(weights)
-
-
-def _try_loss(loss: Callable[[Tensor, Tensor], Tensor], name: str) -> None:
-    try:
-        made = loss(torch.zeros(2, 2), torch.full((2, 2), 0.5))
-    except Exception as error:  # user code may raise anything
-        raise _misfit("loss", name, f"failed ({one_line(str(error))})") from error
-    if not isinstance(made, Tensor) or made.ndim or not made.is_floating_point():
-        raise _misfit("loss", name, f"returned {_kind_of(made)}")
-
-
-def _try_net(net: nn.Module, image_size: int, name: str) -> None:
-    try:
-        with torch.no_grad():
-            made = net.eval()(torch.zeros(1, 3, image_size, image_size))
-    except Exception as error:  # user code may raise anything
-        raise _misfit("model", name, f"failed on images of {image_size} pixels ({one_line(str(error))})") from error
-    if not isinstance(made, torch.Tensor) or made.shape != (1, 2):
-        raise _misfit("model", name, f"returned {_kind_of(made)} for one image and two classes")
-
-
-def _kind_of(made: object) -> str:
-    shape = list(made.shape) if isinstance(made, Tensor) else None
-    return f"a {type(made).__name__}" + ("" if shape is None else f" of shape {shape}")
-
-
-def _try_optimizer(optimizer: Callable[..., Any], net: nn.Module, layer_decay: float, name: str) -> None:
-    try:
-        made = optimizer(parameter_groups(net, layer_decay=layer_decay))
-    except Exception as error:
-        raise _misfit("optim", name, f"failed ({one_line(str(error))})") from error
-    if not isinstance(made, Optimizer):
-        raise _misfit("optim", name, f"makes a {type(made).__name__}")
 
 
 def build_module(
@@ -284,12 +196,12 @@ def build_module(
     net = build_net(config, num_classes=num_classes)
     if weights is not None:
         weights.load_into(net, classes=datamodule.classes)
-    return _task(
+    return build_task(
         config,
         net=net,
         num_classes=num_classes,
         augment=augment,
-        loss=_loss(config, weights=_class_weights(config, datamodule.train.labels, num_classes)),
+        loss=build_loss(config, weights=_class_weights(config, datamodule.train.labels, num_classes)),
         mixing=Mixing(
             mixup_alpha=training.mixup_alpha,
             cutmix_alpha=training.cutmix_alpha,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, monitored, try_out
+from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, monitored
 from vitexp.runs.finished import write_weights
 from vitexp.runs.folder import OpenRun, open_run
 from vitexp.runs.predictions import write_test_predictions
 from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
+from vitexp.runs.tryout import try_out
 from vitexp.runs.weights import starting_weights
 from vitexp.system.disk import tolerating
 from vitexp.system.hardware import choose_device, describe_device, flops_per_image, keep_freed_memory, resolve_compile
@@ -60,39 +61,30 @@ def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
 
 def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, start: float) -> None:
     record, checkpoints = opened.record, opened.record.folder / "checkpoints"
-    resumed = newest_checkpoint(checkpoints)  # path and position, None for a new run
+    checkpoint, position = newest_checkpoint(checkpoints) or (None, None)  # None for a new run
+    earlier = record.result if position else None
     device = choose_device(config.trainer.accelerator)
-    loggers: list[Logger] = [
-        build_a(Logger, logger, "logger", folder=record.folder, run_id=record.run_id, name=config.name)
-        for logger in config.logger.values()
-    ]
-    wandb = [logger for logger in loggers if isinstance(logger, BackgroundWandbLogger)]
-    failed = True
-    try:
+    with _loggers(config, record) as loggers:
         # Everything that may refuse its configuration comes before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         best = _best_checkpoint(config, checkpoints)
         callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         store = meet_on_loopback(trainer)  # open as long as this variable lives
-        weights = starting_weights(config, resumed=record.result if resumed else None)
-        teacher = load_teacher(config, resumed=record.result if resumed else None)
+        weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
         try_out(config, weights)
         datamodule, augment = build_datamodule(config, weights)
         if teacher is not None:
             teacher.refuse_other_classes(datamodule.source.classes)
-        for logger in wandb:
-            earlier = rows_before(record.folder / "metrics.csv", resumed[1]["steps"] if resumed else 0)
-            logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
+        _open_wandb(loggers, config, record, steps=position["steps"] if position else 0)
         datamodule.setup()
-        if resumed:
-            begin_at(resumed[1], datamodule)
+        if position:
+            begin_at(position, datamodule)
 
         seed_everything(config.seed, workers=True, verbose=False)
         module = build_module(config, datamodule, augment, weights, teacher)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, config, trainer, module, datamodule, sources)
-        position = resumed[1] if resumed else None
         lines = opening_lines(record, config, trainer, datamodule, task=module.describe(), resumed_from=position)
         log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
         _describe_to_loggers(loggers, config)
@@ -104,7 +96,6 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             keep_freed_memory()
         with explained_out_of_memory(trainer, model=config.model.name):
             with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
-                checkpoint = resumed[0] if resumed else None
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             _record_training(record, trainer, datamodule, progress)
             _test(record, trainer, module, datamodule, best, progress)
@@ -114,11 +105,32 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         log.info(closing_line(record.result))
         if trainer.is_global_zero:  # after the metrics: a full disk must not cost them
             _save_weights(record.folder, config, module, datamodule)
-        failed = False
         del store
+
+
+@contextmanager
+def _loggers(config: DictConfig, record: RunRecord) -> Iterator[list[Logger]]:
+    """Yield the loggers of config.logger; W&B learns how the block inside ended."""
+    loggers: list[Logger] = [
+        build_a(Logger, logger, "logger", folder=record.folder, run_id=record.run_id, name=config.name)
+        for logger in config.logger.values()
+    ]
+    has_failed = True
+    try:
+        yield loggers
+        has_failed = False
     finally:
-        for logger in wandb:
-            logger.close(failed=failed)
+        for logger in loggers:
+            if isinstance(logger, BackgroundWandbLogger):
+                logger.close(failed=has_failed)
+
+
+def _open_wandb(loggers: Sequence[Logger], config: DictConfig, record: RunRecord, *, steps: int) -> None:
+    """Start W&B in the background, with the metrics of the first `steps` steps of a resumed run."""
+    for logger in loggers:
+        if isinstance(logger, BackgroundWandbLogger):
+            earlier = rows_before(record.folder / "metrics.csv", steps)
+            logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
 
 
 def _best_checkpoint(config: DictConfig, folder: Path) -> ModelCheckpoint:

@@ -94,7 +94,7 @@ def _identity(config: DictConfig) -> tuple[Any, ...]:
 
 
 def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str | None) -> DictConfig:
-    """Return the run\'s configuration with the data that the overrides select."""
+    """Return the run's configuration with the data that the overrides select."""
     if not typed:
         return run.config
     keys = [override.partition("=")[0] for override in typed]

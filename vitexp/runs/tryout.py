@@ -1,0 +1,90 @@
+"""Try out the parts of a run before any data is read, so that wrong ones are refused within a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vitexp.data.prepare import ever_prepared
+from vitexp.data.transforms import build_transforms
+from vitexp.errors import ConfigError, one_line
+from vitexp.runs.build import build, build_a, build_loss, build_net, build_task, misfit
+from vitexp.runs.weights import StartingWeights
+from vitexp.training.parameter_groups import parameter_groups
+from vitexp.training.schedules import Schedule
+
+
+def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
+    """Raise ConfigError for parts of the configuration that cannot be built or do not do what their group must.
+
+    weights: the weights that the network starts from; ConfigError if they belong to another network.
+    """
+    net, size = build_net(config, num_classes=2), config.data.image_size
+    if weights is not None:
+        weights.load_into(net, classes=[])
+    if not type(net).__module__.startswith("vitexp.models."):  # which are known to work
+        with _refused("model", config.model, f" on images of {size} pixels"), torch.no_grad():
+            logits = net.eval()(torch.zeros(1, 3, size, size))
+        if not isinstance(logits, Tensor) or logits.shape != (1, 2):
+            raise misfit("model", config.model, f"returned {_kind_of(logits)} for one image and two classes")
+    loss = build_loss(config, weights=None)
+    with _refused("loss", config.loss):
+        mean = loss(torch.zeros(2, 2), torch.full((2, 2), 0.5))
+    if not isinstance(mean, Tensor) or mean.ndim or not mean.is_floating_point():
+        raise misfit("loss", config.loss, f"returned {_kind_of(mean)}")
+    schedule = build_a(Schedule, config.schedule, "schedule")
+    task = build_task(config, net=net, num_classes=2, loss=loss, schedule=schedule)
+    make_optimizer = build(config.optim, "optim", _partial_=True)
+    with _refused("optim", config.optim):
+        optimizer = make_optimizer(parameter_groups(task.net, layer_decay=config.training.layer_decay))
+    if not isinstance(optimizer, Optimizer):
+        raise misfit("optim", config.optim, f"makes a {type(optimizer).__name__}")
+    _try_transforms(config)
+
+
+@contextmanager
+def _refused(group: str, node: DictConfig, doing: str = "") -> Iterator[None]:
+    """Turn whatever a component raises inside into a ConfigError that says what it must be."""
+    try:
+        yield
+    except Exception as error:  # user code may raise anything
+        raise misfit(group, node, f"failed{doing} ({one_line(str(error))})") from error
+
+
+def _kind_of(made: object) -> str:
+    return f"a {type(made).__name__}" + (f" of shape {list(made.shape)}" if isinstance(made, Tensor) else "")
+
+
+def _try_transforms(config: DictConfig) -> None:
+    """Raise ConfigError for transforms that cannot be built, or whose result training cannot use."""
+    data, image_size = config.data, config.data.image_size
+    transforms: Any = OmegaConf.to_container(data.prepare, resolve=True)
+    is_sized = any(transform.get("height") == image_size for transform in transforms)
+    if is_sized and ever_prepared(transforms, cache_dir=Path(data.cache_dir).expanduser()):
+        return  # without importing Albumentations, which is slow
+    try:
+        built = build_transforms(transforms)
+    except ValueError as error:
+        raise ConfigError(f"data.prepare: {one_line(str(error))}") from error
+    known = data.source.get("draw_size")  # pixels per side, if known before the images are read
+    image = np.zeros((known or 48, known or 64, 3), np.uint8)
+    try:
+        for transform in built:
+            image = transform(image=image)["image"]
+    except Exception as error:  # for example because it needs larger images
+        if known is None:
+            return  # reading the data will tell
+        raise ConfigError(f"data.prepare cannot take images of {known} pixels: {one_line(str(error))}") from error
+    if image.shape != (image_size, image_size, 3) or image.dtype != np.uint8:
+        raise ConfigError(
+            f"data.prepare must end in uint8 images of {image_size}x{image_size}x3 (data.image_size={image_size}), "
+            f"but ends in {image.dtype} images of {'x'.join(map(str, image.shape))}."
+        )
