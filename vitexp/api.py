@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from omegaconf import DictConfig
 
 from vitexp.config.check import check
 from vitexp.config.compose import compose as compose_unchecked
+from vitexp.config.overrides import quoted
 from vitexp.errors import UserError
 from vitexp.evaluate.evaluation import evaluate
 from vitexp.explain import figures
@@ -25,10 +28,15 @@ from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
+from vitexp.runs.folder import RUN_FOLDER
 from vitexp.runs.predictions import ImageLike, Prediction
+from vitexp.runs.resume import resumed_overrides
 from vitexp.runs.run import run as run_training
+from vitexp.runs.teacher import load_teacher
+from vitexp.runs.tryout import try_out
 from vitexp.runs.weights import starting_weights
 from vitexp.system.signals import Interrupted
+from vitexp.text import plural
 
 
 class Run(FinishedRun):
@@ -36,14 +44,14 @@ class Run(FinishedRun):
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Metrics by part, "test" and "val", and name: run.metrics["test"]["accuracy"], a fraction."""
+        """Metrics by part ("test" or "val") and name; run.metrics["test"]["accuracy"] is a fraction."""
         return dict(self.result["metrics"])
 
     def predict(self, images: ImageLike | Sequence[ImageLike]) -> Prediction | list[Prediction]:
-        """Predict classes; images are prepared exactly as the run prepared its own (resize, CLAHE, normalization).
+        """Return predictions. Images are prepared exactly as the run prepared its own (resize, CLAHE, normalization).
 
-        images: a path, PIL image or uint8 array [H, W, 3] gives one Prediction; a list of them or a folder, a list.
-        Raises UserError for what is not an image.
+        images: a path, a PIL image or an array uint8 [H, W, 3], for one Prediction; a list of these or a folder, for a
+        list. Raises UserError for anything else, and for a file that cannot be decoded.
         """
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
             return list(predictions.predict(self, predictions.images_in(Path(images))))
@@ -54,14 +62,17 @@ class Run(FinishedRun):
     def explain(
         self, images: ImageLike | Sequence[ImageLike], *, method: str = "relevance", label: int | None = None
     ) -> Explanation:
-        """Explain predictions by attribution maps.
+        """Return attribution maps of one image or a list of images, given as for `predict`.
 
-        images: as for `predict`, without folders. method: relevance, rollout, attention, grad_cam or occlusion.
-        label: the class to explain; None: the predicted one. Raises UserError if the network has no such method.
+        method: relevance, rollout, attention, grad_cam or occlusion; networks without attention have the last two.
+        label: the class to explain; by default the predicted one. Raises UserError for a method or label that the
+        network does not have.
         """
         explainer = Explainer(self)
         if method not in explainer.methods:
             raise UserError(f"method={method} must be one of {', '.join(explainer.methods)} for this network.")
+        if label is not None and not 0 <= label < len(self.classes):
+            raise UserError(f"label={label} must be from 0 to {len(self.classes) - 1}.")
         given: Any = images if isinstance(images, list | tuple) else [images]
         arrays = np.stack([self.prepare_image(predictions.as_array(image)) for image in given])
         predicted = list(predictions.predict(self, list(arrays)))
@@ -76,13 +87,14 @@ class Run(FinishedRun):
         config_dir: str | Path | None = None,
         **keys: Any,
     ) -> dict[str, Any]:
-        """Measure the run in depth, on its own test set or on other data with the same classes.
+        """Evaluate the run on its own test set, or on other data with the same classes; return evaluation.json.
 
-        data: an option of conf/data, or of data/ in `config_dir`; keys: its keys (root="photos"). The files
-        of `vitexp evaluate` are written into the run folder, or into `out`. Returns the content of evaluation.json.
+        data: an option of conf/data, or of data/ in `config_dir`. keys: keys of that data set, such as root="photos".
+        out: the folder of the results, RUN/evaluation by default, with the files of `vitexp evaluate`. Raises UserError
+        if the data are missing or have other classes.
         """
         typed = [] if data is None else [f"data={data}"]
-        typed += [f"data.{key}={value}" for key, value in keys.items()]
+        typed += [f"data.{key}={_as_override(value)}" for key, value in keys.items()]
         return evaluate(self.folder, data=typed, out=out, config_dir=config_dir)
 
     def __repr__(self) -> str:
@@ -91,12 +103,12 @@ class Run(FinishedRun):
         return f"Run({self.result['name']}, seed {self.result['seed']}{shown}, {self.folder})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """Attribution maps of some images.
+    """Attribution maps of N images. A notebook shows it as its figure.
 
-    images: uint8 [N, S, S, 3], as the network sees them. maps: float32 [N, h, w], larger is more important.
-    labels: the explained classes. predictions: what the run predicts.
+    images: uint8 [N, S, S, 3], as prepared for the network. maps: float32 [N, h, w], larger is more important.
+    labels: the explained classes, [N]. predictions: those of the run, [N].
     """
 
     method: str
@@ -123,44 +135,64 @@ class Explanation:
         self.figure().savefig(picture, format="png")
         return picture.getvalue()
 
+    def __repr__(self) -> str:
+        return f"Explanation({NAMES[self.method]} of {plural(len(self.images), 'image')})"
+
 
 def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     """Train, test and record a run, as the command does: vitexp.train("data=gtsrb", "model=vit_tiny").
 
-    config_dir: a folder of further options, laid out like conf/. Raises UserError for what a user can fix.
+    config_dir: a folder of further options, laid out like conf/. On several devices, Lightning runs the script again
+    for each further one; these processes end here, so that what follows in the script is executed only once.
+
+    Raises UserError for what a user can fix (ConfigError before any data are read), KeyboardInterrupt for Ctrl-C, and
+    SystemExit for SIGTERM and SIGUSR1. The run is recorded in any case.
     """
-    config = compose(*overrides, config_dir=config_dir)
+    config = compose_unchecked(overrides, config_dir=config_dir)
+    config = compose(*resumed_overrides(config, overrides), config_dir=config_dir)
+    is_first_process = RUN_FOLDER not in os.environ
     try:
         folder = run_training(config, overrides=overrides)
     except Interrupted as interrupted:
+        if interrupted.exit_code != 128 + signal.SIGINT:
+            sys.exit(interrupted.exit_code)
         raise KeyboardInterrupt(interrupted.sentence) from None
+    if not is_first_process:
+        sys.exit()
     return load(folder)
 
 
 def load(run: str | Path = "newest", *, device: torch.device | str = "cpu") -> Run:
-    """Load a finished run: its folder, "newest" (the last one completed under logs/) or "pretrained" (bundled, GTSRB).
+    """Load a finished run: a folder, "newest" (completed last under logs/) or "pretrained" (the bundled GTSRB network).
 
-    Raises UserError if it is not a completed run.
+    Raises UserError if it is not a completed run of a classifier.
     """
-    loaded = load_run(requested_run(str(run)), device=device)
-    return Run(**{name: getattr(loaded, name) for name in loaded.__dataclass_fields__})
+    return Run(**vars(load_run(requested_run(str(run)), device=device)))
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
-    """Return the checked configuration of `vitexp train OVERRIDES`. Raises ConfigError, as the command would."""
+    """Return the configuration of `vitexp train OVERRIDES`, checked as the command checks it. Raises ConfigError."""
     config = compose_unchecked(overrides, config_dir=config_dir)
     check(config)
     return config
 
 
 def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
-    """Return the data module, set up, and the Lightning module of a configuration, for your own lightning.Trainer.
+    """Return the data module and the Lightning module of a configuration, for your own lightning.Trainer.
 
-    The random numbers are seeded with config.seed, as in a run. Callbacks, loggers, checkpoints and the record of a run
-    are not part of them.
+    The data are prepared, and the initial weights are those of a run: random numbers are seeded with config.seed.
+    Callbacks, loggers and checkpoints are yours. Raises UserError.
     """
-    weights = starting_weights(config)
+    weights, teacher = starting_weights(config), load_teacher(config, resumed=None)
+    try_out(config, weights)
     datamodule, augment = build_datamodule(config, weights)
+    if teacher is not None:
+        teacher.refuse_other_classes(datamodule.source.classes)
     datamodule.setup()
     seed_everything(config.seed, workers=True, verbose=False)
-    return datamodule, build_module(config, datamodule, augment, weights)
+    return datamodule, build_module(config, datamodule, augment, weights, teacher)
+
+
+def _as_override(value: Any) -> str:
+    """Return a Python value as Hydra reads it in an override."""
+    return quoted(str(value)) if isinstance(value, str | Path) else "null" if value is None else str(value)

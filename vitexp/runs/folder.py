@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from vitexp.config.overrides import merged
-from vitexp.errors import UserError
-from vitexp.runs.record import RunRecord
+from vitexp.errors import ConfigError, UserError
+from vitexp.runs.record import RunRecord, config_hash
 from vitexp.runs.report import write_report
 from vitexp.runs.resume import is_finished, run_to_resume
 from vitexp.system import disk
@@ -57,7 +57,13 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
     """
     if RUN_FOLDER in os.environ:
         die_with_parent()
-        yield OpenRun(RunRecord.of_first_process(Path(os.environ[RUN_FOLDER])), Console(quiet=True))
+        record = RunRecord.of_first_process(Path(os.environ[RUN_FOLDER]))
+        if record.result["config_hash"] != config_hash(config):
+            raise ConfigError(
+                "this process was started for a run with another configuration; a script that trains on several "
+                "devices is executed by each of them, so it must train only once."
+            )
+        yield OpenRun(record, Console(quiet=True))
         return
     console, folder = Console(), run_to_resume(config)
     if folder is not None and is_finished(folder, config):

@@ -60,12 +60,23 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
 
 
 def with_stored_overrides(config: DictConfig) -> DictConfig:
-    """Return `config`; if resume names a run folder, composed again from that run's overrides and those typed now."""
-    if config.resume in (None, "auto") or not HydraConfig.initialized():
+    """Return the configuration of the running Hydra command, with the overrides of the run that resume names."""
+    if not _names_a_folder(config):
         return config
+    hydra = HydraConfig.get()
+    return compose(hydra.job.config_name, resumed_overrides(config, hydra.overrides.task))
+
+
+def resumed_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return `overrides`, which composed `config`; if resume names a run folder, after those of that run."""
+    if not _names_a_folder(config):
+        return list(overrides)
     stored = _result(Path(str(config.resume)).expanduser().resolve())["overrides"]
-    hydra, resume = HydraConfig.get(), f"resume={quoted(str(config.resume))}"
-    return compose(hydra.job.config_name, [*merged(upgrade_overrides(stored), hydra.overrides.task), resume])
+    return [*merged(upgrade_overrides(stored), overrides), f"resume={quoted(str(config.resume))}"]
+
+
+def _names_a_folder(config: DictConfig) -> bool:
+    return config.resume not in (None, "auto")
 
 
 def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> list[str]:
