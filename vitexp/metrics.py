@@ -37,3 +37,8 @@ METRICS: Final[Mapping[str, Metric]] = {
     "ece": Metric("calibration error (ECE)", direction="min"),
     "loss": Metric("loss", is_percent=False, direction="min"),
 }
+
+
+def metric(name: str) -> Metric:
+    """Return the metric of this name in result.json; one that a user's task adds is a plain number."""
+    return METRICS.get(name) or Metric(name.replace("_", " "), is_percent=False)

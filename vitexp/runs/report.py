@@ -18,9 +18,9 @@ from yaml import YAMLError
 from vitexp.config.components import facts
 from vitexp.config.conf import CONF
 from vitexp.config.renames import read_config
-from vitexp.metrics import METRICS, Metric
+from vitexp.metrics import METRICS, metric
 from vitexp.runs.record import is_pretraining
-from vitexp.system.disk import write_atomically
+from vitexp.system.disk import typed, write_atomically
 from vitexp.text import duration, large_number
 
 
@@ -35,13 +35,8 @@ class Figure(NamedTuple):
 def write_report(folder: Path) -> Path:
     """Write `folder`/report.html from the run's result.json, config.yaml and figures, whichever of them exist.
 
-    The page embeds its figures and loads nothing. It is replaced in one step, so that it is never incomplete.
-
-    Raises:
-        FileNotFoundError: `folder` does not exist.
+    The page embeds its figures and loads nothing. Raises OSError if it cannot be written.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no run folder {folder}")
     result, problem = _read_result(folder / "result.json")
     config = folder / "config.yaml"
     import jinja2  # only once a run ends
@@ -89,28 +84,20 @@ def _headline(result: Mapping[str, Any]) -> tuple[str, str] | None:
     for split, words in (("test", "test accuracy"), ("val", "validation accuracy")):
         accuracy = _part(metrics, split).get("accuracy")
         if accuracy is not None:
-            return _metric("accuracy", accuracy), words
+            return metric("accuracy").format(accuracy), words
     if is_pretraining(result):
-        return _metric("loss", metrics["test"]["loss"]), "test loss of the pretraining"
+        return metric("loss").format(metrics["test"]["loss"]), "test loss of the pretraining"
     return None
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return label, test and validation value of every metric; those of vitexp first."""
+    """Return label, test and validation value of each metric; vitexp's own first."""
     test, val = _part(metrics, "test"), _part(metrics, "val")
-    present = [key for key in METRICS if key in test or key in val]
-    present += sorted((test.keys() | val.keys()) - METRICS.keys())
-    return [(_label(key), _metric(key, test.get(key)), _metric(key, val.get(key))) for key in present]
-
-
-def _label(key: str) -> str:
-    label = METRICS[key].label if key in METRICS else _spaced(key)
-    return label[0].upper() + label[1:]
-
-
-def _metric(key: str, value: Any) -> str:
-    number = value if isinstance(value, int | float) else None
-    return METRICS.get(key, Metric(key, is_percent=False)).format(number)
+    names = [*(name for name in METRICS if name in test or name in val), *sorted((test | val).keys() - METRICS.keys())]
+    measures = [(metric(name), test.get(name), val.get(name)) for name in names]
+    return [
+        (_sentence(each.label), each.format(tested), each.format(validated)) for each, tested, validated in measures
+    ]
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -120,10 +107,10 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     groups: dict[str, list[tuple[str, Any]]] = {
         "Data": [
             ("Name", data.get("name")),
-            ("Training images", _count(data.get("train"))),
-            ("Validation images", _count(data.get("val"))),
-            ("Test images", _count(data.get("test"))),
-            ("Classes", _count(data.get("classes"))),
+            ("Training images", data.get("train")),
+            ("Validation images", data.get("val")),
+            ("Test images", data.get("test")),
+            ("Classes", data.get("classes")),
         ],
         "Model": [
             ("Name", model.get("name")),
@@ -132,10 +119,10 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             ("FLOPs per image", _if_number(large_number, model.get("flops_per_image"))),
         ],
         "Training": [
-            ("Epochs", _count(result.get("epochs"))),
-            ("Steps", _count(result.get("steps"))),
-            ("Images seen", _count(result.get("images_seen"))),
-            ("Seed", result.get("seed")),
+            ("Epochs", result.get("epochs")),
+            ("Steps", result.get("steps")),
+            ("Images seen", result.get("images_seen")),
+            ("Seed", str(result.get("seed", ""))),
             ("Config hash", result.get("config_hash")),
         ],
         "Time": [
@@ -144,31 +131,27 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             ("Whole run", _if_number(duration, timing.get("total_s"))),
             ("Training", _if_number(duration, timing.get("fit_s"))),
             ("To the first step", _if_number(duration, timing.get("time_to_first_step_s"))),
-            ("Training images per second", _count(timing.get("train_images_per_s"))),
+            ("Training images per second", timing.get("train_images_per_s")),
         ],
         "Environment": [
             ("Git commit", str(machine.get("git_commit") or "")[:12]),
-            ("Uncommitted changes", _yes_no(machine.get("git_dirty"))),
-            *((_spaced(key), value) for key, value in machine.items() if not key.startswith("git_")),
+            ("Uncommitted changes", {True: "yes", False: "no", None: None}[machine.get("git_dirty")]),
+            *((_sentence(key), value) for key, value in machine.items() if not key.startswith("git_")),
         ],
     }
     known = {
-        title: [(label, str(value)) for label, value in rows if value is not None and value != ""]
+        title: [
+            (label, f"{value:,.0f}" if isinstance(value, int | float) else str(value))
+            for label, value in rows
+            if value is not None and value != ""
+        ]
         for title, rows in groups.items()
     }
     return [(title, rows) for title, rows in known.items() if rows]
 
 
-def _spaced(key: str) -> str:
-    return key.replace("_", " ").capitalize()
-
-
-def _yes_no(value: Any) -> str | None:
-    return None if value is None else "yes" if value else "no"
-
-
-def _count(value: Any) -> str | None:
-    return f"{value:,.0f}" if isinstance(value, int | float) else None
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:].replace("_", " ")
 
 
 def _if_number(form: Callable[[float], str], value: Any) -> str | None:
@@ -185,29 +168,27 @@ def _moment(iso: Any) -> str | None:
 
 def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the commands that repeat the run or examine it, each with its purpose."""
-    path = folder.resolve()
-    if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
+    path = shlex.quote(typed(folder.resolve()))
     commands = []
     if (folder / "config.yaml").is_file():
-        exact = f"python train.py --config-dir {shlex.quote(str(path))} --config-name config"
+        exact = f"python train.py --config-dir {path} --config-name config"
         commands.append(("With exactly this configuration:", exact))
     if overrides := result.get("overrides"):
         commands.append(("As it was started:", shlex.join(["python", "train.py", *map(str, overrides)])))
     if is_pretraining(result):
         same = f"data={_part(result, 'data').get('name')} model={_part(result, 'model').get('name')}"
-        tune = f"python train.py {same} model.weights={shlex.quote(str(path))}"
+        tune = f"python train.py {same} model.weights={path}"
         commands.append(("To train the same model, starting from this pretraining:", tune))
     elif (folder / "model.safetensors").is_file():
-        explain = f"python -m vitexp explain run={shlex.quote(str(path))}"
-        commands.append(("To examine the model in more detail, with every layer and head:", explain))
+        explain = f"python -m vitexp explain run={path}"
+        commands.append(("To explain more of its predictions, with every layer and head:", explain))
     return commands
 
 
 def _captions(config: Path) -> dict[str, tuple[str, str]]:
     """Return title and caption of every figure, by file name, in the order of the callbacks that draw them.
 
-    They are declared by the callbacks (`figures`) and read from their source, so that your own ones are captioned too.
+    The callbacks declare them as `figures`, read from their source; so a user's own callbacks have captions too.
     """
     nodes = OmegaConf.load(CONF / "callbacks" / "default.yaml").values()
     with suppress(OSError, ValueError, YAMLError, OmegaConfBaseException):  # a run may lack its configuration
@@ -217,14 +198,9 @@ def _captions(config: Path) -> dict[str, tuple[str, str]]:
 
 def _figures(folder: Path, captions: Mapping[str, tuple[str, str]]) -> list[Figure]:
     """Return every PNG of the folder: those with a caption first, in the order of the captions."""
-    order = list(captions)
     paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
-    names = [*(name for name in order if name in paths), *(name for name in paths if name not in captions)]
+    names = [*(name for name in captions if name in paths), *(name for name in paths if name not in captions)]
+    encoded = {name: base64.b64encode(paths[name].read_bytes()).decode() for name in names}
     return [
-        Figure(*captions.get(name, (_spaced(name), "")), f"data:image/png;base64,{_base64(paths[name])}")
-        for name in names
+        Figure(*captions.get(name, (_sentence(name), "")), f"data:image/png;base64,{encoded[name]}") for name in names
     ]
-
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode("ascii")

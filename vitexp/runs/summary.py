@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.metrics import METRICS, Metric
+from vitexp.metrics import metric
 from vitexp.runs.record import RunRecord
 from vitexp.system.disk import typed
 from vitexp.system.hardware import resolve_compile
-from vitexp.text import plural
+from vitexp.text import duration, plural
 from vitexp.training.checkpoints import Position
 from vitexp.training.distillation import TEACHER_WEIGHTS
 
@@ -83,19 +83,19 @@ def closing_table(result: dict[str, Any]) -> Table:
     table.add_column(f"test ({result['data']['test']:,} images)", justify="right")
     table.add_column(f"validation ({result['data']['val']:,})", justify="right")
     for name, value in result["metrics"]["test"].items():
-        label, metric = (METRICS[name].label, METRICS[name]) if name in METRICS else (name, Metric(name, False))
-        table.add_row(label, metric.format(value), metric.format(result["metrics"]["val"].get(name)))
+        val = result["metrics"]["val"].get(name)
+        table.add_row(metric(name).label, metric(name).format(value), metric(name).format(val))
     return table
 
 
 def closing_line(result: dict[str, Any]) -> str:
-    """Return how long the run took, and how fast it was."""
+    """Return how long the run took, and how fast it trained."""
     timing = result["timing"]
     speed = timing["train_images_per_s"]
     return (
-        f"trained {plural(result['epochs'], 'epoch')} in {timing['fit_s']:,.0f} s"
+        f"trained {plural(result['epochs'], 'epoch')} in {duration(timing['fit_s'])}"
         + (f" at {speed:,.0f} images/s" if speed else "")
-        + f"; {timing['total_s']:,.0f} s in total"
+        + f"; {duration(timing['total_s'])} in total"
     )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitexp.errors import ConfigError
+from vitexp.text import plural
 
 
 def choose_device(accelerator: str, *, key: str = "trainer.accelerator") -> torch.device:
@@ -59,7 +60,7 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+        return f"{_cpu_name()}, {plural(torch.get_num_threads(), 'thread')}"
     return device.type
 
 
