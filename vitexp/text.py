@@ -18,7 +18,7 @@ def plural(count: int, noun: str) -> str:
 
 def duration(seconds: float) -> str:
     """Return "4.2 s", "3 min 05 s" or "2 h 07 min"."""
-    if seconds < 60:
+    if seconds < 59.95:  # otherwise "60.0 s"
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
