@@ -1,4 +1,4 @@
-"""A run folder is loaded as it was left, and what is none is refused in one sentence."""
+"""Loading run folders: finished ones, those of earlier versions, and what is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(original: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(original, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "wandb")))
 
 
@@ -35,7 +35,7 @@ def changed(path: Path, **facts: Any) -> None:
 
 
 def without(folder: Path, *keys: str) -> None:
-    """Take keys out of config.yaml, as if an older version had written it."""
+    """Remove keys from config.yaml, as if an earlier version had written it."""
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     for key in keys:
         *parents, last = key.split(".")
@@ -46,7 +46,7 @@ def without(folder: Path, *keys: str) -> None:
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
 
 
-def test_the_net_has_the_saved_weights_and_does_not_train(folder: Path) -> None:
+def test_network_has_the_saved_weights_in_evaluation_mode(folder: Path) -> None:
     run = load_run(folder)
     saved = load_file(folder / "model.safetensors")
     loaded = run.net.state_dict()
@@ -65,7 +65,7 @@ def test_images_are_normalized_as_in_training(folder: Path) -> None:
     torch.testing.assert_close(prepared.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
 
-def test_a_run_of_an_older_version_gets_todays_defaults(folder: Path) -> None:
+def test_run_of_an_earlier_version_gets_new_defaults(folder: Path) -> None:
     before = load_run(folder)
     without(
         folder,
@@ -88,7 +88,7 @@ def test_the_cache_of_this_machine_wins(folder: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("missing", ["config.yaml", "result.json", "model.safetensors"])
-def test_a_folder_without_its_parts_is_refused(folder: Path, missing: str) -> None:
+def test_incomplete_folder_is_refused(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
     with pytest.raises(UserError, match=r"is not a finished run: .* are needed"):
         load_run(folder)
@@ -110,13 +110,13 @@ def test_damaged_parts_are_refused(folder: Path, name: str, content: str) -> Non
         load_run(folder)
 
 
-def test_a_configuration_of_something_else_is_refused(folder: Path) -> None:
+def test_config_of_another_program_is_refused(folder: Path) -> None:
     (folder / "config.yaml").write_text("answer: 42\n")
     with pytest.raises(UserError, match="it has no model and data"):
         load_run(folder)
 
 
-def test_a_run_that_was_stopped_is_refused(folder: Path) -> None:
+def test_interrupted_run_is_refused(folder: Path) -> None:
     changed(folder / "result.json", status="interrupted")
     with pytest.raises(UserError, match="is interrupted, not completed"):
         load_run(folder)
@@ -130,7 +130,7 @@ def test_weights_of_another_model_are_refused(folder: Path) -> None:
         load_run(folder)
 
 
-def test_the_newest_run_is_the_one_that_was_completed_last(folder: Path, tmp_path: Path) -> None:
+def test_newest_run_was_completed_last(folder: Path, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     for name, finished_at, status in (
         ("a/1", "2026-01-01T00:00:00+00:00", "completed"),
@@ -146,6 +146,6 @@ def test_the_newest_run_is_the_one_that_was_completed_last(folder: Path, tmp_pat
     assert newest_run(logs) == logs / "paper" / "table1" / "2"
 
 
-def test_where_there_is_no_run_it_is_said_how_to_make_one(tmp_path: Path) -> None:
+def test_no_finished_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no finished run under .*; the train command makes one"):
         newest_run(tmp_path)

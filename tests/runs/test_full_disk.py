@@ -1,6 +1,6 @@
-"""A disk that fills up while a run writes: what goes on, what is said, and what is there when room comes back.
+"""Runs on a disk that fills up: they keep training, report what was not written, and write it once there is space.
 
-On a small file system of their own, which only root can mount; test_disk.py has what anyone can run.
+These tests mount a small file system, which only root can; tests/test_disk.py has those for everyone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> None:
-    """Leave no byte."""
+    """Fill the disk to the last byte."""
     with open(folder / "hog", "ab", buffering=0) as hog:
         for size in (1 << 16, 1):
             try:
@@ -57,12 +57,12 @@ def fill(folder: Path) -> None:
                     raise
 
 
-def make_room(folder: Path) -> None:
+def free_space(folder: Path) -> None:
     (folder / "hog").unlink()
 
 
 class FullFrom(Callback):
-    """Fills the disk at a step, and makes room at another."""
+    """Fills the disk at step `step` and frees it at step `until`."""
 
     def __init__(self, folder: Path, *, step: int, until: int | None = None) -> None:
         self.folder, self.step, self.until = folder, step, until
@@ -71,7 +71,7 @@ class FullFrom(Callback):
         if trainer.global_step == self.step:
             fill(self.folder)
         if trainer.global_step == self.until:
-            make_room(self.folder)
+            free_space(self.folder)
 
 
 def run_on(
@@ -82,7 +82,7 @@ def run_on(
     until: int | None = None,
     checkpoints: bool = False,
 ) -> Path:
-    """A run of two epochs of 4 steps each; its folder."""
+    """Train two epochs of 4 steps each on the small disk; return the run folder."""
     import vitexp.runs.run
 
     callbacks = vitexp.runs.run._callbacks
@@ -103,13 +103,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("until", [None, 6])
-def test_checkpoints_that_are_refused_do_not_end_the_training(
+def test_training_survives_refused_checkpoints(
     small_disk: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     until: int | None,
 ) -> None:
-    """Without room to the end, the last weights are tested; with room back, the last checkpoint is there."""
+    """A disk that stays full: the last weights are tested. With space again: the last checkpoint is written."""
     if until is None:
         with pytest.raises(FullDisk):
             run_on(monkeypatch, small_disk, "callbacks=none", step=2, checkpoints=True)
@@ -117,14 +117,14 @@ def test_checkpoints_that_are_refused_do_not_end_the_training(
         made = run_on(monkeypatch, small_disk, "callbacks=none", step=2, until=until, checkpoints=True)
         assert result(made)["status"] == "completed"
         assert read_checkpoint(made / "checkpoints" / "last.ckpt")["global_step"] == 8
-    told = " ".join(capsys.readouterr().out.split())
-    assert "cannot write checkpoints/best.ckpt (No space left on device); the run continues" in told
-    assert "top-5 accuracy" in told
-    assert until or "the last weights are tested" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "cannot write checkpoints/best.ckpt (No space left on device); the run continues" in printed
+    assert "top-5 accuracy" in printed
+    assert until or "the last weights are tested" in printed
 
 
 @pytest.mark.slow
-def test_with_room_back_nothing_is_lost(
+def test_with_space_again_nothing_is_lost(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = tiny_run(
@@ -133,28 +133,28 @@ def test_with_room_back_nothing_is_lost(
     )
     capsys.readouterr()
     made = run_on(monkeypatch, small_disk, step=2, until=6)
-    told = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
     assert rows(made / "metrics.csv") == rows(whole / "metrics.csv")
     assert (made / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert result(made)["status"] == "completed"
     assert result(made)["metrics"] == result(whole)["metrics"]
-    assert told.count("cannot write metrics.csv (No space left on device)") == 1
-    assert told.count("cannot write figures/") == 1
+    assert printed.count("cannot write metrics.csv (No space left on device)") == 1
+    assert printed.count("cannot write figures/") == 1
     assert "epoch 2/2" in (made / "train.log").read_text()
     assert "epoch 1/2" in (made / "train.log").read_text()  # written late
-    assert "not written" not in told  # in the end everything is there but the figure of the first epoch, drawn again
+    assert "not written" not in printed  # the figure of the first epoch was drawn again later
     assert [path.name for path in made.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
-def test_without_room_the_numbers_remain(
+def test_numbers_survive_a_full_disk(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(FullDisk, match=r"is full; free some space, or set log_dir to another disk\.$"):
         run_on(monkeypatch, small_disk, step=2)
     made = (tmp_path / "made").resolve()
-    told = " ".join(capsys.readouterr().out.split())
-    assert "top-5 accuracy" in told  # the table
-    assert "epoch 2/2" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "top-5 accuracy" in printed  # the table
+    assert "epoch 2/2" in printed
     record = result(made)  # readable, and complete but for the weights
     assert record["status"] == "failed"
     assert "is full" in record["error"]
@@ -162,7 +162,7 @@ def test_without_room_the_numbers_remain(
     assert record["metrics"]["test"]["accuracy"] is not None
     assert not (made / "model.safetensors").exists()
     assert [path.name for path in made.iterdir() if path.name.startswith(".")] == [".lock"]
-    [_, summary] = told.split("not written, or not completely: ")
+    [_, summary] = printed.split("not written, or not completely: ")
     for what in ("metrics.csv", "train.log", "figures/curves.png", "figures/samples.png"):
         assert what in summary
     # whole rows of before, whatever is half at the end
@@ -170,7 +170,7 @@ def test_without_room_the_numbers_remain(
 
 
 @pytest.mark.slow
-def test_tensorboard_begins_another_file_once_there_is_room(
+def test_tensorboard_starts_another_file_once_there_is_space(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     event_file = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
@@ -183,13 +183,13 @@ def test_tensorboard_begins_another_file_once_there_is_room(
         for event in event_file.EventFileLoader(str(path)).Load()
     }
     assert {0, 1, 56, 59} <= seen < set(range(61))
-    said = capfd.readouterr()
-    assert said.out.count("cannot write tensorboard (No space left on device)") == 1
-    assert "Traceback" not in said.err  # of the thread that writes
+    output = capfd.readouterr()
+    assert output.out.count("cannot write tensorboard (No space left on device)") == 1
+    assert "Traceback" not in output.err  # of the thread that writes
     assert result(made)["status"] == "completed"
 
 
-def test_tensorboard_waits_for_room_for_its_first_file(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_waits_for_space_for_its_first_file(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vitexp.training.loggers import PatientTensorBoardLogger, tensorboard_logger
 
     pytest.importorskip("tensorboard")
@@ -201,7 +201,7 @@ def test_tensorboard_waits_for_room_for_its_first_file(small_disk: Path, monkeyp
     logger.log_metrics({"a": 1.0}, step=0)
     logger.save()
     assert list(unwritten()) == ["tensorboard"]
-    make_room(small_disk)
+    free_space(small_disk)
     logger.log_metrics({"a": 1.0}, step=1)
     logger.finalize("success")
     assert not unwritten()
@@ -210,19 +210,19 @@ def test_tensorboard_waits_for_room_for_its_first_file(small_disk: Path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 2])
-def test_wandb_costs_its_own_files_only(
+def test_only_the_files_of_wandb_are_lost(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], step: int
 ) -> None:
     made = run_on(monkeypatch, small_disk, "logger=wandb", step=step, until=7)
-    said = capfd.readouterr()
-    assert said.out.count("cannot write wandb") == 1
-    assert "not written, or not completely: wandb" in said.out
-    assert "Traceback" not in said.out + said.err
+    output = capfd.readouterr()
+    assert output.out.count("cannot write wandb") == 1
+    assert "not written, or not completely: wandb" in output.out
+    assert "Traceback" not in output.out + output.err
     assert result(made)["status"] == "completed"
     assert (made / "model.safetensors").exists()
 
 
-def test_a_disk_that_is_full_before_the_run_is_one_sentence(small_disk: Path) -> None:
+def test_disk_that_is_full_before_the_run(small_disk: Path) -> None:
     from vitexp.errors import UserError
 
     fill(small_disk)
@@ -230,8 +230,8 @@ def test_a_disk_that_is_full_before_the_run_is_one_sentence(small_disk: Path) ->
         tiny_run(small_disk)
 
 
-def test_the_record_of_a_full_disk_is_never_half(small_disk: Path) -> None:
-    """Where there is no room for a second one, it is overwritten in its own place."""
+def test_record_on_a_full_disk_is_never_partial(small_disk: Path) -> None:
+    """Without space for a second file, result.json is overwritten in place."""
     from vitexp.runs.record import RunRecord
 
     record = RunRecord(small_disk, {"run_id": "x", "status": "running"})
@@ -244,7 +244,7 @@ def test_the_record_of_a_full_disk_is_never_half(small_disk: Path) -> None:
     assert not unwritten()
     record.update(name="n" * 10_000)  # more than the blocks that it has
     assert unwritten() == {"result.json": "No space left on device"}
-    make_room(small_disk)
+    free_space(small_disk)
     record.finish("completed")
     assert result(small_disk)["status"] == "completed"
 
@@ -263,7 +263,7 @@ def saves_with_safetensors(path: Path) -> None:
 
 
 @pytest.mark.parametrize("save", [saves_with_torch, saves_to_a_file_with_torch, saves_with_safetensors])
-def test_a_full_disk_is_known_by_every_library_that_meets_it(small_disk: Path, save: Any) -> None:
+def test_full_disk_is_recognized_in_the_errors_of_libraries(small_disk: Path, save: Any) -> None:
     with pytest.raises(Exception, match=r"pos|No space") as caught:
         save(small_disk / "weights")
     assert refusal(caught.value) == "No space left on device"

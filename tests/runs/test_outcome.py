@@ -1,4 +1,4 @@
-"""How runs end: diverged, refused, out of disk, broken, interrupted; and what their records say."""
+"""Runs that diverge, are refused, fill the disk, fail or are interrupted, and their records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitexp.runs.folder import FullDisk
 from vitexp.training.callbacks.progress import NonFiniteLoss
 
 
-def test_divergence_names_step_and_causes_and_keeps_the_last_good_checkpoint(
+def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vitexp.training.classification import Classifier
@@ -35,16 +35,16 @@ def test_divergence_names_step_and_causes_and_keeps_the_last_good_checkpoint(
     with pytest.raises(NonFiniteLoss, match=r"step 6.*optim\.lr"):
         tiny_run(tmp_path, "trainer.max_epochs=2")
     [folder] = tmp_path.glob("*/*")
-    told = result(folder)
-    assert told["status"] == "failed"
-    assert "step 6" in told["error"]  # counted from one
+    record = result(folder)
+    assert record["status"] == "failed"
+    assert "step 6" in record["error"]  # counted from one
     assert (folder / "report.html").exists()
     good = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert good["global_step"] == 4
     assert all(torch.isfinite(value).all() for value in good["state_dict"].values())
 
 
-def test_a_batch_larger_than_the_set_is_one_sentence(tmp_path: Path) -> None:
+def test_batch_larger_than_the_data_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="130 is larger than the training part of 129 images"):
         tiny_run(tmp_path, "data.batch_size=130")
     [folder] = tmp_path.glob("*/*")
@@ -69,7 +69,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_wandb_run_of_a_failed_run_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_learns_that_the_run_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vitexp.training.classification import Classifier
 
     def breaks(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The net that comes with vitexp: small, told by its record, and there for every command without training."""
+"""The bundled network: its size and record, and its use in every command."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return run_folder("pretrained").resolve()
 
 
-def test_it_is_small_and_its_record_is_that_of_the_table() -> None:
+def test_size_and_record() -> None:
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 12_000_000
     record = json.loads((SHIPPED / "result.json").read_text())
     in_the_table = Path(__file__).parents[2] / ".readme" / "results" / "gtsrb_best" / "vit_tiny_conv-gtsrb-12-0.json"
-    told = json.loads(in_the_table.read_text())
-    assert record == {key: told[key] for key in record}
-    assert not re.search(r": +/", (SHIPPED / "config.yaml").read_text()), "a place of one machine"
+    listed = json.loads(in_the_table.read_text())
+    assert record == {key: listed[key] for key in record}
+    assert not re.search(r": +/", (SHIPPED / "config.yaml").read_text()), "a path of one machine"
 
 
-def test_it_knows_signs_that_it_has_never_seen(folder: Path) -> None:
+def test_synthetic_signs_are_recognized(folder: Path) -> None:
     run = load_run(folder)
     _, drawn = open_test_set(run, ["data=signs", "data.test_per_class=2"])
     accuracy = np.mean(run.all_logits(drawn.images).argmax(dim=1).numpy() == drawn.labels)
     assert accuracy > 0.5, accuracy
 
 
-def test_it_lies_among_the_runs_and_keeps_what_is_written_into_it(folder: Path) -> None:
+def test_copy_among_the_runs_keeps_what_is_written_into_it(folder: Path) -> None:
     assert completed_runs() == [folder.relative_to(Path.cwd())]
     (folder / "evaluation").mkdir()
     assert run_folder("pretrained").resolve() == folder
     assert (folder / "evaluation").exists()
 
 
-def test_every_command_takes_it(folder: Path) -> None:
+def test_every_command_accepts_it(folder: Path) -> None:
     assert explain.parse(["run=pretrained"])["folder"] == run_folder("pretrained")
     assert evaluate.parse(["run=pretrained"])["folder"] == run_folder("pretrained")
     assert requested_run("pretrained").resolve() == folder
 
 
-def test_what_is_no_folder_is_refused_and_the_net_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"^run=nowhere is not a folder; .*, or run=pretrained, the bundled GTSRB"):
         run_folder("nowhere")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Published weights are fetched once, checked against their sum, and refused for a net that they are not of."""
+"""Published weights: downloaded once, verified by checksum, refused for models without published weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.models.published import SMALL, of_torchvision
 
 @pytest.fixture
 def published(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DictConfig:  # noqa: F811
-    """A configuration that starts from a file of torchvision's small net on a server of our own."""
+    """A configuration that starts from a small torchvision network on a local server."""
     body = io.BytesIO()
     torch.save(of_torchvision().state_dict(), body)
     digits = hashlib.sha256(body.getvalue()).hexdigest()[:8]
@@ -35,7 +35,7 @@ def published(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return composed(*SMALL, "model.weights=imagenet1k", f"data.cache_dir={tmp_path}")
 
 
-def test_published_weights_are_fetched_once(server: FileServer, published: DictConfig, tmp_path: Path) -> None:  # noqa: F811
+def test_weights_are_downloaded_once(server: FileServer, published: DictConfig, tmp_path: Path) -> None:  # noqa: F811
     for _ in range(2):
         started = starting_weights(published, resumed=None)
     assert started is not None
@@ -46,7 +46,7 @@ def test_published_weights_are_fetched_once(server: FileServer, published: DictC
     assert name.endswith(f"-{started.sha256[:8]}.pth")
 
 
-def test_a_broken_off_download_goes_on(server: FileServer, published: DictConfig) -> None:  # noqa: F811
+def test_interrupted_download_resumes(server: FileServer, published: DictConfig) -> None:  # noqa: F811
     server.cut = 5000
     with pytest.raises(DataError, match="run the same command to continue"):
         starting_weights(published, resumed=None)
@@ -55,14 +55,14 @@ def test_a_broken_off_download_goes_on(server: FileServer, published: DictConfig
     assert server.requests[1][1] == "bytes=5000-"
 
 
-def test_another_file_is_not_taken_for_the_published(server: FileServer, published: DictConfig) -> None:  # noqa: F811
+def test_file_with_another_checksum_is_refused(server: FileServer, published: DictConfig) -> None:  # noqa: F811
     [name] = server.files
     server.files[name] = server.files[name][:-1] + b"!"
     with pytest.raises(DataError, match=r"is not the published file \(sha256 checksum is not [0-9a-f]{8}\)"):
         starting_weights(published, resumed=None)
 
 
-def test_without_a_network_it_is_said_where_the_file_may_be_put(
+def test_without_network_the_message_names_the_folder(
     published: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as unused:
@@ -76,12 +76,12 @@ def test_without_a_network_it_is_said_where_the_file_may_be_put(
             starting_weights(published, resumed=None)
 
 
-def test_sizes_that_are_not_published_are_refused_before_anything_is_fetched() -> None:
+def test_unpublished_sizes_are_refused_before_downloading() -> None:
     with pytest.raises(ConfigError, match=r"imagenet21k is published for model\.dim=768 .*model=vit_b16"):
         starting_weights(composed("model.weights=imagenet21k"), resumed=None)
 
 
-def test_the_table_is_that_of_torchvision() -> None:
+def test_table_agrees_with_torchvision() -> None:
     from torchvision.models import vision_transformer
 
     for name, entry in zip(("B_16", "B_32", "L_16", "L_32"), weights.PUBLISHED["imagenet1k"].items(), strict=True):

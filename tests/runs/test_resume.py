@@ -1,4 +1,4 @@
-"""Runs that are stopped in every way and go on: to the same bytes, in the same folder, or not at all."""
+"""Stopped runs resume in the same folder and end with the same bytes, or are refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def server() -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left."""
+    """What a run wrote."""
 
     folder: Path
     result: dict[str, Any]
@@ -59,11 +59,11 @@ class Run:
 
 
 def whole(server: Server, folder: Path, *overrides: str) -> Run:
-    """A run that nobody disturbs."""
+    """A run that is not interrupted."""
     server.train(folder / "first.log", *SMALL, *overrides, f"log_dir={folder}", "name=first")  # prepares the images
-    begun = time.monotonic()
+    start = time.monotonic()
     assert server.train(folder / "whole.log", *SMALL, *overrides, f"log_dir={folder}", "name=whole") == 0
-    return left_by(folder / "whole", time.monotonic() - begun)
+    return left_by(folder / "whole", time.monotonic() - start)
 
 
 def left_by(task: Path, seconds: float = 0.0) -> Run:
@@ -80,7 +80,7 @@ def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Run
 def stopped_and_resumed(
     server: Server, folder: Path, name: str, numbers: list[int], dice: random.Random, seconds: float, *overrides: str
 ) -> list[int]:
-    """The same command again and again, each time sent a signal of `numbers` at a random moment; the exit codes."""
+    """Repeat a command, sending a signal of `numbers` at a random moment each time; return the exit codes."""
     command = (*SMALL, *overrides, f"log_dir={folder}", f"name={name}", "resume=auto", "checkpoint.every_n_steps=1")
     codes = []
     for number in (*numbers, None):
@@ -99,7 +99,7 @@ def same(run: Run, other: Run) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_stopped_at_random_moments_ends_as_one_that_was_not(
+def test_run_stopped_at_random_moments_ends_with_the_same_bytes(
     server: Server, undisturbed: Run, tmp_path: Path, number: int
 ) -> None:
     dice = random.Random(number)
@@ -127,7 +127,7 @@ def stop_many(server: Server, undisturbed: Run, folder: Path, number: int, dice:
 
 
 def test_sigterm_writes_a_checkpoint_and_the_record(server: Server, tmp_path: Path) -> None:
-    """Without periodic checkpoints: what is kept was written because of the signal."""
+    """There are no periodic checkpoints, so that the signal causes the only one."""
     command = (*SMALL, "trainer.max_epochs=1000", f"log_dir={tmp_path}", "name=long", "trainer.log_every_n_steps=1")
     process = server.start(tmp_path / "log", *command)
     scalars = tmp_path / "long"
@@ -137,8 +137,8 @@ def test_sigterm_writes_a_checkpoint_and_the_record(server: Server, tmp_path: Pa
     os.kill(process, signal.SIGTERM)
     assert server.end(process) == 143
     [folder] = scalars.iterdir()
-    told = result(folder)
-    assert (told["status"], told["error"]) == ("interrupted", "stopped by SIGTERM")
+    record = result(folder)
+    assert (record["status"], record["error"]) == ("interrupted", "stopped by SIGTERM")
     steps = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
     with (folder / "metrics.csv").open() as file:
         logged = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
@@ -182,7 +182,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_every_kind_of_run_goes_on(server: Server, undisturbed: Run, tmp_path: Path, case: str) -> None:
+def test_every_kind_of_run_resumes(server: Server, undisturbed: Run, tmp_path: Path, case: str) -> None:
     overrides = [*CASES[case], *([f"training.teacher={undisturbed.folder}"] if case == "teacher" else [])]
     expected = whole(server, tmp_path, *overrides)
     numbers: list[int] = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
@@ -192,8 +192,8 @@ def test_every_kind_of_run_goes_on(server: Server, undisturbed: Run, tmp_path: P
 
 
 @pytest.mark.slow
-def test_the_wandb_run_goes_on_as_one_curve(server: Server, tmp_path: Path) -> None:
-    """The offline files of the second part hold the first part too: uploaded, they replace it."""
+def test_wandb_shows_one_curve(server: Server, tmp_path: Path) -> None:
+    """The offline files of the second part also contain the first, which they replace when uploaded."""
     command = (*SMALL, f"log_dir={tmp_path}", "name=curve", "logger=default", "trainer.log_every_n_steps=1")
     process = server.start(tmp_path / "log", *command, "trainer.max_epochs=100")
     while not list((tmp_path / "curve").glob("*/checkpoints/last.ckpt")):
@@ -222,7 +222,7 @@ def test_the_wandb_run_goes_on_as_one_curve(server: Server, tmp_path: Path) -> N
 
 
 def logged_steps(wandb_run: Path) -> list[int]:
-    """The steps whose loss is in an offline file of W&B, in their order."""
+    """Return the steps whose loss an offline W&B file contains, in order."""
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(wandb_run)]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     steps = []
@@ -234,7 +234,7 @@ def logged_steps(wandb_run: Path) -> list[int]:
     return steps
 
 
-def test_a_completed_run_is_not_done_again(server: Server, tmp_path: Path) -> None:
+def test_completed_run_is_not_repeated(server: Server, tmp_path: Path) -> None:
     command = (*SMALL, f"log_dir={tmp_path}", "name=done", "trainer.max_epochs=1")
     assert server.train(tmp_path / "log", *command) == 0
     before = left_by(tmp_path / "done")
@@ -271,7 +271,7 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> None:
+def test_running_run_is_not_resumed(server: Server, tmp_path: Path) -> None:
     from vitexp.runs.folder import LOCK
     from vitexp.system.lock import hold
 
@@ -283,7 +283,7 @@ def test_a_run_is_not_taken_from_who_runs_it(server: Server, tmp_path: Path) -> 
     assert "in use by process" in (tmp_path / "log").read_text()
 
 
-def test_a_named_run_is_not_overwritten(tmp_path: Path) -> None:
+def test_existing_run_id_is_not_overwritten(tmp_path: Path) -> None:
     from vitexp.runs.record import RunRecord
 
     config = composed(f"log_dir={tmp_path}", "run_id=mine")
@@ -292,7 +292,7 @@ def test_a_named_run_is_not_overwritten(tmp_path: Path) -> None:
         RunRecord.start(config, overrides=[])
 
 
-def test_no_run_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_run_folder_is_one_sentence(tmp_path: Path) -> None:
     from vitexp.runs.resume import run_to_resume
 
     with pytest.raises(ConfigError, match="is not a run folder"):
@@ -306,8 +306,8 @@ def test_overrides_are_merged_by_key() -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_that_is_killed_goes_on(tmp_path: Path) -> None:
-    """Sweeps ask their trials to go on: the second attempt begins where the first was killed."""
+def test_killed_trial_resumes(tmp_path: Path) -> None:
+    """The second attempt of a sweep resumes where the first was killed."""
     from vitexp.sweeps.engines.trial import Finished, run_trial
     from vitexp.sweeps.grid import plan
 
@@ -326,13 +326,13 @@ def test_a_trial_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert isinstance(finished, Finished)
     assert (finished.status, finished.attempts) == ("completed", 2)
     epochs = [line for line in (trial.folder / "train.log").read_text().splitlines() if ": epoch " in line]
-    assert len(epochs) in (40, 41)  # the one under way when it was killed may be told of again
+    assert len(epochs) in (40, 41)  # the epoch in which it was killed may be reported twice
     assert result(trial.folder)["epochs"] == 40
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
-    """Only the first is told to stop; both do, between the same two steps. What goes on may be one process alone."""
+def test_two_processes_stop_together_and_resume(tmp_path: Path) -> None:
+    """Only the first gets the signal; both stop between the same two steps. One process may resume the run."""
     together = ("trainer.devices=2", "trainer.strategy=ddp")
     command = [
         *SMALL,
@@ -366,5 +366,5 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
         [*train, f"resume={folder}", "trainer.devices=1", "trainer.strategy=auto", more], capture_output=True, text=True
     )
     assert alone.returncode == 0, alone.stderr
-    told = result(folder)
-    assert (told["status"], told["steps"], told["environment"]["device_count"]) == ("completed", 210, 1)
+    record = result(folder)
+    assert (record["status"], record["steps"], record["environment"]["device_count"]) == ("completed", 210, 1)

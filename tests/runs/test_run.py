@@ -1,4 +1,4 @@
-"""A run, whole: what it leaves, that it repeats, and how it fails."""
+"""Whole runs: what they write, and that they are repeatable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FIGURES = {
 }
 
 
-def test_the_folder_holds_everything(finished: Path) -> None:
+def test_folder_is_complete(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} >= {
         "config.yaml",
         "result.json",
@@ -58,8 +58,8 @@ def test_the_folder_holds_everything(finished: Path) -> None:
 
 
 def test_result_has_the_whole_schema(finished: Path) -> None:
-    told = result(finished)
-    assert list(told) == [
+    record = result(finished)
+    assert list(record) == [
         *(
             "schema",
             "run_id",
@@ -75,30 +75,30 @@ def test_result_has_the_whole_schema(finished: Path) -> None:
         ),
         *("epochs", "steps", "images_seen", "timing", "environment", "started_at", "finished_at"),
     ]
-    assert told["schema"] == 1
-    assert told["run_id"] == finished.name
-    assert told["status"] == "completed"
-    assert told["error"] is None
-    assert told["name"] == finished.parent.name == "signs-vit_tiny"
-    assert told["data"] == {"name": "signs", "train": 129, "val": 43, "test": 86, "classes": 43}
-    assert (told["epochs"], told["steps"], told["images_seen"]) == (2, 8, 256)
-    assert told["model"]["parameters"] > 0
-    assert told["model"]["flops_per_image"] > 0
+    assert record["schema"] == 1
+    assert record["run_id"] == finished.name
+    assert record["status"] == "completed"
+    assert record["error"] is None
+    assert record["name"] == finished.parent.name == "signs-vit_tiny"
+    assert record["data"] == {"name": "signs", "train": 129, "val": 43, "test": 86, "classes": 43}
+    assert (record["epochs"], record["steps"], record["images_seen"]) == (2, 8, 256)
+    assert record["model"]["parameters"] > 0
+    assert record["model"]["flops_per_image"] > 0
     for part in ("test", "val"):
-        metrics = told["metrics"][part]
+        metrics = record["metrics"][part]
         assert list(metrics) == [
             *("accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "ece", "loss")
         ]
         assert all(0 <= value <= 1 for name, value in metrics.items() if name != "loss")
         assert metrics["accuracy"] <= metrics["accuracy_top5"]
-    assert set(told["timing"]) == {"total_s", "fit_s", "train_images_per_s", "time_to_first_step_s", "first_step_s"}
-    assert set(told["environment"]) == {
+    assert set(record["timing"]) == {"total_s", "fit_s", "train_images_per_s", "time_to_first_step_s", "first_step_s"}
+    assert set(record["environment"]) == {
         *("git_commit", "git_dirty", "python", "torch", "lightning", "device", "device_count", "hostname")
     }
 
 
 def test_test_accuracy_is_exact(finished: Path) -> None:
-    """The number in result.json is a count over 86 images: the one that the saved weights give, computed by hand."""
+    """The accuracy in result.json equals that of the saved weights, computed here on all 86 images."""
     from omegaconf import OmegaConf
 
     from vitexp.runs.build import build_datamodule, build_net
@@ -120,7 +120,7 @@ def test_test_accuracy_is_exact(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("monitor", ["val/accuracy", "null"])
-def test_the_chosen_weights_are_tested_or_the_last(tmp_path: Path, monitor: str) -> None:
+def test_chosen_or_last_weights_are_tested(tmp_path: Path, monitor: str) -> None:
     hopeless = ("schedule=constant", "schedule.warmup_epochs=0", "optim.lr=0.5", "trainer.max_epochs=3")
     run = tiny_run(tmp_path, "callbacks=none", *hopeless, f"checkpoint.monitor={monitor}")
     chosen = monitor != "null"  # the first epoch: none is more accurate
@@ -140,7 +140,7 @@ def test_checkpoints_hold_plain_data_only(finished: Path) -> None:
     for name in ("best.ckpt", "last.ckpt"):
         checkpoint = torch.load(finished / "checkpoints" / name, weights_only=True)
         assert "net.cls_token" in checkpoint["state_dict"]
-        # the raw weights stay beside the averaged ones
+        # the raw weights are stored in addition to the averaged ones
         assert "current_model_state" in checkpoint
 
 
@@ -161,7 +161,7 @@ def test_metrics_csv_has_every_scalar(finished: Path) -> None:
 
 
 def test_learning_curves_have_every_epoch(finished: Path) -> None:
-    """Each scalar of an epoch stands at that epoch, also those that are only known when it is over."""
+    """Each scalar is shown at its epoch, also those that are only known after it."""
     checkpoint = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
     history = checkpoint["callbacks"]["LearningCurves"]["history"]
     assert set(history) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"}
@@ -201,14 +201,14 @@ def test_tensorboard_gets_scalars_and_images(finished: Path) -> None:
     assert set(events.Tags()["images"]) == FIGURES
 
 
-def test_the_same_again_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     mixing = ("training.mixup_alpha=0.4", "model.drop_path=0.2", "callbacks=none")
     weights = [(tiny_run(tmp_path, *mixing, f"seed={seed}") / "model.safetensors").read_bytes() for seed in (0, 0, 1)]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
 
 
-def test_pictures_do_not_change_the_training(tmp_path: Path) -> None:
+def test_figures_do_not_change_the_training(tmp_path: Path) -> None:
     plain = tiny_run(tmp_path, "callbacks=none")
     drawn = tiny_run(tmp_path, "callbacks=default")
     assert (plain / "model.safetensors").read_bytes() == (drawn / "model.safetensors").read_bytes()
@@ -217,10 +217,10 @@ def test_pictures_do_not_change_the_training(tmp_path: Path) -> None:
 def test_gradient_accumulation_sees_the_same_batches(tmp_path: Path) -> None:
     parts = [f"trainer.accumulate_grad_batches={number}" for number in (1, 2)]
     runs = [tiny_run(tmp_path, part, "callbacks=none", "trainer.log_every_n_steps=1") for part in parts]
-    told = [result(run) for run in runs]
-    assert told[0]["steps"] == told[1]["steps"] == 4
-    assert told[0]["images_seen"] == told[1]["images_seen"]
-    for run in runs:  # the mean over the images, not a part's share of it: about that of 43 equal chances
+    record = [result(run) for run in runs]
+    assert record[0]["steps"] == record[1]["steps"] == 4
+    assert record[0]["images_seen"] == record[1]["images_seen"]
+    for run in runs:  # the mean over the images, about that of guessing among 43 classes
         with (run / "metrics.csv").open() as file:
             logged = [float(row["train/loss_step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
         assert logged == pytest.approx([3.76] * 4, abs=0.2)
@@ -233,15 +233,15 @@ def test_patience_stops_early(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("off", ["trainer.enable_checkpointing=false", "trainer.limit_val_batches=0"])
 def test_without_checkpoints_or_validation_the_last_weights_are_tested(tmp_path: Path, off: str) -> None:
-    told = result(tiny_run(tmp_path, off, "callbacks=none"))
-    assert told["status"] == "completed"
-    assert told["metrics"]["test"]["accuracy"] is not None
-    assert (told["metrics"]["val"]["accuracy"] is None) == ("limit_val" in off)
+    record = result(tiny_run(tmp_path, off, "callbacks=none"))
+    assert record["status"] == "completed"
+    assert record["metrics"]["test"]["accuracy"] is not None
+    assert (record["metrics"]["val"]["accuracy"] is None) == ("limit_val" in off)
 
 
 @pytest.mark.parametrize("model", ["vit_tiny", "simple_cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_a_debug_run_of_every_kind_of_model(tmp_path: Path, model: str) -> None:
-    """The same code trains them all, and figures stand for the few images that were tested."""
+    """Figures are drawn from the few images that a debug run tests."""
     overrides = [each for each in TINY if not each.startswith("model")]
     from tests.conftest import composed
     from vitexp.runs.run import run
@@ -261,7 +261,7 @@ def test_sample_augmentation_trains(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_config_yaml_repeats_the_run(finished: Path, tmp_path: Path) -> None:
-    """As a person would: the command that stands in config.yaml, from another folder."""
+    """With the command that config.yaml states, in another folder."""
     script = CONF.parent / "train.py"
     command = [sys.executable, str(script), "--config-dir", str(finished), "--config-name", "config"]
     ended = subprocess.run(
@@ -277,14 +277,14 @@ def test_config_yaml_repeats_the_run(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_count_every_test_image_once(tmp_path: Path) -> None:
-    """43 test images cannot be shared out evenly among two processes: padding would count one of them twice."""
-    typed = command(tmp_path, "logger=default", "trainer.devices=2", "trainer.strategy=ddp", "data.test_per_class=1")
-    ended = subprocess.run(typed, capture_output=True, text=True, timeout=300)
+    """43 test images cannot be divided evenly among two processes; padding would count one twice."""
+    words = command(tmp_path, "logger=default", "trainer.devices=2", "trainer.strategy=ddp", "data.test_per_class=1")
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     [folder] = tmp_path.glob("*/*")
-    told = result(folder)
-    assert told["status"] == "completed"
-    assert told["data"]["test"] == 43
-    assert told["environment"]["device_count"] == 2
-    right = told["metrics"]["test"]["accuracy"] * 43
+    record = result(folder)
+    assert record["status"] == "completed"
+    assert record["data"]["test"] == 43
+    assert record["environment"]["device_count"] == 2
+    right = record["metrics"]["test"]["accuracy"] * 43
     assert right == pytest.approx(round(right), abs=1e-4)

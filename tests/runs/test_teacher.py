@@ -1,4 +1,4 @@
-"""Runs that learn from a finished one: what they tell, how they go on, and which teachers are refused."""
+"""Distilled runs: their record, how they resume, and which teachers are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STUDENT_RUN = (
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of another size, and for images of another size."""
+    """A teacher with another width and image size than the student."""
     return tiny_run(tmp_path_factory.mktemp("teacher"), "callbacks=none", "model.dim=24", "data.image_size=24")
 
 
@@ -42,9 +42,9 @@ def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_run(tmp_path_factory.mktemp("student"), *STUDENT_RUN, f"training.teacher={teacher}")
 
 
-def test_a_run_says_who_taught_it_and_keeps_none_of_it(teacher: Path, student: Path) -> None:
-    told, origin = result(student)["model"]["teacher"], result(teacher)
-    assert told == {
+def test_record_names_the_teacher(teacher: Path, student: Path) -> None:
+    info, origin = result(student)["model"]["teacher"], result(teacher)
+    assert info == {
         "from": str(teacher),
         "run_id": origin["run_id"],
         "model": "vit_tiny",
@@ -62,7 +62,7 @@ def test_a_run_says_who_taught_it_and_keeps_none_of_it(teacher: Path, student: P
     assert config_hash(composed(f"training.teacher={teacher}")) != config_hash(composed())
 
 
-def test_the_finished_student_needs_no_teacher_and_is_explained(teacher: Path, student: Path, tmp_path: Path) -> None:
+def test_finished_student_works_without_its_teacher(teacher: Path, student: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(student, alone)
     config = OmegaConf.load(alone / "config.yaml")
@@ -80,23 +80,23 @@ def test_the_finished_student_needs_no_teacher_and_is_explained(teacher: Path, s
         refuse_impossible(run, ["timm"])
 
 
-def test_a_run_goes_on_with_its_teacher_and_with_no_other(teacher: Path, student: Path, tmp_path: Path) -> None:
-    mine, begun = tmp_path / "teacher", tmp_path / "task" / "run"
+def test_resuming_needs_the_same_teacher(teacher: Path, student: Path, tmp_path: Path) -> None:
+    mine, run = tmp_path / "teacher", tmp_path / "task" / "run"
     shutil.copytree(teacher, mine)
     weights = mine / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x17")
-    shutil.copytree(student, begun)
-    longer = (*STUDENT_RUN, f"training.teacher={teacher}", "trainer.max_epochs=2", f"resume={begun}")
+    shutil.copytree(student, run)
+    longer = (*STUDENT_RUN, f"training.teacher={teacher}", "trainer.max_epochs=2", f"resume={run}")
     config = composed(*TINY, *longer)
-    going_on = result(begun)
-    told = load_teacher(config, resumed=going_on)
-    assert told is not None and told.info == going_on["model"]["teacher"]
+    before = result(run)
+    info = load_teacher(config, resumed=before)
+    assert info is not None and info.info == before["model"]["teacher"]
     config.training.teacher = str(mine)
     with pytest.raises(ConfigError, match=r"has other weights \(SHA-256 .*\) than when this run started"):
-        load_teacher(config, resumed=going_on)
+        load_teacher(config, resumed=before)
 
 
-def test_what_is_no_finished_run_cannot_teach(teacher: Path, tmp_path: Path) -> None:
+def test_teacher_must_be_a_finished_run(teacher: Path, tmp_path: Path) -> None:
     for typed in (tmp_path, "~nobody/run", "x" * 1000):
         config = composed(*TINY)
         config.training.teacher = str(typed)
@@ -105,23 +105,23 @@ def test_what_is_no_finished_run_cannot_teach(teacher: Path, tmp_path: Path) -> 
 
 
 def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
-    """A copy of the teacher that says it was trained with these."""
+    """Return a copy of the teacher whose config.yaml has these overrides."""
     shutil.copytree(teacher, folder)
-    config, said = OmegaConf.load(folder / "config.yaml"), composed(*overrides, "data.image_size=24")
-    config.seed, config.data = said.seed, OmegaConf.create(OmegaConf.to_container(said.data, resolve=True))
+    config, changed = OmegaConf.load(folder / "config.yaml"), composed(*overrides, "data.image_size=24")
+    config.seed, config.data = changed.seed, OmegaConf.create(OmegaConf.to_container(changed.data, resolve=True))
     OmegaConf.save(config, folder / "config.yaml")
     return folder
 
 
 @pytest.mark.parametrize(
-    ("its", "mine", "told"),
+    ("its", "mine", "sentence"),
     [
         ([], [], None),
         ([], ["seed=1"], "with seed=0, and therefore"),
         ([], ["data.val_fraction=0.5"], "with data.val_fraction=0.1, and therefore"),
         (["data.batch_size=8", "data.test_per_class=3"], [], None),
         (["data.train_per_class=5"], [], "data.source.train_per_class=5"),
-        (["data.draw_seed=7", "seed=1"], [], None),  # other pictures
+        (["data.draw_seed=7", "seed=1"], [], None),  # other images
         (["data=gtsrb", "data.root=a"], ["data=gtsrb", "data.root=b"], None),  # the same images elsewhere
         (["data=gtsrb", "data.train_set=online"], ["data=gtsrb", "data.train_set=full"], "train_set=online"),
         (["data=gtsrb", "seed=1"], ["data=signs"], None),
@@ -133,17 +133,17 @@ def with_data(teacher: Path, folder: Path, *overrides: str) -> Path:
         ),
     ],
 )
-def test_a_teacher_may_not_have_learned_what_validates_the_student(
-    teacher: Path, tmp_path: Path, its: list[str], mine: list[str], told: str | None
+def test_teacher_trained_on_validation_images_is_refused(
+    teacher: Path, tmp_path: Path, its: list[str], mine: list[str], sentence: str | None
 ) -> None:
     copied = with_data(teacher, tmp_path / "copied", *its)
     config = composed(*mine, f"training.teacher={copied}")
-    if told is None:
+    if sentence is None:
         assert load_teacher(config, resumed=None) is not None
         return
     with pytest.raises(ConfigError) as caught:
         load_teacher(config, resumed=None)
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)
     assert "train both on the same part of the data." in str(caught.value)
 
 
@@ -156,7 +156,7 @@ def test_other_classes_are_refused_before_images_are_read(
         tiny_run(tmp_path, *SMALL, f"training.teacher={teacher}")
 
 
-def test_a_teacher_of_images_that_were_prepared_otherwise_is_told(
+def test_differently_prepared_images_are_reported(
     teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     load_teacher(composed(*TINY, f"training.teacher={teacher}"), resumed=None)

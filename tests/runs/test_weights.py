@@ -1,4 +1,4 @@
-"""What a run may start from: read safely, refused in one sentence where it does not fit, and told in the record."""
+"""Starting weights: read safely, refused in one sentence if they do not fit, and recorded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.models.published import CLASSES, SMALL, as_google, of_timm, of_torchv
 
 
 def net_of(path: Path) -> torch.nn.Module:
-    """Our net of five classes that starts from the file, its head too, as if it were of the same classes."""
+    """Return a network of five classes with the weights of a file, including the head."""
     config = composed(*SMALL, f"model.weights={path}")
     started = starting_weights(config, resumed=None)
     assert started is not None
@@ -42,7 +42,7 @@ def net_of(path: Path) -> torch.nn.Module:
 
 
 def saved(folder: Path, kind: str) -> tuple[Path, torch.nn.Module]:
-    """A file of weights as others publish them, and the net that they are of."""
+    """Return a file of weights as another library publishes it, and that library's network."""
     net = of_torchvision() if kind.startswith("torchvision") else of_timm()
     state, path = net.state_dict(), folder / f"weights{kind[kind.index('.') :]}"
     if path.suffix == ".safetensors":
@@ -65,7 +65,7 @@ def saved(folder: Path, kind: str) -> tuple[Path, torch.nn.Module]:
         ("google.npz", NORMALIZATIONS["half"]),
     ],
 )
-def test_files_as_others_publish_them(tmp_path: Path, kind: str, normalized: Any) -> None:
+def test_files_of_other_libraries(tmp_path: Path, kind: str, normalized: Any) -> None:
     path, reference = saved(tmp_path, kind)
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_files_as_others_publish_them(tmp_path: Path, kind: str, normalized: Any
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_model_folder_of_timm_says_how_it_normalizes(tmp_path: Path) -> None:
+def test_normalization_of_a_timm_model_folder(tmp_path: Path) -> None:
     path, _ = saved(tmp_path, "timm.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}}))
     assert read_weights(path, name="x").normalization == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
@@ -86,7 +86,7 @@ class Bomb:
         return Path.touch, (Path("exploded"),)
 
 
-def test_no_code_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_code_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"blocks.0.norm1.weight": Bomb()}, "a.pth")
     Path("b.bin").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
@@ -105,7 +105,7 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
         read_weights(tmp_path / name, name="it")
 
 
-def test_what_is_not_there_or_no_vit_is_refused(tmp_path: Path) -> None:
+def test_missing_files_and_other_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.weights=imagenet: there is no .*; give imagenet1k, imagenet21k, a"):
         starting_weights(composed("model.weights=imagenet"), resumed=None)
     for name in ("~nobody/at/all", "x" * 1000):
@@ -121,7 +121,7 @@ def test_what_is_not_there_or_no_vit_is_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "a.pth", name="it")
 
 
-def test_heads_that_the_shapes_of_googles_arrays_show_must_be_the_models(tmp_path: Path) -> None:
+def test_number_of_heads_in_googles_arrays_must_agree(tmp_path: Path) -> None:
     path, _ = saved(tmp_path, "google.npz")
     config = composed(*SMALL, "model.num_heads=4", f"model.weights={path}")
     started = starting_weights(config, resumed=None)
@@ -133,7 +133,7 @@ def test_heads_that_the_shapes_of_googles_arrays_show_must_be_the_models(tmp_pat
 # ---- normalization
 
 
-def test_auto_is_what_the_weights_were_trained_with(tmp_path: Path) -> None:
+def test_automatic_normalization_is_that_of_the_weights(tmp_path: Path) -> None:
     google, timm = (read_weights(saved(tmp_path, kind)[0], name="it") for kind in ("google.npz", "timm.pth"))
     assert normalization("auto", google) == NORMALIZATIONS["half"]
     assert normalization("auto", None) is None
@@ -155,7 +155,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 OURS = ("callbacks=none", "model.dim=24", "model.num_heads=3")
 
 
-def test_a_run_starts_from_a_run_of_the_same_classes_with_its_head(
+def test_run_of_the_same_classes_keeps_its_head(
     first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Of a rate of almost nothing, so that what is left at the end is what it started from.
@@ -164,16 +164,16 @@ def test_a_run_starts_from_a_run_of_the_same_classes_with_its_head(
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-7)
-    told = result(again)["model"]["weights"]
-    assert (told["taken"], told["new"], told["unused"], told["grids"]) == (told["of"], [], [], None)
-    assert told["sha256"] == hashlib.sha256((first / "model.safetensors").read_bytes()).hexdigest()
-    assert told["from"] == str(first)
-    assert f"weights   {told['taken']} of {told['of']} tensors from" in (again / "train.log").read_text()
+    info = result(again)["model"]["weights"]
+    assert (info["taken"], info["new"], info["unused"], info["grids"]) == (info["of"], [], [], None)
+    assert info["sha256"] == hashlib.sha256((first / "model.safetensors").read_bytes()).hexdigest()
+    assert info["from"] == str(first)
+    assert f"weights   {info['taken']} of {info['of']} tensors from" in (again / "train.log").read_text()
     assert OmegaConf.load(again / "config.yaml").model.weights == str(first)
     assert result(again)["config_hash"] != result(first)["config_hash"]
 
 
-def test_a_run_of_other_classes_and_size_gets_a_new_head_and_keeps_the_normalization(
+def test_run_of_other_classes_and_size_keeps_the_normalization(
     first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "source"
@@ -181,9 +181,9 @@ def test_a_run_of_other_classes_and_size_gets_a_new_head_and_keeps_the_normaliza
     monkeypatch.setattr("vitexp.data.signs.source.Signs.classes", property(lambda self: [str(i) for i in range(43)]))
     options = (*OURS, f"model.weights={source}", "data.image_size=16", "model.upsample=48")
     run = tiny_run(tmp_path / "logs", *options, "training.layer_decay=0.5")
-    told = result(run)["model"]["weights"]
-    assert (told["new"], told["unused"], told["grids"]) == (["head"], ["head"], [4, 6])
-    assert told["taken"] == told["of"] - 2
+    info = result(run)["model"]["weights"]
+    assert (info["new"], info["unused"], info["grids"]) == (["head"], ["head"], [4, 6])
+    assert info["taken"] == info["of"] - 2
     log = (run / "train.log").read_text()
     assert "positions from 4 x 4 to 6 x 6; new: head" in log
     assert "images enlarged to 48 pixels" in log
@@ -208,16 +208,16 @@ def test_a_run_of_other_classes_and_size_gets_a_new_head_and_keeps_the_normaliza
     with pytest.raises(ValueError, match="not enough values to unpack"):  # of no new folder
         tiny_run(tmp_path / "logs", *longer)
     assert result(run)["epochs"] == 2
-    assert result(run)["model"]["weights"] == told
+    assert result(run)["model"]["weights"] == info
     assert torch.equal(load_run(run).mean, origin.mean)
 
 
-def test_weights_of_another_net_are_refused_before_data_are_read(first: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused_before_reading_data(first: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not fit: it needs model\.depth=2, but this model has 3\.$"):
         tiny_run(tmp_path, *OURS, f"model.weights={first}", "model.depth=3", "data.cache_dir=/nowhere")
 
 
-def test_weights_that_have_learned_what_validates_are_refused(first: Path, tmp_path: Path) -> None:
+def test_weights_trained_on_validation_images_are_refused(first: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^model\.weights=.* was trained with seed=0, and therefore on"):
         tiny_run(tmp_path, *OURS, f"model.weights={first}", "seed=1", "data.cache_dir=/nowhere")
     starting_weights(composed("data=gtsrb", f"model.weights={first}", "seed=1"), resumed=None)  # other images
