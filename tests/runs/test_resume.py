@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.conftest import CONF, TINY, composed, result, tiny_run
 from tests.forked import TRAIN, Server
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError
+from vitexp.runs.resume import differences
 from vitexp.training.checkpoints import read_checkpoint, sealed
 
 # Everything that draws or remembers: mixing, drop path, dropout, averaged weights.
@@ -298,6 +300,18 @@ def test_missing_run_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a run folder"):
         run_to_resume(composed(f"resume={tmp_path}"))
     assert run_to_resume(composed(f"log_dir={tmp_path}", "resume=auto")) is None
+
+
+def test_run_of_an_earlier_version_can_be_resumed(tmp_path: Path) -> None:
+    """Before tasks and losses were options, and before checkpoint.monitor could be auto."""
+    config = composed(*TINY)
+    earlier: Any = OmegaConf.to_container(config, resolve=True)
+    del earlier["task"], earlier["loss"]
+    earlier["training"]["label_smoothing"] = 0.1
+    earlier["checkpoint"] |= {"monitor": "val/accuracy", "mode": "max"}
+    OmegaConf.save(OmegaConf.create(earlier), tmp_path / "config.yaml")
+    assert differences(tmp_path, config) == []
+    assert differences(tmp_path, composed(*TINY, "optim.lr=1")) == ["optim.lr=0.001, now 1"]
 
 
 def test_overrides_are_merged_by_key() -> None:

@@ -56,6 +56,14 @@ def direction(metric: str) -> str:
     return METRICS[name].direction if (name := metric.partition("/")[2]) in METRICS else "max"
 
 
+def monitored(config: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return checkpoint.monitor and checkpoint.mode; "auto" is resolved by the task and the direction of the metric."""
+    monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+    if monitor == "auto":
+        monitor = facts(config["task"]).get("monitor", "val/loss")
+    return monitor, direction(str(monitor)) if mode == "auto" else mode
+
+
 def _folders(config: Config) -> Iterator[str]:
     for key, path, must_write in (
         ("log_dir", f"{config['log_dir']}/{config['name']}", True),

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vitexp.config.check import check_lengths
-from vitexp.config.rules import direction
 from vitexp.config.schema import CONTRACTS
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule
@@ -124,16 +123,6 @@ def task_class(config: DictConfig) -> type[Task]:
     if not issubclass(found, Task):
         raise misfit("task", config.task, "is something else")
     return found
-
-
-def monitored(config: DictConfig) -> tuple[str | None, str]:
-    """Return checkpoint.monitor and checkpoint.mode with "auto" resolved by the task."""
-    monitor, mode = config.checkpoint.monitor, config.checkpoint.mode
-    if monitor == "auto":
-        monitor = task_class(config).monitor
-    if mode == "auto":
-        mode = direction(str(monitor))
-    return monitor, mode
 
 
 def build_task(config: DictConfig, **parts: Any) -> Task:

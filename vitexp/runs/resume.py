@@ -90,16 +90,22 @@ def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> l
 
 
 def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
-    before, now = (
-        dict(flatten(without(OmegaConf.to_container(each, resolve=True), (*NOT_HASHED, *HARDWARE, *SHOWN))))
-        for each in (read_config(folder / "config.yaml"), config)
-    )
+    before, now = map(_compared, (read_config(folder / "config.yaml"), config))
     absent = "absent"
     return [
         (key, before.get(key, absent), now.get(key, absent))
         for key in {**before, **now}
         if before.get(key, absent) != now.get(key, absent)
     ]
+
+
+def _compared(config: DictConfig) -> dict[str, Any]:
+    """Return the keys that a resumed run may not change, and those of its length, in dotted form."""
+    from vitexp.config.rules import monitored  # pydantic takes a while to import
+
+    plain = without(OmegaConf.to_container(config, resolve=True), (*NOT_HASHED, *HARDWARE, *SHOWN))
+    plain["checkpoint"]["monitor"], plain["checkpoint"]["mode"] = monitored(plain)
+    return dict(flatten(plain))
 
 
 def _longer(key: str, old: Any, new: Any) -> bool:

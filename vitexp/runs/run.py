@@ -16,8 +16,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, monitored
+from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer
 from vitexp.runs.finished import write_weights
 from vitexp.runs.folder import OpenRun, open_run
 from vitexp.runs.predictions import write_test_predictions
