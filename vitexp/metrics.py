@@ -25,6 +25,10 @@ class Metric:
             return "–"
         return f"{value:.2%}" if self.is_percent else f"{value:.4f}"
 
+    def gain(self, difference: float) -> float:
+        """Return `difference`, negated if lower values are better: positive is an improvement."""
+        return difference if self.direction == "max" else -difference
+
 
 # In the order of result.json.
 METRICS: Final[Mapping[str, Metric]] = {

@@ -47,11 +47,10 @@ class FakeEngine(Engine):
     """Runs a trial by asking a function for its validation accuracy: an exception fails it. Test accuracy misleads."""
 
     def __init__(self, score: Callable[[Trial], float], *, slots: int = 4) -> None:
-        super().__init__(retries=0, timeout=None, gpus_per_trial=0, cpus_per_trial=1)
-        object.__setattr__(self, "score", score)
-        object.__setattr__(self, "slots", slots)
-        object.__setattr__(self, "rounds", [])
-        object.__setattr__(self, "ran", [])
+        super().__init__()
+        self.score, self.slots = score, slots
+        self.rounds: list[int] = []
+        self.ran: list[Trial] = []
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
         self.rounds.append(len(trials))

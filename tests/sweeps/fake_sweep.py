@@ -15,8 +15,6 @@ from vitexp.sweeps.engines.ray_engine import RayEngine
 from vitexp.sweeps.engines.slurm import SlurmEngine
 from vitexp.sweeps.engines.trial import Event, Trial
 
-COMMON = {"retries": 0, "timeout": None, "gpus_per_trial": "auto", "cpus_per_trial": "auto"}
-
 
 def fake_trial(folder: Path, *options: str) -> Trial:
     """A trial of the fake trainer, in `folder`."""
@@ -26,16 +24,15 @@ def fake_trial(folder: Path, *options: str) -> Trial:
 
 
 def local(**changes: Any) -> Engine:
-    return LocalEngine(**{**COMMON, **changes})
+    return LocalEngine(**{"retries": 0, **changes})
 
 
 def ray(**changes: Any) -> Engine:
-    return RayEngine(**{**COMMON, "address": None, "gpus": None, **changes})
+    return RayEngine(**{"retries": 0, **changes})
 
 
 def slurm(**changes: Any) -> Engine:
-    here = {"cluster": "local", "gpus_per_trial": 0, "cpus_per_trial": 1, "parameters": {}}
-    return SlurmEngine(**{**COMMON, **here, **changes})
+    return SlurmEngine(**{"retries": 0, "cluster": "local", "gpus_per_trial": 0, "cpus_per_trial": 1, **changes})
 
 
 if __name__ == "__main__":

@@ -147,8 +147,8 @@ def test_validation_alone_is_told(tmp_path: Path) -> None:
     found = run(tmp_path, FakeEngine(peak))
     text = (tmp_path / "found" / "search.md").read_text()
     top = max((line for line in found), key=lambda line: float(line["val/accuracy"]))
-    assert f"optim.lr={top['optim.lr']}" in text and "nothing here has looked at the test set" in text
-    with pytest.raises(ConfigError, match="must be measured on validation"):
+    assert f"optim.lr={top['optim.lr']}" in text and "The test set was not used to choose" in text
+    with pytest.raises(ConfigError, match="must be a metric of the validation set"):
         run(tmp_path, FakeEngine(peak), name="other", metric="test/accuracy")
 
 
@@ -194,9 +194,9 @@ def test_a_trial_that_has_ended_reports_nothing_more(tmp_path: Path) -> None:
 def test_other_settings_begin_another_search(tmp_path: Path) -> None:
     run(tmp_path, FakeEngine(peak), trials=2)
     for arguments, changes, sentence in (
-        (("trainer.max_epochs=2",), {}, "another configuration, and"),
+        (("trainer.max_epochs=2",), {}, "another configuration, so"),
         ((), {"direction": "minimize"}, "another direction and another configuration"),  # which chooses the checkpoint
-        ((), {"space": {"optim.lr": SPACE["optim.lr"]}}, "another space, and"),
+        ((), {"space": {"optim.lr": SPACE["optim.lr"]}}, "another space, so"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             run(tmp_path, FakeEngine(peak), *arguments, **changes)

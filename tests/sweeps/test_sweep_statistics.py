@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vitexp.sweeps.tables.statistics import holm, paired_difference, summarise
+from vitexp.sweeps.tables.statistics import holm, paired_difference, summarize
 
 
 def by_seed(values: object) -> dict[int, float]:
@@ -24,7 +24,7 @@ def test_equals_scipy_on_random_data(n: int) -> None:
         assert ours is not None
         assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
         assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
-        summary = summarise(values.tolist())
+        summary = summarize(values.tolist())
         assert summary is not None
         assert (summary.mean, summary.sd, summary.n) == pytest.approx((values.mean(), values.std(ddof=1), n), rel=1e-9)
 
@@ -52,13 +52,13 @@ def test_seeds_are_paired_by_their_number_and_only_where_both_have_one() -> None
 
 
 def test_of_one_seed_there_is_no_deviation_and_no_interval() -> None:
-    summary = summarise([0.9])
+    summary = summarize([0.9])
     assert summary is not None and (summary.mean, summary.sd, summary.n) == (0.9, None, 1)
     difference = paired_difference({1: 0.9}, {1: 0.8})
     assert difference is not None and (difference.low, difference.high, difference.p, difference.n) == (None,) * 3 + (
         1,
     )
-    assert summarise([]) is None
+    assert summarize([]) is None
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.01])

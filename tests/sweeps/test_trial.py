@@ -101,7 +101,7 @@ def test_a_hang_ends_at_the_timeout(tmp_path: Path, end: str, monkeypatch: pytes
     monkeypatch.setattr("vitexp.sweeps.engines.trial._PATIENCE_S", {signal.SIGINT: 0.3, signal.SIGTERM: 0.3})
     trial = fake_trial(tmp_path / "a", f"end={end}")
     finished = run(trial, timeout=0.5)
-    assert (finished.status, finished.error) == ("failed", "no end after engine.timeout=0.5 s: last words")
+    assert (finished.status, finished.error) == ("failed", "did not end within engine.timeout=0.5 s: last words")
     assert finished.seconds < 5
     until(lambda: not with_argument(str(trial.folder)))
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial
 from vitexp.sweeps.view import View
 
-READY = Ready(slots=2, where="2 GPUs, 1 a trial")
+READY = Ready(slots=2, where="2 GPUs, 1 per trial")
 
 
 def trial(folder: Path, number: int, *, accuracy: float | None = None) -> Trial:
@@ -49,7 +49,7 @@ def text(console: Console) -> str:
 
 def picture(view: View) -> str:
     console = Console(file=io.StringIO(), width=120)
-    console.print(view.picture())
+    console.print(view.display())
     return text(console)
 
 
@@ -63,19 +63,19 @@ def test_without_a_terminal_one_line_an_event(tmp_path: Path) -> None:
         view(started(trials[2]))
         view(finished(trials[2], error="killed by SIGKILL"))
     assert text(view.console).splitlines() == [
-        "abc: 3 trials, 1 of them completed before; 2 at once on 2 GPUs, 1 a trial",
+        "abc: 3 trials, 1 of them already completed; 2 at a time on 2 GPUs, 1 per trial",
         "started    row [1], seed 1 on node1, GPU 7",
-        "completed  row [1], seed 1 after 1:00, validation accuracy 93.40%; 2 of 3 done, 0 running, 1 waiting",
+        "completed  row [1], seed 1 after 1 min 00 s, validation accuracy 93.40%; 2 of 3 done, 0 running, 1 waiting",
         "started    row [2], seed 2 on node1",
         f"failed     row [2], seed 2 after 2 attempts: killed by SIGKILL; see {trials[2].folder}/trial.log",
-        "abc: 2 of 3 trials completed, 1 failed, 0:00",
+        "abc: 2 of 3 trials completed, 1 failed, 0.0 s",
     ]
 
 
 def test_the_picture_counts_and_names(tmp_path: Path) -> None:
     trials = [trial(tmp_path, 0, accuracy=0.5), *(trial(tmp_path, number) for number in range(1, 6))]
     view = View("abc", trials, console=plain())
-    assert "the engine starts" in picture(view)
+    assert "starting the engine" in picture(view)
     view(READY)
     view(started(trials[1]))
     complete(trials[1], 0.4)
@@ -84,7 +84,7 @@ def test_the_picture_counts_and_names(tmp_path: Path) -> None:
     view(finished(trials[2], error="no"))
     view(started(trials[3], "0,1"))
     shown = picture(view)
-    assert "2 of 6 done, 1 failed, 1 running, 2 waiting\n1 of 2 slots taken" in shown
+    assert "2 of 6 done, 1 failed, 1 running, 2 waiting\n1 of 2 slots in use" in shown
     assert "best so far: row [0], seed 0 with 50.00% validation accuracy" in shown
     assert "row [3]" in shown and "node1, GPU 0,1" in shown
     assert "row [1]" not in shown
@@ -106,7 +106,7 @@ def test_the_estimate_takes_waiting_and_running_trials_into_account(
     trials = [trial(tmp_path, number) for number in range(6)]
     view = View("abc", trials, console=plain())
     view(READY)
-    assert view.left() is None
+    assert view.remaining() is None
     for each in trials[:2]:
         view(started(each))
         complete(each, 0.5)
@@ -115,9 +115,9 @@ def test_the_estimate_takes_waiting_and_running_trials_into_account(
     now[0] += 40
     view(started(trials[3]))
     # 60 and 100 s of the running ones, 200 s of the waiting ones, on two slots
-    assert view.left() == pytest.approx(180)
+    assert view.remaining() == pytest.approx(180)
     now[0] += 1000  # longer than expected: only the waiting ones can be estimated
-    assert view.left() == pytest.approx(100)
+    assert view.remaining() == pytest.approx(100)
 
 
 def test_a_terminal_shows_the_picture_and_keeps_failures(tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_a_terminal_shows_the_picture_and_keeps_failures(tmp_path: Path) -> None
         view.live.refresh()
         view(finished(trials[0], error="exit code 1"))
     shown = text(console)
-    assert "1 of 2 slots taken" in shown and "failed     row [0], seed 0 after 2 attempts: exit code 1" in shown
-    assert shown.rstrip().endswith("abc: 0 of 2 trials completed, 1 failed, 0:00")
+    assert "1 of 2 slots in use" in shown and "failed     row [0], seed 0 after 2 attempts: exit code 1" in shown
+    assert shown.rstrip().endswith("abc: 0 of 2 trials completed, 1 failed, 0.0 s")
 
 
 def test_a_completed_run_without_validation_accuracy_counts_too(tmp_path: Path) -> None:

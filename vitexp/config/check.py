@@ -41,6 +41,14 @@ def check_keys(config: DictConfig, options: Mapping[str, Option], *, prefix: str
         raise ConfigError(complaint)
 
 
+def check_component(config: DictConfig, *, group: str) -> None:
+    """Raise ConfigError if the component of `group` that `config` names, or one of its options, cannot work."""
+    from vitexp.config import validate
+
+    for complaint in validate.node_complaints(group, _plain(config), group=group):
+        raise ConfigError(complaint)
+
+
 def check_lengths(config: DictConfig, *, train: int, val: int, test: int) -> None:
     """Raise ConfigError if the configuration does not fit these numbers of images."""
     from vitexp.config import rules

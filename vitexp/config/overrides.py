@@ -1,10 +1,16 @@
-"""Overrides: the key=value words after a command. Imports no torch."""
+"""Overrides, the key=value words after a command, and command lines for people. Imports no torch."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from vitexp.config.conf import CONF
+from vitexp.system.disk import typed
 
 
 def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -46,3 +52,16 @@ def quoted(text: str) -> str:
     """Quote `text` so that Hydra reads it back unchanged; without quotes a hash such as 5e92 would be a number."""
     doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", text)  # elsewhere a backslash stands for itself
     return '"' + doubled.replace('"', '\\"') + '"'
+
+
+def command_line(command: str, *words: str) -> str:
+    """Return the line that runs a command of vitexp: `python train.py ...` in a clone, otherwise `vitexp train ...`."""
+    clone = CONF.parent
+    script = clone / f"{command}.py"
+    if not (clone / "train.py").is_file() or clone not in (Path.cwd(), Path(sys.argv[0]).resolve().parent):
+        start = ["vitexp", command]
+    elif script.is_file():
+        start = ["python", typed(script)]
+    else:
+        start = ["python", "-m", "vitexp", command]
+    return shlex.join([*start, *words])

@@ -348,6 +348,7 @@ CONTRACTS: Mapping[str, str] = {
     "schedule": "a subclass of vitexp.training.schedules.Schedule",
     "task": "a subclass of vitexp.training.task.Task",
     "callbacks": "a lightning.pytorch.Callback",
+    "engine": "a subclass of vitexp.sweeps.engines.Engine",
     "logger": "a lightning.pytorch.loggers.Logger, or a function that returns one, that takes folder, run_id and name",
 }
 # Arguments without which a component of the group cannot be built.

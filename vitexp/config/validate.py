@@ -47,7 +47,7 @@ def complaints(config: Mapping[str, Any], *, own_keys: Collection[str] = ()) -> 
             yield from keys(f"{name}.", config[name], SECTIONS[name])
     yield from _data(config["data"])
     for name in NODES:
-        yield from _node(name, config[name], group=name)
+        yield from node_complaints(name, config[name], group=name)
     for name in MAPPINGS:
         yield from _mapping(name, config[name])
     own = own_keys if isinstance(own_keys, Mapping) else {}
@@ -162,7 +162,7 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
     extra = {key: value for key, value in data.items() if key not in section}
     handed_on = {name: option for name, option in options.items() if name not in section}
     yield from keys("data.", extra, handed_on, also=tuple(section), is_open=is_open, partial=True)
-    yield from _node("data.source", source, group="data.source")
+    yield from node_complaints("data.source", source, group="data.source")
     for key in options:
         if key in data and key in source and data[key] != source[key]:
             yield (
@@ -180,10 +180,11 @@ def _mapping(group: str, nodes: Mapping[str, Any]) -> Iterator[str]:
         if other := seen.get(node["_target_"]):
             yield f"{path} and {group}.{other} are both a {node['_target_']}; remove one."
         seen[node["_target_"]] = name
-        yield from _node(path, node, group=group)
+        yield from node_complaints(path, node, group=group)
 
 
-def _node(path: str, node: Mapping[str, Any], *, group: str) -> Iterator[str]:
+def node_complaints(path: str, node: Mapping[str, Any], *, group: str) -> Iterator[str]:
+    """Yield what is wrong with the component that `node` names, and with its options."""
     target = node.get("_target_")
     if not is_dotted(target):
         yield f"{path}._target_={as_typed(target)} must be the dotted name of a class."

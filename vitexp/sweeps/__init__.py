@@ -1,1 +1,1 @@
-"""Sweeps: a grid of trials, an engine that runs them, and the table that they end in. Imports no torch."""
+"""Sweeps: a grid of trials, an engine that runs them, and the table of their results. Imports no torch."""

@@ -1,4 +1,4 @@
-"""The trials of a sweep: the rows of an ablation, crossed with every key that was given several values."""
+"""The trials of a sweep: the rows of an ablation, crossed with every key that has several values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def plan(
 ) -> Plan:
     """Return the plan of the sweep `name`.
 
-    ablation: the chosen file of conf/ablation/, None for a free grid. arguments: overrides for all trials; one with
+    ablation: the chosen file of conf/ablation/; None for a grid. arguments: overrides for all trials; one with
     several values (a=1,2 or a=range(3)) makes one row per value, except seeds. searchpath: URLs of folders with further
     options, for the trials too.
 

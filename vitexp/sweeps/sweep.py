@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from vitexp.config.check import check_component, check_keys
 from vitexp.config.compose import user_searchpath
-from vitexp.config.overrides import quoted
+from vitexp.config.overrides import command_line, quoted
+from vitexp.config.schema import CONTRACTS, SWEEP
 from vitexp.errors import ConfigError, UserError
 from vitexp.sweeps.engines import Engine, run_trials
-from vitexp.sweeps.grid import Plan, Row, plan
+from vitexp.sweeps.grid import Plan, plan
 from vitexp.sweeps.search.search import search
-from vitexp.sweeps.tables import figure, formats
+from vitexp.sweeps.tables import formats
 from vitexp.sweeps.tables.page import write_page
 from vitexp.sweeps.tables.results import Cell, read
 from vitexp.sweeps.tables.table import Table, build_table
@@ -31,49 +32,51 @@ from vitexp.sweeps.tables.wandb_table import log_to_wandb
 from vitexp.sweeps.view import View
 from vitexp.system.disk import typed, write_atomically
 
-OWN_KEYS = ("name", "log_dir", "metric", "baseline", "show", "ablation", "search", "engine", "hydra")
+_GROUPS = ("ablation", "search", "engine", "hydra")
 
 
 class TrialsFailed(UserError):
-    """The sweep has run, and some of its trials have failed."""
+    """The sweep has run, and some of its trials failed."""
 
     exit_code = 1
 
 
 def own_arguments(arguments: Sequence[str]) -> list[str]:
-    """The command line of sweep.py as Hydra composes conf/sweep.yaml: what train.py is to get becomes one key."""
+    """Return the command line for conf/sweep.yaml: overrides of the trials are collected in one key, `trials`."""
     own: list[str] = []
     for_trials: list[str] = []
+    takes_value = False
     for argument in arguments:
         key = re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
-        own_one = argument.startswith("-") or "=" not in argument or key in OWN_KEYS
-        (own if own_one else for_trials).append(argument)
+        is_own = takes_value or argument.startswith("-") or "=" not in argument or key in (*SWEEP, *_GROUPS)
+        takes_value = argument.startswith("--") and "=" not in argument  # --config-dir DIR, which may contain "="
+        (own if is_own else for_trials).append(argument)
     return [*own, f"trials=[{','.join(map(quoted, for_trials))}]"] if for_trials else own
 
 
 def sweep(config: DictConfig) -> None:
     """Run the sweep that `config`, composed from conf/sweep.yaml, describes; or only show its table.
 
-    Raises ConfigError where a trial cannot work, before any has begun, and TrialsFailed when some did at the end; a
-    search raises NothingFound when all did. Ctrl-C ends the process with code 130.
+    Raises ConfigError if a trial cannot work, before any has started, and TrialsFailed at the end if some failed; a
+    search raises NothingFound if all failed. Ctrl-C ends the process with code 130.
     """
+    check_keys(OmegaConf.masked_copy(config, list(SWEEP)), SWEEP)
     arguments, choices = list(config.trials), HydraConfig.get().runtime.choices
     chosen, searched = choices["ablation"], choices["search"]
     if chosen and searched:
         raise ConfigError(f"ablation={chosen} and search={searched} are two sweeps; run one after the other.")
     if not chosen and not searched and not arguments:
         raise ConfigError(
-            "nothing to sweep: say ablation=NAME or search=NAME, or give a key several values (optim.lr=1e-4,3e-4)."
+            "nothing to sweep: give ablation=NAME or search=NAME, or several values to a key (optim.lr=1e-4,3e-4)."
         )
     name = config.name or chosen or searched or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
-    engine, console = _engine(config), Console()
+    engine, console = _engine(config.engine), Console()
     log_dir, searchpath = Path(config.log_dir).expanduser().resolve(), user_searchpath()
-    GlobalHydra.instance().clear()  # the trials' configurations are composed next
+    GlobalHydra.instance().clear()  # the configurations of the trials are composed next
     try:
         if searched:
-            node: Any = OmegaConf.to_container(config.search, resolve=True)
             search(
-                node,
+                OmegaConf.to_container(config.search, resolve=True),  # type: ignore[arg-type]
                 name=name,
                 log_dir=log_dir,
                 arguments=arguments,
@@ -83,84 +86,67 @@ def sweep(config: DictConfig) -> None:
                 searchpath=searchpath,
             )
             return
-        # unresolved: its overrides may hold ${...}, which belong to the trials' configuration
+        # Unresolved: its overrides may contain ${...}, which refer to the configuration of the trials.
         ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
         planned = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments, searchpath=searchpath)
-        table = _TableOf(planned, name=name, metric=config.metric, baseline=config.baseline)
-        _run_rows(planned, table, engine, folder=log_dir / name, show=config.show, console=console, arguments=arguments)
+        _run_rows(planned, config, engine, folder=log_dir / name, console=console)
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
+        console.print("stopped; the same command resumes the sweep")
         sys.exit(130)
 
 
-def _run_rows(
-    planned: Plan,
-    table: _TableOf,
-    engine: Engine,
-    *,
-    folder: Path,
-    show: bool,
-    console: Console,
-    arguments: Sequence[str],
-) -> None:
-    """Run the trials of an ablation or a grid, unless `show`, and show their table, also when stopped."""
-    table()  # refuses a wrong metric or baseline before anything runs
-    left = []
+def _engine(node: DictConfig) -> Engine:
+    check_component(node, group="engine")
     try:
-        if not show:
-            with View(table.name, planned.trials, console=console) as view:
-                left = run_trials(planned.trials, engine, folder=folder, on_event=view)
-    finally:
-        _show(table(), planned.rows, folder=folder, console=console, arguments=arguments)
-    if not show and planned.wandb is not None:
-        console.print(f"wandb     {log_to_wandb(table(), folder, group=table.name, **planned.wandb)}", soft_wrap=True)
-    if left:
-        raise TrialsFailed(
-            f"{len(left)} of {len(planned.trials)} trials failed: the page names them, the same command tries again."
-        )
-
-
-def _engine(config: DictConfig) -> Engine:
-    try:
-        engine = instantiate(config.engine)
+        engine = instantiate(node, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise
-    assert isinstance(engine, Engine)
+    if not isinstance(engine, Engine):
+        raise ConfigError(f"engine._target_={node._target_} must be {CONTRACTS['engine']}.")
     return engine
 
 
-class _TableOf:
-    """The table of the sweep as it stands now."""
+def _run_rows(planned: Plan, config: DictConfig, engine: Engine, *, folder: Path, console: Console) -> None:
+    """Run the trials of an ablation or a grid, unless config.show, and show their table, also when interrupted."""
+    _table(planned, config, folder.name)  # raises for a wrong metric or baseline before anything runs
+    left = []
+    try:
+        if not config.show:
+            with View(folder.name, planned.trials, console=console) as view:
+                left = run_trials(planned.trials, engine, folder=folder, on_event=view)
+    finally:
+        table = _table(planned, config, folder.name)
+        _show(table, planned, folder=folder, console=console, arguments=config.trials)
+    if not config.show and planned.wandb is not None:
+        console.print(f"wandb     {log_to_wandb(table, folder, group=folder.name, **planned.wandb)}", soft_wrap=True)
+    if left:
+        raise TrialsFailed(
+            f"{len(left)} of {len(planned.trials)} trials failed: the page names them, the same command retries them."
+        )
 
-    def __init__(self, planned: Plan, *, name: str, metric: str, baseline: str | None) -> None:
-        # row by row: the order of the table, whereas trials run seed by seed
-        order = {row.name: number for number, row in enumerate(planned.rows)}
-        self.cells = [
-            Cell(row=trial.row, seed=trial.seed, folder=trial.folder)
-            for trial in sorted(planned.trials, key=lambda trial: order[trial.row])
-        ]
-        self.name, self.metric, self.baseline = name, metric, baseline
 
-    def __call__(self) -> Table:
-        return build_table(read(self.cells), title=self.name, metric=self.metric, baseline=self.baseline)
+def _table(planned: Plan, config: DictConfig, title: str) -> Table:
+    """Return the table of the records so far, row by row; trials run seed by seed."""
+    order = {row.name: number for number, row in enumerate(planned.rows)}
+    trials = sorted(planned.trials, key=lambda trial: order[trial.row])
+    cells = [Cell(row=trial.row, seed=trial.seed, folder=trial.folder) for trial in trials]
+    return build_table(read(cells), title=title, metric=config.metric, baseline=config.baseline)
 
 
-def _show(table: Table, rows: Sequence[Row], *, folder: Path, console: Console, arguments: Sequence[str]) -> None:
-    """Print the table, and write it in every format beside the trials. arguments: those of train.py, as typed."""
+def _show(table: Table, planned: Plan, *, folder: Path, console: Console, arguments: Sequence[str]) -> None:
+    """Print the table, and write it in every format next to the trials. arguments: overrides of the trials."""
     console.print(formats.to_rich(table, compact=console.width < 130))
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, render in (("md", formats.to_markdown), ("csv", formats.to_csv), ("tex", formats.to_latex)):
         write_atomically(folder / f"table.{suffix}", render(table))
-    if any(row.summary(table.compared) for row in table.rows):
-        figure.draw(table, folder / "figure.png")
+    if table.has_values:
+        from vitexp.sweeps.tables.figure import draw  # matplotlib
+
+        draw(table, folder / "figure.png")
     own = [argument for argument in sys.argv[1:] if not argument.startswith(("show=", "trials="))]
-    page = write_page(
-        table,
-        folder,
-        overrides={row.name: row.overrides for row in rows},
-        command=shlex.join(["python", "sweep.py", *own, *arguments]),
-    )
+    overrides = {row.name: row.overrides for row in planned.rows}
+    page = write_page(table, folder, overrides=overrides, command=command_line("sweep", *own, *arguments))
     console.print(f"page      {typed(page)}", soft_wrap=True, highlight=False)
     console.print(f"tables    {typed(folder)}/table.md, .csv, .tex", soft_wrap=True, highlight=False)

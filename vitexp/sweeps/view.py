@@ -1,4 +1,4 @@
-"""The sweep while it runs: a live picture in a terminal, one line an event elsewhere."""
+"""Progress of a running sweep: a live display in a terminal, otherwise one line per event."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rich.text import Text
 
 from vitexp.sweeps.engines.trial import Event, Finished, Ready, Started, Trial, status
 from vitexp.system.disk import typed
+from vitexp.text import duration, plural
 
-_ROWS = 16  # running trials that are shown; the others are counted
+_ROWS = 16  # running trials in the display; the others are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,9 @@ class _Running:
 
 
 class View:
-    """Shows the events of run_trials: `with View(name, trials) as view: run_trials(..., on_event=view)`.
+    """Show the events of run_trials: `with View(name, trials) as view: run_trials(..., on_event=view)`.
 
-    trials: all of the sweep, those that were completed before included.
+    trials: all trials of the sweep, including those completed before.
     """
 
     def __init__(self, name: str, trials: Sequence[Trial], *, console: Console | None = None) -> None:
@@ -37,14 +38,14 @@ class View:
         self.completed = self.failed = 0
         self.running: dict[Trial, _Running] = {}
         self.slots, self.where = 0, ""
-        self.seconds: list[float] = []  # of the trials that were completed here
+        self.seconds: list[float] = []  # of the trials completed now
         self.best: tuple[float, Trial] | None = None
-        self.begun = time.monotonic()
+        self.start = time.monotonic()
         for trial in trials:
             if status(trial) == "completed":
                 self._count_completed(trial)
         self.before = self.completed
-        self.live = Live(get_renderable=self.picture, console=self.console, refresh_per_second=2, transient=True)
+        self.live = Live(get_renderable=self.display, console=self.console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> View:
         if self.console.is_terminal:
@@ -58,12 +59,12 @@ class View:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Ready):
             self.slots, self.where = event.slots, event.where
-            before = f", {self.before} of them completed before" if self.before else ""
-            self._say(f"{self.name}: {_plural(self.total, 'trial')}{before}; {self.slots} at once on {self.where}")
+            before = f", {self.before} of them already completed" if self.before else ""
+            self._say(f"{self.name}: {plural(self.total, 'trial')}{before}; {self.slots} at a time on {self.where}")
         elif isinstance(event, Started):
             self.running[event.trial] = _Running(event=event, since=time.monotonic())
             if not self.console.is_terminal:
-                self._say(f"started    {_label(event.trial)}{_on(event)}")
+                self._say(f"started    {_label(event.trial)} on {_place(event)}")
         else:
             self._finished(event)
 
@@ -74,16 +75,16 @@ class View:
             self.seconds.append(event.seconds)
             accuracy = self._count_completed(trial)
             if not self.console.is_terminal:
-                shown = "" if accuracy is None else f", validation accuracy {accuracy:.2%}"
-                self._say(f"completed  {_label(trial)} after {_duration(event.seconds)}{shown}; {self.counts()}")
-        else:  # in the terminal too: it stays above the picture
+                result = "" if accuracy is None else f", validation accuracy {accuracy:.2%}"
+                self._say(f"completed  {_label(trial)} after {duration(event.seconds)}{result}; {self.counts()}")
+        else:  # in a terminal too: the line stays above the display
             self.failed += 1
             log = typed(trial.folder / "trial.log")
-            tried = _plural(event.attempts, "attempt")
-            self._say(f"{event.status:<10} {_label(trial)} after {tried}: {event.error}; see {log}")
+            attempts = plural(event.attempts, "attempt")
+            self._say(f"{event.status:<10} {_label(trial)} after {attempts}: {event.error}; see {log}")
 
     def _count_completed(self, trial: Trial) -> float | None:
-        """Its validation accuracy, where it has one."""
+        """Count a completed trial and return its validation accuracy, if it has one."""
         self.completed += 1
         metrics = json.loads((trial.folder / "result.json").read_text(encoding="utf-8")).get("metrics") or {}
         accuracy: float | None = (metrics.get("val") or {}).get("accuracy")
@@ -96,34 +97,34 @@ class View:
 
     @property
     def waiting(self) -> int:
-        """Trials that have not begun."""
+        """Number of trials that have not started."""
         return self.total - self.completed - self.failed - len(self.running)
 
     def counts(self) -> str:
-        """How many trials are done, failed, running and waiting."""
+        """Return how many trials are done, failed, running and waiting."""
         failed = f"{self.failed} failed, " if self.failed else ""
         return f"{self.completed} of {self.total} done, {failed}{len(self.running)} running, {self.waiting} waiting"
 
     def summary(self) -> str:
-        """The closing line."""
+        """Return the last line."""
         failed = f", {self.failed} failed" if self.failed else ""
-        gone = _duration(time.monotonic() - self.begun)
-        return f"{self.name}: {self.completed} of {self.total} trials completed{failed}, {gone}"
+        elapsed = duration(time.monotonic() - self.start)
+        return f"{self.name}: {self.completed} of {self.total} trials completed{failed}, {elapsed}"
 
-    def left(self) -> float | None:
-        """Seconds until the end if trials go on to take as long as those before; None before the first has ended."""
+    def remaining(self) -> float | None:
+        """Return the estimated seconds until the end, from the mean duration of trials; None before the first ended."""
         if not self.seconds or not self.slots:
             return None
         mean, now = sum(self.seconds) / len(self.seconds), time.monotonic()
-        begun = [max(mean - (now - running.since), 0.0) for running in self.running.values()]
-        longest = max(begun, default=0.0)
-        return max((sum(begun) + mean * self.waiting) / self.slots, longest)
+        started = [max(mean - (now - running.since), 0.0) for running in self.running.values()]
+        longest = max(started, default=0.0)
+        return max((sum(started) + mean * self.waiting) / self.slots, longest)
 
-    def picture(self) -> RenderableType:
-        """What the terminal shows."""
-        gone, left = _duration(time.monotonic() - self.begun), self.left()
-        times = f"{gone} gone, about {_duration(left)} left" if left is not None else f"{gone} gone"
-        slots = f"{len(self.running)} of {self.slots} slots taken" if self.slots else "the engine starts"
+    def display(self) -> RenderableType:
+        """Return what the terminal shows."""
+        elapsed, remaining = duration(time.monotonic() - self.start), self.remaining()
+        times = f"{elapsed} elapsed" + ("" if remaining is None else f", about {duration(remaining)} remaining")
+        slots = f"{len(self.running)} of {self.slots} slots in use" if self.slots else "starting the engine"
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=max(self.total, 1), completed=self.completed + self.failed, width=30), self.counts()
@@ -142,9 +143,7 @@ class View:
         table.add_column("for", justify="right")
         now = time.monotonic()
         for trial, running in list(self.running.items())[:_ROWS]:
-            event = running.event
-            place = f"{event.host}, GPU {event.gpus}" if event.gpus else event.host
-            table.add_row(Text(trial.row), str(trial.seed), place, _duration(now - running.since))
+            table.add_row(Text(trial.row), str(trial.seed), _place(running.event), duration(now - running.since))
         if len(self.running) > _ROWS:
             table.add_row(f"and {len(self.running) - _ROWS} more")
         return table
@@ -154,16 +153,5 @@ def _label(trial: Trial) -> str:
     return f"{trial.row}, seed {trial.seed}"
 
 
-def _on(event: Started) -> str:
-    return f" on {event.host}" + (f", GPU {event.gpus}" if event.gpus else "")
-
-
-def _plural(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _duration(seconds: float) -> str:
-    """As a clock shows it: 0:07, 12:30, 3:04:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def _place(event: Started) -> str:
+    return f"{event.host}, GPU {event.gpus}" if event.gpus else event.host

@@ -1,4 +1,4 @@
-"""Engines run the trials of a sweep: where, how many at once, on which GPUs."""
+"""Engines run the trials of a sweep: where, how many at a time, on which GPUs."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeGuard
+from typing import Annotated, Literal
 
-from vitexp.errors import ConfigError
+from vitexp.options import Doc, Field
 from vitexp.sweeps.engines.trial import Event, Trial, record_interruption, status
 from vitexp.system.lock import hold
 
 OnEvent = Callable[[Event], None]
+Gpus = Annotated[int, Field(ge=0, le=1024)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
+Cpus = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Engine(ABC):
-    """What all engines are told; conf/engine/ explains it. Raises ConfigError for what cannot be."""
+    """Base class of engines, with the options that all of them have."""
 
-    retries: int
-    timeout: float | None  # seconds an attempt
-    gpus_per_trial: float | Literal["auto"]
-    cpus_per_trial: int | Literal["auto"]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise ConfigError(f"engine.retries={self.retries} must be an integer of 0 or more.")
-        if self.timeout is not None and not (_is_number(self.timeout) and self.timeout > 0):
-            raise ConfigError(f"engine.timeout={self.timeout} must be null (no limit) or a number of seconds above 0.")
-        gpus, cpus = self.gpus_per_trial, self.cpus_per_trial
-        if gpus not in ("auto", 0) and not (_is_number(gpus) and (0 < gpus < 1 or _is_whole(gpus))):
-            raise ConfigError(f"engine.gpus_per_trial={gpus} must be auto, a whole number, or a share below 1.")
-        if cpus != "auto" and not _is_whole(cpus):
-            raise ConfigError(f"engine.cpus_per_trial={cpus} must be auto or an integer of 1 or more.")
+    def __init__(
+        self,
+        *,
+        retries: Annotated[int, Field(ge=0, le=1000), Doc("further attempts after a failure")] = 1,
+        timeout: Annotated[
+            Annotated[float, Field(gt=0, le=1e9)] | None, Doc("seconds per attempt; null: no limit")
+        ] = None,
+        gpus_per_trial: Annotated[
+            Gpus, Doc("integers, or fractions such as 0.5; auto: 1 if there is a GPU, otherwise 0")
+        ] = "auto",
+        cpus_per_trial: Annotated[Cpus, Doc("cores and threads; auto: an equal share for each concurrent trial")] = (
+            "auto"
+        ),
+    ) -> None:
+        self.retries, self.timeout = retries, timeout
+        self.gpus_per_trial, self.cpus_per_trial = gpus_per_trial, cpus_per_trial
 
     @abstractmethod
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
-        """Run all `trials`; tells `on_event` Ready, then of every trial Started and Finished.
+        """Run all `trials`; call `on_event` with Ready, then with Started and Finished of every trial.
 
-        A trial that fails is an event; what is raised (Ctrl-C, a ConfigError) ends all that runs, and the sweep.
+        A failed trial is an event. An exception (Ctrl-C, a ConfigError) ends all running trials and the sweep.
         """
 
 
 def run_trials(trials: Sequence[Trial], engine: Engine, *, folder: Path, on_event: OnEvent) -> list[Trial]:
-    """Run those of `trials` that are not completed; the ones that are not completed afterwards.
+    """Run the trials that are not completed; return those that are still not completed afterwards.
 
-    Meanwhile this process holds `folder`/sweep.lock; a second one on the same sweep is refused with Held, which names
-    the first. Ctrl-C (KeyboardInterrupt) and SIGTERM (SystemExit 143) end all trials before they are raised.
+    This process holds `folder`/sweep.lock meanwhile; a second one on the same sweep gets Held, which names the first.
+    Ctrl-C (KeyboardInterrupt) and SIGTERM (SystemExit 143) end all trials before they are raised.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder / "sweep.lock", wait=False), _sigterm_as_ctrl_c():
@@ -68,37 +69,29 @@ def run_trials(trials: Sequence[Trial], engine: Engine, *, folder: Path, on_even
 
 
 def thread_limit(cpus: float) -> dict[str, str]:
-    """The environment that keeps a trial to its CPUs; torch, MKL and OpenBLAS read it. What the user set stands."""
+    """Return the environment that limits a trial to its CPUs (torch, MKL, OpenBLAS), unless the user has set it."""
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, int(cpus))))}
 
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside, which Ray lets through as it is, and SystemExit(143) outside."""
-    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+    """Turn SIGTERM into KeyboardInterrupt inside, which Ray passes on unchanged, and into SystemExit(143) outside."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield
         return
-    came = False
+    received = False
 
     def interrupt(*_: object) -> None:
-        nonlocal came
-        came = True
+        nonlocal received
+        received = True
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        if came:
+        if received:
             sys.exit(128 + signal.SIGTERM)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return _is_number(value) and value >= 1 and value == int(value)

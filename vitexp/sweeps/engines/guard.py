@@ -1,10 +1,10 @@
-"""Runs a command, and kills its whole process group as soon as whoever started it is gone, however that one died.
+"""Run a command, and kill its whole process group as soon as the process that started this one ends.
 
     python guard.py COMMAND ...
 
-The starter keeps the other end of stdin open, and makes this process the leader of a group. Signals to the group are
-left to the command; its exit code is ours, 128 + n where signal n killed it. One runs beside every trial, so it is a
-script of its own on os and signal alone, which starts in milliseconds.
+The starter keeps the other end of stdin open and makes this process the leader of a group. Signals to the group are
+left to the command, whose exit code is returned, 128 + n if signal n killed it. One guard runs for every trial; it is
+a separate script that imports only os and signal, so that it starts in milliseconds.
 """
 
 import os
@@ -15,21 +15,21 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def watch() -> None:
-    while os.read(0, 1):  # comes back empty when nobody holds the other end any more
+    while os.read(0, 1):  # returns nothing once the other end is closed
         pass
     os.killpg(0, signal.SIGKILL)
 
 
 def become(command: list[str]) -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # Ray blocks them in all that it starts
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # Ray blocks them in everything it starts
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.execvp(command[0], command)  # noqa: S606 - hands on what was handed to us: the output, the trial's lock
+    os.execvp(command[0], command)  # noqa: S606 - passes on what it inherited: the output and the trial's lock
 
 
 if __name__ == "__main__":
     for number in STOPPING:
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which would outlive exec
-    # A process of its own watches the starter: a worker of Ray that goes down kills its children, but not theirs.
+    # A separate process watches the starter: a Ray worker that ends kills its children, but not their children.
     if os.fork() == 0:
         watch()
     if (process := os.fork()) == 0:

@@ -1,4 +1,4 @@
-"""engine=local: one trial after the other, on this machine, with nothing else installed."""
+"""engine=local: one trial after the other on this machine, without further packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from vitexp.errors import ConfigError
@@ -15,12 +14,11 @@ from vitexp.sweeps.engines.trial import Ready, Trial, run_trial
 from vitexp.system.cores import available_cores
 
 
-@dataclass(frozen=True, kw_only=True)
 class LocalEngine(Engine):
-    """Runs the trials one after the other."""
+    """One trial after the other, on the first GPUs of this machine."""
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
-        """See Engine."""
+        """Run all `trials`; see Engine."""
         cpus = available_cores() if self.cpus_per_trial == "auto" else self.cpus_per_trial
         gpus = self._gpus()
         environment = {**thread_limit(cpus), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
@@ -32,15 +30,15 @@ class LocalEngine(Engine):
                 on_event(event)
 
     def _gpus(self) -> list[str]:
-        """The GPUs of every trial, as CUDA_VISIBLE_DEVICES names them."""
-        there = _visible_gpus()
-        number = min(1, len(there)) if self.gpus_per_trial == "auto" else math.ceil(self.gpus_per_trial)
-        if number > len(there):
+        """Return the GPUs of a trial, as in CUDA_VISIBLE_DEVICES."""
+        visible = _visible_gpus()
+        number = min(1, len(visible)) if self.gpus_per_trial == "auto" else math.ceil(self.gpus_per_trial)
+        if number > len(visible):
             raise ConfigError(
-                f"engine.gpus_per_trial={self.gpus_per_trial}, but there are {len(there)} GPUs here; "
-                "engine.gpus_per_trial=auto takes what there is."
+                f"engine.gpus_per_trial={self.gpus_per_trial}, but this machine has {len(visible)} GPUs; "
+                "engine.gpus_per_trial=auto uses what is available."
             )
-        return there[:number]
+        return visible[:number]
 
 
 def _visible_gpus() -> list[str]:

@@ -1,4 +1,4 @@
-"""engine=ray: as many trials at once as fit, on this machine or on a cluster; Ray Core decides where and when."""
+"""engine=ray: as many trials at a time as fit, on this machine or a cluster; Ray Core decides where and when."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vitexp.errors import ConfigError, require
+from vitexp.options import Doc, Field
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
 from vitexp.system.cores import available_cores
@@ -21,32 +21,40 @@ from vitexp.system.cores import available_cores
 # Longer than a trial may take to stop.
 _PATIENCE_S = 20.0
 
-# Under `uv run` Ray would pack the working directory and have uv install it anew for its workers, which would leave the
-# project's own environment pointing at a temporary copy.
+# Under `uv run`, Ray would pack the working directory and let uv install it again for its workers, which would leave
+# the project's own environment pointing to a temporary copy.
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
-# For a Ray that is ours alone, read when ray is imported: all its ports on 127.0.0.1; and where memory runs out, the
-# kernel ends the trial that took it and we record that, instead of Ray ending the worker and starting over for ever.
+# For a Ray that only this sweep uses, read when ray is imported: all ports on 127.0.0.1. When memory runs out, the
+# kernel ends the trial, which is recorded; Ray would end the worker and start over forever.
 _PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_memory_monitor_refresh_ms": "0"}
 
 
-@dataclass(frozen=True, kw_only=True)
 class RayEngine(Engine):
-    """Submits every trial as a Ray task that asks for its CPUs and GPUs."""
+    """As many trials at a time as fit; each is a Ray task that requests its CPUs and GPUs."""
 
-    address: str | None
-    gpus: int | None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(
+        self,
+        *,
+        address: Annotated[
+            str | None,
+            Doc("null: start Ray for this sweep | auto: the Ray that runs on this machine | host:port of a cluster"),
+        ] = None,
+        gpus: Annotated[
+            Annotated[int, Field(ge=0, le=1024)] | None, Doc("GPUs of the Ray that is started; null: all")
+        ] = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.address, self.gpus = address, gpus
         if self.gpus is not None and self.address is not None:
             raise ConfigError(
-                f"engine.gpus={self.gpus} is for a Ray that starts here (engine.address=null); the one at "
-                f"{self.address} knows its own."
+                f"engine.gpus={self.gpus} applies to a Ray that the sweep starts (engine.address=null); the one "
+                f"at {self.address} has its own."
             )
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
-        """See Engine."""
+        """Run all `trials`; see Engine."""
         with self._connected() as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             cpus, gpus = self._share(nodes, len(trials))
@@ -54,8 +62,8 @@ class RayEngine(Engine):
             task = ray.remote(
                 num_cpus=cpus,
                 num_gpus=gpus,
-                max_retries=-1,  # a node that vanishes is not the trial's fault
-                max_calls=0,  # or else a GPU's worker would start anew for every trial; ours never touches the GPU
+                max_retries=-1,  # a lost node is not the trial's fault
+                max_calls=0,  # otherwise a worker with a GPU would restart for every trial; ours never uses the GPU
             )(_run_on_node)
             settings = {"retries": self.retries, "timeout": self.timeout, "cwd": Path.cwd()}
             streams = {task.remote(trial, environment=thread_limit(cpus), **settings): trial for trial in trials}
@@ -75,20 +83,20 @@ class RayEngine(Engine):
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        """The ray package, connected to the cluster at `address`, or to a Ray that starts and ends with us."""
+        """Yield the ray package, connected to the cluster at `address`, or to a Ray that lives as long as the sweep."""
         if self.address is None:
             os.environ.update(_PRIVATE)
         os.environ.update(_ALWAYS)
         require("ray", needed_by="engine=ray", alternative="engine=local")
         import ray
 
-        # under /tmp: the paths of Ray's sockets may have 107 characters
+        # Under /tmp, because the paths of Ray's sockets are limited to 107 characters.
         with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
             on_sigterm = signal.getsignal(signal.SIGTERM)
             try:
                 self._init(ray, folder)
                 if threading.current_thread() is threading.main_thread():
-                    signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has put its own in place
+                    signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has replaced it
                 yield ray
             finally:
                 ray.shutdown()
@@ -103,12 +111,12 @@ class RayEngine(Engine):
             ray.init(self.address, **quiet)
         except (ConnectionError, ValueError) as error:
             raise ConfigError(
-                f"engine.address={self.address}: no Ray lets us in there: it is not up, or it asks for a token; "
+                f"engine.address={self.address}: cannot connect to Ray there; it is not running, or needs a token. "
                 "engine.address=null starts one here."
             ) from error
 
     def _share(self, nodes: Sequence[Mapping[str, float]], trials: int) -> tuple[float, float]:
-        """CPUs and GPUs of one trial. Raises ConfigError where no node has as many."""
+        """Return CPUs and GPUs per trial. Raises ConfigError if no node has as many."""
         has_gpu = [node for node in nodes if node.get("GPU")]
         gpus = self.gpus_per_trial if self.gpus_per_trial != "auto" else float(bool(has_gpu))
         cpus = self.cpus_per_trial if self.cpus_per_trial != "auto" else _fair_cpus(nodes, gpus, trials)
@@ -122,7 +130,7 @@ class RayEngine(Engine):
 
 
 def _run_on_node(trial: Trial, *, environment: dict[str, str], **settings: Any) -> Iterator[Started | Finished]:
-    """The Ray task. Always two events, so that a node that takes the trial over tells the same story."""
+    """Run a trial as a Ray task. Always two events, so that a node that takes over yields the same ones."""
     import ray
 
     gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
@@ -130,31 +138,31 @@ def _run_on_node(trial: Trial, *, environment: dict[str, str], **settings: Any) 
 
 
 def _next(ray: Any, stream: Any, trial: Trial) -> Started | Finished | None:
-    """The next event of a trial; None where there is no more."""
+    """Return the next event of a trial; None after the last."""
     try:
         event: Started | Finished = ray.get(next(stream))
         return event
     except StopIteration:
         return None
-    except ray.exceptions.RayError as error:  # the task died, not the trial's process: no vitexp on that node, perhaps
+    except ray.exceptions.RayError as error:  # the task failed, not the trial: perhaps vitexp is not installed there
         return record_failure(trial, str(error).strip().splitlines()[-1])
 
 
 def _fair_cpus(nodes: Sequence[Mapping[str, float]], gpus: float, trials: int) -> float:
-    """An equal share of a node's CPUs for all that its GPUs run at once; without GPUs, of all CPUs for all `trials`."""
-    if gpus:  # a share of one core may be: too few cores must not keep a GPU idle
+    """Return an equal share of a node's CPUs for the trials on its GPUs; without GPUs, of all CPUs for all trials."""
+    if gpus:  # even a fraction of a core: too few cores must not keep a GPU idle
         share = min((node["CPU"] * gpus / node["GPU"] for node in nodes if node.get("GPU", 0) >= gpus), default=1)
-        return math.floor(share) if share >= 1 else max(1, math.floor(share * 10_000)) / 10_000  # what Ray can count
-    there = [node.get("CPU", 0) for node in nodes]
-    return max(1, min(max(there), sum(there) // trials))
+        return math.floor(share) if share >= 1 else max(1, math.floor(share * 10_000)) / 10_000  # Ray's resolution
+    cpus = [node.get("CPU", 0) for node in nodes]
+    return max(1, min(max(cpus), sum(cpus) // trials))
 
 
 def _slots(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:
-    """How many trials run at once on idle `nodes`; none shares parts of two GPUs."""
+    """Return how many trials run at a time on idle `nodes`; none uses parts of two GPUs."""
     slots = 0
     for node in nodes:
-        by_cpu, there = int(node.get("CPU", 0) / cpus + 1e-9), int(node.get("GPU", 0))
-        by_gpu = math.inf if gpus == 0 else there // gpus if gpus >= 1 else there * int(1 / gpus + 1e-9)
+        by_cpu, available = int(node.get("CPU", 0) / cpus + 1e-9), int(node.get("GPU", 0))
+        by_gpu = math.inf if gpus == 0 else available // gpus if gpus >= 1 else available * int(1 / gpus + 1e-9)
         slots += int(min(by_cpu, by_gpu))
     return slots
 
@@ -162,4 +170,4 @@ def _slots(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> in
 def _described(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> str:
     kind, each = ("GPU", gpus) if gpus else ("CPU", cpus)
     of_nodes = f" of {len(nodes)} nodes" if len(nodes) > 1 else ""
-    return f"{sum(node.get(kind, 0) for node in nodes):g} {kind}s{of_nodes}, {each:g} a trial"
+    return f"{sum(node.get(kind, 0) for node in nodes):g} {kind}s{of_nodes}, {each:g} per trial"

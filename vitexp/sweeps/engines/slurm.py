@@ -1,41 +1,42 @@
-"""engine=slurm: every trial is a job of one SLURM array, submitted through submitit."""
+"""engine=slurm: every trial is a job of one SLURM array, submitted with submitit."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vitexp.errors import ConfigError, require
+from vitexp.options import Doc, Field
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
 
 _POLL_S = 0.5
-# To Lightning this name means: no process was started by srun for every device. The trial starts them itself.
+# This job name tells Lightning that srun did not start one process per device; the trial starts them itself.
 _NOT_SRUN = {"SLURM_JOB_NAME": "bash"}
 
 
-@dataclass(frozen=True, kw_only=True)
 class SlurmEngine(Engine):
-    """Submits all trials at once, and watches the jobs; ending it cancels them."""
+    """All trials as one array of jobs, submitted together and watched; an exception cancels them."""
 
-    cluster: str  # submitit's: slurm, or local for tests
-    parameters: Mapping[str, Any]  # of submitit.AutoExecutor.update_parameters
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        gpus, cpus = self.gpus_per_trial, self.cpus_per_trial
-        if isinstance(gpus, str) or isinstance(cpus, str) or gpus != int(gpus):
-            raise ConfigError(
-                f"engine=slurm needs whole numbers in engine.gpus_per_trial={gpus} and engine.cpus_per_trial={cpus}: "
-                "what a job asks for."
-            )
+    def __init__(
+        self,
+        *,
+        cluster: Annotated[str, Doc("slurm, or local: all jobs at once on this machine, for tests")] = "slurm",
+        gpus_per_trial: Annotated[int, Field(ge=0, le=1024), Doc("GPUs of a job")] = 1,
+        cpus_per_trial: Annotated[int, Field(ge=1, le=4096), Doc("cores and threads of a job")] = 8,
+        parameters: Annotated[
+            dict[str, Any] | None, Doc("of submitit.AutoExecutor: timeout_min, mem_gb, slurm_partition, ...")
+        ] = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, **common)
+        self.cluster, self.parameters = cluster, parameters or {}
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
-        """See Engine."""
+        """Run all `trials`; see Engine."""
         require("submitit", needed_by="engine=slurm", alternative="engine=local")
         import submitit
 
@@ -43,7 +44,7 @@ class SlurmEngine(Engine):
         try:
             executor = submitit.AutoExecutor(folder=trials[0].folder.parent / "slurm", cluster=self.cluster)
             executor.update_parameters(**options)
-        except (RuntimeError, NameError, ValueError, TypeError) as error:  # no SLURM here; an unknown parameter
+        except (RuntimeError, NameError, ValueError, TypeError) as error:  # no SLURM, or an unknown parameter
             raise ConfigError(f"engine=slurm: {str(error).strip().splitlines()[0].rstrip('.')}.") from error
         run = partial(
             _run_in_job,
@@ -53,7 +54,7 @@ class SlurmEngine(Engine):
             cwd=Path.cwd(),
         )
         jobs = dict(zip(executor.map_array(run, trials), trials, strict=True))
-        on_event(Ready(slots=len(jobs), where=f"{self.cluster}, as many at once as it grants"))
+        on_event(Ready(slots=len(jobs), where=f"{self.cluster}, as many at a time as it grants"))
         try:
             _watch(jobs, on_event)
         except BaseException:
@@ -69,7 +70,7 @@ def _run_in_job(trial: Trial, **settings: Any) -> Finished:
 
 
 def _watch(jobs: dict[Any, Trial], on_event: OnEvent) -> None:
-    """Tell of all `jobs` until none is left in it."""
+    """Report the events of all `jobs` until none is left."""
     started = set()
     while jobs:
         for job, trial in list(jobs.items()):
@@ -79,6 +80,6 @@ def _watch(jobs: dict[Any, Trial], on_event: OnEvent) -> None:
                 on_event(Started(trial=trial, host=f"job {job.job_id}", gpus=None))
             if ended:
                 del jobs[job]
-                error = job.exception()  # of the job; a failed trial is none
+                error = job.exception()  # of the job; a failed trial is not an exception
                 on_event(job.result() if error is None else record_failure(trial, str(error).strip().splitlines()[-1]))
         time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""One trial: a run of train.py in a process of its own, watched to its end and in its folder's result.json."""
+"""One trial: a training run in its own process, supervised to its end, which result.json records."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from vitexp.system.lock import hold, is_held
 
 LOCK = "trial.lock"  # in a trial's folder: held by whoever runs the trial, and by its process
 _POLL_S = 0.02
-# How long a trial that must stop may take to write down how far it came, before the next signal and at last SIGKILL.
+# How long a trial may take to write its checkpoint after each signal, before the next one and finally SIGKILL.
 _PATIENCE_S = {signal.SIGINT: 10.0, signal.SIGTERM: 5.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One run of a sweep: `python train.py <overrides>`."""
+    """One run of a sweep: `vitexp train <overrides>`."""
 
     row: str  # label of the table's row
     seed: int
-    overrides: tuple[str, ...]  # of train.py, complete
-    folder: Path  # absolute; result.json lies in it
+    overrides: tuple[str, ...]  # complete
+    folder: Path  # absolute; contains result.json
     command: tuple[str, ...]  # the whole command line
 
 
@@ -44,7 +44,7 @@ class Ready:
     """The engine is about to start trials."""
 
     slots: int  # trials at once
-    where: str  # for people: on what
+    where: str  # on what, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +58,13 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A trial is completed, or is not tried again."""
+    """A trial is completed, or will not be tried again."""
 
     trial: Trial
     status: str  # completed | failed | interrupted
     error: str | None
-    attempts: int  # processes started now; 0 where another process had completed it meanwhile
-    exit_code: int | None  # of the last one, 128 + n where signal n killed it
+    attempts: int  # processes started now; 0 if another sweep completed it meanwhile
+    exit_code: int | None  # of the last process, 128 + n if signal n killed it
     seconds: float
 
 
@@ -72,7 +72,7 @@ Event = Ready | Started | Finished
 
 
 def status(trial: Trial) -> str | None:
-    """What its result.json says; None without one."""
+    """Return the status in its result.json; None without one."""
     result = _read(trial.folder / "result.json")
     return None if result is None else str(result["status"])
 
@@ -80,15 +80,14 @@ def status(trial: Trial) -> str | None:
 def run_trial(
     trial: Trial, *, retries: int, timeout: float | None, environment: Mapping[str, str], cwd: Path
 ) -> Iterator[Started | Finished]:
-    """Run `trial` here and now until it is completed or out of attempts; yields Started, then Finished.
+    """Run `trial` until it is completed or out of attempts; yield Started, then Finished.
 
-    Whoever runs a trial holds its folder's trial.lock, and so does its process; a "running" in result.json without that
-    lock is left over from somebody who died, and is taken up. Bad input (exit code 2) is not tried again.
+    The supervisor of a trial and its process hold trial.lock in its folder; a "running" in result.json without that
+    lock was left by a process that died, and the trial is resumed. Invalid input (exit code 2) is not tried again.
 
-    timeout: seconds for one attempt; None is no limit.
-    environment: what the trial's process gets on top of this one's.
+    timeout: seconds per attempt; None is no limit. environment: variables of the trial's process in addition to ours.
     """
-    begun, attempts, code, failure = time.monotonic(), 0, None, None
+    start, attempts, code, failure = time.monotonic(), 0, None, None
     yield Started(trial=trial, host=socket.gethostname(), gpus=environment.get("CUDA_VISIBLE_DEVICES"))
     try:
         trial.folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +95,7 @@ def run_trial(
             while status(trial) != "completed" and attempts <= retries and code != UserError.exit_code:
                 attempts += 1
                 code = _attempt(trial, timeout=timeout, environment=environment, cwd=cwd, lock=lock)
-    except OSError as error:  # no room, no permission: this trial's misfortune, not the sweep's
+    except OSError as error:  # no space or no permission: this trial fails, not the sweep
         failure = f"{type(error).__name__}: {error}"
         with suppress(OSError):
             record_failure(trial, failure)
@@ -107,12 +106,12 @@ def run_trial(
         error=result["error"],
         attempts=attempts,
         exit_code=code,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - start,
     )
 
 
 def record_interruption(trial: Trial) -> None:
-    """Write "interrupted" into result.json for a trial that was ended before anybody there could."""
+    """Write "interrupted" into result.json for a trial that was ended before its process could."""
     if status(trial) == "running" and not is_held(trial.folder / LOCK):
         _record(trial).finish("interrupted", error="the sweep was stopped")
 
@@ -129,26 +128,28 @@ def record_failure(trial: Trial, error: str) -> Finished:
 
 
 def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, str], cwd: Path, lock: int) -> int:
-    """One process of `trial`, from start to end; its exit code. Afterwards result.json never says "running"."""
+    """Run one process of `trial` and return its exit code. Afterwards result.json never says "running"."""
     _record(trial).update(status="running", error=None, finished_at=None)
     attempts: list[dict[str, Any]] = _read(trial.folder / "trial.json") or []
     this = {"started_at": _now(), "host": socket.gethostname(), "gpus": environment.get("CUDA_VISIBLE_DEVICES")}
     _write_attempts(trial, [*attempts, this])
     log = trial.folder / "trial.log"
     length = log.stat().st_size if log.exists() else 0
-    begun, code, late = time.monotonic(), None, False
+    start, code, late = time.monotonic(), None, False
     try:
         code, late = _run_process(
             trial.command, log=log, timeout=timeout, environment={**os.environ, **environment}, cwd=cwd, lock=lock
         )
-    finally:  # also where Ctrl-C or Ray ends it
+    finally:  # also if Ctrl-C or Ray ends it
         if code is None and status(trial) == "running":
             _record(trial).finish("interrupted", error="the sweep was stopped")
-        seconds = round(time.monotonic() - begun, 3)
+        seconds = round(time.monotonic() - start, 3)
         _write_attempts(trial, [*attempts, {**this, "exit_code": code, "seconds": seconds}])
     if late and status(trial) != "completed":
-        _record(trial).finish("failed", error=f"no end after engine.timeout={timeout:g} s{_last_words(log, length)}")
-    elif status(trial) == "running":  # it died without a word of its own
+        _record(trial).finish(
+            "failed", error=f"did not end within engine.timeout={timeout:g} s{_last_words(log, length)}"
+        )
+    elif status(trial) == "running":  # it died without recording anything
         _record(trial).finish("failed", error=f"{_death(code)}{_last_words(log, length)}")
     return code
 
@@ -162,12 +163,15 @@ def _run_process(
     cwd: Path,
     lock: int,
 ) -> tuple[int, bool]:
-    """Run `command` in a process group that ends with us, its output appended to `log`; exit code, whether late."""
+    """Run `command` in a process group that ends with this process; return its exit code, and whether it was late.
+
+    Its output is appended to `log`.
+    """
     guard = str(Path(__file__).with_name("guard.py"))
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", guard, *command],
-            stdin=subprocess.PIPE,  # never written to: when we are gone, the guard finds it closed
+            stdin=subprocess.PIPE,  # never written to: the guard notices when it is closed
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=cwd,
@@ -179,7 +183,7 @@ def _run_process(
     late = False
     try:
         while process.poll() is None and not late:
-            time.sleep(_POLL_S)  # rather than inside wait(), out of which Ray cannot cancel
+            time.sleep(_POLL_S)  # not in wait(), which Ray cannot cancel
             late = time.monotonic() > deadline
     finally:
         _stop(process)
@@ -187,28 +191,28 @@ def _run_process(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process group, patiently at first; what its leader left behind ends at once."""
+    """End the process group, patiently at first; then kill what its leader has left."""
     try:
         for number, patience in _PATIENCE_S.items():
             if process.poll() is None:
                 os.killpg(process.pid, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(patience)
-    finally:  # a second Ctrl-C ends the patience
+    finally:  # also after a second Ctrl-C
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def _death(code: int) -> str:
-    """How a process ended that said nothing itself."""
+    """Return how a process ended that recorded nothing itself."""
     if code > 128 and code - 128 in set(signal.Signals):
         return f"killed by {signal.Signals(code - 128).name}"
     return f"exit code {code}" if code else "ended without a result"
 
 
 def _last_words(log: Path, since: int) -> str:
-    """The last line of `log` after byte `since`, to be put behind a sentence; empty where there is none."""
+    """Return the last line of `log` after byte `since`, as the end of a sentence; empty if there is none."""
     with open(log, "rb") as file:
         file.seek(max(since, log.stat().st_size - 4096))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
@@ -216,16 +220,16 @@ def _last_words(log: Path, since: int) -> str:
 
 
 def _record(trial: Trial) -> RunRecord:
-    """The record in the trial's folder, or a fresh one that knows what was asked for."""
-    asked = {"run_id": trial.folder.name, "name": trial.folder.parent.name, "overrides": list(trial.overrides)}
+    """Return the record in the trial's folder, or a new one with what is known of the trial."""
+    known = {"run_id": trial.folder.name, "name": trial.folder.parent.name, "overrides": list(trial.overrides)}
     unknown = dict.fromkeys(("config_hash", "data", "model", "metrics", "timing", "environment"))
     none_yet = dict.fromkeys(("epochs", "steps", "images_seen"), 0)
-    fresh = {"schema": SCHEMA, **asked, **unknown, **none_yet, "seed": trial.seed, "started_at": _now()}
+    fresh = {"schema": SCHEMA, **known, **unknown, **none_yet, "seed": trial.seed, "started_at": _now()}
     return RunRecord(trial.folder, _read(trial.folder / "result.json") or fresh)
 
 
 def _read(path: Path) -> Any:
-    """What a JSON file holds; None where there is none, or half of one from a full disk."""
+    """Return the content of a JSON file; None if it is missing or incomplete."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Tells a search how its trial does, epoch by epoch, and stops the training where the others did better."""
+"""Report a trial to its search epoch by epoch, and stop the training if the other trials did better."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(Callback):
-    """Reports `metric` to the journal after each epoch's validation; the search gives it to its trials.
+    """A callback that reports `metric` to the journal after each validation; the search adds it to its trials.
 
-    A pruned training stops as early stopping stops it: its best checkpoint is tested, and its record is complete.
+    A pruned training ends like one that stops early: its best checkpoint is tested, and its record is complete.
 
-    journal: the study's file. trial: number in the study. metric: a logged validation scalar.
-    startup, warmup: completed trials, and epochs of this one, before it may be pruned.
+    journal: the file of the study. trial: its number in the study. metric: a logged validation scalar. startup, warmup:
+    completed trials, and epochs of this one, before it can be pruned.
     """
 
     def __init__(self, *, journal: str, trial: int, metric: str, startup: int, warmup: int) -> None:
@@ -30,8 +30,8 @@ class Pruning(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.reporter = Reporter.open(self.journal, self.trial, startup=self.startup, warmup=self.warmup)
-            if self.reporter is None:  # a trial that is repeated, from its config.yaml
-                log.warning("%s waits for no trial %d: nothing is pruned", self.journal, self.trial)
+            if self.reporter is None:  # the trial is repeated from its config.yaml
+                log.warning("%s has no unfinished trial %d, so this run is not pruned", self.journal, self.trial)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -43,7 +43,7 @@ class Pruning(Callback):
         prune = trainer.strategy.reduce_boolean_decision(prune, all=False)  # the other processes have no reporter
         if prune and epoch != trainer.max_epochs and not trainer.should_stop:
             trainer.should_stop = True
-            log.info("pruned after epoch %d: below the median of the search's other trials", epoch)
+            log.info("pruned after epoch %d: worse than the median of the other trials", epoch)
             with tolerating("the search's journal"):
                 if self.reporter is not None:
                     self.reporter.mark_pruned()

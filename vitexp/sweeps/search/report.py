@@ -1,4 +1,4 @@
-"""What a search has found: a table in the terminal, and files and pictures in its folder."""
+"""The results of a search: a table in the terminal, and files and figures in its folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from vitexp.sweeps.search import figures as search_figures
 from vitexp.sweeps.search.study import Settings, noted_folder, value
 from vitexp.system.disk import typed, write_atomically
+from vitexp.text import markdown_table, plural
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -22,71 +22,68 @@ if TYPE_CHECKING:
 
 _BEST: Final = 10  # rows of the printed table
 _STATES: Final = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
-# Fewer trials say nothing of what matters; nor do fewer that were completed.
+# With fewer trials, or fewer completed ones, importances would be noise.
 _ENOUGH: Final = 10
 _ENOUGH_COMPLETED: Final = 3
 
 
 def report(
-    study: Study,
-    settings: Settings,
-    *,
-    folder: Path,
-    command: Callable[[FrozenTrial], str],
-    console: Console,
+    study: Study, settings: Settings, *, folder: Path, command: Callable[[FrozenTrial], str], console: Console
 ) -> None:
     """Print the best trials, and write trials.csv, search.md, history.png and importance.png into `folder`.
 
-    command: of a trial, the line that repeats it.
+    command: returns the command line that repeats a trial.
     """
     trials = study.get_trials(deepcopy=False)
     best = ranked(trials, settings)[:_BEST]
-    title = f"{folder.name}: {_counted(trials)}"
+    title = f"{folder.name}: {_counts(trials)}"
     keys = list(settings.space)
-    heads = ["trial", settings.metric, "epochs", *_short(keys)]
+    headings = ["trial", settings.metric, "epochs", *_short(keys)]
     rows = [
-        [str(trial.number), _shown(trial.value), _epochs(trial), *(_shown(trial.params[key], 3) for key in keys)]
+        [str(trial.number), _digits(trial.value), _epochs(trial), *(_digits(trial.params[key], 3) for key in keys)]
         for trial in best
     ]
-    note = f"The best on validation ({settings.metric}); nothing here has looked at the test set."
+    note = f"Best trials by {settings.metric}. The test set was not used to choose."
     repeat = command(best[0]) if best else None
 
     write_atomically(folder / "trials.csv", _csv(trials, keys, settings.metric))
-    write_atomically(folder / "search.md", _markdown(title, heads, rows, note, repeat))
-    pictures = _draw(study, settings, folder)
+    text = f"# {title}\n\n{markdown_table(headings, rows, ['right'] * len(headings))}\n{note}\n"
+    text += f"\nTo repeat the best trial:\n\n```\n{repeat}\n```\n" if repeat else ""
+    write_atomically(folder / "search.md", text)
+    figures = _draw(study, settings, folder)
 
     if rows:
         table = Table(title=title, caption=note, padding=(0, 0), title_justify="left", caption_justify="left")
-        for head in heads:
-            table.add_column(head.replace("_", " ").replace("/", " "), justify="right", overflow="fold")
+        for heading in headings:
+            table.add_column(heading.replace("_", " ").replace("/", " "), justify="right", overflow="fold")
         for row in rows:
             table.add_row(*row)
         console.print(table)
     else:
         console.print(title, highlight=False)
-    lines = {"best": f"trial {best[0].number}, {settings.metric} {_shown(best[0].value)}"} if best else {}
+    lines = {"best": f"trial {best[0].number}, {settings.metric} {_digits(best[0].value)}"} if best else {}
     lines |= {"repeat": repeat} if repeat else {}
-    lines |= {"trials": f"{typed(folder)}/trials.csv, search.md{''.join(f', {name}' for name in pictures)}"}
-    for name, text in lines.items():
-        console.print(f"{name:<9} {text}", soft_wrap=True, markup=False, highlight=False)
+    lines |= {"trials": f"{typed(folder)}/{', '.join(['trials.csv', 'search.md', *figures])}"}
+    for name, line in lines.items():
+        console.print(f"{name:<9} {line}", soft_wrap=True, markup=False, highlight=False)
 
 
 def ranked(trials: Sequence[FrozenTrial], settings: Settings) -> list[FrozenTrial]:
-    """The completed trials, the best first."""
+    """Return the completed trials, the best first."""
     sign = -1 if settings.direction == "maximize" else 1
     completed = [trial for trial in trials if trial.state.name == "COMPLETE"]
     return sorted(completed, key=lambda trial: (sign * value(trial), trial.number))
 
 
-def _counted(trials: Sequence[FrozenTrial]) -> str:
-    """ "30 trials: 20 completed, 9 pruned, 1 failed" """
+def _counts(trials: Sequence[FrozenTrial]) -> str:
+    """Return "30 trials: 20 completed, 9 pruned, 1 failed"."""
     states = [_STATES[trial.state.name] for trial in trials]
     parts = [f"{states.count(state)} {state}" for state in _STATES.values() if state in states]
-    return f"{len(trials)} trial{'s' * (len(trials) != 1)}" + (f": {', '.join(parts)}" if parts else "")
+    return plural(len(trials), "trial") + (f": {', '.join(parts)}" if parts else "")
 
 
 def _csv(trials: Sequence[FrozenTrial], keys: Sequence[str], metric: str) -> str:
-    """A line a trial; the value of a pruned one is its last report."""
+    """Return one line per trial; the value of a pruned trial is the last that it reported."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["trial", "state", metric, "epochs", *keys, "folder"])
@@ -97,38 +94,31 @@ def _csv(trials: Sequence[FrozenTrial], keys: Sequence[str], metric: str) -> str
     return text.getvalue()
 
 
-def _markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], note: str, repeat: str | None) -> str:
-    table = [heads, ["---:"] * len(heads), *rows]
-    lines = [f"# {title}", "", *("| " + " | ".join(row) + " |" for row in table), "", note]
-    if repeat:
-        lines += ["", "The best trial again:", "", "```", repeat, "```"]
-    return "\n".join(lines) + "\n"
-
-
 def _draw(study: Study, settings: Settings, folder: Path) -> list[str]:
-    """The names of the pictures that could be drawn."""
+    """Draw the figures for which there are enough trials; return the names of their files."""
     trials = study.get_trials(deepcopy=False)
     completed = ranked(trials, settings)
     if not completed:
         return []
-    search_figures.draw_history(trials, folder / "history.png", settings=settings, title=folder.name)
+    from vitexp.sweeps.search.figures import draw_history, draw_importance  # matplotlib
+
+    draw_history(trials, folder / "history.png", settings=settings, title=folder.name)
     pruned = [trial for trial in trials if trial.state.name == "PRUNED"]
     few = len(completed) + len(pruned) < _ENOUGH or len(completed) < _ENOUGH_COMPLETED
     if few or len(settings.space) < 2:
         return ["history.png"]
     importances = _importances(completed, pruned, settings)
-    search_figures.draw_importance(
-        importances, completed, folder / "importance.png", settings=settings, title=folder.name
-    )
+    draw_importance(importances, completed, folder / "importance.png", settings=settings, title=folder.name)
     return ["history.png", "importance.png"]
 
 
 def _importances(
     completed: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], settings: Settings
 ) -> dict[str, float]:
-    """Share of each key in what sets the best quarter of the trials apart (PED-ANOVA, Watanabe et al. 2023).
+    """Return how much each key contributes to being in the best quarter (PED-ANOVA, Watanabe et al. 2023); sum 1.
 
-    It asks only which trials are among the best: those that were pruned are not, whatever they would have reached.
+    Only membership in the best quarter counts, so pruned trials take part as the worst, whatever they would have
+    reached.
     """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -144,15 +134,15 @@ def _importances(
 
 
 def _short(keys: Sequence[str]) -> list[str]:
-    """Their last words, where these are enough to tell them apart."""
+    """Return the last word of each key if it is unique, otherwise the whole key."""
     words = [key.rpartition(".")[2] for key in keys]
     return [word if words.count(word) == 1 else key for word, key in zip(words, keys, strict=True)]
 
 
 def _epochs(trial: FrozenTrial) -> str:
-    """Those that were reported; none are without pruning."""
+    """Return the number of reported epochs; "" without pruning, when none are reported."""
     return "" if trial.last_step is None else str(trial.last_step)
 
 
-def _shown(number: Any, digits: int = 4) -> str:
+def _digits(number: Any, digits: int = 4) -> str:
     return f"{number:.{digits}g}" if isinstance(number, float) else str(number)

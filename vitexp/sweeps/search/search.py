@@ -1,8 +1,8 @@
-"""A search: rounds of trials that Optuna asks for, run as all trials of sweeps are."""
+"""A search: Optuna chooses rounds of trials, which run like all trials of sweeps."""
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from vitexp.config.compose import searchpath_override
+from vitexp.config.overrides import command_line
 from vitexp.errors import ConfigError, UserError, require
 from vitexp.runs.record import RunRecord
 from vitexp.sweeps.engines import Engine, run_trials
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class NothingFound(UserError):
-    """No trial of the search has come to its end."""
+    """No trial of the search was completed."""
 
     exit_code = 1
 
@@ -43,7 +44,7 @@ def search(
     console: Console,
     searchpath: Sequence[str] = (),
 ) -> None:
-    """Run the search `node`, a file of conf/search/, until it has its trials; or only show what it has found.
+    """Run the search `node`, a file of conf/search/, until it has its trials; or only show the results so far.
 
     arguments: overrides for all trials. searchpath: URLs of folders with further options, for the trials too.
 
@@ -63,7 +64,7 @@ def search(
     with hold(folder / "search.lock", wait=False):
         study = open_study(folder, settings, configuration=trials.configuration)
         try:
-            _Rounds(study, settings, trials, engine, folder=folder, console=console).go()
+            _Rounds(study, settings, trials, engine, folder=folder, console=console).run()
         finally:
             report(study, settings, folder=folder, command=trials.command, console=console)
     if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
@@ -73,49 +74,44 @@ def search(
 
 
 class _Trials:
-    """The runs of train.py that stand for the points of a space."""
+    """The training runs that correspond to the points of a space."""
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        name: str,
-        log_dir: Path,
-        arguments: Sequence[str],
-        searchpath: Sequence[str] = (),
+        self, settings: Settings, *, name: str, log_dir: Path, arguments: Sequence[str], searchpath: Sequence[str]
     ) -> None:
         self.settings, self.name, self.log_dir, self.searchpath = settings, name, log_dir, searchpath
-        # The checkpoint of a trial is chosen by the metric that the trials are compared by.
-        chosen_by = (f"checkpoint.monitor={settings.metric}", f"checkpoint.mode={settings.mode}")
+        # The checkpoint of a trial is chosen by the metric that compares the trials.
+        chosen_by = (f"checkpoint.monitor={settings.metric}", f"checkpoint.mode={settings.direction[:3]}")
         self.arguments = (*chosen_by, *arguments)
         settings.distributions()
         for key in settings.space:
             if any(argument.lstrip("+~").startswith(f"{key}=") for argument in arguments):
                 raise ConfigError(f"{key} is searched (search.space) and cannot also be given a value.")
         for number, corner in enumerate(settings.corners()):
-            self._planned(f"corner {number + 1} of search.space", _overrides(corner))
-        self.configuration = self._planned(name, ()).folder.name
+            self._plan(f"corner {number + 1} of search.space", _overrides(corner))
+        self.configuration = self._plan(name, ()).folder.name
 
-    def __call__(self, asked: FrozenTrial) -> Trial:
-        """The trial that was asked for. Raises ConfigError for a point at which its configuration cannot work."""
+    def __call__(self, point: FrozenTrial) -> Trial:
+        """Return the trial of a point. Raises ConfigError if its configuration cannot work."""
         reports: tuple[str, ...] = ()
         if prune := self.settings.prune:
-            options = {
+            options: dict[str, Any] = {
                 "_target_": "vitexp.sweeps.search.pruning.Pruning",
                 "journal": journal(self.log_dir / self.name),
-                "trial": asked.number,
+                "trial": point.number,
                 "metric": self.settings.metric,
-                **prune,
+                "startup": prune["startup"],
+                "warmup": prune["warmup"],
             }
             reports = tuple(f"+callbacks.pruning.{key}={value}" for key, value in options.items())
-        return self._planned(f"trial {asked.number}", (*_overrides(asked.params), *reports))
+        return self._plan(f"trial {point.number}", (*_overrides(point.params), *reports))
 
-    def command(self, asked: FrozenTrial) -> str:
-        """The command line that repeats a trial, as a run of its own."""
-        words = [*self.arguments, *_overrides(asked.params), *searchpath_override(self.searchpath)]
-        return shlex.join(["python", "train.py", *words])
+    def command(self, point: FrozenTrial) -> str:
+        """Return the command line that repeats a trial as an independent run."""
+        words = [*self.arguments, *_overrides(point.params), *searchpath_override(self.searchpath)]
+        return command_line("train", *words)
 
-    def _planned(self, row: str, overrides: Sequence[str]) -> Trial:
+    def _plan(self, row: str, overrides: Sequence[str]) -> Trial:
         rows = {"rows": [{"name": row, "set": overrides}]}
         planned = plan(
             name=self.name, log_dir=self.log_dir, ablation=rows, arguments=self.arguments, searchpath=self.searchpath
@@ -126,7 +122,7 @@ class _Trials:
 
 
 class _Rounds:
-    """Asks, runs and tells, until the study has as many trials as were wanted."""
+    """Rounds of trials, until the study has as many as requested."""
 
     def __init__(
         self, study: Study, settings: Settings, trials: _Trials, engine: Engine, *, folder: Path, console: Console
@@ -134,52 +130,52 @@ class _Rounds:
         self.study, self.settings, self.trials, self.engine = study, settings, trials, engine
         self.folder, self.console = folder, console
         self.slots = settings.startup
-        self.running: dict[Path, list[int]] = {}  # asked for, and not told: their numbers by folder
+        self.unfinished: dict[Path, list[int]] = {}  # numbers of the points without an outcome, by run folder
 
-    def go(self) -> None:
-        """What was asked for before and has not finished comes first."""
+    def run(self) -> None:
+        """Run the trials, first those that an earlier search has left unfinished."""
         from optuna.trial import TrialState
 
-        asked = self.study.get_trials(states=(TrialState.RUNNING,))
-        while asked or self._wanted():
-            self._run(asked or [ask(self.study, self.settings) for _ in range(self._wanted())])
-            asked = []
+        points = self.study.get_trials(states=(TrialState.RUNNING,))
+        while points or (missing := self._missing()):
+            self._run(points or [ask(self.study, self.settings) for _ in range(missing)])
+            points = []
 
-    def _wanted(self) -> int:
-        """How many trials to ask for now."""
-        there = len(self.study.get_trials(deepcopy=False))
-        return max(0, min(self.settings.parallel or self.slots, self.settings.trials - there))
+    def _missing(self) -> int:
+        """Return the number of trials of the next round."""
+        existing = len(self.study.get_trials(deepcopy=False))
+        return max(0, min(self.settings.parallel or self.slots, self.settings.trials - existing))
 
-    def _run(self, asked: Sequence[FrozenTrial]) -> None:
+    def _run(self, points: Sequence[FrozenTrial]) -> None:
         batch: dict[Path, Trial] = {}
-        for each in asked:
+        for point in points:
             try:
-                trial = self.trials(each)
-            except ConfigError as error:  # each value may stand, but not all of them together
-                self.console.print(f"failed     trial {each.number}: {error}", soft_wrap=True, highlight=False)
-                tell(self.study, each.number, None)
+                trial = self.trials(point)
+            except ConfigError as error:  # each value is valid, but not in this combination
+                self.console.print(f"failed     trial {point.number}: {error}", soft_wrap=True, highlight=False)
+                tell(self.study, point.number, None)
                 continue
-            note_folder(self.study, each, trial.folder.name)
-            batch[trial.folder] = trial  # chosen twice, it runs once
-            self.running.setdefault(trial.folder, []).append(each.number)
-        first, last = min(each.number for each in asked), max(each.number for each in asked)
+            note_folder(self.study, point, trial.folder.name)
+            batch[trial.folder] = trial  # a point that is chosen twice runs once
+            self.unfinished.setdefault(trial.folder, []).append(point.number)
+        first, last = min(point.number for point in points), max(point.number for point in points)
         with View(f"{self.folder.name} {first}–{last}", list(batch.values()), console=self.console) as view:
 
             def on_event(event: Event) -> None:
                 view(event)
                 if isinstance(event, Ready):
                     self.slots = event.slots
-                elif isinstance(event, Finished):  # at once: those that still run are compared to it
+                elif isinstance(event, Finished):  # right away: running trials are compared with it
                     self._tell(event.trial)
 
             run_trials(list(batch.values()), self.engine, folder=self.folder, on_event=on_event)
-        for trial in batch.values():  # completed before, and never told
+        for trial in batch.values():  # those that were completed before
             self._tell(trial)
 
     def _tell(self, trial: Trial) -> None:
         [outcome] = read([Cell(row=trial.row, seed=trial.seed, folder=trial.folder)])
         value = outcome.number("metrics", "val", self.settings.metric.partition("/")[2])
-        completed, numbers = outcome.status == "completed", self.running.pop(trial.folder, [])
+        completed, numbers = outcome.status == "completed", self.unfinished.pop(trial.folder, [])
         pruned = bool(outcome.get("pruned"))  # in an earlier round, which chose the same point
         if outcome.result and completed and any(was_pruned(self.study, number) for number in numbers):
             RunRecord(trial.folder, outcome.result).update(pruned=True)
@@ -189,10 +185,8 @@ class _Rounds:
 
 
 def _overrides(params: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{key}={_as_typed(value)}" for key, value in params.items())
-
-
-def _as_typed(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    """Return a point as overrides."""
+    return tuple(
+        f"{key}={json.dumps(value) if value is None or isinstance(value, bool) else value}"
+        for key, value in params.items()
+    )

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+from omegaconf import OmegaConf
+
+from vitexp.config.check import check_keys
+from vitexp.config.components import component
 from vitexp.errors import ConfigError
-from vitexp.metrics import METRICS
+from vitexp.options import Doc, Field, Words
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -19,119 +23,105 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _NAME: Final = "search"  # a journal holds one study
-_BEGUN_WITH: Final = "begun_with"
+# User attributes of the study and of its trials, in journals of earlier versions too.
+_START: Final = "begun_with"
 _PRUNED: Final = "pruned"
 _FOLDER: Final = "folder"
+
+Count = Annotated[int, Field(ge=1, le=10**6)]
+Prune = Annotated[
+    dict[Literal["startup", "warmup"], Count], Field(min_length=2), Words("startup and warmup, integers of 1 or more")
+]
+Space = Annotated[dict[str, dict[str, Any]], Field(min_length=1), Words("a mapping of keys of the trials to ranges")]
+Metric = Annotated[
+    str,
+    Field(pattern=r"^val/\w+$"),
+    Words("a metric of the validation set, such as val/accuracy; the test set must not choose"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One file of conf/search/, which explains it. Raises ConfigError for what cannot be."""
+    """The keys of a search, `search.*`: a file of conf/search/."""
 
-    trials: int
-    startup: int
-    parallel: int | None
-    metric: str
-    direction: Literal["maximize", "minimize"]
-    sampler: str
-    seed: int
-    prune: Mapping[str, int] | None
-    space: Mapping[str, Mapping[str, Any]]
+    trials: Annotated[Count, Doc("in total, pruned and failed ones included; a larger number continues the search")]
+    startup: Annotated[Count, Doc("random trials before the sampler learns from results")]
+    parallel: Annotated[Count | None, Doc("trials per round; null: as many as the engine runs at a time")]
+    metric: Annotated[Metric, Doc("validation metric to optimize")]
+    direction: Annotated[Literal["maximize", "minimize"], Doc("which values are better")]
+    sampler: Annotated[Literal["tpe", "random"], Doc("tpe: tree-structured Parzen estimator (Bergstra et al. 2011)")]
+    seed: Annotated[Annotated[int, Field(ge=0, le=2**32 - 1)], Doc("of the sampler; seed=... sets that of the trials")]
+    prune: Annotated[
+        Prune | None,
+        Doc("completed trials before the first is stopped early, and epochs of a trial before it can be; null: never"),
+    ]
+    space: Annotated[Space, Doc("ranges: {low, high} with optional log: true or step, or {choices}")]
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Settings:
-        """From the configuration's node, as plain containers."""
-        try:
-            return cls(**node)
-        except TypeError as error:
-            raise ConfigError(f"search: {str(error).partition('() ')[2] or error}; see conf/search/.") from error
-
-    def __post_init__(self) -> None:
-        for key in ("trials", "startup", "parallel"):
-            value = getattr(self, key)
-            if not (_is_count(value) or (key == "parallel" and value is None)):
-                raise ConfigError(f"search.{key}={value} must be an integer of 1 or more.")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"search.seed={self.seed} must be an integer of 0 or more.")
-        if self.metric not in (metrics := [f"val/{name}" for name in METRICS]):
-            raise ConfigError(
-                f"search.metric={self.metric} must be measured on validation, for the test set is not for choosing: "
-                f"{', '.join(metrics)}."
-            )
-        for key, choices in (("direction", ("maximize", "minimize")), ("sampler", ("tpe", "random"))):
-            if getattr(self, key) not in choices:
-                raise ConfigError(f"search.{key}={getattr(self, key)} must be {' or '.join(choices)}.")
-        prune = self.prune
-        if prune is not None and (set(prune) != {"startup", "warmup"} or not all(map(_is_count, prune.values()))):
-            raise ConfigError(f"search.prune={prune} must be null, or startup and warmup, integers of 1 or more.")
-        if not self.space:
-            raise ConfigError(
-                "search.space is empty; name the keys of train.py to search, as conf/search/recipe.yaml does."
-            )
-
-    @property
-    def mode(self) -> str:
-        """The direction, as checkpoint.mode says it."""
-        return self.direction[:3]
+        """Read the node `search` of a configuration. Raises ConfigError for the first key that cannot work."""
+        described = component(f"{__name__}.Settings")
+        assert described is not None
+        check_keys(OmegaConf.create(dict(node)), described.options, prefix="search.")
+        return cls(**node)
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What is asked for. Raises ConfigError for a range that is none."""
+        """Return Optuna's form of `space`. Raises ConfigError for an invalid range."""
         return {key: _distribution(key, spec) for key, spec in self.space.items()}
 
     def corners(self) -> list[dict[str, Any]]:
-        """Points that together hold every bound and every choice of each key."""
+        """Return points that together contain every bound and every choice of each key."""
         values = {key: spec.get("choices") or [spec["low"], spec["high"]] for key, spec in self.space.items()}
         most = max(map(len, values.values()))
         return [{key: each[min(index, len(each) - 1)] for key, each in values.items()} for index in range(most)]
 
 
 def journal(folder: Path) -> Path:
-    """The study's file in a sweep's folder."""
+    """Return the file of the study in a sweep's folder."""
     return folder / "study.journal"
 
 
 def open_study(folder: Path, settings: Settings, *, configuration: str) -> Study:
-    """The study in `folder`, a new one where there is none.
+    """Open the study in `folder`; create it if there is none.
 
-    configuration: the hash of what all trials have in common.
-
-    Raises ConfigError where the study there was begun with other settings: its values would not compare.
+    configuration: hash of what all trials have in common. Raises ConfigError if the study was started with other
+    settings, because its values would not be comparable.
     """
     import optuna
 
     study = optuna.create_study(
         study_name=_NAME, storage=_storage(journal(folder)), direction=settings.direction, load_if_exists=True
     )
-    begun_with = {
+    start = {
         "metric": settings.metric,
         "direction": settings.direction,
         "space": {key: dict(spec) for key, spec in settings.space.items()},
         "configuration": configuration,
     }
-    before = study.user_attrs.get(_BEGUN_WITH, begun_with)
-    if other := [key for key, value in begun_with.items() if before[key] != value]:
+    before = study.user_attrs.get(_START, start)
+    if other := [key for key, value in start.items() if before[key] != value]:
         raise ConfigError(
-            f"the search in {folder} was begun with another {' and another '.join(other)}, and its trials would not "
-            "compare; name=NAME begins a new one."
+            f"the search in {folder} was started with another {' and another '.join(other)}, so its trials are not "
+            "comparable; name=NAME starts a new search."
         )
-    study.set_user_attr(_BEGUN_WITH, begun_with)
+    study.set_user_attr(_START, start)
     return study
 
 
 def ask(study: Study, settings: Settings) -> FrozenTrial:
-    """One more trial, in state RUNNING."""
+    """Return a new trial, in state RUNNING, at the point that the sampler chooses."""
     import numpy as np
 
     number = len(study.get_trials(deepcopy=False))
-    # drawn for every trial anew: a search that goes on must not draw again what it drew at first
+    # A new seed per trial: a resumed search must not repeat the draws of its start.
     seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
     study.sampler = _sampler(settings, seed)
-    asked = study.ask(fixed_distributions=settings.distributions())
-    return study.get_trials(deepcopy=False)[asked.number]
+    trial = study.ask(fixed_distributions=settings.distributions())
+    return study.get_trials(deepcopy=False)[trial.number]
 
 
 def tell(study: Study, number: int, reached: float | None, *, pruned: bool = False) -> None:
-    """The outcome of a trial; None is a failed one. One that was pruned keeps its last report."""
+    """Record the outcome of a trial; None means failed. A pruned trial keeps the last value that it reported."""
     from optuna.trial import TrialState
 
     if reached is None:
@@ -143,35 +133,35 @@ def tell(study: Study, number: int, reached: float | None, *, pruned: bool = Fal
 
 
 def value(trial: FrozenTrial) -> float:
-    """What a completed trial was told, or a pruned one reported last."""
+    """Return the value of a completed trial, or the last one that a pruned trial reported."""
     assert trial.value is not None
     return trial.value
 
 
 def note_folder(study: Study, trial: FrozenTrial, name: str) -> None:
-    """Write down which run folder is the trial's."""
+    """Record the name of the trial's run folder."""
     study._storage.set_trial_user_attr(trial._trial_id, _FOLDER, name)
 
 
 def noted_folder(trial: FrozenTrial) -> str | None:
-    """The run folder of a trial; None where it could not be planned."""
+    """Return the name of the trial's run folder; None if its configuration could not work."""
     return trial.user_attrs.get(_FOLDER)
 
 
 def was_pruned(study: Study, number: int) -> bool:
-    """Whether a trial's training was stopped as it did worse than others."""
+    """Return whether a trial's training was stopped because the trial did worse than others."""
     return bool(study.get_trials(deepcopy=False)[number].user_attrs.get(_PRUNED, False))
 
 
 class Reporter:
-    """The study as a trial's process sees it: of this trial it writes, all others it compares to."""
+    """The study as seen by a trial's process: it writes this trial and compares it with all others."""
 
     def __init__(self, study: Study, storage: JournalStorage, trial_id: int, pruner: BasePruner) -> None:
         self.study, self.storage, self.trial_id, self.pruner = study, storage, trial_id, pruner
 
     @classmethod
     def open(cls, path: Path, number: int, *, startup: int, warmup: int) -> Reporter | None:
-        """None where the journal at `path` has no trial `number` that is under way."""
+        """Return the reporter of trial `number`; None if the journal at `path` has no such unfinished trial."""
         import optuna
 
         if not path.exists():
@@ -183,16 +173,16 @@ class Reporter:
             return None
         pruner = optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
         trial_id = trials[number]._trial_id
-        storage.set_trial_user_attr(trial_id, _PRUNED, False)  # an attempt before may have been
+        storage.set_trial_user_attr(trial_id, _PRUNED, False)  # an earlier attempt may have been
         return cls(study, storage, trial_id, pruner)
 
     def report(self, value: float, *, epoch: int) -> bool:
-        """Whether the trial, with `value` after `epoch`, is to be pruned."""
+        """Record `value` after `epoch`; return whether the trial should be pruned."""
         self.storage.set_trial_intermediate_value(self.trial_id, epoch, value)
         return self.pruner.prune(self.study, self.storage.get_trial(self.trial_id))
 
     def mark_pruned(self) -> None:
-        """Let the search know that the trial was."""
+        """Record that the trial was pruned."""
         self.storage.set_trial_user_attr(self.trial_id, _PRUNED, True)
 
 
@@ -209,7 +199,7 @@ def _sampler(settings: Settings, seed: int) -> BaseSampler:
 
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
-    # constant_liar: trials of one round keep away from each other
+    # constant_liar keeps the trials of one round away from each other.
     return TPESampler(n_startup_trials=settings.startup, constant_liar=True, seed=seed)
 
 
@@ -218,16 +208,12 @@ def _distribution(key: str, spec: Mapping[str, Any]) -> BaseDistribution:
 
     if set(spec) != {"choices"} and not {"low", "high"} <= set(spec) <= {"low", "high", "log", "step"}:
         raise ConfigError(
-            f"search.space: {key} has {', '.join(spec)}; it needs choices, or low and high and perhaps log or step."
+            f"search.space: {key} has {', '.join(spec)}; it needs choices, or low and high and optionally log or step."
         )
     try:
         if "choices" in spec:
             return CategoricalDistribution(**spec)
-        whole = isinstance(spec["low"], int) and isinstance(spec["high"], int)
-        return IntDistribution(**spec) if whole else FloatDistribution(**spec)
+        is_integer = isinstance(spec["low"], int) and isinstance(spec["high"], int)
+        return IntDistribution(**spec) if is_integer else FloatDistribution(**spec)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"search.space: {key}: {str(error).rstrip('.')}.") from error
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

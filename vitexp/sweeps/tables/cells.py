@@ -1,4 +1,4 @@
-"""The words of a table: its headings, cells and notes as plain text, the same in every format that people read."""
+"""The headings, cells and notes of a table as plain text, the same in every format that people read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Final
 
 from vitexp.sweeps.tables.results import STATUSES
 from vitexp.sweeps.tables.statistics import CONFIDENCE, Difference, Summary
-from vitexp.sweeps.tables.table import SIGNIFICANCE, Metric, Row, Table
+from vitexp.sweeps.tables.table import SIGNIFICANCE, Row, Table
+from vitexp.text import duration, plural
 
 SPLITS: Final = {"val": "validation", "test": "test"}
 BEST: Final = "★"
@@ -16,78 +17,79 @@ NOTHING: Final = "–"
 
 
 def headings(table: Table) -> list[str]:
-    """One a column of `cells`, broken into lines where it may be."""
-    unit, step = ("\n(%)", "\n(points)") if table.metric.is_fraction else ("", "")
+    """Return one heading per column of `cells`, with line breaks where they are possible."""
+    unit, step = ("\n(%)", "\n(points)") if table.metric.is_percent else ("", "")
     return [
         "",
         "seeds",
         *(f"{SPLITS[split]}\n{table.metric.label}{unit}" for split in table.splits),
         f"Δ {SPLITS[table.compared]}{step}\n[{CONFIDENCE:.0%} interval]",
-        "para-\nmeters",
+        "para-\nmeters\n(M)",
         "training\ntime",
-        f"time\nper {_step(table.metric)}",
+        f"time\nper {_step(table)}",
     ]
 
 
 def cells(table: Table, row: Row) -> list[str]:
-    """The row's text: name, seeds, validation, test, difference, parameters, time, cost."""
+    """Return the text of a row: name, seeds, validation, test, difference, parameters, time, cost."""
     return [
         one_line(row.name),
         seeds(row),
-        *(_mean(table.metric, row, split) for split in table.splits),
-        "baseline" if row.is_baseline else _difference(table.metric, row),
-        count(row.parameters),
-        duration(row.train_s),
-        "" if row.cost_s is None else signed(duration(row.cost_s)),
+        *(_mean(table, row, split) for split in table.splits),
+        "baseline" if row.is_baseline else _difference(table, row),
+        NOTHING if row.parameters is None else f"{row.parameters / 1e6:.3g}",
+        NOTHING if row.train_s is None else duration(row.train_s),
+        "" if row.cost_s is None else f"{'−' if row.cost_s < 0 else '+'}{duration(abs(row.cost_s))}",
     ]
 
 
-def _step(metric: Metric) -> str:
-    """What a gain of 0.01 is called."""
-    return "point" if metric.is_fraction else "0.01"
+def _step(table: Table) -> str:
+    """Return the name of a gain of 0.01."""
+    return "point" if table.metric.is_percent else "0.01"
 
 
 def notes(table: Table) -> list[str]:
-    """What the marks mean, and what speaks against comparing the rows; a sentence or two each."""
-    metric, split = table.metric, SPLITS[table.compared]
+    """Return the meaning of the marks, and what speaks against comparing the rows; a sentence or two each."""
+    split, step = SPLITS[table.compared], _step(table)
     return [
         *_choice(table),
-        "Mean ± standard deviation over the completed seeds alone; what failed or is missing is counted under seeds.",
+        "Mean ± standard deviation over the completed seeds; failed and missing ones are counted under seeds.",
         f"Δ is the difference to {one_line(table.baseline.name)} on {split}, paired by seed, with its {CONFIDENCE:.0%} "
         f"confidence interval (Student t).{_significance(table)}",
-        f"Time per {_step(metric)}: extra training time for each {_step(metric)} of {split} {metric.label} gained over "
-        "the baseline; empty where nothing was gained.",
-        *(["Lower is better."] if metric.lower_is_better else []),
-        *_doubts(table),
+        f"Time per {step}: extra training time per {step} of {split} {table.metric.label} gained over the baseline; "
+        "empty without a gain.",
+        *(["Lower is better."] if table.metric.direction == "min" else []),
+        *_warnings(table),
     ]
 
 
 def _significance(table: Table) -> str:
     tested = sum(row.p_holm is not None for row in table.rows)
-    comparisons = "1 comparison" if tested == 1 else f"{tested} comparisons"
-    return f" {SIGNIFICANT} marks p < {SIGNIFICANCE:g} after Holm's correction for {comparisons}." if tested else ""
+    if not tested:
+        return ""
+    return f" {SIGNIFICANT} marks p < {SIGNIFICANCE:g} after Holm's correction for {plural(tested, 'comparison')}."
 
 
 def _choice(table: Table) -> list[str]:
     best = next((row for row in table.rows if row.is_best), None)
     if best is None:
         return []
-    what = "complete row" if best.completed == len(best.outcomes) else "row so far"
-    reports = " Test reports: it chose nothing." if "test" in table.splits else ""
-    return [f"Validation chooses: {BEST} is the best {what} by it.{reports}"]
+    what = "best row" if best.completed == len(best.outcomes) else "best row so far"
+    test = "; test numbers were not used to choose" if "test" in table.splits else ""
+    return [f"{BEST} {what} by validation {table.metric.label}{test}."]
 
 
-def _doubts(table: Table) -> list[str]:
-    """Trials that ran elsewhere, or with other code, differ in more than their row."""
+def _warnings(table: Table) -> list[str]:
+    """Return how trials differ other than by their row: other devices or versions of the code."""
     completed = [outcome for outcome in table.outcomes if outcome.status == "completed"]
     devices = _distinct(outcome.get("environment", "device") for outcome in completed)
     commits = _distinct(outcome.get("environment", "git_commit") for outcome in completed)
-    doubts = []
+    found = []
     if len(devices) > 1:
-        doubts.append(f"Times are not comparable: the trials ran on {' and '.join(map(one_line, devices))}.")
+        found.append(f"Times are not comparable: the trials ran on {' and '.join(map(one_line, devices))}.")
     if len(commits) > 1:
-        doubts.append(f"The trials come from {len(commits)} versions of the code: {', '.join(c[:7] for c in commits)}.")
-    return doubts
+        found.append(f"The trials ran with {len(commits)} versions of the code: {', '.join(c[:7] for c in commits)}.")
+    return found
 
 
 def _distinct(values: Iterable[object]) -> list[str]:
@@ -95,66 +97,48 @@ def _distinct(values: Iterable[object]) -> list[str]:
 
 
 def seeds(row: Row) -> str:
-    """How many of the planned trials are completed, and what the others are."""
+    """Return how many of the planned trials are completed, and the status of the others."""
     others = [f"{number} {status}" for status in STATUSES[1:] if (number := row.count(status))]
     return ", ".join([f"{row.completed} of {len(row.outcomes)}", *others])
 
 
-def value(metric: Metric, number: float) -> str:
-    """Fractions as percent without the sign, anything else as it is."""
-    return f"{100 * number:.2f}" if metric.is_fraction else f"{number:.4f}"
+def value(table: Table, number: float) -> str:
+    """Return a value of the table's metric, as percent without the sign if it is a fraction."""
+    return table.metric.format(number).removesuffix("%")
 
 
-def _mean(metric: Metric, row: Row, split: str) -> str:
+def _mean(table: Table, row: Row, split: str) -> str:
     summary = row.summary(split)
     if summary is None:
         return NOTHING
-    deviation = "" if summary.sd is None else f" ± {value(metric, summary.sd)}"
+    deviation = "" if summary.sd is None else f" ± {value(table, summary.sd)}"
     best = f" {BEST}" if row.is_best and split == "val" else ""
-    return value(metric, summary.mean) + deviation + _of_fewer(row, summary) + best
+    return value(table, summary.mean) + deviation + _count(row, summary) + best
 
 
-def _difference(metric: Metric, row: Row) -> str:
+def _difference(table: Table, row: Row) -> str:
     difference = row.difference
     if difference is None:
         return NOTHING
-    mean = signed(value(metric, difference.mean))
+    mean = signed(value(table, difference.mean))
     if difference.low is None or difference.high is None:
-        return mean + (_of_fewer(row, difference) if difference.n == 1 else f" (all {difference.n} equal)")
-    interval = f" [{signed(value(metric, difference.low))}, {signed(value(metric, difference.high))}]"
-    return mean + (SIGNIFICANT if row.is_significant else "") + interval + _of_fewer(row, difference)
+        return mean + (_count(row, difference) if difference.n == 1 else f" (all {difference.n} equal)")
+    interval = f" [{signed(value(table, difference.low))}, {signed(value(table, difference.high))}]"
+    return mean + (SIGNIFICANT if row.is_significant else "") + interval + _count(row, difference)
 
 
-def _of_fewer(row: Row, over: Summary | Difference) -> str:
-    """How many seeds a number is of, where it is not the row's completed ones or cannot have a deviation."""
+def _count(row: Row, over: Summary | Difference) -> str:
+    """Return the number of seeds of a value if it is not that of the completed trials, or only one."""
     return f" (n = {over.n})" if over.n == 1 or over.n != row.completed else ""
 
 
 def signed(number: str) -> str:
-    """With a sign as typeset; a zero has none."""
+    """Return a formatted number with a typeset sign; zero has none."""
     if not any(digit in number for digit in "123456789"):
         return number.removeprefix("-")
     return number.replace("-", "−") if number.startswith("-") else f"+{number}"
 
 
-def count(number: int | None) -> str:
-    """In three figures: 2.68 M."""
-    if number is None:
-        return NOTHING
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {letter}"
-    return str(number)
-
-
-def duration(seconds: float | None) -> str:
-    """In one unit: 97.8 s, 12.4 min, 3.1 h."""
-    if seconds is None:
-        return NOTHING
-    size, unit = (3600, "h") if abs(seconds) >= 7200 else (60, "min") if abs(seconds) >= 120 else (1, "s")
-    return f"{seconds / size:.1f} {unit}"
-
-
 def one_line(text: str) -> str:
-    """`text` without line breaks or characters that a terminal would obey."""
+    """Return `text` without line breaks and control characters."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -1,4 +1,4 @@
-"""A table for the terminal, for Markdown, for a spreadsheet and for a paper."""
+"""The table in the terminal, in Markdown, as CSV and in LaTeX."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rich.text import Text
 from vitexp.sweeps.tables.cells import BEST, SPLITS, cells, headings, notes, one_line
 from vitexp.sweeps.tables.results import STATUSES
 from vitexp.sweeps.tables.table import Row, Table
+from vitexp.text import markdown_table
 
-# Letters that LaTeX obeys, and letters of the table's own that pdflatex has no glyph for.
+# Characters with a meaning in LaTeX, and characters of the table that pdflatex lacks.
 _LATEX: Final = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -27,7 +28,7 @@ _LATEX: Final = str.maketrans(
         "|": r"\textbar{}",
         '"': r"\textquotedblright{}",
         **{letter: f"\\{letter}" for letter in "{}$&#%_"},
-        # After a line break these would belong to it.
+        # After a line break these would be its arguments.
         **{letter: f"{{{letter}}}" for letter in "[]*"},
         "–": "--",
         "±": r"$\pm$",
@@ -43,13 +44,12 @@ _LATEX: Final = str.maketrans(
 
 
 def to_rich(table: Table, *, compact: bool = False) -> rich_table.Table:
-    """With the notes below it.
+    """Return the table with its notes below.
 
-    compact: for less than 130 columns. Deviations and intervals stand on lines of their own, and the last column is
-    left to the other formats.
+    compact: for less than 130 columns; deviations and intervals are on separate lines, and the last column is omitted.
     """
     kept = slice(None, -1 if compact else None)
-    made = rich_table.Table(
+    printed = rich_table.Table(
         title=Text(one_line(table.title), style="bold"),
         title_justify="left",
         caption=Text("\n".join(note for note in notes(table) if not compact or "Time per" not in note)),
@@ -60,40 +60,33 @@ def to_rich(table: Table, *, compact: bool = False) -> rich_table.Table:
     )
     name, *others = headings(table)[kept]
     longest_word = max((len(word) for row in table.rows for word in one_line(row.name).split()), default=0)
-    made.add_column(name, overflow="fold", min_width=min(longest_word, 14))
+    printed.add_column(name, overflow="fold", min_width=min(longest_word, 14))
     for heading in others:
-        made.add_column(Text(heading), justify="left" if heading == "seeds" else "right", no_wrap=True)
+        printed.add_column(Text(heading), justify="left" if heading == "seeds" else "right", no_wrap=True)
     for row in table.rows:
         name, seeds, *numbers = cells(table, row)[kept]
         if compact:
             seeds, numbers = seeds.replace(", ", ",\n"), [re.sub(r" (?=[±\[(])", "\n", number) for number in numbers]
-        made.add_row(Text(name), *map(Text, (seeds, *numbers)), style="bold" if row.is_best else None)
-    return made
+        printed.add_row(Text(name), *map(Text, (seeds, *numbers)), style="bold" if row.is_best else None)
+    return printed
 
 
 def to_markdown(table: Table) -> str:
-    """A table as GitHub reads it, and its notes as a list."""
-    head = [heading.replace("-\n", "").replace("\n", " ") for heading in headings(table)]
-    lines = [
-        _markdown_row(head),
-        "|" + "|".join(["---", "---", *["---:"] * (len(head) - 2)]) + "|",
-        *(_markdown_row(cells(table, row)) for row in table.rows),
-        "",
-        *(f"- {_markdown(note)}" for note in notes(table)),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown_row(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(map(_markdown, texts)) + " |"
+    """Return the table in GitHub's Markdown, followed by its notes as a list."""
+    heads = [_markdown(heading.replace("-\n", "").replace("\n", " ")) for heading in headings(table)]
+    rows = [[_markdown(cell) for cell in cells(table, row)] for row in table.rows]
+    listed = "".join(f"- {_markdown(note)}\n" for note in notes(table))
+    return (
+        markdown_table(heads, rows, ["left" if column < 2 else "right" for column in range(len(heads))]) + f"\n{listed}"
+    )
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>&|~$!])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<>&~$!])", r"\\\1", text)  # markdown_table escapes |
 
 
 def to_csv(table: Table) -> str:
-    """All numbers in full, in the units of result.json (fractions, seconds); what there is not is empty."""
+    """Return all numbers in full, in the units of result.json (fractions, seconds); unknown ones are empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -110,14 +103,14 @@ COLUMNS: Final = (
 
 
 def records(table: Table) -> list[list[str | float | bool | None]]:
-    """One a row, an entry for each of COLUMNS."""
+    """Return one record per row, with an entry for each of COLUMNS."""
     return [_record(table, row) for row in table.rows]
 
 
 def _record(table: Table, row: Row) -> list[str | float | bool | None]:
     difference = row.difference
     return [
-        *(row.name, row.is_baseline, row.is_best, len(row.outcomes), *map(row.count, STATUSES), table.metric.key),
+        *(row.name, row.is_baseline, row.is_best, len(row.outcomes), *map(row.count, STATUSES), table.key),
         *(entry for split in SPLITS for entry in _summary(row, split)),
         table.compared,
         *((difference.mean, difference.low, difference.high, difference.n, difference.p) if difference else [None] * 5),
@@ -132,10 +125,10 @@ def _summary(row: Row, split: str) -> Sequence[float | None]:
 
 
 def to_latex(table: Table) -> str:
-    """A float with rules as the package booktabs draws them, no wider than the line; the notes are its caption."""
+    """Return a table environment with the rules of booktabs, at most as wide as the line; the notes are its caption."""
     head = headings(table)
     lines = [
-        r"% \usepackage{booktabs,graphicx} in the preamble; letters that are not Latin need lualatex or xelatex",
+        r"% \usepackage{booktabs,graphicx} in the preamble; scripts other than Latin need lualatex or xelatex",
         r"\begin{table}",
         rf"\caption{{{_latex(table.title)}. {_latex(' '.join(notes(table)))}}}\medskip",
         r"\centering\footnotesize",

@@ -1,4 +1,4 @@
-"""sweep.html: one page with all that a sweep has found, in one file that opens anywhere."""
+"""sweep.html: the results of a sweep on one page, in one file that opens anywhere."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from urllib.parse import quote
 import jinja2
 
 from vitexp.sweeps.tables.cells import cells, headings, notes, one_line, value
-from vitexp.sweeps.tables.figure import draw
 from vitexp.sweeps.tables.results import STATUSES, Outcome
 from vitexp.sweeps.tables.table import Row, Table
 from vitexp.system.disk import typed, write_atomically
 
 
 def write_page(table: Table, folder: Path, *, overrides: Mapping[str, Sequence[str]], command: str) -> Path:
-    """Write `folder`/sweep.html, in one step: a reader never finds half of it. It loads nothing.
+    """Write `folder`/sweep.html, which embeds its figure and loads nothing.
 
-    overrides: what each row sets, by its name. command: what to type to repeat the sweep.
+    overrides: of each row, by its name. command: the command line that repeats the sweep.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -37,8 +36,8 @@ def write_page(table: Table, folder: Path, *, overrides: Mapping[str, Sequence[s
         headings=[heading.replace("-\n", "") for heading in headings(table)],
         rows=[_row(table, row, folder, overrides.get(row.name, ())) for row in table.rows],
         notes=notes(table),
-        picture=_picture(table),
-        troubles=[_trouble(trial) for trial in table.outcomes if trial.status in ("failed", "interrupted")],
+        figure=_figure(table),
+        failures=[_failure(trial) for trial in table.outcomes if trial.status in ("failed", "interrupted")],
         command=command,
     )
     write_atomically(folder / "sweep.html", page)
@@ -55,18 +54,18 @@ def _row(table: Table, row: Row, folder: Path, overrides: Sequence[str]) -> dict
 
 
 def _trial(table: Table, trial: Outcome, folder: Path) -> dict[str, Any]:
-    """Its value, or status while it has none, and where its report is."""
-    number = trial.number("metrics", table.compared, table.metric.key) if trial.status == "completed" else None
+    """Return the value of a trial, or its status, and the link to its report."""
+    number = trial.number("metrics", table.compared, table.key) if trial.status == "completed" else None
     report = trial.folder / "report.html"
     return {
         "seed": trial.seed,
         "status": trial.status,
-        "value": trial.status if number is None else value(table.metric, number),
+        "value": trial.status if number is None else value(table, number),
         "report": quote(Path(os.path.relpath(report, folder)).as_posix()) if report.is_file() else None,
     }
 
 
-def _trouble(trial: Outcome) -> dict[str, Any]:
+def _failure(trial: Outcome) -> dict[str, Any]:
     lines = str(trial.get("error") or "").strip().splitlines()
     return {
         "row": one_line(trial.row),
@@ -77,10 +76,12 @@ def _trouble(trial: Outcome) -> dict[str, Any]:
     }
 
 
-def _picture(table: Table) -> str | None:
-    """The figure as an address that holds all of it; None while there is nothing to draw."""
-    if not any(row.summary(table.compared) for row in table.rows):
+def _figure(table: Table) -> str | None:
+    """Return the figure as a data URI; None as long as there is nothing to draw."""
+    if not table.has_values:
         return None
+    from vitexp.sweeps.tables.figure import draw  # matplotlib
+
     file = io.BytesIO()
     draw(table, file)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""What has become of the trials of a sweep, read from their result.json alone."""
+"""The outcomes of the trials of a sweep, read from their result.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitexp.system.lock import is_held
 
 log = logging.getLogger(__name__)
 
-# As result.json says it; "missing" is a trial that has left no record, for example as it has not begun.
+# As in result.json; "missing" is a trial without a record, for example because it has not started.
 STATUSES: Final = ("completed", "running", "interrupted", "failed", "missing")
 
 
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A cell and what its trial has left: status is one of STATUSES, result the record, None where it is missing."""
+    """A cell and the outcome of its trial: status is one of STATUSES, result the record, None if it is missing."""
 
     row: str
     seed: int
@@ -40,23 +40,23 @@ class Outcome:
     result: dict[str, Any] | None
 
     def get(self, *keys: str) -> Any:
-        """The entry of the record at nested `keys`, None where there is none."""
+        """Return the entry of the record at nested `keys`; None if there is none."""
         node: Any = self.result
         for key in keys:
             node = node.get(key) if isinstance(node, dict) else None
         return node
 
     def number(self, *keys: str) -> float | None:
-        """The finite number at nested `keys`, None where there is none."""
+        """Return the finite number at nested `keys`; None if there is none."""
         value = self.get(*keys)
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return value if is_number else None
 
 
 def read(cells: Iterable[Cell]) -> list[Outcome]:
-    """The outcome of every cell, in their order.
+    """Return the outcome of every cell, in order.
 
-    A file that cannot be read as a record counts as missing, with a warning; one that does not exist, without.
+    A record that cannot be read counts as missing, with a warning; so does one that does not exist, without.
     """
     return [_read(cell) for cell in cells]
 
@@ -72,17 +72,17 @@ def _read(cell: Cell) -> Outcome:
     status = result["status"] if result else "missing"
     lock = cell.folder / LOCK
     if status == "running" and lock.exists() and not is_held(lock):
-        status = "interrupted"  # killed together with its sweep, before anybody could write it down
+        status = "interrupted"  # killed together with its sweep, which could not record it
     return Outcome(row=cell.row, seed=cell.seed, folder=cell.folder, status=status, result=result)
 
 
 def _record(text: bytes) -> dict[str, Any]:
-    """Raises ValueError for what is no record of the schema that this version reads."""
+    """Read a record. Raises ValueError unless it has the schema that this version reads."""
     record = json.loads(text)
     if not isinstance(record, dict):
-        raise ValueError("it holds no record")
+        raise ValueError("it is not a record")
     if record.get("schema") != SCHEMA:
         raise ValueError(f"its schema is {record.get('schema')!r}, not {SCHEMA}")
     if record.get("status") not in STATUSES:
-        raise ValueError(f"its status is {record.get('status')!r}, none of {', '.join(STATUSES)}")
+        raise ValueError(f"its status is {record.get('status')!r}, not one of {', '.join(STATUSES)}")
     return record

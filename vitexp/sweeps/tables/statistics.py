@@ -1,4 +1,4 @@
-"""Mean and deviation over seeds, differences paired by seed, and the correction for many comparisons."""
+"""Mean and deviation over seeds, differences paired by seed, and the correction for multiple comparisons."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Final
 
 CONFIDENCE: Final = 0.95
 
-# Metrics are computed in single precision: relative to their size, a smaller spread is rounding.
+# Metrics are computed in single precision; a smaller spread, relative to the value, is rounding.
 _ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Mean over `n` seeds and sample standard deviation (n - 1 in the denominator); of one seed there is none."""
+    """Mean over `n` seeds and sample standard deviation (n - 1 in the denominator), which is None for one seed."""
 
     mean: float
     sd: float | None
@@ -25,9 +25,9 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean difference over `n` seeds, with its confidence interval from `low` to `high` and the p-value of the t-test.
+    """Mean difference over `n` seeds, its confidence interval from `low` to `high`, and the p-value of the t-test.
 
-    These three are None where the differences have no spread to judge them by: of one seed, or all of them equal.
+    The last three are None without any spread: for one seed, or if all differences are equal.
     """
 
     mean: float
@@ -37,18 +37,18 @@ class Difference:
     n: int
 
 
-def summarise(values: Collection[float]) -> Summary | None:
-    """None of no values."""
+def summarize(values: Collection[float]) -> Summary | None:
+    """Return mean and deviation; None without values."""
     if not values:
         return None
     return Summary(mean=fmean(values), sd=stdev(values) if len(values) > 1 else None, n=len(values))
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """`values` minus `baseline`, both by seed, over the seeds that are in both; None where no seed is.
+    """Return `values` minus `baseline`, both by seed, over the seeds that both have; None if they share no seed.
 
-    Interval and p-value (two-sided) are those of Student's t-test for paired samples: of n differences d, mean(d) is
-    judged by sd(d) / sqrt(n) with n - 1 degrees of freedom.
+    Interval and two-sided p-value are those of Student's t-test for paired samples: the standard error of the mean of n
+    differences d is sd(d) / sqrt(n), with n - 1 degrees of freedom.
     """
     seeds = values.keys() & baseline.keys()
     if not seeds:
@@ -60,7 +60,7 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     if sd <= _ROUNDING * size:
         return Difference(mean=mean, low=None, high=None, p=None, n=n)
 
-    # scipy.stats has the whole test, but takes seconds to import and several times as long for each.
+    # scipy.stats has the whole test, but takes seconds to import.
     from scipy.special import stdtr, stdtrit
 
     error = sd / sqrt(n)
@@ -70,9 +70,10 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, in their order, adjusted for their number: compare each with the level wanted of all together.
+    """Return the p-values, in their order, adjusted for multiple comparisons by Holm's step-down method.
 
-    Holm's step-down method (Holm 1979, A simple sequentially rejective multiple test procedure).
+    Compare each with the level for all comparisons together (Holm 1979, A simple sequentially rejective multiple test
+    procedure).
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0

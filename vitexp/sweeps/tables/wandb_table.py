@@ -1,11 +1,10 @@
-"""The table in Weights & Biases: a run of its own, in the group of the sweep's trials."""
+"""The table in Weights & Biases: a separate run, in the group of the sweep's trials."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from vitexp.sweeps.tables.figure import draw
 from vitexp.sweeps.tables.formats import COLUMNS, records
 from vitexp.sweeps.tables.table import Table
 from vitexp.system.wandb_mode import resolve_wandb_mode
@@ -14,11 +13,13 @@ from vitexp.system.wandb_mode import resolve_wandb_mode
 def log_to_wandb(
     table: Table, folder: Path, *, project: str, group: str, entity: str | None = None, mode: str = "auto"
 ) -> str:
-    """Log the table as wandb.Table and the figure, with the run's files in `folder`; one line on where they are.
+    """Log the table as wandb.Table, and the figure; return where they are. The files of the run are in `folder`.
 
-    mode: "online", "offline", or "auto": online where there is a login.
+    mode: "online", "offline", or "auto": online if there is a login.
     """
     import wandb
+
+    from vitexp.sweeps.tables.figure import draw  # matplotlib
 
     resolved = resolve_wandb_mode(mode)
     run = wandb.init(
@@ -29,16 +30,16 @@ def log_to_wandb(
         job_type="table",
         dir=folder,
         mode=resolved,
-        reinit="create_new",  # whatever else is open in this process stays open
+        reinit="create_new",  # does not end other runs that are open in this process
         settings=wandb.Settings(silent=True, console="off"),
     )
     try:
         logged: dict[str, object] = {"table": wandb.Table(columns=list(COLUMNS), data=records(table))}
         with tempfile.TemporaryDirectory() as scratch:
-            if any(row.summary(table.compared) for row in table.rows):
-                picture = Path(scratch, "figure.png")
-                draw(table, picture)
-                logged["figure"] = wandb.Image(str(picture))
+            if table.has_values:
+                path = Path(scratch, "figure.png")
+                draw(table, path)
+                logged["figure"] = wandb.Image(str(path))
             run.log(logged)
     finally:
         run.finish()
