@@ -39,7 +39,7 @@ def cells(table: Table, row: Row) -> list[str]:
         "baseline" if row.is_baseline else _difference(table, row),
         NOTHING if row.parameters is None else f"{row.parameters / 1e6:.3g}",
         NOTHING if row.train_s is None else duration(row.train_s),
-        "" if row.cost_s is None else f"{'−' if row.cost_s < 0 else '+'}{duration(abs(row.cost_s))}",
+        "" if row.cost_s is None else signed(f"{'-' * (row.cost_s < 0)}{duration(abs(row.cost_s))}"),
     ]
 
 
