@@ -33,6 +33,11 @@ from vitexp.training.mixing import Mixing
 from vitexp.training.task import Task
 
 Made = TypeVar("Made")
+_MIXING = ("mixup_alpha", "cutmix_alpha", "mix_prob", "mix_switch_prob", "mix_until")  # of config.training
+_DATA = (  # of config.data
+    *("name", "image_size", "batch_size", "val_fraction", "sampler"),
+    *("num_workers", "resident", "cache_dir", "on_broken"),
+)
 
 
 def build(node: DictConfig | Any, group: str = "", **arguments: Any) -> Any:
@@ -84,24 +89,16 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
     sample = augment if isinstance(augment, AlbumentationsAugment) else None
     if sample is not None and data.resident == "device":
         raise ConfigError(
-            "data.resident=device needs an augmentation of whole batches; augment=albumentations works image by image "
-            "in memory. Use data.resident=auto or another augment."
+            "data.resident=device needs an augmentation of whole batches, but augment=albumentations works per image, "
+            "in memory; use data.resident=auto or another augment."
         )
     datamodule = ImageDataModule(
-        name=data.name,
         source=build_a(Source, data.source, "data.source"),
         prepare=OmegaConf.to_container(data.prepare, resolve=True),  # type: ignore[arg-type]
-        image_size=data.image_size,
-        batch_size=data.batch_size,
-        val_fraction=data.val_fraction,
-        sampler=data.sampler,
-        num_workers=data.num_workers,
-        resident=data.resident,
-        cache_dir=data.cache_dir,
-        on_broken=data.on_broken,
         seed=config.seed,
         sample_augment=sample,
         normalization=normalization(data.normalize, weights),
+        **{key: data[key] for key in _DATA},
     )
     return datamodule, nn.Identity() if sample is not None else augment
 
@@ -191,13 +188,7 @@ def build_module(
         num_classes=num_classes,
         augment=augment,
         loss=build_loss(config, weights=_class_weights(config, datamodule.train.labels, num_classes)),
-        mixing=Mixing(
-            mixup_alpha=training.mixup_alpha,
-            cutmix_alpha=training.cutmix_alpha,
-            mix_prob=training.mix_prob,
-            mix_switch_prob=training.mix_switch_prob,
-            mix_until=training.mix_until,
-        ),
+        mixing=Mixing(**{key: training[key] for key in _MIXING}),
         optimizer=build(config.optim, "optim", _partial_=True),
         schedule=build(config.schedule, "schedule"),
         seed=config.seed,

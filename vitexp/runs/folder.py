@@ -57,7 +57,7 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
     """
     if RUN_FOLDER in os.environ:
         die_with_parent()
-        record = RunRecord.of_first_process(Path(os.environ[RUN_FOLDER]))
+        record = RunRecord.read(Path(os.environ[RUN_FOLDER]), is_ours=False)
         if record.result["config_hash"] != config_hash(config):
             raise ConfigError(
                 "this process was started for a run with another configuration; a script that trains on several "
