@@ -160,8 +160,14 @@ def test_commands_repeat_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     page = read(make_run(tmp_path, config="a: 1\n"))
     exact = shlex.split(value_of(page, "With exactly this configuration:"))
-    assert exact == ["python", "train.py", "--config-dir", "logs/signs/run one", "--config-name", "config"]
-    assert shlex.split(value_of(page, "As it was started:")) == ["python", "train.py", *RESULT["overrides"]]
+    assert exact == ["python", "-m", "vitexp", "train", "--config-dir", "logs/signs/run one", "--config-name", "config"]
+    assert shlex.split(value_of(page, "As it was started:")) == [
+        "python",
+        "-m",
+        "vitexp",
+        "train",
+        *RESULT["overrides"],
+    ]
 
 
 def test_failed_run_shows_the_error(tmp_path: Path) -> None:

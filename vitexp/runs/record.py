@@ -197,7 +197,7 @@ def _repeatable(config: DictConfig) -> str:
     """Return the resolved configuration as YAML that the train command accepts."""
     hydra = {"run": {"dir": "."}, "output_subdir": None}
     plain = {**OmegaConf.to_container(config, resolve=True), "hydra": hydra}  # type: ignore[dict-item]
-    head = "# Repeats the run: python train.py --config-dir <this folder> --config-name config\n"
+    head = "# Repeats the run: python -m vitexp train --config-dir <this folder> --config-name config\n"
     return head + OmegaConf.to_yaml(plain)
 
 
