@@ -70,7 +70,7 @@ def predict(run: FinishedRun, images: Iterable[ImageLike], *, skip_broken: bool 
     """Yield a prediction for each image, prepared exactly as the run prepared its own.
 
     images: paths, PIL images or uint8 arrays [H, W, 3], of any size.
-    skip_broken: pass over files that cannot be decoded; otherwise they raise BrokenImage.
+    skip_broken: skip files that cannot be decoded, which otherwise raise BrokenImage.
     """
     waiting: list[tuple[str | None, NDArray[np.uint8]]] = []
     for image in images:
