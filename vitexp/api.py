@@ -108,7 +108,7 @@ class Explanation:
     """Attribution maps of N images. A notebook shows it as its figure.
 
     images: uint8 [N, S, S, 3], as prepared for the network. maps: float32 [N, h, w], larger is more important.
-    labels: the explained classes, [N]. predictions: those of the run, [N].
+    labels: the explained classes, [N]. predictions: what the run predicts, [N].
     """
 
     method: str
@@ -180,7 +180,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
 def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     """Return the data module and the Lightning module of a configuration, for your own lightning.Trainer.
 
-    The data are prepared, and the initial weights are those of a run: random numbers are seeded with config.seed.
+    The data are prepared, and the initial weights equal those of a run: random numbers are seeded with config.seed.
     Callbacks, loggers and checkpoints are yours. Raises UserError.
     """
     weights, teacher = starting_weights(config), load_teacher(config, resumed=None)

@@ -125,7 +125,7 @@ def task_class(config: DictConfig) -> type[Task]:
 def build_task(config: DictConfig, **parts: Any) -> Task:
     """Build config.task with those of `parts` that its constructor takes."""
     taken = _keyword_arguments(task_class(config))
-    # Not all at once, because Hydra would copy the parts.
+    # In two steps, because Hydra would copy the parts.
     make = build(config.task, "task", _partial_=True, _convert_="all")
     try:
         return make(**{name: part for name, part in parts.items() if name in taken})  # type: ignore[no-any-return]
@@ -134,7 +134,7 @@ def build_task(config: DictConfig, **parts: Any) -> Task:
 
 
 def _keyword_arguments(kind: type) -> set[str]:
-    """Return the names of the constructor's arguments, with those of the bases to which **kwargs are passed on."""
+    """Return the names of the constructor's arguments, including those of base classes if it has **kwargs."""
     taken: set[str] = set()
     for each in kind.__mro__:
         if "__init__" not in vars(each):
@@ -228,7 +228,7 @@ def build_trainer(
 
 
 def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:
-    """Raise ConfigError if the batch cannot be split evenly: only now is the number behind devices=-1 known."""
+    """Raise ConfigError if the batch cannot be split evenly. The number of devices for devices=-1 is known only now."""
     batch, shares = config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
     if batch % shares:
         raise ConfigError(

@@ -85,7 +85,7 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
 
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """Tell child processes where the run is; afterwards, remove the seeds and ranks that Lightning leaves behind."""
+    """Tell child processes where the run is; afterwards, remove the seeds and ranks that Lightning sets."""
     before = dict(os.environ)
     os.environ[RUN_FOLDER] = str(folder)
     try:

@@ -68,7 +68,7 @@ def with_stored_overrides(config: DictConfig) -> DictConfig:
 
 
 def resumed_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """Return `overrides`, which composed `config`; if resume names a run folder, after those of that run."""
+    """Return `overrides`, which composed `config`, preceded by those of the run folder that resume names, if any."""
     if not _names_a_folder(config):
         return list(overrides)
     stored = _result(Path(str(config.resume)).expanduser().resolve())["overrides"]

@@ -119,8 +119,9 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
         return None
     if resumed is not None:
         info = resumed["model"]["weights"]
-        sha256, normalization = info["sha256"], info["normalization"]
-        return StartingWeights(name=name, sha256=sha256, tensors={}, normalization=normalization, info=info)
+        return StartingWeights(
+            name=name, sha256=info["sha256"], tensors={}, normalization=info["normalization"], info=info
+        )
     if name in PUBLISHED:
         published = _published(name, config.model)
         path = _fetched(published, Path(config.data.cache_dir).expanduser() / "weights")
@@ -143,7 +144,7 @@ def accepts_weights(config: DictConfig) -> bool:
 
 
 def normalization(choice: str, weights: StartingWeights | None) -> Normalization | None:
-    """Return mean and std of data.normalize=`choice`; None for those of the training images.
+    """Return mean and std of data.normalize=`choice`; None for the statistics of the training images.
 
     Raises ConfigError for "auto" if the network starts from weights with unknown normalization.
     """
