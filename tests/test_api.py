@@ -75,6 +75,8 @@ def test_every_kind_of_image(run: vitexp.Run, photo: Path) -> None:
     photo.write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"photo\.png"):
         run.predict(photo)
+    with pytest.warns(match="skipped 1 image in "):
+        assert run.predict(photo.parent) == []
 
 
 def test_explanations(run: vitexp.Run, photo: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,15 @@ class Run(FinishedRun):
         """Return predictions. Images are prepared exactly as the run prepared its own (resize, CLAHE, normalization).
 
         images: a path, a PIL image or an array uint8 [H, W, 3], for one Prediction; a list of these or a folder, for a
-        list. Raises UserError for anything else, and for a file that cannot be decoded.
+        list. Raises UserError for anything else, and for a file that cannot be decoded; in a folder, such files are
+        skipped with a warning.
         """
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-            return list(predictions.predict(self, predictions.images_in(Path(images))))
+            files = predictions.images_in(Path(images))
+            predicted = list(predictions.predict(self, files, skip_broken=True))
+            if broken := len(files) - len(predicted):
+                warnings.warn(f"skipped {plural(broken, 'image')} in {images} that cannot be decoded", stacklevel=2)
+            return predicted
         if isinstance(images, list | tuple):
             return list(predictions.predict(self, images))
         return next(predictions.predict(self, [images]))  # type: ignore[list-item]
