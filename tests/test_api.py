@@ -83,6 +83,7 @@ def test_explanations(run: vitexp.Run, photo: Path) -> None:
     explanation = run.explain([photo, photo], label=3)
     assert explanation.images.shape == (2, 32, 32, 3) and len(explanation.maps) == 2
     assert explanation.labels == [3, 3]
+    assert np.array_equal(explanation.predictions[1].probabilities, run.predict([photo, photo])[1].probabilities)
     assert explanation._repr_png_().startswith(b"\x89PNG")
     assert repr(explanation) == "Explanation(relevance of 2 images)"
     with pytest.raises(UserError, match="method=x must be one of attention, rollout, relevance"):

@@ -81,7 +81,7 @@ class Run(FinishedRun):
             raise UserError(f"label={label} must be from 0 to {len(self.classes) - 1}.")
         given: Any = images if isinstance(images, list | tuple) else [images]
         arrays = np.stack([self.prepare_image(predictions.as_array(image)) for image in given])
-        predicted = list(predictions.predict(self, list(arrays)))
+        predicted = list(predictions.predict(self, given))
         labels = [each.label if label is None else label for each in predicted]
         return Explanation(method, arrays, explainer.maps(method, arrays, labels), labels, predicted)
 
