@@ -75,12 +75,15 @@ def test_every_kind_of_image(run: vitexp.Run, photo: Path) -> None:
     photo.write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"photo\.png"):
         run.predict(photo)
+    with pytest.warns(match="skipped 1 image in "):
+        assert run.predict(photo.parent) == []
 
 
 def test_explanations(run: vitexp.Run, photo: Path) -> None:
     explanation = run.explain([photo, photo], label=3)
     assert explanation.images.shape == (2, 32, 32, 3) and len(explanation.maps) == 2
     assert explanation.labels == [3, 3]
+    assert np.array_equal(explanation.predictions[1].probabilities, run.predict([photo, photo])[1].probabilities)
     assert explanation._repr_png_().startswith(b"\x89PNG")
     assert repr(explanation) == "Explanation(relevance of 2 images)"
     with pytest.raises(UserError, match="method=x must be one of attention, rollout, relevance"):

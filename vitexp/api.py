@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,15 @@ class Run(FinishedRun):
         """Return predictions. Images are prepared exactly as the run prepared its own (resize, CLAHE, normalization).
 
         images: a path, a PIL image or an array uint8 [H, W, 3], for one Prediction; a list of these or a folder, for a
-        list. Raises UserError for anything else, and for a file that cannot be decoded.
+        list. Raises UserError for anything else, and for a file that cannot be decoded; in a folder, such files are
+        skipped with a warning.
         """
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-            return list(predictions.predict(self, predictions.images_in(Path(images))))
+            files = predictions.images_in(Path(images))
+            predicted = list(predictions.predict(self, files, skip_broken=True))
+            if broken := len(files) - len(predicted):
+                warnings.warn(f"skipped {plural(broken, 'image')} in {images} that cannot be decoded", stacklevel=2)
+            return predicted
         if isinstance(images, list | tuple):
             return list(predictions.predict(self, images))
         return next(predictions.predict(self, [images]))  # type: ignore[list-item]
@@ -75,7 +81,7 @@ class Run(FinishedRun):
             raise UserError(f"label={label} must be from 0 to {len(self.classes) - 1}.")
         given: Any = images if isinstance(images, list | tuple) else [images]
         arrays = np.stack([self.prepare_image(predictions.as_array(image)) for image in given])
-        predicted = list(predictions.predict(self, list(arrays)))
+        predicted = list(predictions.predict(self, given))
         labels = [each.label if label is None else label for each in predicted]
         return Explanation(method, arrays, explainer.maps(method, arrays, labels), labels, predicted)
 
@@ -108,7 +114,7 @@ class Explanation:
     """Attribution maps of N images. A notebook shows it as its figure.
 
     images: uint8 [N, S, S, 3], as prepared for the network. maps: float32 [N, h, w], larger is more important.
-    labels: the explained classes, [N]. predictions: those of the run, [N].
+    labels: the explained classes, [N]. predictions: what the run predicts, [N].
     """
 
     method: str
@@ -180,7 +186,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
 def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     """Return the data module and the Lightning module of a configuration, for your own lightning.Trainer.
 
-    The data are prepared, and the initial weights are those of a run: random numbers are seeded with config.seed.
+    The data are prepared, and the initial weights equal those of a run: random numbers are seeded with config.seed.
     Callbacks, loggers and checkpoints are yours. Raises UserError.
     """
     weights, teacher = starting_weights(config), load_teacher(config, resumed=None)

@@ -176,7 +176,7 @@ CASES = {
     "data loader": ["data.resident=memory"],
     "figures": ["callbacks=default"],
     "pretraining": [
-        *("task=mae", "training.mixup_alpha=0", "training.cutmix_alpha=0", "callbacks=mae"),
+        *("task=mae", "training.mixup_alpha=0", "training.cutmix_alpha=0", "callbacks=default"),
         "callbacks.reconstructions.every_n_epochs=1",
     ],
 }

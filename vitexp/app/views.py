@@ -222,5 +222,5 @@ class Views:
 
     def _load(self, folder: str) -> Explainer[FinishedRun]:
         if folder not in self._loaded:
-            self._loaded[folder] = load_explainer(folder, self.data, beside=self.explainer)
+            self._loaded[folder] = load_explainer(folder, self.data, other=self.explainer)
         return self._loaded[folder]

@@ -33,6 +33,11 @@ from vitexp.training.mixing import Mixing
 from vitexp.training.task import Task
 
 Made = TypeVar("Made")
+_MIXING = ("mixup_alpha", "cutmix_alpha", "mix_prob", "mix_switch_prob", "mix_until")  # of config.training
+_DATA = (  # of config.data
+    *("name", "image_size", "batch_size", "val_fraction", "sampler"),
+    *("num_workers", "resident", "cache_dir", "on_broken"),
+)
 
 
 def build(node: DictConfig | Any, group: str = "", **arguments: Any) -> Any:
@@ -84,24 +89,16 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
     sample = augment if isinstance(augment, AlbumentationsAugment) else None
     if sample is not None and data.resident == "device":
         raise ConfigError(
-            "data.resident=device needs an augmentation of whole batches; augment=albumentations works image by image "
-            "in memory. Use data.resident=auto or another augment."
+            "data.resident=device needs an augmentation of whole batches, but augment=albumentations works per image, "
+            "in memory; use data.resident=auto or another augment."
         )
     datamodule = ImageDataModule(
-        name=data.name,
         source=build_a(Source, data.source, "data.source"),
         prepare=OmegaConf.to_container(data.prepare, resolve=True),  # type: ignore[arg-type]
-        image_size=data.image_size,
-        batch_size=data.batch_size,
-        val_fraction=data.val_fraction,
-        sampler=data.sampler,
-        num_workers=data.num_workers,
-        resident=data.resident,
-        cache_dir=data.cache_dir,
-        on_broken=data.on_broken,
         seed=config.seed,
         sample_augment=sample,
         normalization=normalization(data.normalize, weights),
+        **{key: data[key] for key in _DATA},
     )
     return datamodule, nn.Identity() if sample is not None else augment
 
@@ -128,7 +125,7 @@ def task_class(config: DictConfig) -> type[Task]:
 def build_task(config: DictConfig, **parts: Any) -> Task:
     """Build config.task with those of `parts` that its constructor takes."""
     taken = _keyword_arguments(task_class(config))
-    # Not all at once, because Hydra would copy the parts.
+    # In two steps, because Hydra would copy the parts.
     make = build(config.task, "task", _partial_=True, _convert_="all")
     try:
         return make(**{name: part for name, part in parts.items() if name in taken})  # type: ignore[no-any-return]
@@ -137,7 +134,7 @@ def build_task(config: DictConfig, **parts: Any) -> Task:
 
 
 def _keyword_arguments(kind: type) -> set[str]:
-    """Return the names of the constructor's arguments, with those of the bases to which **kwargs are passed on."""
+    """Return the names of the constructor's arguments, including those of base classes if it has **kwargs."""
     taken: set[str] = set()
     for each in kind.__mro__:
         if "__init__" not in vars(each):
@@ -191,13 +188,7 @@ def build_module(
         num_classes=num_classes,
         augment=augment,
         loss=build_loss(config, weights=_class_weights(config, datamodule.train.labels, num_classes)),
-        mixing=Mixing(
-            mixup_alpha=training.mixup_alpha,
-            cutmix_alpha=training.cutmix_alpha,
-            mix_prob=training.mix_prob,
-            mix_switch_prob=training.mix_switch_prob,
-            mix_until=training.mix_until,
-        ),
+        mixing=Mixing(**{key: training[key] for key in _MIXING}),
         optimizer=build(config.optim, "optim", _partial_=True),
         schedule=build(config.schedule, "schedule"),
         seed=config.seed,
@@ -237,7 +228,7 @@ def build_trainer(
 
 
 def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:
-    """Raise ConfigError if the batch cannot be split evenly: only now is the number behind devices=-1 known."""
+    """Raise ConfigError if the batch cannot be split evenly. The number of devices for devices=-1 is known only now."""
     batch, shares = config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
     if batch % shares:
         raise ConfigError(

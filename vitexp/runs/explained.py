@@ -25,20 +25,20 @@ Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
 
 
 def load_explainer(
-    folder: Path | str, data: Sequence[str] = (), *, beside: Explainer[FinishedRun] | None = None
+    folder: Path | str, data: Sequence[str] = (), *, other: Explainer[FinishedRun] | None = None
 ) -> Explainer[FinishedRun]:
     """Load a run for explanations.
 
     data: overrides for the location of its data set (data.root=..., data.download=true).
-    beside: the run to compare with; `data` then applies only to a run on the same data set.
+    other: the run to compare with; `data` then applies only to a run on the same data set.
     Raises ConfigError if the two runs have different classes, UserError if the run or its data cannot be loaded.
     """
     run = load_run(folder)
-    if beside and run.classes != beside.run.classes:
+    if other and run.classes != other.run.classes:
         raise ConfigError(
-            f"{run.folder} has other classes than {beside.run.folder}; only runs with the same classes can be compared."
+            f"{run.folder} has other classes than {other.run.folder}; only runs with the same classes can be compared."
         )
-    same_data = not beside or run.config.data.name == beside.run.config.data.name
+    same_data = not other or run.config.data.name == other.run.config.data.name
     return Explainer[FinishedRun](open_test_set(run, data)[0] if data and same_data else run)
 
 
@@ -65,7 +65,7 @@ def explain_run(
     """
     explainer = load_explainer(folder, data)
     run, vit = explainer.run, explainer.vit
-    compared = load_explainer(other, data, beside=explainer) if other else None
+    compared = load_explainer(other, data, other=explainer) if other else None
     if compared:
         check_same_test((explainer, compared))
     layer_index = index_of("layer", layer, vit.depth if vit else 0)
@@ -84,7 +84,7 @@ def explain_run(
 
     try:
         train, test = run.data.train, run.data.test
-    except UserError as error:  # an image of one's own can be explained without the data set
+    except UserError as error:  # an image file can be explained without the data set
         print(f"heads and embeddings are not drawn because the data set is missing: {error}")
         return
     sample = drawn_at_random(len(test), images)

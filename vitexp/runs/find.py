@@ -30,11 +30,11 @@ def run_folder(typed: str) -> Path:
     return folder
 
 
-def _unpacked(beside: Path) -> Path:
+def _unpacked(logs: Path) -> Path:
     """Return a copy, because explanations and evaluations are written into the folder of their run."""
-    folder = beside / str(json.loads((_SHIPPED / "result.json").read_text())["run_id"])
+    folder = logs / str(json.loads((_SHIPPED / "result.json").read_text())["run_id"])
     if not folder.exists():
-        unfinished = beside / f".{folder.name}.{os.getpid()}"
+        unfinished = logs / f".{folder.name}.{os.getpid()}"
         try:
             shutil.copytree(_SHIPPED, unfinished)
             unfinished.rename(folder)

@@ -115,11 +115,11 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
             f"{folder} is not a finished run: config.yaml, result.json and model.safetensors are needed ({error})."
         ) from error
     if status != "completed":
-        raise UserError(f"the run {folder} is {status}, not completed; train.py resume={folder} resumes it.")
+        raise UserError(f"the run {folder} is {status}, not completed; vitexp train resume={folder} resumes it.")
     if not facts(config.task).get("uses_labels", True):
         raise UserError(
             f"the run {folder} is a pretraining, which has no classifier; train one that starts from it with "
-            f"train.py model.weights={folder}."
+            f"vitexp train model.weights={folder}."
         )
     net = build_net(config, num_classes=len(classes))
     try:

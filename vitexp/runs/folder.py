@@ -57,7 +57,7 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
     """
     if RUN_FOLDER in os.environ:
         die_with_parent()
-        record = RunRecord.of_first_process(Path(os.environ[RUN_FOLDER]))
+        record = RunRecord.read(Path(os.environ[RUN_FOLDER]), is_ours=False)
         if record.result["config_hash"] != config_hash(config):
             raise ConfigError(
                 "this process was started for a run with another configuration; a script that trains on several "
@@ -85,7 +85,7 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
 
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """Tell child processes where the run is; afterwards, remove the seeds and ranks that Lightning leaves behind."""
+    """Tell child processes where the run is; afterwards, remove the seeds and ranks that Lightning sets."""
     before = dict(os.environ)
     os.environ[RUN_FOLDER] = str(folder)
     try:

@@ -70,7 +70,7 @@ def predict(run: FinishedRun, images: Iterable[ImageLike], *, skip_broken: bool 
     """Yield a prediction for each image, prepared exactly as the run prepared its own.
 
     images: paths, PIL images or uint8 arrays [H, W, 3], of any size.
-    skip_broken: pass over files that cannot be decoded; otherwise they raise BrokenImage.
+    skip_broken: skip files that cannot be decoded, which otherwise raise BrokenImage.
     """
     waiting: list[tuple[str | None, NDArray[np.uint8]]] = []
     for image in images:
@@ -122,7 +122,8 @@ def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[int, list
     predictions = list(predict(run, track(files, "predicting", transient=True), skip_broken=True))
     done = {each.file for each in predictions}
     count = min(TOP, len(run.classes))
-    header = ["file", "class", "probability", *(f"{name}_{rank}" for rank in range(2, count + 1) for name in _RANKED)]
+    ranks = ["", *(f"_{rank}" for rank in range(2, count + 1))]
+    header = ["file", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability"))]
     rows = [
         [
             os.path.relpath(str(each.file), folder),
@@ -132,9 +133,6 @@ def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[int, list
     ]
     write_csv(out, header, rows)
     return len(predictions), [file for file in files if str(file) not in done]
-
-
-_RANKED = ("class", "probability")
 
 
 def write_test_predictions(

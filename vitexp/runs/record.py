@@ -37,8 +37,8 @@ NOT_HASHED = (
 class RunRecord:
     """A run folder, `<log_dir>/<name>/<run id>/`, and its result.json, which is replaced atomically at every change."""
 
-    def __init__(self, folder: Path, result: dict[str, Any]) -> None:
-        self.folder, self.result = folder, result
+    def __init__(self, folder: Path, result: dict[str, Any], *, is_ours: bool = True) -> None:
+        self.folder, self.result, self.is_ours = folder, result, is_ours
 
     @property
     def run_id(self) -> str:
@@ -94,10 +94,10 @@ class RunRecord:
 
         Raises UserError if nothing can be written there.
         """
-        record = cls(folder, json.loads((folder / "result.json").read_text()))
+        record = cls.read(folder)
         try:
-            for left in (*folder.glob(".*.json-*"), *folder.glob(".*.yaml-*"), *folder.glob("checkpoints/.*")):
-                left.unlink()
+            for partial in (*folder.glob(".*.*-*"), *folder.glob("checkpoints/.*")):  # see write_atomically
+                partial.unlink()
             write_atomically(folder / "config.yaml", _repeatable(config))
         except OSError as error:
             raise UserError(f"cannot resume in {folder}: {error.strerror or error}; free some space.") from error
@@ -107,14 +107,9 @@ class RunRecord:
         return record
 
     @classmethod
-    def of_first_process(cls, folder: Path) -> RunRecord:
-        """Read the record that another process of the same run writes; changes to it are not written."""
-        return _ReadOnlyRecord(folder, json.loads((folder / "result.json").read_text()))
-
-    @classmethod
-    def read(cls, folder: Path) -> RunRecord:
-        """Read an existing record."""
-        return cls(folder, json.loads((folder / "result.json").read_text()))
+    def read(cls, folder: Path, *, is_ours: bool = True) -> RunRecord:
+        """Read an existing record. is_ours: otherwise another process writes it, and changes here are not written."""
+        return cls(folder, json.loads((folder / "result.json").read_text()), is_ours=is_ours)
 
     def update(self, **facts: Any) -> None:
         """Add facts to result.json; those that a full disk refuses are written with the next ones."""
@@ -128,21 +123,18 @@ class RunRecord:
         self._write()
 
     def _write(self) -> None:
+        if not self.is_ours:
+            return
         path, text = self.folder / "result.json", json.dumps(self.result, indent=2, allow_nan=False) + "\n"
         try:
             write_atomically(path, text)
         except OSError as error:
             if disk.refusal(error) is None or not path.exists():
                 raise
-            # No space for two files, but for this one in place of the old: overwrite it.
+            # There is no space for a second file: overwrite the first in place.
             with open(path, "r+b") as file:
                 file.write(text.encode())
                 file.truncate()
-
-
-class _ReadOnlyRecord(RunRecord):
-    def _write(self) -> None:
-        """Write nothing."""
 
 
 def config_hash(config: DictConfig) -> str:
@@ -189,24 +181,23 @@ def environment() -> dict[str, Any]:
 
 
 def _git() -> tuple[str | None, bool | None]:
-    """Return the commit of the checkout of this file, and whether it has uncommitted changes; None without git."""
+    """Return the commit of vitexp's checkout, and whether it has uncommitted changes; None without git."""
+
+    def git(*arguments: str) -> str:
+        options: Any = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        return str(subprocess.run(["git", *arguments], cwd=Path(__file__).parent, **options).stdout).strip()
+
     try:
-        answers = [
-            subprocess.run(
-                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None
-    return answers[0], bool(answers[1])
 
 
 def _repeatable(config: DictConfig) -> str:
     """Return the resolved configuration as YAML that the train command accepts."""
     hydra = {"run": {"dir": "."}, "output_subdir": None}
     plain = {**OmegaConf.to_container(config, resolve=True), "hydra": hydra}  # type: ignore[dict-item]
-    head = "# Repeats the run: python train.py --config-dir <this folder> --config-name config\n"
+    head = "# Repeats the run: python -m vitexp train --config-dir <this folder> --config-name config\n"
     return head + OmegaConf.to_yaml(plain)
 
 

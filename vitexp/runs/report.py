@@ -23,6 +23,8 @@ from vitexp.runs.record import is_pretraining
 from vitexp.system.disk import typed, write_atomically
 from vitexp.text import duration, large_number
 
+_TRAIN = "python -m vitexp train"  # works both in a clone and where vitexp is installed
+
 
 class Figure(NamedTuple):
     """A figure on the page."""
@@ -171,13 +173,13 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     path = shlex.quote(typed(folder.resolve()))
     commands = []
     if (folder / "config.yaml").is_file():
-        exact = f"python train.py --config-dir {path} --config-name config"
+        exact = f"{_TRAIN} --config-dir {path} --config-name config"
         commands.append(("With exactly this configuration:", exact))
     if overrides := result.get("overrides"):
-        commands.append(("As it was started:", shlex.join(["python", "train.py", *map(str, overrides)])))
+        commands.append(("As it was started:", f"{_TRAIN} {shlex.join(map(str, overrides))}"))
     if is_pretraining(result):
         same = f"data={_part(result, 'data').get('name')} model={_part(result, 'model').get('name')}"
-        tune = f"python train.py {same} model.weights={path}"
+        tune = f"{_TRAIN} {same} model.weights={path}"
         commands.append(("To train the same model, starting from this pretraining:", tune))
     elif (folder / "model.safetensors").is_file():
         explain = f"python -m vitexp explain run={path}"

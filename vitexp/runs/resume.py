@@ -23,7 +23,7 @@ HARDWARE = (
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.compile"),
     *("trainer.accumulate_grad_batches", "data.root", "data.source.root"),
 )
-SHOWN = ("trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.profiler")
+DISPLAY = ("trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.profiler")
 
 
 def run_to_resume(config: DictConfig) -> Path | None:
@@ -68,7 +68,7 @@ def with_stored_overrides(config: DictConfig) -> DictConfig:
 
 
 def resumed_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """Return `overrides`, which composed `config`; if resume names a run folder, after those of that run."""
+    """Return `overrides`, which composed `config`, preceded by those of the run folder that resume names, if any."""
     if not _names_a_folder(config):
         return list(overrides)
     stored = _result(Path(str(config.resume)).expanduser().resolve())["overrides"]
@@ -103,7 +103,7 @@ def _compared(config: DictConfig) -> dict[str, Any]:
     """Return the keys that a resumed run may not change, and those of its length, in dotted form."""
     from vitexp.config.rules import monitored  # pydantic takes a while to import
 
-    plain = without(OmegaConf.to_container(config, resolve=True), (*NOT_HASHED, *HARDWARE, *SHOWN))
+    plain = without(OmegaConf.to_container(config, resolve=True), (*NOT_HASHED, *HARDWARE, *DISPLAY))
     plain["checkpoint"]["monitor"], plain["checkpoint"]["mode"] = monitored(plain)
     return dict(flatten(plain))
 

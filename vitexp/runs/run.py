@@ -155,7 +155,7 @@ def _callbacks(
     *,
     is_logged: bool,
 ) -> list[Callback]:
-    """Return the callbacks that every run needs, those that `training` asks for, and those of config.callbacks."""
+    """Return the callbacks that every run needs, and those of config.training and config.callbacks."""
     training = config.training
     callbacks: list[Callback] = [StopOnNonFiniteLoss(), progress]
     if is_logged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,8 @@ def load_teacher(config: DictConfig, *, resumed: Mapping[str, Any] | None) -> Te
         "flops_per_image": flops_per_image(run.net, run.image_size),
         "sha256": digest,
     }
-    return Teacher(
-        name=name,
-        info=info,
-        net=run.net,
-        classes=run.classes,
-        image_size=run.image_size,
-        mean=run.mean,
-        std=run.std,
-    )
+    network = {each.name: getattr(run, each.name) for each in fields(TrainedNet)}
+    return Teacher(name=name, info=info, **network)
 
 
 def _preparation(config: DictConfig) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
 
 @contextmanager
 def _refused(group: str, node: DictConfig, doing: str = "") -> Iterator[None]:
-    """Turn whatever a component raises inside into a ConfigError that says what it must be."""
+    """Turn any exception of a component into a ConfigError that says what it must be."""
     try:
         yield
     except Exception as error:  # user code may raise anything

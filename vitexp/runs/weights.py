@@ -82,9 +82,9 @@ PUBLISHED: Mapping[str, Mapping[tuple[int, int, int], Published]] = {
 class StartingWeights:
     """Weights that a network starts from, under the names of vitexp's ViT.
 
-    name: as it was typed. normalization: mean and std of the images that they were trained on, None if unknown.
-    classes: the classes of their head, None if unknown. known: keys of the model that the tensors do not show.
-    info: for result.json, once they are loaded.
+    name: as it was typed. tensors: empty for a resumed run, whose checkpoint contains them. normalization: mean and std
+    of the images that they were trained on, None if unknown. classes: the classes of their head, None if unknown.
+    known: keys of the model that the tensors do not show. info: for result.json, once they are loaded.
     """
 
     name: str
@@ -97,19 +97,14 @@ class StartingWeights:
 
     def load_into(self, net: nn.Module, *, classes: list[str]) -> None:
         """Load the weights; the head only if it has exactly these classes. Raises ConfigError if they do not fit."""
+        if not self.tensors:
+            return
         assert isinstance(net, ViT)
         try:
             loaded = load_pretrained(net, self.tensors, keep_head=self.classes == classes, known=self.known)
         except Misfit as misfit:
             raise ConfigError(f"model.weights={self.name} does not fit: {misfit}.") from misfit
         self.info = {"from": self.name, "sha256": self.sha256, **vars(loaded), "normalization": self.normalization}
-
-
-class _AlreadyLoaded(StartingWeights):
-    """Weights of a resumed run: already in its checkpoint."""
-
-    def load_into(self, net: nn.Module, *, classes: list[str]) -> None:
-        """Do nothing: the checkpoint is loaded later."""
 
 
 def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = None) -> StartingWeights | None:
@@ -124,7 +119,7 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
         return None
     if resumed is not None:
         info = resumed["model"]["weights"]
-        return _AlreadyLoaded(
+        return StartingWeights(
             name=name, sha256=info["sha256"], tensors={}, normalization=info["normalization"], info=info
         )
     if name in PUBLISHED:
@@ -149,7 +144,7 @@ def accepts_weights(config: DictConfig) -> bool:
 
 
 def normalization(choice: str, weights: StartingWeights | None) -> Normalization | None:
-    """Return mean and std of data.normalize=`choice`; None for those of the training images.
+    """Return mean and std of data.normalize=`choice`; None for the statistics of the training images.
 
     Raises ConfigError for "auto" if the network starts from weights with unknown normalization.
     """
