@@ -50,9 +50,9 @@ def test_several_devices_are_refused_with_the_line_that_works(tmp_path: Path, de
     ended = multirun(tmp_path, "seed=1,2", f"trainer.devices={devices}")
     assert ended.returncode == 2
     [sentence] = ended.stderr.splitlines()
-    assert "python sweep.py" in sentence
+    assert f"python {CONF.parent / 'sweep.py'} " in sentence
     assert "seed=1,2" in sentence
-    assert " -m " not in sentence.partition("python sweep.py")[2]
+    assert " -m " not in sentence.partition("sweep.py")[2]
     assert not results(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -144,8 +145,8 @@ def test_an_ablation_of_own_components(project: Path, given: tuple[str, ...]) ->
         check(config)
         assert config.model._target_ == "mine.MyViT"
     assert sum("loss.power=2" in trial["command"] for trial in found) == 2
-    page = (project / "logs" / name / "sweep.html").read_text()
-    assert f"<pre>vitexp sweep {shlex.join(given)} ablation=mine engine=pretend name={name}" in page.replace("&#39;", "'")
+    page = html.unescape((project / "logs" / name / "sweep.html").read_text())
+    assert f"<pre>vitexp sweep {shlex.join(given)} ablation=mine engine=pretend name={name}" in page
 
 
 @pytest.mark.usefixtures("in_project")

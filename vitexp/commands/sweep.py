@@ -22,6 +22,7 @@ from vitexp.config.conf import CONF
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.schema import SWEEP
 from vitexp.config.secrets import refuse_typed_secrets
+from vitexp.sweeps.search.study import SETTINGS
 from vitexp.sweeps.sweep import own_arguments
 from vitexp.sweeps.sweep import sweep as run_sweep
 
@@ -45,8 +46,13 @@ def _help() -> str:
 
     values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))
     engine: Any = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "ray.yaml"))
+    search: Any = OmegaConf.to_container(OmegaConf.load(CONF / "search" / "recipe.yaml"))
     groups = {group: options_of_group(group, first="ray") for group in ("ablation", "search", "engine")}
-    sections = [Section("sweep", "", SWEEP, values), section_of_node("engine", engine)]
+    sections = [
+        Section("sweep", "", SWEEP, values),
+        section_of_node("engine", engine),
+        Section("search", "search.", SETTINGS, search),
+    ]
     return help_text(__doc__, groups=groups, sections=sections)
 
 

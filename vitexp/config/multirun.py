@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from vitexp.config.overrides import command_line
 from vitexp.config.plain_errors import plain_errors
 from vitexp.errors import ConfigError, UserError
 
@@ -49,10 +49,11 @@ def refuse_several_devices(config: DictConfig) -> None:
     """
     devices, nodes = config.trainer.devices, config.trainer.num_nodes
     if is_multirun() and (nodes > 1 or _may_be_several(devices)):
-        typed = shlex.join(argument for argument in sys.argv[1:] if argument not in ("-m", "--multirun"))
+        words = (argument for argument in sys.argv[1:] if argument not in ("-m", "--multirun"))
+        sweep = command_line("sweep", *words, "engine.gpus_per_trial=N")
         raise ConfigError(
-            f"a multirun cannot use several devices per run (trainer.devices={devices}); use python sweep.py {typed} "
-            "engine.gpus_per_trial=N instead, with N the devices per run."
+            f"a multirun cannot use several devices per run (trainer.devices={devices}); use {sweep} "
+            "instead, with N the devices per run."
         )
 
 

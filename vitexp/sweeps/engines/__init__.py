@@ -32,7 +32,7 @@ class Engine(ABC):
             Annotated[float, Field(gt=0, le=1e9)] | None, Doc("seconds per attempt; null: no limit")
         ] = None,
         gpus_per_trial: Annotated[
-            Gpus, Doc("integers, or fractions such as 0.5; auto: 1 if there is a GPU, otherwise 0")
+            Gpus, Doc("GPUs, or a fraction of one; auto: 1 if there is a GPU, otherwise 0")
         ] = "auto",
         cpus_per_trial: Annotated[Cpus, Doc("cores and threads; auto: an equal share for each concurrent trial")] = (
             "auto"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 from omegaconf import OmegaConf
 
 from vitexp.config.check import check_keys
-from vitexp.config.components import component
+from vitexp.config.components import options_of
 from vitexp.errors import ConfigError
 from vitexp.options import Doc, Field, Words
 
@@ -60,9 +60,7 @@ class Settings:
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Settings:
         """Read the node `search` of a configuration. Raises ConfigError for the first key that cannot work."""
-        described = component(f"{__name__}.Settings")
-        assert described is not None
-        check_keys(OmegaConf.create(dict(node)), described.options, prefix="search.")
+        check_keys(OmegaConf.create(dict(node)), SETTINGS, prefix="search.")
         return cls(**node)
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -74,6 +72,9 @@ class Settings:
         values = {key: spec.get("choices") or [spec["low"], spec["high"]] for key, spec in self.space.items()}
         most = max(map(len, values.values()))
         return [{key: each[min(index, len(each) - 1)] for key, each in values.items()} for index in range(most)]
+
+
+SETTINGS = options_of(get_type_hints(Settings, include_extras=True), {})
 
 
 def journal(folder: Path) -> Path:
