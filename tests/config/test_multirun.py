@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import command, result, tiny_run
+from tests.conftest import CONF, command, result, tiny_run
 
 
 def multirun(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
