@@ -29,7 +29,7 @@ from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.ray_engine import RayEngine
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, status
 from vitexp.sweeps.tables.formats import to_csv
-from vitexp.sweeps.tables.results import Cell, read
+from vitexp.sweeps.tables.results import read
 from vitexp.sweeps.tables.table import build_table
 from vitexp.system.lock import Held, hold
 
@@ -131,8 +131,7 @@ def test_sigkill_of_the_sweep_loses_and_repeats_nothing(tmp_path: Path) -> None:
 
 
 def table(trials: Sequence[Trial]) -> str:
-    cells = [Cell(row=trial.row, seed=trial.seed, folder=trial.folder) for trial in trials]
-    return to_csv(build_table(read(cells), title="sweep"))
+    return to_csv(build_table(read(trials), title="sweep"))
 
 
 @pytest.mark.slow

@@ -98,6 +98,20 @@ def test_refuses_before_anything_runs(arguments: list[str], sentence: str) -> No
         planned(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("ablation", "sentence"),
+    [
+        ({}, "ablation.rows is missing; it must be a list of rows"),
+        ({"rows": []}, "ablation.rows=[] must be a list of rows"),
+        ({"rows": STEPS, "seed": [1]}, "there is no key 'ablation.seed'; nearest is seeds"),
+        ({"rows": [{"set": []}]}, "ablation.rows: {'set': []} must have a name"),
+    ],
+)
+def test_a_wrong_ablation_is_one_sentence(ablation: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        planned(ablation=ablation)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_at_the_head_of_an_ablation_can_be_planned(command: str) -> None:
     name, *arguments = command.split()

@@ -30,14 +30,14 @@ def check(config: DictConfig, *, own_keys: Collection[str] | Mapping[str, Option
         raise ConfigError(complaint)
 
 
-def check_keys(config: DictConfig, options: Mapping[str, Option], *, prefix: str = "") -> None:
-    """Raise ConfigError for the first key of `config` that is unknown, missing or of a wrong type.
+def check_keys(node: Mapping[str, Any], options: Mapping[str, Option], *, prefix: str = "") -> None:
+    """Raise ConfigError for the first key of `node` that is unknown, missing or of a wrong type.
 
     prefix: how messages name its keys, "search.", for example.
     """
     from vitexp.config import validate
 
-    for complaint in validate.keys(prefix, _plain(config), options):
+    for complaint in validate.keys(prefix, node, options):
         raise ConfigError(complaint)
 
 

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from vitexp.config.check import check
+from vitexp.config.check import check, check_keys
+from vitexp.config.components import options_of
 from vitexp.config.compose import compose, searchpath_override
 from vitexp.config.overrides import last_of_each_key, quoted
 from vitexp.errors import ConfigError, UserError
+from vitexp.options import Doc, Field, Words
 from vitexp.runs.record import config_hash
 from vitexp.sweeps.engines.trial import Trial
 
@@ -65,25 +67,53 @@ def plan(
         seeds = [f"{SEED}={seed}" for seed in (ablation or {}).get("seeds", [0])]
     grid = [values for key, values in swept if key != SEED]
     several = {values[0].partition("=")[0] for values in grid if len(values) > 1}
+    bases = [Row(name="", overrides=())] if ablation is None else ablation_rows(ablation)
     rows = []
-    for base, chosen in product(ablation_rows(ablation) if ablation else [Row(name="", overrides=())], product(*grid)):
+    for base, chosen in product(bases, product(*grid)):
         words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
         label = ", ".join(word for word in words if word)
         rows.append(Row(name=label or "as given", overrides=last_of_each_key([*base.overrides, *chosen])))
-    requested = [(row, (*row.overrides, seed)) for seed in seeds for row in rows]
-    configs = [_config(row, overrides, searchpath) for row, overrides in requested]
-    trials = [
-        _trial(row, overrides, config, name=name, log_dir=log_dir, searchpath=searchpath)
-        for (row, overrides), config in zip(requested, configs, strict=True)
-    ]
-    logger = configs[0].logger
-    _refuse_twins(trials)
+    trials, seen = [], dict[Path, str]()
+    for seed, row in product(seeds, rows):
+        overrides = (*row.overrides, seed)
+        try:
+            config = compose(overrides, searchpath=searchpath)
+            check(config)
+        except UserError as error:
+            raise ConfigError(f"{row.name!r}: {error}") from error
+        trial = _trial(row, overrides, config, folder=log_dir / name, searchpath=searchpath)
+        if trial.folder in seen:  # a run would be compared with itself
+            raise ConfigError(
+                f"rows {seen[trial.folder]!r} and {row.name!r} are the same configuration (seed {trial.seed})."
+            )
+        seen[trial.folder] = row.name
+        trials.append(trial)
+    logger = config.logger
     wandb = {key: logger.wandb[key] for key in ("project", "entity", "mode")} if "wandb" in logger else None
     return Plan(rows=rows, trials=trials, wandb=wandb)
 
 
+class _Ablation:
+    """The keys of a file of conf/ablation/."""
+
+    rows: Annotated[
+        Annotated[list[dict[str, Any]], Field(min_length=1), Words("a list of rows, {name: NAME, set: [overrides]}")],
+        Doc("variants"),
+    ]
+    base: Annotated[list[str] | None, Doc("overrides of all rows")] = None
+    seeds: Annotated[list[int], Doc("seeds of every row")] = [0]  # noqa: RUF012
+    cumulative: Annotated[bool, Doc("each row also has the overrides of all rows above it")] = False
+    leave_one_out: Annotated[bool, Doc("all overrides together, then without those of each row")] = False
+
+
+_OPTIONS = options_of(get_type_hints(_Ablation, include_extras=True), vars(_Ablation))
+
+
 def ablation_rows(ablation: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of a file of conf/ablation/."""
+    """Return the rows of a file of conf/ablation/. Raises ConfigError for an invalid file."""
+    check_keys(ablation, _OPTIONS, prefix="ablation.")
+    if unnamed := [row for row in ablation["rows"] if "name" not in row or set(row) - {"name", "set"}]:
+        raise ConfigError(f"ablation.rows: {unnamed[0]} must have a name, and overrides under set.")
     base = tuple(ablation.get("base") or ())
     steps = [Row(name=str(row["name"]), overrides=tuple(row.get("set") or ())) for row in ablation["rows"]]
     if ablation.get("cumulative"):
@@ -108,40 +138,17 @@ def _values(argument: str) -> tuple[str, list[str]]:
     return key, [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def _config(row: Row, overrides: Sequence[str], searchpath: Sequence[str]) -> DictConfig:
-    """Return the checked configuration of a trial."""
-    try:
-        config = compose(overrides, searchpath=searchpath)
-        check(config)
-    except UserError as error:
-        raise ConfigError(f"{row.name!r}: {error}") from error
-    return config
-
-
-def _trial(
-    row: Row, overrides: Sequence[str], config: DictConfig, *, name: str, log_dir: Path, searchpath: Sequence[str]
-) -> Trial:
+def _trial(row: Row, overrides: Sequence[str], config: DictConfig, *, folder: Path, searchpath: Sequence[str]) -> Trial:
     run_id = config_hash(config)
-    given = {"name": name, "log_dir": str(log_dir), "run_id": run_id}
+    given = {"name": folder.name, "log_dir": str(folder.parent), "run_id": run_id}
     if "wandb" in config.logger and config.logger.wandb.group is None:
-        given["logger.wandb.group"] = name
+        given["logger.wandb.group"] = folder.name
     complete = (*overrides, *(f"{key}={quoted(value)}" for key, value in given.items()))
+    words = (*last_of_each_key(("resume=auto", *complete)), *searchpath_override(searchpath))
     return Trial(
         row=row.name,
         seed=config.seed,
         overrides=complete,
-        folder=log_dir / name / run_id,
-        command=(
-            *(sys.executable, "-m", "vitexp", "train"),
-            *last_of_each_key(("resume=auto", *complete)),
-            *searchpath_override(searchpath),
-        ),
+        folder=folder / run_id,
+        command=(sys.executable, "-m", "vitexp", "train", *words),
     )
-
-
-def _refuse_twins(trials: Sequence[Trial]) -> None:
-    """Raise ConfigError for two rows with the same configuration: a run would be compared with itself."""
-    seen: dict[Path, Trial] = {}
-    for trial in trials:
-        if (other := seen.setdefault(trial.folder, trial)) is not trial:
-            raise ConfigError(f"rows {other.row!r} and {trial.row!r} are the same configuration (seed {trial.seed}).")

@@ -26,7 +26,7 @@ from vitexp.sweeps.grid import Plan, plan
 from vitexp.sweeps.search.search import search
 from vitexp.sweeps.tables import formats
 from vitexp.sweeps.tables.page import write_page
-from vitexp.sweeps.tables.results import Cell, read
+from vitexp.sweeps.tables.results import read
 from vitexp.sweeps.tables.table import Table, build_table
 from vitexp.sweeps.tables.wandb_table import log_to_wandb
 from vitexp.sweeps.view import View
@@ -60,7 +60,7 @@ def sweep(config: DictConfig) -> None:
     Raises ConfigError if a trial cannot work, before any has started, and TrialsFailed at the end if some failed; a
     search raises NothingFound if all failed. Ctrl-C ends the process with code 130.
     """
-    check_keys(OmegaConf.masked_copy(config, list(SWEEP)), SWEEP)
+    check_keys({key: config[key] for key in SWEEP}, SWEEP)
     arguments, choices = list(config.trials), HydraConfig.get().runtime.choices
     chosen, searched = choices["ablation"], choices["search"]
     if chosen and searched:
@@ -131,8 +131,7 @@ def _table(planned: Plan, config: DictConfig, title: str) -> Table:
     """Return the table of the records so far, row by row; trials run seed by seed."""
     order = {row.name: number for number, row in enumerate(planned.rows)}
     trials = sorted(planned.trials, key=lambda trial: order[trial.row])
-    cells = [Cell(row=trial.row, seed=trial.seed, folder=trial.folder) for trial in trials]
-    return build_table(read(cells), title=title, metric=config.metric, baseline=config.baseline)
+    return build_table(read(trials), title=title, metric=config.metric, baseline=config.baseline)
 
 
 def _show(table: Table, planned: Plan, *, folder: Path, console: Console, arguments: Sequence[str]) -> None:

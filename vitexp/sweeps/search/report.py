@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from vitexp.sweeps.search.study import Settings, noted_folder, value
+from vitexp.sweeps.search.study import FOLDER, Settings, value
 from vitexp.system.disk import typed, write_atomically
 from vitexp.text import markdown_table, plural
 
@@ -90,7 +90,7 @@ def _csv(trials: Sequence[FrozenTrial], keys: Sequence[str], metric: str) -> str
     for trial in trials:
         params = [trial.params.get(key) for key in keys]
         state = _STATES[trial.state.name]
-        writer.writerow([trial.number, state, trial.value, _epochs(trial), *params, noted_folder(trial)])
+        writer.writerow([trial.number, state, trial.value, _epochs(trial), *params, trial.user_attrs.get(FOLDER)])
     return text.getvalue()
 
 

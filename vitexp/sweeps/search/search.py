@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.trial import Event, Finished, Ready, Trial
 from vitexp.sweeps.grid import plan
 from vitexp.sweeps.search.report import report
-from vitexp.sweeps.search.study import Settings, ask, journal, note_folder, open_study, tell, was_pruned
-from vitexp.sweeps.tables.results import Cell, read
+from vitexp.sweeps.search.study import FOLDER, PRUNED, Settings, ask, journal, open_study
+from vitexp.sweeps.tables.results import read
 from vitexp.sweeps.view import View
 from vitexp.system.lock import hold
 
@@ -52,34 +53,40 @@ def search(
     """
     require("optuna", needed_by="search=NAME", alternative="a grid such as optim.lr=1e-4,1e-3")
     settings = Settings.of(node)
-    trials = _Trials(settings, name=name, log_dir=log_dir, arguments=arguments, searchpath=searchpath)
-    folder = log_dir / name
-    if show and not journal(folder).exists():
-        raise ConfigError(f"there is no search in {folder} yet; drop show=true to start it.")
-    folder.mkdir(parents=True, exist_ok=True)
-    if show:
-        study = open_study(folder, settings, configuration=trials.configuration)
-        report(study, settings, folder=folder, command=trials.command, console=console)
-        return
-    with hold(folder / "search.lock", wait=False):
-        study = open_study(folder, settings, configuration=trials.configuration)
+    this = _Search(settings, log_dir / name, arguments=arguments, engine=engine, console=console, searchpath=searchpath)
+    if show and not journal(this.folder).exists():
+        raise ConfigError(f"there is no search in {this.folder} yet; drop show=true to start it.")
+    this.folder.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if show else hold(this.folder / "search.lock", wait=False):
+        study = open_study(this.folder, settings, configuration=this.configuration)
         try:
-            _Rounds(study, settings, trials, engine, folder=folder, console=console).run()
+            if not show:
+                this.run(study)
         finally:
-            report(study, settings, folder=folder, command=trials.command, console=console)
-    if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
+            report(study, settings, folder=this.folder, command=this.command, console=console)
+    if not show and not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         raise NothingFound(
-            f"no trial was completed; {folder}/trials.csv names their folders, where trial.log says why."
+            f"no trial was completed; {this.folder}/trials.csv names their folders, where trial.log says why."
         )
 
 
-class _Trials:
-    """The training runs that correspond to the points of a space."""
+class _Search:
+    """Rounds of trials, each a training run at a point of the space, until the study has as many as requested."""
 
     def __init__(
-        self, settings: Settings, *, name: str, log_dir: Path, arguments: Sequence[str], searchpath: Sequence[str]
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        arguments: Sequence[str],
+        engine: Engine,
+        console: Console,
+        searchpath: Sequence[str],
     ) -> None:
-        self.settings, self.name, self.log_dir, self.searchpath = settings, name, log_dir, searchpath
+        self.settings, self.folder, self.searchpath = settings, folder, searchpath
+        self.engine, self.console = engine, console
+        self.slots = settings.startup
+        self.unfinished: dict[Path, list[int]] = {}  # numbers of the points without an outcome, by run folder
         # The checkpoint of a trial is chosen by the metric that compares the trials.
         chosen_by = (f"checkpoint.monitor={settings.metric}", f"checkpoint.mode={settings.direction[:3]}")
         self.arguments = (*chosen_by, *arguments)
@@ -89,15 +96,82 @@ class _Trials:
                 raise ConfigError(f"{key} is searched (search.space) and cannot also be given a value.")
         for number, corner in enumerate(settings.corners()):
             self._plan(f"corner {number + 1} of search.space", _overrides(corner))
-        self.configuration = self._plan(name, ()).folder.name
+        self.configuration = self._plan(folder.name, ()).folder.name
 
-    def __call__(self, point: FrozenTrial) -> Trial:
+    def run(self, study: Study) -> None:
+        """Run the trials, first those that an earlier search has left unfinished."""
+        from optuna.trial import TrialState
+
+        points = study.get_trials(states=(TrialState.RUNNING,))
+        while points or (missing := self._missing(study)):
+            self._run_round(study, points or [ask(study, self.settings) for _ in range(missing)])
+            points = []
+
+    def command(self, point: FrozenTrial) -> str:
+        """Return the command line that repeats a trial as an independent run."""
+        words = [*self.arguments, *_overrides(point.params), *searchpath_override(self.searchpath)]
+        return command_line("train", *words)
+
+    def _missing(self, study: Study) -> int:
+        """Return the number of trials of the next round."""
+        existing = len(study.get_trials(deepcopy=False))
+        return max(0, min(self.settings.parallel or self.slots, self.settings.trials - existing))
+
+    def _run_round(self, study: Study, points: Sequence[FrozenTrial]) -> None:
+        from optuna.trial import TrialState
+
+        batch: dict[Path, Trial] = {}
+        for point in points:
+            try:
+                trial = self._trial(point)
+            except ConfigError as error:  # each value is valid, but not in this combination
+                self.console.print(f"failed     trial {point.number}: {error}", soft_wrap=True, highlight=False)
+                study.tell(point.number, state=TrialState.FAIL)
+                continue
+            study._storage.set_trial_user_attr(point._trial_id, FOLDER, trial.folder.name)
+            batch[trial.folder] = trial  # a point that is chosen twice runs once
+            self.unfinished.setdefault(trial.folder, []).append(point.number)
+        trials, numbers = list(batch.values()), [point.number for point in points]
+        with View(f"{self.folder.name} {min(numbers)}–{max(numbers)}", trials, console=self.console) as view:
+
+            def on_event(event: Event) -> None:
+                view(event)
+                if isinstance(event, Ready):
+                    self.slots = event.slots
+                elif isinstance(event, Finished):  # right away: running trials are compared with it
+                    self._tell(study, event.trial)
+
+            run_trials(trials, self.engine, folder=self.folder, on_event=on_event)
+        for trial in trials:  # those that were completed before
+            self._tell(study, trial)
+
+    def _tell(self, study: Study, trial: Trial) -> None:
+        """Record the outcome of a trial in the study, for every point that it stands for."""
+        from optuna.trial import TrialState
+
+        [outcome] = read([trial])
+        numbers, points = self.unfinished.pop(trial.folder, []), study.get_trials(deepcopy=False)
+        value = outcome.number("metrics", "val", self.settings.metric.partition("/")[2])
+        failed = value is None or outcome.status != "completed"
+        pruned = bool(outcome.get("pruned"))  # in an earlier round, which chose the same point
+        if outcome.result and not failed and any(points[number].user_attrs.get(PRUNED) for number in numbers):
+            RunRecord(trial.folder, outcome.result).update(pruned=True)
+            pruned = True
+        for number in numbers:
+            if failed:
+                study.tell(number, state=TrialState.FAIL)
+            elif pruned:  # it keeps the last value that it reported
+                study.tell(number, state=TrialState.PRUNED)
+            else:
+                study.tell(number, value)
+
+    def _trial(self, point: FrozenTrial) -> Trial:
         """Return the trial of a point. Raises ConfigError if its configuration cannot work."""
         reports: tuple[str, ...] = ()
         if prune := self.settings.prune:
             options: dict[str, Any] = {
                 "_target_": "vitexp.sweeps.search.pruning.Pruning",
-                "journal": journal(self.log_dir / self.name),
+                "journal": journal(self.folder),
                 "trial": point.number,
                 "metric": self.settings.metric,
                 "startup": prune["startup"],
@@ -106,82 +180,17 @@ class _Trials:
             reports = tuple(f"+callbacks.pruning.{key}={value}" for key, value in options.items())
         return self._plan(f"trial {point.number}", (*_overrides(point.params), *reports))
 
-    def command(self, point: FrozenTrial) -> str:
-        """Return the command line that repeats a trial as an independent run."""
-        words = [*self.arguments, *_overrides(point.params), *searchpath_override(self.searchpath)]
-        return command_line("train", *words)
-
     def _plan(self, row: str, overrides: Sequence[str]) -> Trial:
-        rows = {"rows": [{"name": row, "set": overrides}]}
         planned = plan(
-            name=self.name, log_dir=self.log_dir, ablation=rows, arguments=self.arguments, searchpath=self.searchpath
+            name=self.folder.name,
+            log_dir=self.folder.parent,
+            ablation={"rows": [{"name": row, "set": overrides}]},
+            arguments=self.arguments,
+            searchpath=self.searchpath,
         )
         if len(planned.trials) > 1:
             raise ConfigError("a search takes one value per key; list what varies in search.space.")
         return planned.trials[0]
-
-
-class _Rounds:
-    """Rounds of trials, until the study has as many as requested."""
-
-    def __init__(
-        self, study: Study, settings: Settings, trials: _Trials, engine: Engine, *, folder: Path, console: Console
-    ) -> None:
-        self.study, self.settings, self.trials, self.engine = study, settings, trials, engine
-        self.folder, self.console = folder, console
-        self.slots = settings.startup
-        self.unfinished: dict[Path, list[int]] = {}  # numbers of the points without an outcome, by run folder
-
-    def run(self) -> None:
-        """Run the trials, first those that an earlier search has left unfinished."""
-        from optuna.trial import TrialState
-
-        points = self.study.get_trials(states=(TrialState.RUNNING,))
-        while points or (missing := self._missing()):
-            self._run(points or [ask(self.study, self.settings) for _ in range(missing)])
-            points = []
-
-    def _missing(self) -> int:
-        """Return the number of trials of the next round."""
-        existing = len(self.study.get_trials(deepcopy=False))
-        return max(0, min(self.settings.parallel or self.slots, self.settings.trials - existing))
-
-    def _run(self, points: Sequence[FrozenTrial]) -> None:
-        batch: dict[Path, Trial] = {}
-        for point in points:
-            try:
-                trial = self.trials(point)
-            except ConfigError as error:  # each value is valid, but not in this combination
-                self.console.print(f"failed     trial {point.number}: {error}", soft_wrap=True, highlight=False)
-                tell(self.study, point.number, None)
-                continue
-            note_folder(self.study, point, trial.folder.name)
-            batch[trial.folder] = trial  # a point that is chosen twice runs once
-            self.unfinished.setdefault(trial.folder, []).append(point.number)
-        first, last = min(point.number for point in points), max(point.number for point in points)
-        with View(f"{self.folder.name} {first}–{last}", list(batch.values()), console=self.console) as view:
-
-            def on_event(event: Event) -> None:
-                view(event)
-                if isinstance(event, Ready):
-                    self.slots = event.slots
-                elif isinstance(event, Finished):  # right away: running trials are compared with it
-                    self._tell(event.trial)
-
-            run_trials(list(batch.values()), self.engine, folder=self.folder, on_event=on_event)
-        for trial in batch.values():  # those that were completed before
-            self._tell(trial)
-
-    def _tell(self, trial: Trial) -> None:
-        [outcome] = read([Cell(row=trial.row, seed=trial.seed, folder=trial.folder)])
-        value = outcome.number("metrics", "val", self.settings.metric.partition("/")[2])
-        completed, numbers = outcome.status == "completed", self.unfinished.pop(trial.folder, [])
-        pruned = bool(outcome.get("pruned"))  # in an earlier round, which chose the same point
-        if outcome.result and completed and any(was_pruned(self.study, number) for number in numbers):
-            RunRecord(trial.folder, outcome.result).update(pruned=True)
-            pruned = True
-        for number in numbers:
-            tell(self.study, number, value if completed else None, pruned=pruned)
 
 
 def _overrides(params: Mapping[str, Any]) -> tuple[str, ...]:

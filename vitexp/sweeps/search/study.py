@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
-from omegaconf import OmegaConf
-
 from vitexp.config.check import check_keys
 from vitexp.config.components import options_of
 from vitexp.errors import ConfigError
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
 _NAME: Final = "search"  # a journal holds one study
 # User attributes of the study and of its trials, in journals of earlier versions too.
 _START: Final = "begun_with"
-_PRUNED: Final = "pruned"
-_FOLDER: Final = "folder"
+PRUNED: Final = "pruned"
+FOLDER: Final = "folder"
 
 Count = Annotated[int, Field(ge=1, le=10**6)]
 Prune = Annotated[
@@ -60,7 +58,7 @@ class Settings:
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Settings:
         """Read the node `search` of a configuration. Raises ConfigError for the first key that cannot work."""
-        check_keys(OmegaConf.create(dict(node)), SETTINGS, prefix="search.")
+        check_keys(node, SETTINGS, prefix="search.")
         return cls(**node)
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -121,37 +119,10 @@ def ask(study: Study, settings: Settings) -> FrozenTrial:
     return study.get_trials(deepcopy=False)[trial.number]
 
 
-def tell(study: Study, number: int, reached: float | None, *, pruned: bool = False) -> None:
-    """Record the outcome of a trial; None means failed. A pruned trial keeps the last value that it reported."""
-    from optuna.trial import TrialState
-
-    if reached is None:
-        study.tell(number, state=TrialState.FAIL)
-    elif pruned:
-        study.tell(number, state=TrialState.PRUNED)
-    else:
-        study.tell(number, reached)
-
-
 def value(trial: FrozenTrial) -> float:
     """Return the value of a completed trial, or the last one that a pruned trial reported."""
     assert trial.value is not None
     return trial.value
-
-
-def note_folder(study: Study, trial: FrozenTrial, name: str) -> None:
-    """Record the name of the trial's run folder."""
-    study._storage.set_trial_user_attr(trial._trial_id, _FOLDER, name)
-
-
-def noted_folder(trial: FrozenTrial) -> str | None:
-    """Return the name of the trial's run folder; None if its configuration could not work."""
-    return trial.user_attrs.get(_FOLDER)
-
-
-def was_pruned(study: Study, number: int) -> bool:
-    """Return whether a trial's training was stopped because the trial did worse than others."""
-    return bool(study.get_trials(deepcopy=False)[number].user_attrs.get(_PRUNED, False))
 
 
 class Reporter:
@@ -174,7 +145,7 @@ class Reporter:
             return None
         pruner = optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
         trial_id = trials[number]._trial_id
-        storage.set_trial_user_attr(trial_id, _PRUNED, False)  # an earlier attempt may have been
+        storage.set_trial_user_attr(trial_id, PRUNED, False)  # an earlier attempt may have been
         return cls(study, storage, trial_id, pruner)
 
     def report(self, value: float, *, epoch: int) -> bool:
@@ -184,7 +155,7 @@ class Reporter:
 
     def mark_pruned(self) -> None:
         """Record that the trial was pruned."""
-        self.storage.set_trial_user_attr(self.trial_id, _PRUNED, True)
+        self.storage.set_trial_user_attr(self.trial_id, PRUNED, True)
 
 
 def _storage(path: Path) -> JournalStorage:

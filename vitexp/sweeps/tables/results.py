@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vitexp.runs.record import SCHEMA
-from vitexp.sweeps.engines.trial import LOCK
+from vitexp.sweeps.engines.trial import LOCK, Trial
 from vitexp.system.lock import is_held
 
 log = logging.getLogger(__name__)
@@ -21,17 +21,8 @@ STATUSES: Final = ("completed", "running", "interrupted", "failed", "missing")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One trial of a sweep: its row of the table, its seed, and the run folder where its result.json will be."""
-
-    row: str
-    seed: int
-    folder: Path
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A cell and the outcome of its trial: status is one of STATUSES, result the record, None if it is missing."""
+    """What became of a trial: status is one of STATUSES, result the record, None if it is missing."""
 
     row: str
     seed: int
@@ -53,27 +44,27 @@ class Outcome:
         return value if is_number else None
 
 
-def read(cells: Iterable[Cell]) -> list[Outcome]:
-    """Return the outcome of every cell, in order.
+def read(trials: Iterable[Trial]) -> list[Outcome]:
+    """Return the outcome of every trial, in order.
 
     A record that cannot be read counts as missing, with a warning; so does one that does not exist, without.
     """
-    return [_read(cell) for cell in cells]
+    return [_read(trial) for trial in trials]
 
 
-def _read(cell: Cell) -> Outcome:
+def _read(trial: Trial) -> Outcome:
     result = None
     try:
-        result = _record((cell.folder / "result.json").read_bytes())
+        result = _record((trial.folder / "result.json").read_bytes())
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        log.warning("%s counts as missing: %s", cell.folder / "result.json", error)
+        log.warning("%s counts as missing: %s", trial.folder / "result.json", error)
     status = result["status"] if result else "missing"
-    lock = cell.folder / LOCK
+    lock = trial.folder / LOCK
     if status == "running" and lock.exists() and not is_held(lock):
         status = "interrupted"  # killed together with its sweep, which could not record it
-    return Outcome(row=cell.row, seed=cell.seed, folder=cell.folder, status=status, result=result)
+    return Outcome(row=trial.row, seed=trial.seed, folder=trial.folder, status=status, result=result)
 
 
 def _record(text: bytes) -> dict[str, Any]:
