@@ -1,6 +1,6 @@
 """Runs on a disk that fills up: they keep training, report what was not written, and write it once there is space.
 
-These tests mount a small file system, which only root can; tests/test_disk.py has those for everyone.
+These tests mount a small file system, which only root can; tests/system/test_disk.py has those for everyone.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""python -m vitexp bench: images per second of the net, of what stands around it, and of others."""
+"""Training speed of this machine: of the net alone, of a whole run, and of other implementations."""

@@ -1,4 +1,4 @@
-"""Loading and augmenting without a net: from the prepared arrays to what the net is given."""
+"""Loading and augmenting without a net: from the prepared arrays to the input of the net."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from vitexp.system.hardware import choose_device
 from vitexp.system.timing import take_turns
 from vitexp.training.task import Task, to_unit_range
 
-FILES = 2_000  # images that the usual pipeline reads
+FILES = 2_000  # images that the standard pipeline reads
 OURS, LIKE, THEIRS = "vitexp", "vitexp, rotation and shift only", "per-image pipeline"
 
 
 def measure_loader(config: DictConfig) -> Subject:
-    """Whole epochs of ours, and with `peers` of the usual pipeline on files of the same images."""
+    """Measure whole epochs of our loader, and with `peers` of a standard pipeline on files of the same images."""
     device = choose_device(config.trainer.accelerator)
     datamodule, augment = ready_data(config)
     module = build_module(config, datamodule, augment).to(device)
     contestants = {OURS: _our_epoch(datamodule, module, module.augment, device)}
     with tempfile.TemporaryDirectory() as folder:
         if config.peers:
-            # like for like: what the usual pipeline does to an image, and no more
+            # Only what the standard pipeline does to an image.
             like = SignsAugment(rotation=15, translation=0.125, padding="zeros")
             contestants[LIKE] = _our_epoch(datamodule, module, like, device)
             contestants[THEIRS] = _their_epoch(datamodule, Path(folder), device)
@@ -41,7 +41,6 @@ def measure_loader(config: DictConfig) -> Subject:
             epoch()  # starts the workers
         speeds = take_turns(contestants, repeats=config.repeats, device=device)
     return Subject(
-        name="loader",
         title=f"Loading and augmenting, no net: {config.data.name}, batch {config.data.batch_size}",
         unit="images/s",
         comparison="ratio",
@@ -55,10 +54,10 @@ def measure_loader(config: DictConfig) -> Subject:
 
 
 def ready_data(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
-    """The data module, set up as in a run, and the augmentation on the device."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it would tell which devices it found
+    """Return the data module, set up as in a run, and the augmentation on the device."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # not the devices that it found
     datamodule, augment = build_datamodule(config)
-    # it asks its trainer for the device
+    # The data module asks its trainer for the device.
     datamodule.trainer = Trainer(
         accelerator=config.trainer.accelerator,
         devices=1,
@@ -87,8 +86,7 @@ def _our_epoch(
 
 
 def _their_epoch(datamodule: ImageDataModule, folder: Path, device: torch.device) -> Callable[[], int]:
-    # torchvision takes long to import, and nobody else needs it
-    from vitexp.bench.peers import ImageFiles, file_loader, write_files
+    from vitexp.bench.peers import ImageFiles, file_loader, write_files  # torchvision takes long to import
 
     files = write_files(datamodule.train_dataloader(), folder, count=FILES)
     dataset = ImageFiles(files=files, image_size=datamodule.image_size, mean=datamodule.mean, std=datamodule.std)

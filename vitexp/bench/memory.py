@@ -1,4 +1,4 @@
-"""Peak memory of a run against what it must hold: data, model, gradients, optimizer state and activations."""
+"""Peak memory of a run, compared with what it must hold: data, model, gradients, optimizer state and activations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from omegaconf import DictConfig
 
 from vitexp.bench.loader import ready_data
 from vitexp.bench.report import Row, Subject
-from vitexp.bench.start import checked, python_train
+from vitexp.bench.start import output_of, train_in_process
 from vitexp.bench.step import train_step
 from vitexp.data.loading import ResidentBatches
 from vitexp.runs.build import build_net
 from vitexp.system.hardware import choose_device
 from vitexp.text import format_value
 
-# Given a file of names, imports the modules and tells the peak memory.
+# Imports the modules that a file lists, and prints the peak memory.
 IMPORTS = """
 import contextlib, importlib, json, sys
 from vitexp.bench.memory import peak_resident_bytes
@@ -35,9 +35,9 @@ print(peak_resident_bytes())
 
 
 class PeakMemory(Callback):
-    """The most memory of the device that is held until training ends, and until all is over.
+    """A callback that writes the peak memory of the device, up to the end of training and of the run, to a file.
 
-    path: file that gets {"training_bytes": int, "run_bytes": int, "modules": names of all that is imported}.
+    path: the file, {"training_bytes": int, "run_bytes": int, "modules": names of the imported modules}.
     """
 
     def __init__(self, *, path: str) -> None:
@@ -46,14 +46,14 @@ class PeakMemory(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule = cast(Any, trainer).datamodule
         for part in (datamodule.train, datamodule.test):
-            part.stored.max()  # every page of the memory map, as a whole epoch would touch it and a few steps do not
+            part.stored.max()  # reads every page of the memory map, as a whole epoch would
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.training = _peak_bytes(pl_module.device)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        told = {"training_bytes": self.training, "run_bytes": _peak_bytes(pl_module.device)}
-        self.path.write_text(json.dumps({**told, "modules": sorted(sys.modules)}))
+        peaks = {"training_bytes": self.training, "run_bytes": _peak_bytes(pl_module.device)}
+        self.path.write_text(json.dumps({**peaks, "modules": sorted(sys.modules)}))
 
 
 def _peak_bytes(device: torch.device) -> int:
@@ -61,42 +61,32 @@ def _peak_bytes(device: torch.device) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process ever held."""
+    """Return the largest memory that this process has held."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux hands ru_maxrss on to child processes: a child of a large process begins with that one's peak
+        # A child process inherits ru_maxrss on Linux, and with it the peak of its parent.
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
-    """A short run in a process of its own. On the CPU without what the imports alone take, in another process."""
+    """Measure a short run in a separate process; on the CPU, without the memory that its imports take by themselves."""
     parts = _computed(config)
     computed = sum(parts.values())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "peak.json"
-        checked(
-            python_train(
-                *overrides,
-                f'log_dir="{folder}"',
-                f"trainer.max_steps={config.steps}",
-                *(f"trainer.limit_{part}_batches={config.steps}" for part in ("train", "val", "test")),
-                "+callbacks.peak_memory._target_=vitexp.bench.memory.PeakMemory",
-                f'+callbacks.peak_memory.path="{path}"',
-            )
-        )
-        told = json.loads(path.read_text())
+        short = [f"trainer.limit_{part}_batches={config.steps}" for part in ("train", "val", "test")]
+        path = train_in_process(PeakMemory, Path(folder), *overrides, f"trainer.max_steps={config.steps}", *short)
+        peaks = json.loads(path.read_text())
         on_cuda = choose_device(config.trainer.accelerator).type == "cuda"
-        imports = 0 if on_cuda else int(checked([sys.executable, "-c", IMPORTS, str(path)]))
-    grown = {name: told[f"{name}_bytes"] - imports for name in ("training", "run")}
+        imports = 0 if on_cuda else int(output_of([sys.executable, "-c", IMPORTS, str(path)]))
+    grown = {name: peaks[f"{name}_bytes"] - imports for name in ("training", "run")}
     facts = {f"{name}_bytes": value for name, value in (*parts.items(), ("imports", imports))}
     return Subject(
-        name="memory",
         title=f"Peak memory of a run: {config.model.name} on {config.data.name}, batch {config.data.batch_size}",
         unit="MiB",
         comparison="ratio",
-        comparison_title="of what is computed",
+        comparison_title="of the computed",
         rows=[
             Row(name="computed", rounds=[computed / 2**20], compared=1.0),
             Row(name="until training ends", rounds=[grown["training"] / 2**20], compared=grown["training"] / computed),
@@ -105,21 +95,17 @@ def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
         facts=facts,
         lines=[
             "computed: " + ", ".join(f"{name} {format_value(value / 2**20)}" for name, value in parts.items()),
-            *(
-                []
-                if on_cuda
-                else [f"not counted: the {format_value(imports / 2**20)} MiB of a process that only imports"]
-            ),
+            *([] if on_cuda else [f"not included: imports {format_value(imports / 2**20)}"]),
         ],
     )
 
 
 def _computed(config: DictConfig) -> dict[str, int]:
-    """Bytes that a run needs on the device, by what for. Makes the cached data too, where they are not there yet."""
+    """Return the bytes that a run needs on the device, by purpose. Prepares and caches the data as well."""
     datamodule, _ = ready_data(config)
     step = train_step(config, build_net(config, num_classes=len(datamodule.classes)))
     step()
-    # validation is a part of what is stored for training
+    # Training and validation images are stored together.
     data = datamodule.train.stored.nbytes + datamodule.test.stored.nbytes
     on_device = step.device.type == "cpu" or isinstance(datamodule.train_dataloader(), ResidentBatches)
     return {"data": data if on_device else 0, **step.state_bytes(), "activations": step.activation_bytes()}

@@ -1,4 +1,4 @@
-"""The same Vision Transformer as others wrote it: timm, and vit-pytorch (two variants)."""
+"""Other implementations: the Vision Transformers of timm and vit-pytorch, and a standard pipeline on image files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from vitexp.errors import ConfigError
 
 
 def peer_nets(config: DictConfig, *, num_classes: int) -> dict[str, nn.Module]:
-    """Nets of the sizes of config.model, float [B, 3, S, S] to logits, by name.
+    """Return nets with the dimensions of config.model, float [B, 3, S, S] to logits, by name.
 
-    SimpleViT has no class token and fixed positions, and no dropout; the others are what config.model is with its plain
-    options. Raises ConfigError where a package is missing or config.model is no ViT.
+    SimpleViT has no class token, fixed positions and no dropout; the others equal config.model with its plain options.
+    Raises ConfigError if a package is missing or config.model has no attention.
     """
     model, image_size = config.model, config.data.image_size
     if not facts(model).get("has_attention"):
-        raise ConfigError(f"peers=true compares Vision Transformers, and model={model.name} is none; leave peers away.")
+        raise ConfigError(
+            f"peers=true compares Vision Transformers, but model={model.name} is not one; drop peers=true."
+        )
     timm, vit_pytorch = _package("timm"), _package("vit_pytorch")
     sizes = {"image_size": image_size, "patch_size": model.patch_size, "num_classes": num_classes}
     sizes |= {"dim": model.dim, "depth": model.depth, "heads": model.num_heads}
@@ -56,7 +58,7 @@ def _package(name: str) -> Any:
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """PPM files and their labels; an item is float [3, S, S], augmented and normalized, and a label."""
+    """PPM files and their labels; an item is an augmented, normalized image, float32 [3, S, S], and its label."""
 
     def __init__(self, *, files: list[tuple[Path, int]], image_size: int, mean: ArrayLike, std: ArrayLike) -> None:
         self.files = files
@@ -80,14 +82,14 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
 
 def equalized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """CLAHE of the lightness, 4x4 tiles, clip limit 2: uint8 [H, W, 3] to the same."""
+    """Apply CLAHE to the lightness of an image, uint8 [H, W, 3]; 4x4 tiles, clip limit 2."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4)).apply(lab[..., 0])
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
 
 
 def write_files(batches: Iterable[tuple[Tensor, Tensor]], folder: Path, *, count: int) -> list[tuple[Path, int]]:
-    """The first `count` images of `batches` (uint8 [B, S, S, 3], int64 [B]) as PPM files; each with its label."""
+    """Write the first `count` images of `batches` (uint8 [B, S, S, 3], int64 [B]) as PPM; return them with labels."""
     files: list[tuple[Path, int]] = []
     for images, labels in batches:
         for image, label in zip(images.cpu().numpy(), labels.tolist(), strict=True):
@@ -101,9 +103,9 @@ def write_files(batches: Iterable[tuple[Tensor, Tensor]], folder: Path, *, count
 def file_loader(
     dataset: ImageFiles, *, batch_size: int, workers: int, pin_memory: bool
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Shuffled batches of float [B, 3, S, S] and labels, from `workers` processes that stay alive."""
+    """Return a loader of shuffled batches, float32 [B, 3, S, S] and labels, with persistent worker processes."""
     return DataLoader(
-        dataset,  # type: ignore[arg-type]  # collation turns its items into batches
+        dataset,  # type: ignore[arg-type]  # collation makes batches of its items
         batch_size=min(batch_size, len(dataset)),
         shuffle=True,
         drop_last=True,
@@ -115,5 +117,5 @@ def file_loader(
 
 
 def _one_thread(worker_id: int) -> None:
-    """The workers share the cores already (torch sees to its own threads)."""
+    """Limit OpenCV, because the workers already share the cores; torch limits itself."""
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""What was measured: the numbers of a subject, as a table for people and as JSON."""
+"""The measurements of a subject, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vitexp.text import format_value
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One of those that are compared.
+    """One of the things that are compared.
 
-    rounds: what each round gave, in the unit of the subject. compared: with the subject's reference, see there.
-    details: other numbers of this row by name, with their units in the names.
+    rounds: the result of each round, in the unit of the subject. compared: with the reference of the subject.
+    details: other numbers of this row, whose names end in their unit.
     """
 
     name: str
@@ -27,7 +27,6 @@ class Row:
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
-        """First quartile, median, third quartile."""
         first, median, third = np.percentile(self.rounds, [25, 50, 75]).tolist()
         return first, median, third
 
@@ -47,11 +46,10 @@ class Row:
 class Subject:
     """One table.
 
-    unit: of the rows' rounds. comparison: the name of `Row.compared` in JSON; comparison_title: over its column.
-    facts: numbers that belong to no row, with units in their names. lines: what people read beneath the table.
+    unit: of the rounds. comparison, comparison_title: name of `Row.compared` in JSON, and in the table. facts: numbers
+    that belong to no row, whose names end in their unit. lines: printed below the table.
     """
 
-    name: str
     title: str
     unit: str
     comparison: str
@@ -81,5 +79,5 @@ class Subject:
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """The median over the rounds of the ratio in a round: what slows a whole round down cancels out."""
+    """Return the median ratio of two values of the same round, so that load in a whole round cancels out."""
     return float(np.median(np.divide(numerators, denominators)))

@@ -1,8 +1,9 @@
-"""How long one waits: from a command to the first training step, to an error message, to the help."""
+"""Start-up times: from a command to the first training step, to an error message, to the help."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,13 +17,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from vitexp.bench.report import Row, Subject
+from vitexp.config.overrides import quoted
 from vitexp.errors import ConfigError
 
 IMPORTS = "import torch, lightning"
 
 
 class ExitAtFirstStep(Callback):
-    """Writes the time (seconds since 1970) into the file `path` when the first step is done, and ends the process."""
+    """A callback that writes the time (seconds since 1970) to the file `path` after the first step and exits."""
 
     def __init__(self, *, path: str) -> None:
         self.path = Path(path)
@@ -33,66 +35,59 @@ class ExitAtFirstStep(Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
         self.path.write_text(repr(time.time()))
-        os._exit(0)  # at once: how a run ends is not measured here
+        os._exit(0)  # skips the end of the run, which is not measured
 
 
 def measure_start(overrides: Sequence[str], *, starts: int) -> Subject:
-    """Whole processes, taking turns; `overrides` are those of train.py. A first round fills caches, uncounted."""
+    """Measure whole processes, which take turns; the first round only fills caches. overrides: of the training run."""
+    train = [sys.executable, "-m", "vitexp", "train"]
     processes: dict[str, Callable[[], float]] = {
         IMPORTS: lambda: _seconds([sys.executable, "-c", IMPORTS]),
-        "train.py, to the first step": lambda: _seconds_to_first_step(overrides),
-        "train.py model=typo": lambda: _seconds(python_train("model=typo"), exit_code=2),
-        "train.py --help": lambda: _seconds(python_train("--help")),
+        "train, to the first step": lambda: _seconds_to_first_step(overrides),
+        "train model=typo": lambda: _seconds([*train, "model=typo"], exit_code=2),
+        "train --help": lambda: _seconds([*train, "--help"]),
     }
     rounds: dict[str, list[float]] = {name: [] for name in processes}
-    for number in range(starts + 1):
+    for _ in range(starts + 1):
         for name, process in processes.items():
-            seconds = process()
-            if number > 0:
-                rounds[name].append(seconds)
-    [imports, *_] = rounds.values()
+            rounds[name].append(process())
+    counted = {name: each[1:] for name, each in rounds.items()}
+    rows = [
+        Row(name=name, rounds=each, compared=float(np.median(np.subtract(each, counted[IMPORTS]))))
+        for name, each in counted.items()
+    ]
     return Subject(
-        name="start",
         title="Start-up, data cached",
         unit="s",
         comparison="difference_s",
-        comparison_title="beyond the imports, s",
-        rows=[
-            Row(name=name, rounds=each, compared=float(np.median(np.subtract(each, imports))))
-            for name, each in rounds.items()
-        ],
+        comparison_title="minus the imports, s",
+        rows=rows,
     )
 
 
-def _seconds(command: list[str], *, exit_code: int = 0) -> float:
-    begun = time.time()
-    checked(command, exit_code=exit_code)
-    return time.time() - begun
+def _seconds(command: Sequence[str], *, exit_code: int = 0) -> float:
+    start = time.time()
+    output_of(command, exit_code=exit_code)
+    return time.time() - start
 
 
 def _seconds_to_first_step(overrides: Sequence[str]) -> float:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # W&B outlives the process for a moment
-        path = Path(folder) / "first_step"
-        begun = time.time()
-        checked(
-            python_train(
-                *overrides,
-                f'log_dir="{folder}"',
-                "+callbacks.first_step._target_=vitexp.bench.start.ExitAtFirstStep",
-                f'+callbacks.first_step.path="{path}"',
-            )
-        )
-        return float(path.read_text()) - begun
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # W&B may still write
+        start = time.time()
+        return float(train_in_process(ExitAtFirstStep, Path(folder), *overrides).read_text()) - start
 
 
-def python_train(*arguments: str) -> list[str]:
-    """The command `python train.py` with `arguments`."""
-    return [sys.executable, "-m", "vitexp", "train", *arguments]
+def train_in_process(callback: type[Callback], folder: Path, *overrides: str) -> Path:
+    """Train in a new process, with log_dir=`folder`; return the file that `callback` has written."""
+    path = folder / "measured.json"
+    node = f"+callbacks.measure={{_target_:{callback.__module__}.{callback.__name__},path:{quoted(str(path))}}}"
+    output_of([sys.executable, "-m", "vitexp", "train", *overrides, f"log_dir={quoted(str(folder))}", node])
+    return path
 
 
-def checked(command: list[str], *, exit_code: int = 0) -> str:
-    """What the command prints. Raises ConfigError, with its last line of errors, where it ends with another code."""
-    # none of vitexp's own variables: the process is to be as if somebody had typed the command
+def output_of(command: Sequence[str], *, exit_code: int = 0) -> str:
+    """Return what a command prints. Raises ConfigError, with its last line of errors, if it exits with another code."""
+    # Without the variables that vitexp sets for its child processes.
     inherited = {
         key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "VITEXP_PLAIN_ERRORS")
     }
@@ -101,5 +96,5 @@ def checked(command: list[str], *, exit_code: int = 0) -> str:
     )
     if ended.returncode != exit_code:
         [*_, last] = ["no message", *ended.stderr.strip().splitlines()]
-        raise ConfigError(f"{' '.join(command)} ended with code {ended.returncode}: {last}")
+        raise ConfigError(f"{shlex.join(command)} ended with code {ended.returncode}: {last}")
     return ended.stdout

@@ -1,4 +1,4 @@
-"""The bare train step: what a net costs when nothing stands around it."""
+"""The bare training step: what a net costs by itself."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vitexp.errors import ConfigError
 from vitexp.runs.build import build, build_net
 from vitexp.system.hardware import choose_device, flops_per_image, resolve_compile, resolve_precision
 from vitexp.system.timing import finished, take_turns
-from vitexp.text import format_value
+from vitexp.text import duration, format_value
 from vitexp.training.parameter_groups import parameter_groups
 
 CLASSES = 43
-# dtype of autocast, and of the parameters
+# dtype of autocast and of the parameters
 PRECISIONS = {
     "32-true": (None, torch.float32),
     "32": (None, torch.float32),
@@ -33,10 +33,10 @@ PRECISIONS = {
 
 
 class TrainStep:
-    """Forward, cross entropy, backward, clipping, optimizer step, on random images that lie on the device.
+    """Forward pass, cross-entropy, backward pass, clipping and optimizer step, on random images on the device.
 
-    optimizer: takes parameter groups (a partial torch optimizer). precision: Lightning's name. clip: the largest norm
-    of the gradient, None for no clipping.
+    optimizer: makes a torch optimizer of parameter groups. precision: Lightning's name. clip: largest norm of the
+    gradient; None: no clipping. Raises ConfigError for another precision.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TrainStep:
         compiled: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
-            raise ConfigError(f"trainer.precision={precision} is not benchmarked; take one of {', '.join(PRECISIONS)}.")
+            raise ConfigError(f"trainer.precision={precision} is not benchmarked; use {', '.join(PRECISIONS)}.")
         self.autocast_dtype, dtype = PRECISIONS[precision]
         self.device, self.clip = device, clip
         self.net = net.to(device, dtype).train()
@@ -63,7 +63,7 @@ class TrainStep:
             self.net.compile()
 
     def __call__(self) -> int:
-        """One step; the number of images."""
+        """Run one step; return the number of images."""
         torch.autograd.backward(self._forward())
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
@@ -80,20 +80,20 @@ class TrainStep:
         return F.cross_entropy(logits.float(), self.labels)
 
     def block(self) -> int:
-        """A turn: several steps on CUDA, where starting and waiting would count too much against a single one."""
+        """Run one turn: several steps on CUDA, where synchronization would dominate a single one."""
         return sum(self() for _ in range(20 if self.device.type == "cuda" else 1))
 
     def warm_up(self) -> float:
-        """Seconds of the first steps, compilation included."""
-        begun = finished(self.device)
+        """Run the first steps; return their seconds, including compilation."""
+        start = finished(self.device)
         for _ in range(3):
             self()
-        return finished(self.device) - begun
+        return finished(self.device) - start
 
     def activation_bytes(self) -> int:
-        """Bytes that autograd keeps from the forward pass for the backward pass, each storage counted once.
+        """Return the bytes that autograd keeps from the forward for the backward pass; each storage counts once.
 
-        Parameters are not counted; the batch and copies of the weights in half precision are.
+        Includes the batch and copies of the weights in half precision, but not the parameters.
         """
         parameters = {parameter.untyped_storage().data_ptr() for parameter in self.net.parameters()}
         kept: dict[int, int] = {}
@@ -112,7 +112,7 @@ class TrainStep:
         return total
 
     def state_bytes(self) -> dict[str, int]:
-        """Bytes of the model with its buffers, of its gradients, and of the optimizer; after a first step."""
+        """Return the bytes of the model with its buffers, the gradients and the optimizer, after a first step."""
         parameters = sum(parameter.nbytes for parameter in self.net.parameters())
         state = (value for values in self.optimizer.state.values() for value in values.values())
         return {
@@ -123,7 +123,7 @@ class TrainStep:
 
 
 def train_step(config: DictConfig, net: nn.Module, *, compiled: bool = False) -> TrainStep:
-    """The step of `net` as `config` would train it."""
+    """Return the step of `net` as `config` would train it."""
     device = choose_device(config.trainer.accelerator)
     return TrainStep(
         net=net,
@@ -138,7 +138,7 @@ def train_step(config: DictConfig, net: nn.Module, *, compiled: bool = False) ->
 
 
 def measure_step(config: DictConfig) -> Subject:
-    """Our step, compiled too where training would compile, and with `peers` those of the peers."""
+    """Measure our step, also compiled if training would compile it, and with `peers` the steps of the peers."""
     device = choose_device(config.trainer.accelerator)
     nets = {"vitexp": build_net(config, num_classes=CLASSES)}
     flops = 3 * flops_per_image(nets["vitexp"], config.data.image_size) * config.data.batch_size
@@ -168,17 +168,16 @@ def measure_step(config: DictConfig) -> Subject:
         "share_of_matmul_rate": flops / seconds / matmul,
     }
     return Subject(
-        name="step",
-        title=f"Bare train step: {config.model.name}, batch {config.data.batch_size}",
+        title=f"Bare training step: {config.model.name}, batch {config.data.batch_size}",
         unit="images/s",
         comparison="ratio",
         comparison_title=f"{ours} / this",
         rows=rows,
         facts=facts,
         lines=[
-            f"{ours}: {flops / 1e9:,.1f} GFLOP a step; {flops / seconds / 1e12:.3f} TFLOP/s, "
-            f"{facts['share_of_matmul_rate']:.1%} of the {matmul / 1e12:.3f} of a large matrix product",
-            *(f"{name}: {_in_words(each)}" for name, each in details.items()),
+            f"{ours}: {flops / 1e9:,.1f} GFLOP per step; {flops / seconds / 1e12:.3f} TFLOP/s, "
+            f"{facts['share_of_matmul_rate']:.1%} of the {matmul / 1e12:.3f} TFLOP/s of a large matrix product",
+            *(f"{name}: {_describe(each)}" for name, each in details.items()),
         ],
     )
 
@@ -199,22 +198,22 @@ def _warm(
     return step, details
 
 
-def _in_words(details: dict[str, float]) -> str:
-    words = [f"warm-up {details['warm_up_s']:.1f} s"]
-    for key, what in (("activation_bytes", "kept for the backward pass"), ("peak_memory_bytes", "at the peak")):
+def _describe(details: dict[str, float]) -> str:
+    parts = [f"warm-up {duration(details['warm_up_s'])}"]
+    for key, what in (("activation_bytes", "kept for the backward pass"), ("peak_memory_bytes", "peak memory")):
         if key in details:
-            words.append(f"{format_value(details[key] / 2**20)} MiB {what}")
-    return ", ".join(words)
+            parts.append(f"{format_value(details[key] / 2**20)} MiB {what}")
+    return ", ".join(parts)
 
 
 def _matmul_rate(device: torch.device, precision: str) -> float:
-    """FLOP/s of a large square matrix product in the step's precision, the best of several."""
+    """Return the FLOP/s of a large square matrix product in the precision of the step, the best of several."""
     autocast_dtype, dtype = PRECISIONS[precision]
     size = 8192 if device.type == "cuda" else 2048
     factors = [torch.randn(size, size, device=device, dtype=autocast_dtype or dtype) for _ in range(2)]
     fastest = math.inf
     for _ in range(8):
-        begun = finished(device)
+        start = finished(device)
         factors[0] @ factors[1]
-        fastest = min(fastest, finished(device) - begun)
+        fastest = min(fastest, finished(device) - start)
     return 2 * size**3 / fastest

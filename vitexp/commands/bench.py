@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,13 +23,15 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.commands.words import help_requested
 from vitexp.config.check import check
 from vitexp.config.components import facts
+from vitexp.config.compose import searchpath_override, user_searchpath
 from vitexp.config.conf import CONF
 from vitexp.config.overrides import key_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.schema import BENCH
 from vitexp.errors import ConfigError
 
-SUBJECTS = ("step", "loader", "train", "memory", "start")
+if TYPE_CHECKING:
+    from vitexp.bench.report import Subject
 
 
 def main() -> None:
@@ -51,66 +53,57 @@ def run_bench(config: DictConfig) -> None:
         check(config, own_keys=BENCH)
         check_bench(config)
         hydra_config = HydraConfig.get()
-        bench(config, overrides=list(hydra_config.overrides.task), model=hydra_config.runtime.choices["model"])
+        typed, model = list(hydra_config.overrides.task), hydra_config.runtime.choices["model"]
+        bench(config, overrides=typed, model=model, searchpath=user_searchpath())
 
 
 def check_bench(config: DictConfig) -> None:
-    """Raise ConfigError for a training that is not benchmarked."""
+    """Raise ConfigError for a run that is not benchmarked."""
     if not facts(config.task).get("uses_labels", True):
         raise ConfigError("only classification is benchmarked; drop task=.")
     for key in ("devices", "accumulate_grad_batches"):
         if config.trainer[key] != 1:
-            raise ConfigError(f"trainer.{key}={config.trainer[key]} is not benchmarked; leave it at 1.")
+            raise ConfigError(f"trainer.{key}={config.trainer[key]} is not benchmarked; use 1.")
 
 
-def bench(config: DictConfig, *, overrides: Sequence[str], model: str) -> None:
-    """Measure, print and write what `config`, which is checked, asks for.
+def bench(config: DictConfig, *, overrides: Sequence[str], model: str, searchpath: Sequence[str] = ()) -> None:
+    """Measure what `config`, which is checked, requests; print the tables and write the JSON file.
 
-    overrides, as typed, and model, the option of that group: for the subjects that start train.py with the same.
+    overrides: as typed. model: the option of that group. searchpath: URLs of folders with further options. Subjects
+    that start training processes pass these on.
     """
-    # all that imports torch comes only once the configuration stands
     from rich.console import Console
 
-    for_train = [each for each in overrides if key_of(each) not in (*BENCH, "model")]
-    for_train = [f"model={model}", f"data.batch_size={config.data.batch_size}", *for_train]
+    from vitexp.bench.loader import measure_loader
+    from vitexp.bench.memory import measure_memory
+    from vitexp.bench.start import measure_start
+    from vitexp.bench.step import measure_step
+    from vitexp.bench.train import measure_train
+
+    for_train = [f"model={model}", f"data.batch_size={config.data.batch_size}", *searchpath_override(searchpath)]
+    for_train += [each for each in overrides if key_of(each) not in (*BENCH, "model")]
+    subjects: dict[str, Callable[[], Subject]] = {
+        "step": lambda: measure_step(config),
+        "loader": lambda: measure_loader(config),
+        "train": lambda: measure_train(config),
+        "memory": lambda: measure_memory(config, for_train),
+        "start": lambda: measure_start(for_train, starts=config.starts),
+    }
     console, path = Console(), Path(config.output).expanduser()
-    told: dict[str, Any] = {"what": config.what, "overrides": list(overrides), **_circumstances(config)}
-    told["subjects"] = {}
-    console.print(f"{told['environment']['device']}, torch {told['environment']['torch']}, {told['precision']}")
+    info: dict[str, Any] = {"what": config.what, "overrides": list(overrides), **_circumstances(config)}
+    info["subjects"] = {}
+    console.print(f"{info['environment']['device']}, torch {info['environment']['torch']}, {info['precision']}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for name in SUBJECTS if config.what == "all" else (config.what,):
-        subject = _measure(name, config, for_train)
+    for name in subjects if config.what == "all" else (config.what,):
+        subject = subjects[name]()
         console.print(subject.as_table())
-        told["subjects"][name] = subject.as_json()
-        path.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")  # after each: the next one may fail
+        info["subjects"][name] = subject.as_json()
+        path.write_text(json.dumps(info, indent=2, allow_nan=False) + "\n")  # after each, because the next one may fail
     console.print(f"numbers   {path}", soft_wrap=True, highlight=False)
 
 
-def _measure(name: str, config: DictConfig, for_train: Sequence[str]) -> Any:
-    """The Subject of that name."""
-    if name == "step":
-        from vitexp.bench.step import measure_step
-
-        return measure_step(config)
-    if name == "loader":
-        from vitexp.bench.loader import measure_loader
-
-        return measure_loader(config)
-    if name == "train":
-        from vitexp.bench.train import measure_train
-
-        return measure_train(config)
-    if name == "memory":
-        from vitexp.bench.memory import measure_memory
-
-        return measure_memory(config, for_train)
-    from vitexp.bench.start import measure_start
-
-    return measure_start(for_train, starts=config.starts)
-
-
 def _circumstances(config: DictConfig) -> dict[str, Any]:
-    """Where, with what code and in what precision."""
+    """Return the machine, the code and the precision."""
     import torch
 
     from vitexp.runs.record import environment
@@ -124,7 +117,7 @@ def _circumstances(config: DictConfig) -> dict[str, Any]:
 
     device = choose_device(config.trainer.accelerator)
     if device.type == "cpu":
-        keep_freed_memory()  # as a run does; it hastens the peers too
+        keep_freed_memory()  # as in a run; peers profit as well
     return {
         "environment": {**environment(), "device": describe_device(device), "device_count": 1},
         "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""The benchmark: what it writes is whole and consistent. No test asserts a time."""
+"""The benchmark: its numbers are complete and consistent. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from tests.conftest import CONF, TINY
 from vitexp.bench.peers import ImageFiles, equalized, file_loader, peer_nets, write_files
+from vitexp.bench.report import Subject
 from vitexp.bench.step import TrainStep
 from vitexp.commands.bench import bench, check_bench
 from vitexp.config.check import check
@@ -35,24 +36,24 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def measured(folder: Path, *overrides: str) -> dict[str, Any]:
-    """What the JSON tells of a tiny benchmark."""
+    """Run a tiny benchmark and return the content of its JSON file."""
     sizes = (f"repeats={ROUNDS}", "steps=3", "starts=1", f"log_dir={folder}", f"output={folder}/bench/numbers.json")
     typed = [*TINY, *sizes, *overrides]
     config = composed(*typed)
     check(config, own_keys=BENCH)
     check_bench(config)
     bench(config, overrides=typed, model="vit_tiny")
-    told: dict[str, Any] = json.loads((folder / "bench" / "numbers.json").read_text())
-    assert told["overrides"] == typed
-    assert told["environment"]["device"]
-    assert told["precision"] in ("32-true", "bf16-mixed")
-    assert told["threads"] == torch.get_num_threads()
-    assert (told["model"], told["data"], told["batch_size"]) == ("vit_tiny", "signs", 32)
-    return told
+    info: dict[str, Any] = json.loads((folder / "bench" / "numbers.json").read_text())
+    assert info["overrides"] == typed
+    assert info["environment"]["device"]
+    assert info["precision"] in ("32-true", "bf16-mixed")
+    assert info["threads"] == torch.get_num_threads()
+    assert (info["model"], info["data"], info["batch_size"]) == ("vit_tiny", "signs", 32)
+    return info
 
 
 def rows(subject: dict[str, Any], *, rounds: int = ROUNDS) -> dict[str, dict[str, Any]]:
-    """The rows by name, after a look at what all have in common."""
+    """Return the rows by name, after checks that apply to all."""
     for row in subject["rows"]:
         assert len(row["rounds"]) == rounds
         assert min(row["rounds"]) > 0
@@ -66,9 +67,9 @@ def paired(numerator: dict[str, Any], denominator: dict[str, Any]) -> float:
 
 
 def test_step_with_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = measured(tmp_path, "what=step", "peers=true")
-    assert list(told["subjects"]) == ["step"]
-    subject = told["subjects"]["step"]
+    info = measured(tmp_path, "what=step", "peers=true")
+    assert list(info["subjects"]) == ["step"]
+    subject = info["subjects"]["step"]
     ours, *peers = (made := rows(subject)).values()
     assert set(made) == {"vitexp", "timm VisionTransformer", "vit-pytorch ViT", "vit-pytorch SimpleViT"}
     assert ours["ratio"] == 1.0
@@ -174,7 +175,7 @@ def test_peers_have_our_shape() -> None:
 
 
 def test_peers_are_refused_where_there_is_nothing_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="simple_cnn is none"):
+    with pytest.raises(ConfigError, match="model=simple_cnn is not one"):
         peer_nets(composed("model=simple_cnn"), num_classes=43)
     monkeypatch.setitem(sys.modules, "vit_pytorch", None)
     with pytest.raises(ConfigError, match="pip install timm vit-pytorch"):
@@ -200,6 +201,19 @@ def test_the_usual_pipeline_does_what_data_prepare_does() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     clahe = albumentations.CLAHE(clip_limit=(2.0, 2.0), tile_grid_size=(4, 4), p=1.0)
     assert np.array_equal(equalized(image), clahe(image=image)["image"])
+
+
+def test_processes_find_external_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[str] = []
+
+    def measure(overrides: list[str], *, starts: int) -> Subject:
+        passed.extend(overrides)
+        return Subject(title="", unit="s", comparison="ratio", comparison_title="", rows=[])
+
+    monkeypatch.setattr("vitexp.bench.start.measure_start", measure)
+    config = composed("what=start", f"output={tmp_path}/numbers.json")
+    bench(config, overrides=["what=start", "model=mine", "seed=1"], model="mine", searchpath=["file:///conf"])
+    assert passed == ["model=mine", "data.batch_size=256", 'hydra.searchpath=["file:///conf"]', "seed=1"]
 
 
 @pytest.mark.parametrize(
