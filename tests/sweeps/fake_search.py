@@ -76,7 +76,7 @@ def run(
     """Search; the lines of trials.csv."""
     console = Console(record=True, width=150, quiet=True)
     node: Mapping[str, Any] = {**NODE, **changes}
-    search(node, name=name, log_dir=folder, arguments=arguments, engine=engine, show=show, console=console)
+    search(node, folder / name, show, arguments=arguments, engine=engine, console=console)
     return lines(folder / name)
 
 

@@ -26,7 +26,7 @@ STEPS = [{"name": "A", "set": ["optim.lr=1e-2"]}, {"name": "B", "set": ["model.d
 
 
 def planned(*arguments: str, ablation: dict[str, Any] | None = None) -> tuple[list[Row], list[Trial]]:
-    made = plan(name="s", log_dir=Path("/nowhere"), ablation=ablation, arguments=arguments)
+    made = plan(Path("/nowhere/s"), ablation=ablation, arguments=arguments)
     return made.rows, made.trials
 
 

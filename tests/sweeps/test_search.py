@@ -24,11 +24,11 @@ from vitexp.sweeps.search.study import Reporter, journal
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials without composing their configuration, which takes Hydra 0.2 s each; and no pictures."""
 
-    def plan(*, name: str, log_dir: Path, ablation: Any, arguments: Sequence[str], searchpath: Any) -> Plan:
+    def plan(folder: Path, *, ablation: Any, arguments: Sequence[str], searchpath: Any) -> Plan:
         [row] = ablation["rows"]
         overrides = (*arguments, *row["set"])
         hashed = sorted(override for override in overrides if not override.startswith("+callbacks"))
-        folder = log_dir / name / hashlib.sha256(" ".join(hashed).encode()).hexdigest()[:12]
+        folder = folder / hashlib.sha256(" ".join(hashed).encode()).hexdigest()[:12]
         trial = Trial(row=row["name"], seed=0, overrides=overrides, folder=folder, command=())
         return Plan(rows=[], trials=[trial], wandb=None)
 
@@ -36,7 +36,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vitexp.sweeps.search.report._draw", lambda *_: [])
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_finds_more_than_chance(tmp_path: Path) -> None:
     def good(sampler: str, seed: int) -> int:

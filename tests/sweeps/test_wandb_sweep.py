@@ -37,7 +37,6 @@ def command_of(**sampled: Any) -> list[str]:
     return made
 
 
-@pytest.mark.slow
 def test_every_value_composes() -> None:
     config: Any = yaml.safe_load((CONF / "wandb_sweep.yaml").read_text())
     assert config["metric"]["name"] in [f"val/{name}" for name in METRICS]

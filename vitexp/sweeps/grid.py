@@ -43,14 +43,9 @@ class Plan:
 
 
 def plan(
-    *,
-    name: str,
-    log_dir: Path,
-    ablation: Mapping[str, Any] | None,
-    arguments: Sequence[str],
-    searchpath: Sequence[str] = (),
+    folder: Path, *, ablation: Mapping[str, Any] | None, arguments: Sequence[str], searchpath: Sequence[str] = ()
 ) -> Plan:
-    """Return the plan of the sweep `name`.
+    """Return the plan of the sweep in `folder`.
 
     ablation: the chosen file of conf/ablation/; None for a grid. arguments: overrides for all trials; one with
     several values (a=1,2 or a=range(3)) makes one row per value, except seeds. searchpath: URLs of folders with further
@@ -81,7 +76,7 @@ def plan(
             check(config)
         except UserError as error:
             raise ConfigError(f"{row.name!r}: {error}") from error
-        trial = _trial(row, overrides, config, folder=log_dir / name, searchpath=searchpath)
+        trial = _trial(row, overrides, config, folder=folder, searchpath=searchpath)
         if trial.folder in seen:  # a run would be compared with itself
             raise ConfigError(
                 f"rows {seen[trial.folder]!r} and {row.name!r} are the same configuration (seed {trial.seed})."

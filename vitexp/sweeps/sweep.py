@@ -71,25 +71,19 @@ def sweep(config: DictConfig) -> None:
         )
     name = config.name or chosen or searched or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
     engine, console = _engine(config.engine), Console()
-    log_dir, searchpath = Path(config.log_dir).expanduser().resolve(), user_searchpath()
+    folder, searchpath = Path(config.log_dir).expanduser().resolve() / name, user_searchpath()
     GlobalHydra.instance().clear()  # the configurations of the trials are composed next
     try:
         if searched:
+            node: Any = OmegaConf.to_container(config.search, resolve=True)
             search(
-                OmegaConf.to_container(config.search, resolve=True),  # type: ignore[arg-type]
-                name=name,
-                log_dir=log_dir,
-                arguments=arguments,
-                engine=engine,
-                show=config.show,
-                console=console,
-                searchpath=searchpath,
+                node, folder, config.show, arguments=arguments, searchpath=searchpath, engine=engine, console=console
             )
             return
         # Unresolved: its overrides may contain ${...}, which refer to the configuration of the trials.
         ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
-        planned = plan(name=name, log_dir=log_dir, ablation=ablation, arguments=arguments, searchpath=searchpath)
-        _run_rows(planned, config, engine, folder=log_dir / name, console=console)
+        planned = plan(folder, ablation=ablation, arguments=arguments, searchpath=searchpath)
+        _run_rows(planned, config, engine, folder=folder, console=console)
     except KeyboardInterrupt:
         console.print("stopped; the same command resumes the sweep")
         sys.exit(130)

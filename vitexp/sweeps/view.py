@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,12 +19,6 @@ from vitexp.text import duration, plural
 _ROWS = 16  # running trials in the display; the others are counted
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Running:
-    event: Started
-    since: float
-
-
 class View:
     """Show the events of run_trials: `with View(name, trials) as view: run_trials(..., on_event=view)`.
 
@@ -36,7 +29,7 @@ class View:
         self.name, self.console = name, console or Console()
         self.total = len(trials)
         self.completed = self.failed = 0
-        self.running: dict[Trial, _Running] = {}
+        self.running: dict[Trial, tuple[Started, float]] = {}  # and when it started, by our clock
         self.slots, self.where = 0, ""
         self.seconds: list[float] = []  # of the trials completed now
         self.best: tuple[float, Trial] | None = None
@@ -62,7 +55,7 @@ class View:
             before = f", {self.before} of them already completed" if self.before else ""
             self._say(f"{self.name}: {plural(self.total, 'trial')}{before}; {self.slots} at a time on {self.where}")
         elif isinstance(event, Started):
-            self.running[event.trial] = _Running(event=event, since=time.monotonic())
+            self.running[event.trial] = event, time.monotonic()
             if not self.console.is_terminal:
                 self._say(f"started    {_label(event.trial)} on {_place(event)}")
         else:
@@ -79,9 +72,8 @@ class View:
                 self._say(f"completed  {_label(trial)} after {duration(event.seconds)}{result}; {self.counts()}")
         else:  # in a terminal too: the line stays above the display
             self.failed += 1
-            log = typed(trial.folder / "trial.log")
             attempts = plural(event.attempts, "attempt")
-            self._say(f"{event.status:<10} {_label(trial)} after {attempts}: {event.error}; see {log}")
+            self._say(f"{event.status:<10} {_label(trial)} after {attempts}: {event.error}; see {typed(trial.log)}")
 
     def _count_completed(self, trial: Trial) -> float | None:
         """Count a completed trial and return its validation accuracy, if it has one."""
@@ -116,9 +108,8 @@ class View:
         if not self.seconds or not self.slots:
             return None
         mean, now = sum(self.seconds) / len(self.seconds), time.monotonic()
-        started = [max(mean - (now - running.since), 0.0) for running in self.running.values()]
-        longest = max(started, default=0.0)
-        return max((sum(started) + mean * self.waiting) / self.slots, longest)
+        started = [max(mean - (now - since), 0.0) for _, since in self.running.values()]
+        return max((sum(started) + mean * self.waiting) / self.slots, max(started, default=0.0))
 
     def display(self) -> RenderableType:
         """Return what the terminal shows."""
@@ -126,9 +117,8 @@ class View:
         times = f"{elapsed} elapsed" + ("" if remaining is None else f", about {duration(remaining)} remaining")
         slots = f"{len(self.running)} of {self.slots} slots in use" if self.slots else "starting the engine"
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            ProgressBar(total=max(self.total, 1), completed=self.completed + self.failed, width=30), self.counts()
-        )
+        ended = self.completed + self.failed
+        bar.add_row(ProgressBar(total=max(self.total, 1), completed=ended, width=30), self.counts())
         parts: list[RenderableType] = [bar, Text(f"{slots}, {times}")]
         if self.best is not None:
             parts.append(Text(f"best so far: {_label(self.best[1])} with {self.best[0]:.2%} validation accuracy"))
@@ -142,8 +132,8 @@ class View:
             table.add_column(heading)
         table.add_column("for", justify="right")
         now = time.monotonic()
-        for trial, running in list(self.running.items())[:_ROWS]:
-            table.add_row(Text(trial.row), str(trial.seed), _place(running.event), duration(now - running.since))
+        for trial, (event, since) in list(self.running.items())[:_ROWS]:
+            table.add_row(Text(trial.row), str(trial.seed), _place(event), duration(now - since))
         if len(self.running) > _ROWS:
             table.add_row(f"and {len(self.running) - _ROWS} more")
         return table

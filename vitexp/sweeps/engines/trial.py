@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -38,6 +38,11 @@ class Trial:
     folder: Path  # absolute; contains result.json
     command: tuple[str, ...]  # the whole command line
 
+    @property
+    def log(self) -> Path:
+        """The file of its output."""
+        return self.folder / "trial.log"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
@@ -56,7 +61,7 @@ class Started:
     gpus: str | None  # its CUDA_VISIBLE_DEVICES; None: not set
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finished:
     """A trial is completed, or will not be tried again."""
 
@@ -100,14 +105,8 @@ def run_trial(
         with suppress(OSError):
             record_failure(trial, failure)
     result = {"status": "failed", "error": failure} if failure else _read(trial.folder / "result.json")
-    yield Finished(
-        trial=trial,
-        status=result["status"],
-        error=result["error"],
-        attempts=attempts,
-        exit_code=code,
-        seconds=time.monotonic() - start,
-    )
+    seconds = time.monotonic() - start
+    yield Finished(trial, result["status"], result["error"], attempts=attempts, exit_code=code, seconds=seconds)
 
 
 def record_interruption(trial: Trial) -> None:
@@ -122,9 +121,7 @@ def record_failure(trial: Trial, error: str) -> Finished:
         trial.folder.mkdir(parents=True, exist_ok=True)
         _record(trial).finish("failed", error=error)
     result = _read(trial.folder / "result.json")
-    return Finished(
-        trial=trial, status=result["status"], error=result["error"], attempts=1, exit_code=None, seconds=0.0
-    )
+    return Finished(trial, result["status"], result["error"], attempts=1, exit_code=None, seconds=0.0)
 
 
 def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, str], cwd: Path, lock: int) -> int:
@@ -133,49 +130,35 @@ def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, s
     attempts: list[dict[str, Any]] = _read(trial.folder / "trial.json") or []
     this = {"started_at": _now(), "host": socket.gethostname(), "gpus": environment.get("CUDA_VISIBLE_DEVICES")}
     _write_attempts(trial, [*attempts, this])
-    log = trial.folder / "trial.log"
-    length = log.stat().st_size if log.exists() else 0
+    length = trial.log.stat().st_size if trial.log.exists() else 0
     start, code, late = time.monotonic(), None, False
     try:
-        code, late = _run_process(
-            trial.command, log=log, timeout=timeout, environment={**os.environ, **environment}, cwd=cwd, lock=lock
-        )
+        code, late = _run_process(trial, timeout=timeout, environment=environment, cwd=cwd, lock=lock)
     finally:  # also if Ctrl-C or Ray ends it
         if code is None and status(trial) == "running":
             _record(trial).finish("interrupted", error="the sweep was stopped")
         seconds = round(time.monotonic() - start, 3)
         _write_attempts(trial, [*attempts, {**this, "exit_code": code, "seconds": seconds}])
-    if late and status(trial) != "completed":
-        _record(trial).finish(
-            "failed", error=f"did not end within engine.timeout={timeout:g} s{_last_words(log, length)}"
-        )
-    elif status(trial) == "running":  # it died without recording anything
-        _record(trial).finish("failed", error=f"{_death(code)}{_last_words(log, length)}")
+    reason = f"did not end within engine.timeout={timeout:g} s" if late else _death(code)
+    # A trial that is still "running" died without recording anything.
+    if status(trial) == "running" or (late and status(trial) != "completed"):
+        _record(trial).finish("failed", error=f"{reason}{_last_words(trial.log, length)}")
     return code
 
 
 def _run_process(
-    command: Sequence[str],
-    *,
-    log: Path,
-    timeout: float | None,
-    environment: Mapping[str, str],
-    cwd: Path,
-    lock: int,
+    trial: Trial, *, timeout: float | None, environment: Mapping[str, str], cwd: Path, lock: int
 ) -> tuple[int, bool]:
-    """Run `command` in a process group that ends with this process; return its exit code, and whether it was late.
-
-    Its output is appended to `log`.
-    """
+    """Run `trial` in a process group that ends with this process; return its exit code, and whether it was late."""
     guard = str(Path(__file__).with_name("guard.py"))
-    with open(log, "ab") as output:
+    with open(trial.log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard, *command],
+            [sys.executable, "-I", "-S", guard, *trial.command],
             stdin=subprocess.PIPE,  # never written to: the guard notices when it is closed
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env=environment,
+            env={**os.environ, **environment},
             start_new_session=True,
             pass_fds=[lock],
         )

@@ -36,37 +36,37 @@ class NothingFound(UserError):
 
 def search(
     node: Mapping[str, Any],
+    folder: Path,
+    show: bool = False,
     *,
-    name: str,
-    log_dir: Path,
     arguments: Sequence[str],
-    engine: Engine,
-    show: bool,
-    console: Console,
     searchpath: Sequence[str] = (),
+    engine: Engine,
+    console: Console,
 ) -> None:
-    """Run the search `node`, a file of conf/search/, until it has its trials; or only show the results so far.
+    """Run the search `node`, a file of conf/search/, until it has its trials; `show` only shows the results so far.
 
-    arguments: overrides for all trials. searchpath: URLs of folders with further options, for the trials too.
+    folder: of the sweep. arguments: overrides for all trials. searchpath: URLs of folders with further options, for
+    the trials too.
 
     Raises ConfigError if a trial cannot work, before any has started, and NothingFound if none was completed.
     """
     require("optuna", needed_by="search=NAME", alternative="a grid such as optim.lr=1e-4,1e-3")
     settings = Settings.of(node)
-    this = _Search(settings, log_dir / name, arguments=arguments, engine=engine, console=console, searchpath=searchpath)
-    if show and not journal(this.folder).exists():
-        raise ConfigError(f"there is no search in {this.folder} yet; drop show=true to start it.")
-    this.folder.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if show else hold(this.folder / "search.lock", wait=False):
-        study = open_study(this.folder, settings, configuration=this.configuration)
+    this = _Search(settings, folder, arguments=arguments, engine=engine, console=console, searchpath=searchpath)
+    if show and not journal(folder).exists():
+        raise ConfigError(f"there is no search in {folder} yet; drop show=true to start it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if show else hold(folder / "search.lock", wait=False):
+        study = open_study(folder, settings, configuration=this.configuration)
         try:
             if not show:
                 this.run(study)
         finally:
-            report(study, settings, folder=this.folder, command=this.command, console=console)
+            report(study, settings, folder=folder, command=this.command, console=console)
     if not show and not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         raise NothingFound(
-            f"no trial was completed; {this.folder}/trials.csv names their folders, where trial.log says why."
+            f"no trial was completed; {folder}/trials.csv names their folders, where trial.log says why."
         )
 
 
@@ -181,13 +181,8 @@ class _Search:
         return self._plan(f"trial {point.number}", (*_overrides(point.params), *reports))
 
     def _plan(self, row: str, overrides: Sequence[str]) -> Trial:
-        planned = plan(
-            name=self.folder.name,
-            log_dir=self.folder.parent,
-            ablation={"rows": [{"name": row, "set": overrides}]},
-            arguments=self.arguments,
-            searchpath=self.searchpath,
-        )
+        rows = {"rows": [{"name": row, "set": list(overrides)}]}
+        planned = plan(self.folder, ablation=rows, arguments=self.arguments, searchpath=self.searchpath)
         if len(planned.trials) > 1:
             raise ConfigError("a search takes one value per key; list what varies in search.space.")
         return planned.trials[0]
