@@ -1,7 +1,7 @@
-"""train.py in processes that can be killed at any moment, without ten seconds of importing torch for each.
+"""Run train.py in processes that tests can kill at any moment, without importing torch in each of them.
 
-A server that has imported everything, and computed nothing, is forked for every command: the child is a process like
-any other, with signals, an exit code and a death of its own.
+A server that has imported everything, but computed nothing, forks for every command. The child is an ordinary process
+with its own signals and exit code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRAIN = CONF.parent / "train.py"
 
 
 class Server:
-    """Runs train.py in forked processes, one at a time."""
+    """Run train.py in forked processes, one at a time."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -34,18 +34,21 @@ class Server:
         )
 
     def start(self, log: Path, *arguments: str) -> int:
-        """Start `python train.py *arguments`, its output appended to `log`; the process id."""
+        """Start `python train.py *arguments`, append its output to `log`, and return the process id."""
         return int(self._ask(start=[str(log), *arguments]))
 
     def end(self, process: int, *, timeout: float = 120.0) -> int:
-        """Wait for `process`; its exit code, 128 + n where signal n killed it. Raises TimeoutError, and kills it."""
+        """Return the exit code of `process`, 128 + n if signal n killed it.
+
+        Raises TimeoutError, and kills the process, after `timeout` seconds.
+        """
         code = self._ask(end=process, timeout=timeout)
         if code is None:
-            raise TimeoutError(f"no end after {timeout:g} s")
+            raise TimeoutError(f"still running after {timeout:g} s")
         return int(code)
 
     def train(self, log: Path, *arguments: str, timeout: float = 120.0) -> int:
-        """`python train.py *arguments`, to its end; the exit code."""
+        """Run `python train.py *arguments` to its end and return the exit code."""
         return self.end(self.start(log, *arguments), timeout=timeout)
 
     def close(self) -> None:
@@ -62,7 +65,7 @@ class Server:
 
 
 def _serve() -> None:
-    import vitexp.runs.run  # noqa: F401 - so that no child has to
+    import vitexp.runs.run  # noqa: F401 - before the fork
 
     for line in sys.stdin:
         question = json.loads(line)

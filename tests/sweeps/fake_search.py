@@ -1,4 +1,4 @@
-"""A search whose trials are a function, for the tests."""
+"""A search whose trials are function calls."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def options(trial: Trial) -> dict[str, str]:
 
 
 def peak(trial: Trial) -> float:
-    """1 at a learning rate of 1e-3 and a weight decay of 0.1, falling to all sides."""
+    """Return 1 at a learning rate of 1e-3 and a weight decay of 0.1, less elsewhere."""
     values = options(trial)
     lr, decay = float(values["optim.lr"]), float(values["optim.weight_decay"])
     return math.exp(-(math.log10(lr / 1e-3) ** 2) - 20 * (decay - 0.1) ** 2)
 
 
 class FakeEngine(Engine):
-    """Runs a trial by asking a function for its validation accuracy: an exception fails it. Test accuracy misleads."""
+    """An engine that gets the validation accuracy of a trial from a function; the test accuracy is its opposite."""
 
     def __init__(self, score: Callable[[Trial], float], *, slots: int = 4) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class FakeEngine(Engine):
 def run(
     folder: Path, engine: Engine, *arguments: str, show: bool = False, name: str = "found", **changes: Any
 ) -> list[dict[str, str]]:
-    """Search; the lines of trials.csv."""
+    """Search and return the lines of trials.csv."""
     console = Console(record=True, width=150, quiet=True)
     node: Mapping[str, Any] = {**NODE, **changes}
     search(node, folder / name, show, arguments=arguments, engine=engine, console=console)

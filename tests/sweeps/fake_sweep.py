@@ -1,4 +1,4 @@
-"""A sweep of fake trainers, for the tests: its trials, and as a process of its own that can be killed.
+"""A sweep of fake trainers: its trials, and a process that tests can kill.
 
 python fake_sweep.py FOLDER ENGINE NUMBER [fake trainer's options ...]
 """

@@ -1,11 +1,11 @@
-"""Stands in for train.py: writes result.json and comes to the end that it is told, without importing torch.
+"""A fast stand-in for train.py: write result.json and end as requested, without importing torch.
 
     python fake_trainer.py FOLDER [seconds=S] [meet=N] [end=...] [until=N]
 
-end: completed (default) | failed (says so itself) | crash (exit 1, no word) | kill (SIGKILL) | refuse (exit 2) | hang |
-silent (exit 0, no word) | deaf (hangs and hears no signal). until=N: ends so in the first N attempts, then completes.
-meet=N: waits until N trials have begun side by side. Every start appends a line to FOLDER/starts, every completion one
-to FOLDER/spans: begin, end, GPUs.
+end: completed (default) | failed (records it) | crash (exit 1, no record) | kill (SIGKILL) | refuse (exit 2) | hang |
+silent (exit 0, no record) | deaf (hangs and ignores signals). until=N: ends this way in the first N attempts, then
+completes. meet=N: waits until N trials have started next to each other. Every start appends a line to FOLDER/starts,
+every completion appends start, end and GPUs to FOLDER/spans.
 """
 
 import glob

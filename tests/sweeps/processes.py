@@ -1,4 +1,4 @@
-"""Which processes there are, for tests that must leave none."""
+"""List processes, for tests that must leave none."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def with_argument(text: str) -> list[int]:
-    """Processes with an argument that contains `text`."""
+    """Return the processes with an argument that contains `text`."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 arguments = (folder / "cmdline").read_bytes()
-            except OSError:  # gone meanwhile
+            except OSError:  # it has ended
                 continue
             if text.encode() in arguments:
                 found.append(int(folder.name))
@@ -22,13 +22,13 @@ def with_argument(text: str) -> list[int]:
 
 
 def of_session(leader: int) -> list[int]:
-    """Processes of the session that `leader` opened: what it started, unless that opened one of its own."""
+    """Return the processes of the session of `leader`, without those that opened their own."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 stat = (folder / "stat").read_text()
-            except OSError:  # gone meanwhile
+            except OSError:  # it has ended
                 continue
             state, _, _, session = stat.rpartition(")")[2].split()[:4]
             if int(session) == leader and state != "Z":
@@ -37,8 +37,8 @@ def of_session(leader: int) -> list[int]:
 
 
 def until(holds: Callable[[], bool], *, seconds: float = 30) -> None:
-    """Wait until `holds()`; fails after `seconds`."""
+    """Wait until `holds()`; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "it did not come to that"
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.02)

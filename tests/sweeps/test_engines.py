@@ -1,4 +1,4 @@
-"""Engines: what is left is run, once, on the slots there are; nothing outlives the sweep."""
+"""Engines run each remaining trial once, on the available slots, and nothing outlives the sweep."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def lines(trials: list[Trial], file: str) -> list[int]:
 
 
 def spans(trials: list[Trial]) -> list[tuple[float, float, str]]:
-    """Begin, end and GPUs of the trials."""
+    """Return start, end and GPUs of the trials."""
     words = [(trial.folder / "spans").read_text().split() for trial in trials]
     return [
         (float(begin), float(end), *gpus) if gpus else (float(begin), float(end), "") for begin, end, *gpus in words
@@ -58,12 +58,12 @@ def spans(trials: list[Trial]) -> list[tuple[float, float, str]]:
 
 
 def at_once(spans: list[tuple[float, float, str]]) -> int:
-    """How many run at once at most."""
+    """Return the largest number of concurrent trials."""
     return max(sum(begin <= moment < end for begin, end, _ in spans) for moment, _, _ in spans)
 
 
 def driver(folder: Path, kind: str, number: int, *options: str) -> subprocess.Popen[bytes]:
-    """A sweep as a process of its own, leader of its group as a terminal would start it."""
+    """Start a sweep in a process that leads its group, as a terminal would."""
     command = [sys.executable, "-m", fake_sweep.__name__, str(folder), kind, str(number), *options]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

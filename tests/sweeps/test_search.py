@@ -1,4 +1,4 @@
-"""A search: it finds, goes on, survives failures, prunes, and looks at validation alone."""
+"""Searches find good values, resume, survive failures, prune, and use validation only."""
 
 from __future__ import annotations
 

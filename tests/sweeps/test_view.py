@@ -1,4 +1,4 @@
-"""The view of a running sweep: what a terminal shows, and the lines where there is none."""
+"""Progress of a running sweep, in a terminal and without one."""
 
 from __future__ import annotations
 

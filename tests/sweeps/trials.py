@@ -1,4 +1,4 @@
-"""Records as trials leave them, and tables of them."""
+"""Records of trials, and tables of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from vitexp.sweeps.tables.results import Outcome
 from vitexp.sweeps.tables.table import Table, build_table
 
-# A name with what LaTeX, Markdown, HTML, rich and a terminal would each obey.
+# A name with special characters of LaTeX, Markdown, HTML, rich and terminals.
 ODD = '\\all_{50%} & <b>"$x^2$"</b> | #1 ~ *[bold]* `c` - ! é α\n\x1b[31m'
 ODD_SEEN = '\\all_{50%} & <b>"$x^2$"</b> | #1 ~ *[bold]* `c` - ! é α [31m'
 
@@ -24,7 +24,7 @@ def record(
     device: str = "NVIDIA H200",
     **metrics: float,
 ) -> dict[str, Any]:
-    """A result.json; `metrics` are others than accuracy, alike on test and validation."""
+    """Return a result.json; `metrics` are further metrics, the same on test and validation."""
     splits = {"test": test, "val": val}
     return {
         "schema": 1,
@@ -51,7 +51,7 @@ def record(
 
 
 def outcomes(rows: Mapping[str, list[dict[str, Any] | None]], folder: Path = Path("trials")) -> list[Outcome]:
-    """One for each record of a row, whose seed is its place in the list; None is a trial that is missing."""
+    """Return one outcome per record of a row; the seed is its position, and None is a missing trial."""
     return [
         Outcome(
             row=row,

@@ -8,16 +8,18 @@
 for example  ablation=augmentation data=gtsrb seed=range(5)
 
 The same command resumes a sweep: it runs only the trials that are missing or failed. All other
-keys are those of the trials: python train.py --help.
+keys are those of the trials: python train.py --help. --config-dir DIR adds a folder of further
+options, laid out like conf/.
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.commands.words import help_requested
+from vitexp.commands.words import config_dir_of, help_requested
 from vitexp.config.conf import CONF
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.schema import SWEEP
@@ -47,7 +49,9 @@ def _help() -> str:
     values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))
     engine: Any = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "ray.yaml"))
     search: Any = OmegaConf.to_container(OmegaConf.load(CONF / "search" / "recipe.yaml"))
-    groups = {group: options_of_group(group, first="ray") for group in ("ablation", "search", "engine")}
+    config_dir, _ = config_dir_of(sys.argv[1:])
+    folders = [] if config_dir is None else [Path(config_dir).expanduser()]
+    groups = {group: options_of_group(group, *folders, first="ray") for group in ("ablation", "search", "engine")}
     sections = [
         Section("sweep", "", SWEEP, values),
         section_of_node("engine", engine),

@@ -45,11 +45,9 @@ def own_arguments(arguments: Sequence[str]) -> list[str]:
     """Return the command line for conf/sweep.yaml: overrides of the trials are collected in one key, `trials`."""
     own: list[str] = []
     for_trials: list[str] = []
-    takes_value = False
     for argument in arguments:
         key = re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
-        is_own = takes_value or argument.startswith("-") or "=" not in argument or key in (*SWEEP, *_GROUPS)
-        takes_value = argument.startswith("--") and "=" not in argument  # --config-dir DIR, which may contain "="
+        is_own = argument.startswith("-") or "=" not in argument or key in (*SWEEP, *_GROUPS)
         (own if is_own else for_trials).append(argument)
     return [*own, f"trials=[{','.join(map(quoted, for_trials))}]"] if for_trials else own
 

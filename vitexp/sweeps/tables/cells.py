@@ -51,23 +51,18 @@ def _step(table: Table) -> str:
 def notes(table: Table) -> list[str]:
     """Return the meaning of the marks, and what speaks against comparing the rows; a sentence or two each."""
     split, step = SPLITS[table.compared], _step(table)
+    tested = sum(row.p_holm is not None for row in table.rows)
+    holm = f"{SIGNIFICANT} marks p < {SIGNIFICANCE:g} after Holm's correction for {plural(tested, 'comparison')}."
     return [
         *_choice(table),
         "Mean ± standard deviation over the completed seeds; failed and missing ones are counted under seeds.",
         f"Δ is the difference to {one_line(table.baseline.name)} on {split}, paired by seed, with its {CONFIDENCE:.0%} "
-        f"confidence interval (Student t).{_significance(table)}",
+        f"confidence interval (Student t).{f' {holm}' if tested else ''}",
         f"Time per {step}: extra training time per {step} of {split} {table.metric.label} gained over the baseline; "
         "empty without a gain.",
         *(["Lower is better."] if table.metric.direction == "min" else []),
         *_warnings(table),
     ]
-
-
-def _significance(table: Table) -> str:
-    tested = sum(row.p_holm is not None for row in table.rows)
-    if not tested:
-        return ""
-    return f" {SIGNIFICANT} marks p < {SIGNIFICANCE:g} after Holm's correction for {plural(tested, 'comparison')}."
 
 
 def _choice(table: Table) -> list[str]:
