@@ -159,7 +159,7 @@ def test_figures_in_order_with_captions(tmp_path: Path) -> None:
 def test_commands_repeat_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = read(make_run(tmp_path, config="a: 1\n"))
-    train = ["python", "-m", "vitexp", "train"]
+    train = ["vitexp", "train"]
     exact = shlex.split(value_of(page, "With exactly this configuration:"))
     assert exact == [*train, "--config-dir", "logs/signs/run one", "--config-name", "config"]
     assert shlex.split(value_of(page, "As it was started:")) == [*train, *RESULT["overrides"]]

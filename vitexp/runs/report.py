@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -17,13 +16,12 @@ from yaml import YAMLError
 
 from vitexp.config.components import facts
 from vitexp.config.conf import CONF
+from vitexp.config.overrides import command_line
 from vitexp.config.renames import read_config
 from vitexp.metrics import METRICS, metric
 from vitexp.runs.record import is_pretraining
 from vitexp.system.disk import typed, write_atomically
 from vitexp.text import duration, large_number
-
-_TRAIN = "python -m vitexp train"  # works both in a clone and where vitexp is installed
 
 
 class Figure(NamedTuple):
@@ -170,19 +168,19 @@ def _moment(iso: Any) -> str | None:
 
 def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the commands that repeat the run or examine it, each with its purpose."""
-    path = shlex.quote(typed(folder.resolve()))
+    path = typed(folder.resolve())
     commands = []
     if (folder / "config.yaml").is_file():
-        exact = f"{_TRAIN} --config-dir {path} --config-name config"
+        exact = command_line("train", "--config-dir", path, "--config-name", "config")
         commands.append(("With exactly this configuration:", exact))
     if overrides := result.get("overrides"):
-        commands.append(("As it was started:", f"{_TRAIN} {shlex.join(map(str, overrides))}"))
+        commands.append(("As it was started:", command_line("train", *map(str, overrides))))
     if is_pretraining(result):
-        same = f"data={_part(result, 'data').get('name')} model={_part(result, 'model').get('name')}"
-        tune = f"{_TRAIN} {same} model.weights={path}"
+        same = [f"{group}={_part(result, group).get('name')}" for group in ("data", "model")]
+        tune = command_line("train", *same, f"model.weights={path}")
         commands.append(("To train the same model, starting from this pretraining:", tune))
     elif (folder / "model.safetensors").is_file():
-        explain = f"python -m vitexp explain run={path}"
+        explain = command_line("explain", f"run={path}")
         commands.append(("To explain more of its predictions, with every layer and head:", explain))
     return commands
 
