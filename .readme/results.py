@@ -67,7 +67,7 @@ def add_ablation(words: list[str], *, logs: Path) -> Path:
     """Copy result.json of every trial of a sweep. Raises ValueError if one must not be published."""
     name = words[0].removeprefix("ablation=")
     ablation: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "ablation" / f"{name}.yaml"))
-    planned = plan(name=name, log_dir=logs, ablation=ablation, arguments=words[1:])
+    planned = plan(logs / name, ablation=ablation, arguments=words[1:])
     order = [row.name for row in planned.rows]
     trials = sorted(planned.trials, key=lambda trial: order.index(trial.row))
     rows = [{"row": trial.row, "result": _record(trial.folder)} for trial in trials]

@@ -96,7 +96,7 @@ def test_a_table_of_a_sweep_from_its_records_alone(
     monkeypatch.setattr(results, "RECORDS", tmp_path)
     words = ["ablation=clahe", "data=gtsrb", "logger=csv"]
     ablation = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "ablation" / "clahe.yaml"))
-    for trial in plan(name="clahe", log_dir=tmp_path, ablation=ablation, arguments=words[1:]).trials:
+    for trial in plan(tmp_path / "clahe", ablation=ablation, arguments=words[1:]).trials:
         accuracy = (0.98 if trial.row == "CLAHE" else 0.96) + trial.seed / 1000
         metrics = {"test": {"accuracy": accuracy}, "val": {"accuracy": accuracy}}
         record = a_record() | {"seed": trial.seed, "overrides": trial.overrides, "metrics": metrics}
