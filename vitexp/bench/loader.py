@@ -18,7 +18,7 @@ from vitexp.data.datamodule import ImageDataModule
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.system.cores import available_cores
 from vitexp.system.hardware import choose_device
-from vitexp.system.timing import take_turns
+from vitexp.system.timing import time_in_turns
 from vitexp.training.task import Task, to_unit_range
 
 FILES = 2_000  # images that the standard pipeline reads
@@ -39,7 +39,7 @@ def measure_loader(config: DictConfig) -> Subject:
             contestants[THEIRS] = _their_epoch(datamodule, Path(folder), device)
         for epoch in contestants.values():
             epoch()  # starts the workers
-        speeds = take_turns(contestants, repeats=config.repeats, device=device)
+        speeds = time_in_turns(contestants, repeats=config.repeats, device=device)
     return Subject(
         title=f"Loading and augmenting, no net: {config.data.name}, batch {config.data.batch_size}",
         unit="images/s",

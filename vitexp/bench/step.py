@@ -17,7 +17,7 @@ from vitexp.bench.report import Row, Subject, paired_ratio
 from vitexp.errors import ConfigError
 from vitexp.runs.build import build, build_net
 from vitexp.system.hardware import choose_device, flops_per_image, resolve_compile, resolve_precision
-from vitexp.system.timing import finished, take_turns
+from vitexp.system.timing import finished, time_in_turns
 from vitexp.text import duration, format_value
 from vitexp.training.parameter_groups import parameter_groups
 
@@ -152,7 +152,7 @@ def measure_step(config: DictConfig) -> Subject:
     for name, net in nets.items():
         for title in (name, f"{name}, compiled") if compiled else (name,):
             steps[title], details[title] = _warm(config, net, device, compiled=title != name)
-    speeds = take_turns({name: step.block for name, step in steps.items()}, repeats=config.repeats, device=device)
+    speeds = time_in_turns({name: step.block for name, step in steps.items()}, repeats=config.repeats, device=device)
 
     ours = "vitexp, compiled" if compiled else "vitexp"
     rows = [

@@ -107,22 +107,16 @@ def _circumstances(config: DictConfig) -> dict[str, Any]:
     import torch
 
     from vitexp.runs.record import environment
-    from vitexp.system.hardware import (
-        choose_device,
-        describe_device,
-        keep_freed_memory,
-        resolve_compile,
-        resolve_precision,
-    )
+    from vitexp.system import hardware
 
-    device = choose_device(config.trainer.accelerator)
+    device = hardware.choose_device(config.trainer.accelerator)
     if device.type == "cpu":
-        keep_freed_memory()  # as in a run; peers profit as well
+        hardware.keep_freed_memory()  # as in a run; peers profit as well
     return {
-        "environment": {**environment(), "device": describe_device(device), "device_count": 1},
+        "environment": {**environment(), "device": hardware.describe_device(device), "device_count": 1},
         "threads": torch.get_num_threads(),
-        "precision": str(resolve_precision(config.trainer.precision, device)),
-        "compiled": resolve_compile(config.trainer.compile, device),
+        "precision": str(hardware.resolve_precision(config.trainer.precision, device)),
+        "compiled": hardware.resolve_compile(config.trainer.compile, device),
         "model": config.model.name,
         "data": config.data.name,
         "image_size": config.data.image_size,

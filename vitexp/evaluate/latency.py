@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vitexp.runs.finished import FinishedRun
-from vitexp.system.timing import take_turns
+from vitexp.system.timing import time_in_turns
 
 BATCH_SIZES = (1, 8, 32, 128, 512)
 _REPEATS = 20
@@ -47,7 +47,7 @@ def measure_latency(
     for turn in turns.values():
         for _ in range(_WARM_UP):
             turn()
-    speeds = take_turns(turns, repeats=repeats, device=run.device)
+    speeds = time_in_turns(turns, repeats=repeats, device=run.device)
     latencies = []
     for batch_size in batch_sizes:
         milliseconds = 1000 * batch_size / np.array(speeds[str(batch_size)])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 
-def take_turns(
+def time_in_turns(
     contestants: Mapping[str, Callable[[], int]], *, repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Return images per second of every contestant in every round. A turn returns the number of images it processed.

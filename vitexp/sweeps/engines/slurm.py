@@ -24,7 +24,7 @@ class SlurmEngine(Engine):
     def __init__(
         self,
         *,
-        cluster: Annotated[str, Doc("slurm, or local: all jobs at once on this machine, for tests")] = "slurm",
+        cluster: Annotated[str, Doc("slurm, or local: all jobs together on this machine, for tests")] = "slurm",
         gpus_per_trial: Annotated[int, Field(ge=0, le=1024), Doc("GPUs of a job")] = 1,
         cpus_per_trial: Annotated[int, Field(ge=1, le=4096), Doc("cores and threads of a job")] = 8,
         parameters: Annotated[

@@ -48,7 +48,7 @@ class Trial:
 class Ready:
     """The engine is about to start trials."""
 
-    slots: int  # trials at once
+    slots: int  # concurrent trials
     where: str  # on what, in words
 
 

@@ -97,7 +97,7 @@ def seeds(row: Row) -> str:
     return ", ".join([f"{row.completed} of {len(row.outcomes)}", *others])
 
 
-def value(table: Table, number: float) -> str:
+def format_metric(table: Table, number: float) -> str:
     """Return a value of the table's metric, as percent without the sign if it is a fraction."""
     return table.metric.format(number).removesuffix("%")
 
@@ -106,19 +106,19 @@ def _mean(table: Table, row: Row, split: str) -> str:
     summary = row.summary(split)
     if summary is None:
         return NOTHING
-    deviation = "" if summary.sd is None else f" ± {value(table, summary.sd)}"
+    deviation = "" if summary.sd is None else f" ± {format_metric(table, summary.sd)}"
     best = f" {BEST}" if row.is_best and split == "val" else ""
-    return value(table, summary.mean) + deviation + _count(row, summary) + best
+    return format_metric(table, summary.mean) + deviation + _count(row, summary) + best
 
 
 def _difference(table: Table, row: Row) -> str:
     difference = row.difference
     if difference is None:
         return NOTHING
-    mean = signed(value(table, difference.mean))
+    mean = signed(format_metric(table, difference.mean))
     if difference.low is None or difference.high is None:
         return mean + (_count(row, difference) if difference.n == 1 else f" (all {difference.n} equal)")
-    interval = f" [{signed(value(table, difference.low))}, {signed(value(table, difference.high))}]"
+    interval = f" [{signed(format_metric(table, difference.low))}, {signed(format_metric(table, difference.high))}]"
     return mean + (SIGNIFICANT if row.is_significant else "") + interval + _count(row, difference)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import jinja2
 
-from vitexp.sweeps.tables.cells import cells, headings, notes, one_line, value
+from vitexp.sweeps.tables.cells import cells, format_metric, headings, notes, one_line
 from vitexp.sweeps.tables.results import STATUSES, Outcome
 from vitexp.sweeps.tables.table import Row, Table
 from vitexp.system.disk import typed, write_atomically
@@ -60,7 +60,7 @@ def _trial(table: Table, trial: Outcome, folder: Path) -> dict[str, Any]:
     return {
         "seed": trial.seed,
         "status": trial.status,
-        "value": trial.status if number is None else value(table, number),
+        "value": trial.status if number is None else format_metric(table, number),
         "report": quote(Path(os.path.relpath(report, folder)).as_posix()) if report.is_file() else None,
     }
 

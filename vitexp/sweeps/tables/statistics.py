@@ -47,7 +47,7 @@ def summarize(values: Collection[float]) -> Summary | None:
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
     """Return `values` minus `baseline`, both by seed, over the seeds that both have; None if they share no seed.
 
-    Interval and two-sided p-value are those of Student's t-test for paired samples: the standard error of the mean of n
+    Interval and two-sided p-value are from Student's t-test for paired samples: the standard error of the mean of n
     differences d is sd(d) / sqrt(n), with n - 1 degrees of freedom.
     """
     seeds = values.keys() & baseline.keys()
