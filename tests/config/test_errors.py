@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def train(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
+    # plain_errors sets both variables, also in a test that runs a command in this process
+    inherited = {key: os.environ[key] for key in os.environ if key not in ("HYDRA_FULL_ERROR", "VITEXP_PLAIN_ERRORS")}
     return subprocess.run(
         [sys.executable, str(ROOT / "train.py"), f"log_dir={folder}/logs", *overrides],
         cwd=folder,
-        env={**os.environ, "VITEXP_CACHE": str(folder / "cache"), **environment},
+        env={**inherited, "VITEXP_CACHE": str(folder / "cache"), **environment},
         capture_output=True,
         text=True,
         timeout=120,

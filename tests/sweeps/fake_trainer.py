@@ -72,5 +72,7 @@ elif end == "failed":
     write("failed", "its own words")
     sys.exit(1)
 elif end == "completed":
+    # A sweep that dies has its trials stopped by signals; between these two lines the result would lack its span.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     write("completed", accuracy=float(options.get("accuracy", 0.5)))
     append("spans", f"{begun} {time.time()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}")
