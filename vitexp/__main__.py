@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that the first argument names as the main module."""
+    """Run the command named by the first argument, as the main module."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("", "-h", "--help", "help"):
         print(f"{__doc__}\n")

@@ -45,14 +45,14 @@ class Run(FinishedRun):
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Metrics by part ("test" or "val") and name; run.metrics["test"]["accuracy"] is a fraction."""
+        """Metrics by split ("test" or "val") and name; run.metrics["test"]["accuracy"] is a fraction."""
         return dict(self.result["metrics"])
 
     def predict(self, images: ImageLike | Sequence[ImageLike]) -> Prediction | list[Prediction]:
         """Return predictions. Images are prepared exactly as the run prepared its own (resize, CLAHE, normalization).
 
-        images: a path, a PIL image or an array uint8 [H, W, 3], for one Prediction; a list of these or a folder, for a
-        list. Raises UserError for anything else, and for a file that cannot be decoded; in a folder, such files are
+        images: a path, a PIL image or a uint8 array [H, W, 3] gives one Prediction; a list of these, or a folder, gives
+        a list. Raises UserError for anything else, and for a file that cannot be decoded; in a folder, such files are
         skipped with a warning.
         """
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
@@ -70,7 +70,7 @@ class Run(FinishedRun):
     ) -> Explanation:
         """Return attribution maps of one image or a list of images, given as for `predict`.
 
-        method: relevance, rollout, attention, grad_cam or occlusion; networks without attention have the last two.
+        method: relevance, rollout, attention, grad_cam or occlusion; networks without attention have only the last two.
         label: the class to explain; by default the predicted one. Raises UserError for a method or label that the
         network does not have.
         """
@@ -111,7 +111,7 @@ class Run(FinishedRun):
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """Attribution maps of N images. A notebook shows it as its figure.
+    """Attribution maps of N images. Notebooks display it as a figure.
 
     images: uint8 [N, S, S, 3], as prepared for the network. maps: float32 [N, h, w], larger is more important.
     labels: the explained classes, [N]. predictions: what the run predicts, [N].
@@ -148,11 +148,11 @@ class Explanation:
 def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     """Train, test and record a run, as the command does: vitexp.train("data=gtsrb", "model=vit_tiny").
 
-    config_dir: a folder of further options, laid out like conf/. On several devices, Lightning runs the script again
-    for each further one; these processes end here, so that what follows in the script is executed only once.
+    config_dir: a folder of additional options, laid out like conf/. On several devices, Lightning runs the script again
+    for each additional device; those processes exit in this function, so that the rest of the script runs only once.
 
     Raises UserError for what a user can fix (ConfigError before any data are read), KeyboardInterrupt for Ctrl-C, and
-    SystemExit for SIGTERM and SIGUSR1. The run is recorded in any case.
+    SystemExit for SIGTERM and SIGUSR1. The run is recorded in every case.
     """
     config = compose_unchecked(overrides, config_dir=config_dir)
     config = compose(*resumed_overrides(config, overrides), config_dir=config_dir)
@@ -187,7 +187,7 @@ def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     """Return the data module and the Lightning module of a configuration, for your own lightning.Trainer.
 
     The data are prepared, and the initial weights equal those of a run: random numbers are seeded with config.seed.
-    Callbacks, loggers and checkpoints are yours. Raises UserError.
+    Callbacks, loggers and checkpoints are up to you. Raises UserError.
     """
     weights, teacher = starting_weights(config), load_teacher(config, resumed=None)
     try_out(config, weights)

@@ -11,8 +11,8 @@ from typing import Final, Literal
 class Metric:
     """A number that a test reports.
 
-    label: for people. is_percent: whether it is a fraction that is shown as a percentage. direction: which values are
-    better.
+    label: the displayed name. is_percent: whether it is a fraction shown as a percentage. direction: whether larger
+    ("max") or smaller ("min") values are better.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""What the options of components accept: types for the annotations of constructors.
+"""Types for the annotations of constructors, which say what the options of components accept.
 
     def __init__(self, *, depth: Annotated[int, Field(ge=1, le=1000), Doc("number of blocks")] = 6) -> None:
 
@@ -50,7 +50,7 @@ def fits(value: float, low: float, high: float) -> bool:
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]  # of dropout and the like: at 1 nothing would be left
+Rate = Annotated[float, Field(ge=0, lt=1)]  # for dropout and similar; a rate of 1 would leave nothing
 Factor = Annotated[float, Field(gt=0, le=100)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 Path = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,2000}$"), Words("a path")]

@@ -36,7 +36,7 @@ def large_number(value: float) -> str:
 def markdown_table(
     heading: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[Literal["left", "right"]]
 ) -> str:
-    """Return a Markdown table of formatted cells, with a line break at its end."""
+    """Return a Markdown table of formatted cells, ending with a line break."""
     rule = ["---" if side == "left" else "---:" for side in align]
     lines = [heading, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

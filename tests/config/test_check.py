@@ -132,7 +132,7 @@ def test_an_optimizer_of_an_earlier_version_may_say_partial() -> None:
         (["data.cache_dir=/dev/null/x"], "data.cache_dir"),
         # each right, and not together
         (["checkpoint.monitor=val/loss", "checkpoint.mode=max"], "checkpoint.mode=min"),
-        (["checkpoint.monitor=null", "training.patience=3"], "training.patience needs"),
+        (["checkpoint.monitor=null", "training.patience=3"], "training.patience waits"),
         (["checkpoint.monitor=none"], "checkpoint.monitor"),
         (["optim=sgd", "optim.momentum=0"], "optim.nesterov=false"),
         (["optim=muon", "optim.momentum=0"], "optim.nesterov=false"),

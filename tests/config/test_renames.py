@@ -66,5 +66,5 @@ def test_a_former_pretraining_is_a_task() -> None:
 
 def test_what_is_no_configuration_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: 1\n")
-    with pytest.raises(ValueError, match="no model and data"):
+    with pytest.raises(ValueError, match="needs both model and data"):
         read_config(tmp_path / "config.yaml")

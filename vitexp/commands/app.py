@@ -2,9 +2,9 @@
 
     vitexp app [run=RUN] [port=NUMBER] [data.root=PATH] [data.download=true]
 
-run             folder of a finished run, or pretrained, the bundled GTSRB network (default: the newest run under logs/)
-port            default: the first free port from 7860 on
-data.root       where the run's data set is now
+run             folder of a finished run, or pretrained for the bundled GTSRB network (default: the newest in logs/)
+port            port of the page (default: the first free one, starting at 7860)
+data.root       folder of the run's data set, if it has moved
 data.download   true downloads the data set if it is missing
 
 The page is served to this machine only, at 127.0.0.1; neither the page nor the server contacts any other host. Ctrl-C

@@ -1,4 +1,4 @@
-"""How fast this machine trains, and where the time goes.
+"""Measure how fast this machine trains, and where the time goes.
 
     python -m vitexp bench [what=all|step|loader|train|memory|start] [peers=true] [key=value ...]
 
@@ -58,19 +58,19 @@ def run_bench(config: DictConfig) -> None:
 
 
 def check_bench(config: DictConfig) -> None:
-    """Raise ConfigError for a run that is not benchmarked."""
+    """Raise ConfigError for a configuration that cannot be benchmarked."""
     if not facts(config.task).get("uses_labels", True):
-        raise ConfigError("only classification is benchmarked; drop task=.")
+        raise ConfigError("only classification can be benchmarked; drop task=.")
     for key in ("devices", "accumulate_grad_batches"):
         if config.trainer[key] != 1:
             raise ConfigError(f"trainer.{key}={config.trainer[key]} is not benchmarked; use 1.")
 
 
 def bench(config: DictConfig, *, overrides: Sequence[str], model: str, searchpath: Sequence[str] = ()) -> None:
-    """Measure what `config`, which is checked, requests; print the tables and write the JSON file.
+    """Run the benchmarks that the checked `config` requests; print the tables and write the JSON file.
 
-    overrides: as typed. model: the option of that group. searchpath: URLs of folders with further options. Subjects
-    that start training processes pass these on.
+    overrides: as typed. model: the selected option of the group. searchpath: URLs of folders with additional options.
+    Benchmarks that start training processes pass these on.
     """
     from rich.console import Console
 
@@ -103,7 +103,7 @@ def bench(config: DictConfig, *, overrides: Sequence[str], model: str, searchpat
 
 
 def _circumstances(config: DictConfig) -> dict[str, Any]:
-    """Return the machine, the code and the precision."""
+    """Return a description of the machine, the code and the settings."""
     import torch
 
     from vitexp.runs.record import environment
@@ -111,7 +111,7 @@ def _circumstances(config: DictConfig) -> dict[str, Any]:
 
     device = hardware.choose_device(config.trainer.accelerator)
     if device.type == "cpu":
-        hardware.keep_freed_memory()  # as in a run; peers profit as well
+        hardware.keep_freed_memory()  # as in a run; peers benefit as well
     return {
         "environment": {**environment(), "device": hardware.describe_device(device), "device_count": 1},
         "threads": torch.get_num_threads(),

@@ -2,17 +2,17 @@
 
     vitexp evaluate [run=RUN] [data=OPTION] [data.KEY=VALUE ...] [key=value ...]
 
-run                folder of a finished run, or pretrained, the bundled GTSRB network (default: the newest run)
+run                folder of a finished run, or pretrained for the bundled GTSRB network (default: the newest run)
 log_dir            where to look for the newest run (default: logs)
 data, data.KEY     the images to test on, as for vitexp train (default: those of the run)
 corruptions=true   also measure on dark, blurred, noisy, occluded and JPEG-compressed images
 corruption_images  how many test images are corrupted (default: 2000)
-tta=true           also test-time augmentation: the mean over shifted views
-latency=true       also milliseconds and images per second by batch size
+tta=true           also measure with test-time augmentation: the mean over shifted views
+latency=true       also measure milliseconds and images per second by batch size
 export=onnx,timm   also export the network, checked against torch
 out                folder of the results (default: RUN/evaluation)
 device             auto | cpu | gpu | mps
---config-dir=DIR   a folder of further options, laid out like conf/
+--config-dir=DIR   a folder of additional options, laid out like conf/
 
 Writes evaluation.json, predictions.csv, tables as CSV and Markdown, and figures. The run itself is not changed.
 """
@@ -32,13 +32,13 @@ _KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency",
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
     print(f"run       {arguments['folder']}")
-    from vitexp.evaluate.evaluation import evaluate  # imports torch: only once the words are valid
+    from vitexp.evaluate.evaluation import evaluate  # imports torch, so only once the words are valid
 
     evaluate(**arguments)
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of vitexp.evaluate.evaluation.evaluate. Raises ConfigError for the first wrong word."""
+    """Return the arguments of vitexp.evaluate.evaluation.evaluate. Raises ConfigError for the first invalid word."""
     given = read_words(words, keys=_KEYS, data=("data",))
     return {
         "device": given.choice("device", DEVICES),
@@ -55,7 +55,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _formats(value: str) -> tuple[str, ...]:
-    """Read onnx, or onnx,timm, or [onnx,timm]."""
+    """Parse "onnx", "onnx,timm" or "[onnx,timm]"."""
     formats = [name.strip() for name in value.strip("[]").split(",")] if value else []
     if not {"onnx", "timm"} >= set(formats):
         raise ConfigError(f"export={value} must be onnx, timm or both, as in export=onnx,timm.")

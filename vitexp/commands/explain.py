@@ -2,15 +2,15 @@
 
     vitexp explain [run=RUN] [run2=RUN] [image=FILE] [key=value ...]
 
-run             folder of a finished run, or pretrained, the bundled GTSRB network (default: the newest run under logs/)
+run             folder of a finished run, or pretrained for the bundled GTSRB network (default: the newest in logs/)
 run2            another run with the same classes, to compare
 image           one image file instead of test images
 images          test images for the faithfulness table and curves (default: 100)
 shown           test images in the figures (default: 5)
-embedded        training images in the maps of embeddings (default: 2000)
-layer, head     whose attention is drawn, from 1 (default: the last layer, the mean of all heads)
+embedded        training images in the embedding maps (default: 2000)
+layer, head     attention to draw, counted from 1 (default: the last layer, the mean of all heads)
 class           name or number of the class to explain (default: the predicted one)
-data.root       where the run's data set is now
+data.root       folder of the run's data set, if it has moved
 data.download   true downloads the data set if it is missing
 
 Writes figures into RUN/figures/explain/; for an image, into RUN/figures/explain/<its name>/.
@@ -32,13 +32,13 @@ _KEYS = ("run", "run2", "image", "images", "shown", "embedded", "layer", "head",
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
     print(f"run  {arguments['folder']}")
-    from vitexp.runs.explained import explain_run  # imports torch: only once the words are valid
+    from vitexp.runs.explained import explain_run  # imports torch, so only once the words are valid
 
     explain_run(**arguments)
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of vitexp.runs.explained.explain_run. Raises ConfigError for the first wrong word."""
+    """Return the arguments of vitexp.runs.explained.explain_run. Raises ConfigError for the first invalid word."""
     given = read_words(words, keys=_KEYS, data=("data.root", "data.download"))
     image = Path(given.get("image")).expanduser() if given.get("image") else None
     if image and not image.is_file():

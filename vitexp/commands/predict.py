@@ -1,9 +1,9 @@
-"""Predict the classes of the images in a folder; they need no labels.
+"""Predict the classes of the images in a folder; no labels are needed.
 
     vitexp predict images=FOLDER [run=RUN] [out=FILE] [device=auto]
 
-images     folder of the images, of any size, in subfolders or not; they are prepared exactly as in the run's training
-run        folder of a finished run, or pretrained, the bundled GTSRB network (default: the newest run under logs/)
+images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training
+run        folder of a finished run, or pretrained for the bundled GTSRB network (default: the newest in logs/)
 out        CSV file to write: file, class, probability, then the classes of ranks 2 to 5 (default: predictions.csv)
 device     auto | cpu | gpu | mps
 """
@@ -21,13 +21,13 @@ from vitexp.runs.find import requested_run
 def main(words: Sequence[str]) -> None:
     given = read_words(words, keys=("run", "images", "out", "device"))
     if not given.get("images"):
-        raise ConfigError("images=FOLDER is missing: the folder of the images to predict.")
+        raise ConfigError("images=FOLDER is missing; name the folder of the images to predict.")
     images, out = Path(given.get("images")).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
     if not images.is_dir():
         raise ConfigError(f"images={images} is not a folder.")
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     print(f"run          {folder}")
-    # These import torch: only once the words are valid.
+    # These import torch, so only once the words are valid.
     from vitexp.runs.finished import load_run
     from vitexp.runs.predictions import predict_folder
     from vitexp.system.hardware import choose_device

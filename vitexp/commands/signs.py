@@ -22,12 +22,12 @@ _COLUMNS = 3
 
 def main(words: Sequence[str]) -> None:
     if len(words) != 1:
-        raise ConfigError("name one PNG file to write, such as signs.png.")
+        raise ConfigError("give the name of one PNG file to write, such as signs.png.")
     sheet(Path(words[0]))
 
 
 def sheet(path: Path, *, samples: int = 7, size: int = 64) -> None:
-    """Write the sheet as PNG, with `samples` images of `size` pixels per class."""
+    """Write the sheet as a PNG file, with `samples` images of `size` pixels per class."""
     rows = -(-len(GTSRB_CLASSES) // _COLUMNS)
     figure = Figure(figsize=(_COLUMNS * (samples + 1) * 0.78, rows * 1.02), dpi=110, layout="constrained")
     draw = DrawSign(split="train", size=size, seed=0)

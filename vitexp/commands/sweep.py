@@ -1,4 +1,4 @@
-"""A sweep: many training runs, spread over all GPUs, and the table of their results.
+"""Run a sweep: many training runs spread over all GPUs, and a table of their results.
 
     python sweep.py ablation=NAME [key=value ...]           rows of a table, from conf/ablation
     python sweep.py optim.lr=1e-4,3e-4,1e-3 seed=range(3)   a grid
@@ -8,8 +8,8 @@
 for example  ablation=augmentation data=gtsrb seed=range(5)
 
 The same command resumes a sweep: it runs only the trials that are missing or failed. All other
-keys are those of the trials: python train.py --help. --config-dir DIR adds a folder of further
-options, laid out like conf/.
+keys are those of the trials: python train.py --help. --config-dir DIR adds a folder of
+additional options, laid out like conf/.
 """
 
 import sys

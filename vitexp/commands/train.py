@@ -1,11 +1,11 @@
-"""One training run.
+"""Train, test and record one run.
 
     python train.py [key=value ...] [-m] [--config-dir DIR]
 
 for example  data=gtsrb model=vit_tiny seed=1
 
 -m starts one run per combination of comma-separated values (optim.lr=1e-3,3e-4). DIR is a folder
-of further options, laid out like conf/. --cfg job prints the configuration. --help describes the
+of additional options, laid out like conf/. --cfg job prints the configuration. --help describes the
 configuration that the other words select.
 """
 

@@ -1,4 +1,4 @@
-"""The words of a command line: help, --config-dir, and key=value for the commands that Hydra does not configure."""
+"""Parse command lines: help, --config-dir, and key=value for the commands that Hydra does not configure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")  # what device= accepts
 
 @dataclass(frozen=True)
 class Words:
-    """The values of a command's keys, and what is about the data set.
+    """The parsed words of a command line: values by key, and the words about the data set.
 
     data: the words data=OPTION and data.KEY=VALUE. config_dir: the folder that --config-dir names; only evaluate
     composes options, but every command accepts it, so that a script can pass it to all of them.
@@ -91,7 +91,7 @@ def config_dir_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def help_requested(words: Sequence[str], text: str | Callable[[], str] | None) -> bool:
-    """Print `text`, or what it returns, if a word asks for help, and return whether one does."""
+    """Print `text` (or what it returns) if a word asks for help; return whether one does."""
     if any(word in ("-h", "--help", "help") for word in words):
         print(text() if callable(text) else text)
         return True

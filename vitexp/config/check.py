@@ -16,24 +16,24 @@ from vitexp.errors import ConfigError
 
 
 def check(config: DictConfig, *, own_keys: Collection[str] | Mapping[str, Option] = ()) -> None:
-    """Raise ConfigError for the first thing that cannot work.
+    """Raise ConfigError for the first problem found.
 
-    own_keys: top-level keys of the command that composed the configuration, such as schema.BENCH; without descriptions
-    they are not checked.
+    own_keys: top-level keys of the command that composed the configuration. Their values are checked only if it maps
+    each key to its Option, as schema.BENCH does.
     """
-    from vitexp.config import rules, validate  # pydantic takes a while to import: not for a misspelled option
+    from vitexp.config import rules, validate  # here, because pydantic is slow to import
 
     plain = _plain(config)
     refuse_secrets(plain)
-    # Lazily, because a check may rely on those before it.
+    # Lazy, because a check may rely on earlier ones having passed.
     for complaint in chain(validate.complaints(plain, own_keys=own_keys), rules.complaints(plain)):
         raise ConfigError(complaint)
 
 
 def check_keys(node: Mapping[str, Any], options: Mapping[str, Option], *, prefix: str = "") -> None:
-    """Raise ConfigError for the first key of `node` that is unknown, missing or of a wrong type.
+    """Raise ConfigError for the first key of `node` that is unknown, missing or of the wrong type.
 
-    prefix: how messages name its keys, "search.", for example.
+    prefix: put before the keys in messages, such as "search.".
     """
     from vitexp.config import validate
 

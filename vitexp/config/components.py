@@ -1,8 +1,8 @@
-"""What the classes that options name accept and can do, read from their source without importing them.
+"""Read which options a component class accepts and what it can do from its source, without importing it.
 
 Importing a component imports torch, which takes seconds; a configuration is checked in a fraction of one. So the
-constructor's signature (names, annotations, defaults) and the class attributes are read with `ast`, along imports,
-re-exports and base classes. Classes outside of vitexp are read in the same way.
+constructor's signature (names, annotations, defaults) and the class attributes are read with `ast`, following imports,
+re-exports and base classes. Classes outside vitexp are read the same way.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Option:
 class Component:
     """A class or function: the arguments it takes, and the literal class attributes ("facts") it has or inherits.
 
-    is_open: whether it takes further arguments that cannot be read, through **kwargs.
+    is_open: whether it takes other arguments through **kwargs, which cannot be read from the source.
     """
 
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -63,7 +63,7 @@ def facts(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def options_of(hints: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Option]:
-    """Return the options that annotations, `hints`, describe."""
+    """Return the options that the annotations `hints` describe."""
     return {name: Option(hint, defaults.get(name, MISSING), doc_of(hint)) for name, hint in hints.items()}
 
 
@@ -125,20 +125,20 @@ def _option(annotation: ast.expr | None, default: ast.expr | None, namespace: _N
 
 
 class _Namespace(dict[str, Any]):
-    """The names of a module as far as annotations need them, evaluated when they are looked up."""
+    """The names of a module that annotations use, evaluated on first lookup."""
 
     def __init__(self, module: str) -> None:
         super().__init__()
         self.module = module
 
     def value(self, expression: ast.expr) -> Any:
-        """Evaluate an expression of the module; MISSING if it uses what only an import could tell."""
+        """Evaluate an expression of the module; MISSING if that would require importing the module."""
         if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
             return expression.value
         try:
             code = compile(ast.Expression(expression), self.module, "eval")
             return eval(code, {"__builtins__": {}}, self)  # noqa: S307 - an annotation of code that will be imported
-        except Exception:  # an expression may do anything
+        except Exception:  # evaluating an expression may raise anything
             return MISSING
 
     def __missing__(self, name: str) -> Any:
@@ -160,7 +160,7 @@ class _Namespace(dict[str, Any]):
                         source = _absolute(self.module, statement)
                         if source in _LIGHT:
                             return getattr(importlib.import_module(source), alias.name)
-                        if source.partition(".")[0] == "torch":  # a tensor or so, which no configuration contains
+                        if source.partition(".")[0] == "torch":  # a tensor or similar, which no configuration contains
                             raise NameError(name)
                         return _Namespace(source)[alias.name]
         if isinstance(found := getattr(builtins, name, None), type):
@@ -174,7 +174,7 @@ class _Namespace(dict[str, Any]):
 
 
 def not_importable(target: str) -> str:
-    """Return why the dotted name `target` certainly cannot be imported; "" if it may be."""
+    """Return why the dotted name `target` cannot be imported; "" if it may be importable."""
     parts = target.split(".")
     for end, part in enumerate(parts):
         name, module = ".".join(parts[: end + 1]), ".".join(parts[:end])
@@ -186,7 +186,7 @@ def not_importable(target: str) -> str:
 
 
 def _may_have(module: str, name: str) -> bool:
-    """Return whether a module may have an attribute. Only a source that makes names as it runs can hide one."""
+    """Return whether a module may have an attribute: its source contains the name, or creates names at run time."""
     spec = _spec(module)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return True
@@ -237,7 +237,7 @@ def _absolute(module: str, statement: ast.ImportFrom) -> str:
 
 
 def _statements(module: str) -> Iterator[ast.stmt]:
-    """Yield the top-level statements of a module, those in `if` and `try` included."""
+    """Yield the top-level statements of a module, including those inside `if` and `try`."""
     tree = _tree(module)
     pending = [] if tree is None else list(tree.body)
     while pending:

@@ -1,4 +1,4 @@
-"""Compose configurations of conf/, and of folders that the user adds, outside of Hydra's command line."""
+"""Compose configurations from conf/, and from folders that the user adds, outside Hydra's command line."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def compose(
 ) -> DictConfig:
     """Return the configuration of `vitexp train OVERRIDES`, not yet checked and without Hydra's own node.
 
-    config_dir: a folder of further options, laid out like conf/, as `--config-dir` names it. searchpath: such folders
-    as URLs, see `user_searchpath`.
+    config_dir: a folder of additional options, laid out like conf/; the same as `--config-dir`. searchpath: URLs of
+    more such folders, see `user_searchpath`.
     """
     urls = [*searchpath, *([] if config_dir is None else [f"file://{Path(config_dir).expanduser().absolute()}"])]
     GlobalHydra.instance().clear()
@@ -34,7 +34,7 @@ def compose(
 
 
 def user_searchpath() -> list[str]:
-    """Return the folders that the running Hydra command got by --config-dir and hydra.searchpath, as URLs."""
+    """Return URLs of the folders passed to the running Hydra command by --config-dir and hydra.searchpath."""
     return [
         f"{source.schema}://{source.path}"
         for source in HydraConfig.get().runtime.config_sources
@@ -43,5 +43,5 @@ def user_searchpath() -> list[str]:
 
 
 def searchpath_override(urls: Sequence[str]) -> list[str]:
-    """Return the override that adds folders to a command, in a list; an empty list without folders."""
+    """Return a list with the override that adds folders to a command; an empty list if there are none."""
     return [f"hydra.searchpath=[{','.join(map(quoted, urls))}]"] if urls else []

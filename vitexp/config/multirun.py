@@ -1,4 +1,4 @@
-"""Multiruns, `python train.py -m ...`: several runs by Hydra's launchers. Imports no torch."""
+"""Multiruns, `python train.py -m ...`: several runs started by Hydra's launchers. Does not import torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_multirun() -> bool:
 
 @contextmanager
 def one_run() -> Iterator[None]:
-    """End the program with the sentence of a UserError; in a multirun, only this run."""
+    """On a UserError, print its message and end the program; in a multirun, end only this run."""
     if not is_multirun():
         with plain_errors():
             yield
@@ -39,13 +39,13 @@ def one_run() -> Iterator[None]:
     except UserError as error:
         job = HydraConfig.get().job
         print(f"vitexp: run {job.num} ({job.override_dirname or 'no overrides'}): {error}", file=sys.stderr)
-        raise JobFailed("not every run was completed; the errors are printed above.") from error
+        raise JobFailed("some runs were not completed; their errors are printed above.") from error
 
 
 def refuse_several_devices(config: DictConfig) -> None:
-    """Raise ConfigError for a multirun of runs on several devices, with the command that works instead.
+    """Raise ConfigError if each run of a multirun uses several devices; the message names a command that works.
 
-    Lightning repeats the command for every device, and with it the whole multirun.
+    Lightning starts the command again for every device, which would repeat the whole multirun.
     """
     devices, nodes = config.trainer.devices, config.trainer.num_nodes
     if is_multirun() and (nodes > 1 or _may_be_several(devices)):
@@ -53,7 +53,7 @@ def refuse_several_devices(config: DictConfig) -> None:
         sweep = command_line("sweep", *words, "engine.gpus_per_trial=N")
         raise ConfigError(
             f"a multirun cannot use several devices per run (trainer.devices={devices}); use {sweep} "
-            "instead, with N the devices per run."
+            "instead, where N is the number of devices per run."
         )
 
 

@@ -1,4 +1,4 @@
-"""Overrides, the key=value words after a command, and command lines for people. Imports no torch."""
+"""Overrides (the key=value words after a command), and command lines to show to users. Does not import torch."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def last_of_each_key(overrides: Iterable[str]) -> tuple[str, ...]:
 
 
 def merged(stored: Iterable[str], typed: Iterable[str]) -> list[str]:
-    """Return the overrides of a run followed by those typed now, the last of each key, without `resume`."""
+    """Return the overrides of a run followed by those just typed: the last one of each key, without `resume`."""
     return [override for override in last_of_each_key([*stored, *typed]) if key_of(override) != "resume"]
 
 
 def quoted(text: str) -> str:
     """Quote `text` so that Hydra reads it back unchanged; without quotes a hash such as 5e92 would be a number."""
-    doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", text)  # elsewhere a backslash stands for itself
+    doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", text)  # elsewhere a backslash is literal
     return '"' + doubled.replace('"', '\\"') + '"'
 
 

@@ -1,4 +1,4 @@
-"""Report errors of users, Hydra and OmegaConf as one sentence on stderr and an exit code."""
+"""Report user errors, and errors of Hydra and OmegaConf, as one sentence on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _OURS = "VITEXP_PLAIN_ERRORS"
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn a UserError, or a configuration that Hydra refuses, into one sentence on stderr and an exit code.
+    """Turn a UserError, or a configuration that Hydra rejects, into one sentence on stderr and an exit code.
 
     If the user sets HYDRA_FULL_ERROR=1, every error keeps its traceback. Without that variable Hydra prints errors
-    itself and exits with code 1, so it is set here; a second variable tells child processes that the user did not.
+    itself and exits with code 1, so it is set here; a second variable tells child processes that vitexp set it.
     """
     if os.environ.get(_FULL_ERRORS) == "1" and _OURS not in os.environ:
         yield
@@ -53,18 +53,18 @@ def _leave(sentence: str, code: int) -> None:
 
 
 def _of_libraries(error: Exception) -> str | None:
-    """Return one sentence for an error of a library that is the user's to fix; None for any other error."""
+    """Return one sentence for a library error that the user can fix; None for any other error."""
     in_hydra = [
         frame.name for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}hydra{os.sep}" in frame.filename
     ]
     if in_hydra and "run_job" not in in_hydra:  # before our code was called
         return f"the configuration cannot be composed: {str(error).partition(chr(10))[0].rstrip('.')}."
-    # of Lightning, which takes seconds to import
+    # compared by name, because Lightning takes seconds to import
     return str(error) if type(error).__name__ == "MisconfigurationException" else None
 
 
 def _explain(error: Exception) -> str:
-    """Return one sentence for what Hydra or OmegaConf refused, with the nearest known names."""
+    """Return one sentence for an error of Hydra or OmegaConf, with the nearest known names."""
     message = str(error).strip() or str(error.__cause__).strip()
     first_line = message.partition("\n")[0].rstrip(".")
     if isinstance(error, MissingConfigException) and error.options:

@@ -23,7 +23,7 @@ _LEFT = 38  # columns of key=value
 
 @dataclass(frozen=True)
 class Section:
-    """Keys with a common prefix. title: "model (vitexp.models.ViT)"; values: what a configuration gives them."""
+    """Keys with a common prefix. title: "model (vitexp.models.ViT)"; values: their values in a configuration."""
 
     title: str
     prefix: str
@@ -55,7 +55,7 @@ def section_of_node(name: str, node: Mapping[str, Any]) -> Section:
 
 
 def group_options(*folders: Path) -> dict[str, list[str]]:
-    """Return the options of every group of train.yaml, the default first, with those in further `folders`."""
+    """Return the options of every group of train.yaml, default first, including those in additional `folders`."""
     defaults: dict[str, Any] = {}
     for entry in OmegaConf.load(CONF / "train.yaml").defaults:
         if isinstance(entry, Mapping):
@@ -64,13 +64,13 @@ def group_options(*folders: Path) -> dict[str, list[str]]:
 
 
 def options_of_group(group: str, *folders: Path, first: str | None = None) -> list[str]:
-    """Return the names of the files of a config group, `first` first."""
+    """Return the names of the files of a config group, starting with `first`."""
     names = {file.stem for folder in (CONF, *folders) for file in (folder / group).glob("*.yaml")}
     return sorted(names, key=lambda name: (name != first, name))
 
 
 def train_help(usage: str, overrides: Sequence[str] = (), *, config_dir: str | None = None) -> str:
-    """Return the text of `train --help`. overrides: they choose the options whose keys are described."""
+    """Return the text of `train --help`. overrides: select the options whose keys are described."""
     config: Any = OmegaConf.to_container(compose(overrides, config_dir=config_dir))
     folders = [] if config_dir is None else [Path(config_dir).expanduser()]
     return help_text(usage, groups=group_options(*folders), sections=sections(config))
@@ -80,9 +80,9 @@ def help_text(usage: str, *, groups: Mapping[str, Sequence[str]], sections: Iter
     """Return the text of --help: the groups with their options, and each key with its value, meaning and bounds."""
     lines = [usage.strip()]
     if groups:
-        lines += ["", "Groups: group=option, the default first"]
+        lines += ["", "Groups: group=option, default first"]
         lines += [_columns(f"  {group}", ", ".join(names), left=14) for group, names in groups.items()]
-    lines += ["", "Keys: key=value, here with their present values (+key=value if no file of conf/ has the key)"]
+    lines += ["", "Keys: key=value, shown with their current values (+key=value if no file in conf/ has the key)"]
     for section in sections:
         lines += ["", section.title] if section.options else []
         for key, option in section.options.items():
@@ -93,7 +93,7 @@ def help_text(usage: str, *, groups: Mapping[str, Sequence[str]], sections: Iter
 
 
 def format_option(value: Any) -> str:
-    """Return a value of a configuration in a few characters."""
+    """Return a short form of a configuration value."""
     if value is MISSING:
         return "???"
     if isinstance(value, Mapping) and value:
@@ -104,7 +104,7 @@ def format_option(value: Any) -> str:
 
 
 def meaning(option: Option) -> str:
-    """Return what an option means, and in parentheses what it accepts unless the text names all choices."""
+    """Return what an option means, followed by what it accepts in parentheses unless the text names all choices."""
     kind = "" if option.type is Any else words(option.type)
     if not option.doc or not kind:
         return option.doc or kind
@@ -114,7 +114,7 @@ def meaning(option: Option) -> str:
 
 
 def _columns(left_text: str, right_text: str, *, left: int) -> str:
-    """Return two columns, the right one wrapped; a long left one is on a separate line."""
+    """Return two columns, the right one wrapped; a long left text gets its own line."""
     wrapped = textwrap.wrap(right_text, _WIDTH - left, break_on_hyphens=False)
     if len(left_text) >= left:
         return "\n".join([left_text[:_WIDTH], *(" " * left + line for line in wrapped)])

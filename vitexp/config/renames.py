@@ -1,6 +1,6 @@
-"""Read the config.yaml of a run, also one that an earlier version of vitexp wrote.
+"""Read the config.yaml of a run, including one written by an earlier version of vitexp.
 
-The tables below are the only place that knows former names. Keys that did not exist yet get today's defaults.
+Only the tables below know the old names. Keys that did not exist then get their current defaults.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.conf import CONF
 
-# Beginnings of former `_target_` names; the first that fits is replaced.
+# Prefixes of old `_target_` names; the first match is replaced.
 TARGETS = {
     "vitexp.callbacks.pruning.": "vitexp.sweeps.search.pruning.",
     "vitexp.callbacks.": "vitexp.training.callbacks.",
@@ -38,7 +38,7 @@ REMOVED = (
     "trainer.barebones",
     "optim._partial_",
 )
-# Arguments of sources, by class.
+# Renamed arguments of sources, by class.
 ARGUMENTS = {
     "vitexp.data.signs.Signs": {"seed": "draw_seed"},
     "vitexp.data.folder.Folder": {"seed": "split_seed"},
@@ -46,22 +46,22 @@ ARGUMENTS = {
 
 
 def read_config(path: Path) -> DictConfig:
-    """Return the configuration of a run under today's names, with today's defaults for keys that it lacks.
+    """Return the configuration of a run with current names, and current defaults for missing keys.
 
     Raises what OmegaConf.load raises, and ValueError if the file is not a configuration of a run.
     """
     loaded = OmegaConf.load(path)
     if not isinstance(loaded, DictConfig) or "model" not in loaded or "data" not in loaded:
-        raise ValueError(f"{path} is not the configuration of a run: it has no model and data")
+        raise ValueError(f"{path} is not the configuration of a run: it needs both model and data")
     config = OmegaConf.merge(_defaults(loaded), upgrade(loaded))
     assert isinstance(config, DictConfig)
-    # Prepared images are cached where this machine wants them.
+    # The cache folder of this machine takes precedence over the recorded one.
     config.data.cache_dir = os.environ.get("VITEXP_CACHE") or config.data.cache_dir
     return config
 
 
 def upgrade(config: DictConfig) -> DictConfig:
-    """Return the configuration with today's names."""
+    """Return the configuration with current names."""
     plain: Any = OmegaConf.to_container(config)
     was_pretraining = bool(plain.get("pretrain"))
     _rename_targets(plain)
@@ -82,7 +82,7 @@ def upgrade(config: DictConfig) -> DictConfig:
 
 
 def upgrade_overrides(overrides: Iterable[str]) -> list[str]:
-    """Return the recorded overrides of a run with today's names."""
+    """Return the recorded overrides of a run with current names."""
     upgraded = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -95,7 +95,7 @@ def upgrade_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def _defaults(config: DictConfig) -> DictConfig:
-    """Return today's defaults of the sections; of task and loss only if the configuration has another class or none."""
+    """Return the current defaults of the sections, and of task and loss if the configuration has none."""
     train = OmegaConf.load(CONF / "train.yaml")
     assert isinstance(train, DictConfig)
     defaults: dict[str, Any] = {section: train[section] for section in ("data", "training", "checkpoint")}

@@ -1,7 +1,7 @@
-"""Rules across keys: values that are valid by themselves and do not fit together, or have no effect.
+"""Rules across keys: values that are valid individually but do not fit together, or have no effect.
 
-Each rule protects a result or hours of training, and yields one sentence: what is wrong and what would be right. Rules
-know components by their facts and options (components.py), never by name.
+Each rule protects a result or hours of training, and yields one sentence: what is wrong and how to fix it. Rules know
+components by their facts and options (components.py), never by name.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vitexp.metrics import METRICS
 
 Config = Mapping[str, Any]
 
-_TOKENS = 65_536  # per image; attention compares each with each
+_TOKENS = 65_536  # per image; attention compares every pair
 _PARAMETERS = 10**11
 
 
 def complaints(config: Config) -> Iterator[str]:
-    """Yield one sentence for each rule that is broken. Every key by itself has a valid value."""
+    """Yield one sentence for each broken rule. Each key must already have a valid value of its own."""
     yield from _folders(config)
     yield from _patches(config)
     yield from _image_sizes(config)
@@ -43,7 +43,7 @@ def complaints(config: Config) -> Iterator[str]:
 
 
 def argument(node: Mapping[str, Any], key: str) -> Any:
-    """Return the value of an option of a component: the given one, otherwise its default; None if it has neither."""
+    """Return the value of an option of a component: as given, otherwise its default; None if it has neither."""
     if key in node:
         return node[key]
     found = component(str(node.get("_target_")))
@@ -82,13 +82,13 @@ def _folders(config: Config) -> Iterator[str]:
 
 
 def _tokens(model: Mapping[str, Any], side: int) -> int:
-    """Return how many tokens attend to each other in a network of patches."""
+    """Return the number of tokens that attend to each other in a network with patches."""
     is_cls = argument(model, "pool") == "cls"
     return int((side // argument(model, "patch_size")) ** 2 + (argument(model, "registers") or 0) + is_cls)
 
 
 def _patches(config: Config) -> Iterator[str]:
-    """Rules for networks of patches and attention heads."""
+    """Rules for networks with patches and attention heads."""
     model, training, image_size = config["model"], config["training"], config["data"]["image_size"]
     if not facts(model).get("has_patches"):
         return
@@ -102,7 +102,7 @@ def _patches(config: Config) -> Iterator[str]:
         yield problem
     if (patches := (side // patch_size) ** 2) > _TOKENS:
         yield (
-            f"model.patch_size={patch_size} cuts {side} pixels per side into {patches:,} tokens, more than "
+            f"model.patch_size={patch_size} splits an image of {side}x{side} pixels into {patches:,} tokens, more than "
             f"{_TOKENS:,}; use larger patches."
         )
     depth, mlp_ratio = argument(model, "depth"), argument(model, "mlp_ratio")
@@ -111,12 +111,12 @@ def _patches(config: Config) -> Iterator[str]:
     if (parameters := depth * dim**2 * (4 + 2 * mlp_ratio)) > _PARAMETERS:
         yield f"the model would have {parameters:.0e} parameters; reduce model.dim, depth or mlp_ratio."
     if argument(model, "lsa") and _tokens(model, side) < 2:
-        yield "model.lsa=true lets no token attend to itself, and there is only one; use a smaller model.patch_size."
+        yield "model.lsa=true keeps a token from attending to itself, but there is only one; reduce model.patch_size."
     if argument(model, "distillation_token"):
         if (pool := argument(model, "pool")) != "cls":
-            yield f"model.distillation_token=true needs a class token, and model.pool={pool} has none; use cls."
+            yield f"model.distillation_token=true needs a class token, which model.pool={pool} does not have; use cls."
         if training.get("teacher") is None and model.get("weights") is None:
-            yield "model.distillation_token=true learns from a teacher; set training.teacher to a finished run."
+            yield "model.distillation_token=true needs a teacher; set training.teacher to a finished run."
 
 
 def _image_sizes(config: Config) -> Iterator[str]:
@@ -128,15 +128,15 @@ def _image_sizes(config: Config) -> Iterator[str]:
     elif not facts(config["task"]).get("uses_labels", True):
         yield "training.image_sizes has no effect on this task, which uses data.image_size; set it to null."
     if argument(model, "upsample"):
-        yield "model.upsample makes all images one size, and training.image_sizes several; set one of them to null."
+        yield "model.upsample resizes images to one size, training.image_sizes to several; set one of them to null."
     for size in sizes if facts(model).get("has_patches") else ():
         patch_size = argument(model, "patch_size")
         if size % patch_size:
             yield f"model.patch_size={patch_size} does not divide {size} in training.image_sizes; use multiples of it."
         if (size // patch_size) ** 2 > _TOKENS:
-            yield f"{size} in training.image_sizes makes more than {_TOKENS:,} tokens; use a smaller size."
+            yield f"{size} in training.image_sizes gives more than {_TOKENS:,} tokens; use a smaller size."
         if argument(model, "lsa") and _tokens(model, size) < 2:
-            yield f"{size} in training.image_sizes leaves model.lsa=true a single token; use a larger size."
+            yield f"{size} in training.image_sizes gives one token, but model.lsa=true needs two; use a larger size."
 
 
 def _augmentation(config: Config) -> Iterator[str]:
@@ -160,26 +160,26 @@ def _optimizer(config: Config) -> Iterator[str]:
 
 
 def _task(config: Config) -> Iterator[str]:
-    """Rules of a task that reconstructs images from a part of their patches."""
+    """Rules for a task that reconstructs images from some of their patches."""
     task, model = config["task"], config["model"]
     if "mask_ratio" not in task or "decoder_dim" not in task:
         return
     if not facts(model).get("has_patches"):
-        yield f"this task hides patches, and {model['name']} has none; choose a Vision Transformer."
+        yield f"this task hides patches, but {model['name']} has none; choose a Vision Transformer."
     if argument(model, "mlp_conv"):
-        yield "model.mlp_conv=true needs the whole grid of patches, of which this task shows the blocks only a part."
+        yield "model.mlp_conv=true needs the whole grid of patches, and this task hides some; set model.mlp_conv=false."
     dim, heads, ratio = task["decoder_dim"], task.get("decoder_heads", 1), task["mask_ratio"]
     if dim % 4:
-        yield f"task.decoder_dim={dim} must be a multiple of 4, as its sine-cosine positions require."
+        yield f"task.decoder_dim={dim} must be a multiple of 4 for its sine-cosine position embedding."
     if problem := indivisible("task.decoder_heads", heads, "task.decoder_dim", dim):
         yield problem
     patches = ((argument(model, "upsample") or config["data"]["image_size"]) // argument(model, "patch_size")) ** 2
     if not 0 < (visible := round(patches * (1 - ratio))) < patches:
         hidden = "all" if visible == 0 else "none"
-        yield f"task.mask_ratio={ratio} hides {hidden} of {patches} patches; change it, or model.patch_size."
+        yield f"task.mask_ratio={ratio} hides {hidden} of the {patches} patches; change it, or model.patch_size."
     hidden_side = argument(model, "patch_size") * math.isqrt(max(visible, 0))
     if argument(model, "lsa") and _tokens(model, hidden_side) < 2:
-        yield f"task.mask_ratio={ratio} leaves model.lsa=true a single token; reduce it."
+        yield f"task.mask_ratio={ratio} leaves one token, but model.lsa=true needs two; reduce it."
 
 
 def _choice_of_weights(config: Config) -> Iterator[str]:
@@ -195,7 +195,7 @@ def _choice_of_weights(config: Config) -> Iterator[str]:
         if mode not in ("auto", better := direction(monitor)) and name in METRICS:
             yield f"checkpoint.mode={mode} would choose the worst {monitor}; use checkpoint.mode={better}."
     if monitor is None and patience is not None:
-        yield "training.patience needs a checkpoint.monitor to improve, which is null; use auto, for example."
+        yield "training.patience waits for checkpoint.monitor to improve, but it is null; use auto, for example."
     if patience is not None and trainer["limit_val_batches"] == 0:
         yield "training.patience needs validation, which trainer.limit_val_batches=0 turns off; remove one of them."
     every = trainer["check_val_every_n_epoch"] or 1
@@ -209,7 +209,7 @@ def _choice_of_weights(config: Config) -> Iterator[str]:
 def _lengths(config: Config) -> Iterator[str]:
     trainer = config["trainer"]
     if trainer["check_val_every_n_epoch"] is None and isinstance(trainer["val_check_interval"], float):
-        yield "trainer.check_val_every_n_epoch=null needs trainer.val_check_interval as a number of batches or a time."
+        yield "trainer.check_val_every_n_epoch=null needs a trainer.val_check_interval in batches or time."
     for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
         if trainer[most] >= 0 and (trainer[least] or 0) > trainer[most]:
             yield f"trainer.{least}={trainer[least]} must not exceed trainer.{most}={trainer[most]}."
@@ -220,19 +220,19 @@ def _devices(config: Config) -> Iterator[str]:
     if trainer["precision"] == "16-mixed" and trainer["accelerator"] == "cpu":
         yield "trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true."
     if trainer["accelerator"] == "cpu" and (devices in (-1, "-1") or isinstance(devices, list) or "," in str(devices)):
-        yield f"trainer.devices={as_typed(devices)} selects GPUs; on the CPU it is a number of processes, such as 1."
+        yield f"trainer.devices={as_typed(devices)} selects GPUs; on the CPU, use a number of processes, such as 1."
     accumulated = trainer["accumulate_grad_batches"]
     shares = accumulated * _count(devices) * trainer["num_nodes"]
     if batch % shares:
         yield (
-            f"data.batch_size={batch} is the batch of one optimizer step, and cannot be split evenly over "
+            f"data.batch_size={batch} is the batch of one optimizer step and cannot be split evenly over "
             f"trainer.accumulate_grad_batches={accumulated} and trainer.devices={as_typed(devices)}; use a multiple of "
             f"{shares}."
         )
 
 
 def _count(devices: Any) -> int:
-    """Return the number of devices per node; 1 where only the machine knows."""
+    """Return the number of devices per node; 1 if it depends on the machine."""
     if isinstance(devices, str):
         named = [part for part in devices.split(",") if part.isdigit()]
         return len(named) if "," in devices else int(named[0]) if named else 1
@@ -243,7 +243,7 @@ def _count(devices: Any) -> int:
 
 
 def _no_effect(config: Config) -> Iterator[str]:
-    """Keys that were set, but that other keys leave without effect. Values from the files of conf/ never count."""
+    """Yield a sentence for each key that has no effect because of another. Values found in conf/ are not reported."""
     model, task, training, trainer = (config[key] for key in ("model", "task", "training", "trainer"))
     source = facts(config["data"]["source"])
     mixed = sum(training[key] > 0 for key in ("mixup_alpha", "cutmix_alpha"))
@@ -287,7 +287,7 @@ def _no_effect(config: Config) -> Iterator[str]:
         (
             "checkpoint.monitor checkpoint.mode",
             config["checkpoint"]["monitor"] is not None and (not is_chosen or no_validation),
-            "trainer.enable_checkpointing or trainer.limit_val_batches leaves nothing to choose",
+            "trainer.enable_checkpointing or trainer.limit_val_batches leaves nothing to choose from",
         ),
         ("checkpoint.mode", config["checkpoint"]["monitor"] is None, "checkpoint.monitor=null uses the last weights"),
         (
@@ -304,12 +304,12 @@ def _no_effect(config: Config) -> Iterator[str]:
         (
             "model.drop_path",
             argument(model, "depth") == 1,
-            "it rises from 0 at the first block, and model.depth=1 has no other",
+            "it rises from 0 at the first block, which is the only one with model.depth=1",
         ),
         (
             "model.mlp_conv",
             argument(model, "depth") == 1 and argument(model, "pool") == "cls",
-            "model.pool=cls does not use the patches of the last block, here the only one",
+            "model.pool=cls does not use the patches of the last block, which is the only one",
         ),
         ("augment.blur_sigma", argument(config["augment"], "blur_prob") == 0, "augment.blur_prob=0 blurs no image"),
         (
@@ -320,7 +320,7 @@ def _no_effect(config: Config) -> Iterator[str]:
         (
             "augment.num_ops augment.magnitude",
             argument(config["augment"], "policy") not in (None, "randaugment"),
-            "they belong to augment.policy=randaugment",
+            "only augment.policy=randaugment uses it",
         ),
     ]
     for name, node in config["callbacks"].items():
@@ -335,7 +335,7 @@ def _no_effect(config: Config) -> Iterator[str]:
 
 
 def unmet_needs(callback: Mapping[str, Any], *, model: Mapping[str, Any], task: Mapping[str, Any]) -> list[str]:
-    """Return what a callback needs (`needs`) and neither the model nor the task has (`has_<need>` is False)."""
+    """Return the `needs` of a callback that neither the model nor the task meets (`has_<need>` is False)."""
     return [
         need
         for need in facts(callback).get("needs", ())
@@ -367,7 +367,7 @@ def _read(file: Path) -> Any:
 
 
 def _known_sizes(config: Config) -> Iterator[str]:
-    """Check the lengths of a data set whose size follows from its options, before it is made."""
+    """Check the lengths of a data set whose size follows from its options, before it is generated."""
     source = config["data"]["source"]
     classes, train, test = (
         facts(source).get("classes_made"),
@@ -383,9 +383,9 @@ def _known_sizes(config: Config) -> Iterator[str]:
 
 
 def length_complaints(config: Config, *, train: int, val: int, test: int) -> Iterator[str]:
-    """Yield what asks for less than one batch, or for more than there are, of so many images."""
+    """Yield a sentence for each limit below one batch, or above the number of batches, of this many images."""
     trainer = config["trainer"]
-    if trainer["fast_dev_run"]:  # Lightning then sets what is checked here
+    if trainer["fast_dev_run"]:  # Lightning then sets the limits itself
         return
     batch = config["data"]["batch_size"] // trainer["accumulate_grad_batches"]
     batches = {"train": train // batch, "val": math.ceil(val / batch), "test": math.ceil(test / batch)}
@@ -402,7 +402,7 @@ def length_complaints(config: Config, *, train: int, val: int, test: int) -> Ite
         else:
             batches[part] = min(available, limit)
     interval, total = trainer["val_check_interval"], batches["train"]
-    over = "an epoch; trainer.check_val_every_n_epoch=null counts over epochs"
+    over = "an epoch; trainer.check_val_every_n_epoch=null counts across epochs"
     if trainer["check_val_every_n_epoch"] is None:
         total *= trainer["max_epochs"]
         over = "the whole training; trainer.limit_val_batches=0 turns validation off"

@@ -1,8 +1,8 @@
-"""The keys of a configuration that belong to no class: type, bounds, unit, default and meaning of each.
+"""The configuration keys that do not belong to a class: their types, bounds, units, defaults and meanings.
 
-The options of components (models, losses, ...) are declared by their constructors instead; `COMMON` holds what every
-component of a group has. Upper limits are far beyond any sensible value: they stand for what cannot be allocated or
-would never end.
+The options of components (models, losses, ...) are declared by their constructors instead; `COMMON` holds the options
+that every component of a group has. Upper limits are far beyond any sensible value: they exclude sizes that cannot be
+allocated and runs that would never end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Flag = bool
 
 def _is_alpha(value: float) -> float:
     if value != 0 and not fits(value, 1e-3, 1e3):
-        raise ValueError("no parameter of a Beta distribution")
+        raise ValueError("not a parameter of a Beta distribution")
     return value
 
 
@@ -60,16 +60,16 @@ def _are_different(sizes: list[int]) -> list[int]:
 Alpha = Annotated[
     float, AfterValidator(_is_alpha), Words("0 (off) or more, at most 1,000 (and at least 0.001 unless it is 0)")
 ]
-# A float is a fraction of the batches, an integer their number.
+# A float is a fraction of the batches, an integer is a number of batches.
 Batches = Annotated[
     int | float,
     AfterValidator(lambda value: _is_limit(value, least=1)),
-    Words("a fraction of the batches, above 0.0 to 1.0, or their number, 1 or more"),
+    Words("a fraction of the batches (above 0.0, at most 1.0), or a number of batches (1 or more)"),
 ]
 BatchesOrNone = Annotated[
     int | float,
     AfterValidator(lambda value: _is_limit(value, least=0)),
-    Words("a fraction of the batches, from 0.0 to 1.0, or their number, 0 or more"),
+    Words("a fraction of the batches (from 0.0 to 1.0), or a number of batches (0 or more)"),
 ]
 Duration = Annotated[
     str | dict[Literal["weeks", "days", "hours", "minutes", "seconds"], float],
@@ -81,9 +81,9 @@ Devices = Annotated[
     | Annotated[int, Field(ge=1, le=1024)]
     | Annotated[list[Annotated[int, Field(ge=0, le=1023)]], Field(min_length=1)]
     | Annotated[str, Field(pattern=r"^(-1|[1-9]\d{0,3}|\d{1,4}(,\d{1,4})*,?)$")],
-    Words('auto, -1 (all), a number of devices, or which ones as [0, 1] or "0,1"'),
+    Words('auto, -1 (all), a number of devices, or a list such as [0, 1] or "0,1"'),
 ]
-# torch.compile builds one graph per size, and no more than eight.
+# torch.compile builds one graph per size, at most eight.
 Sizes = Annotated[
     list[Pixels],
     Field(min_length=2, max_length=6),
@@ -95,17 +95,17 @@ Sizes = Annotated[
 class Run:
     """Top-level keys."""
 
-    seed: Annotated[Seed, Doc("same seed, configuration and device: same weights")]
+    seed: Annotated[Seed, Doc("random seed; the same seed, configuration and device give the same weights")]
     name: Annotated[
         str,
         Field(pattern=f"^{_FOLDER}(/{_FOLDER})*$"),
-        Words("the name of a folder under log_dir, or of nested folders as in paper/table1"),
-        Doc("folder of the runs of this task under log_dir"),
+        Words("the name of a folder under log_dir, or of nested folders, such as paper/table1"),
+        Doc("folder under log_dir that contains the run folder"),
     ]
     log_dir: Annotated[Path, Doc("run folders are <log_dir>/<name>/<run_id>")]
     run_id: Annotated[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")] | None,
-        Words("null, or 1 to 100 letters, digits, dots, underscores or hyphens; quote a name of digits only"),
+        Words("null, or 1 to 100 letters, digits, dots, underscores or hyphens; quote a name that has only digits"),
         Doc("name of the run folder; null: date, time and a random suffix"),
     ]
     resume: Annotated[
@@ -126,7 +126,7 @@ class Data:
     val_fraction: Annotated[
         Fraction,
         Words("a number between 0 and 1, both excluded, because validation images are always needed"),
-        Doc("fraction of the training images kept for validation, per class, groups whole"),
+        Doc("fraction of the training images of each class used for validation; groups are not split"),
     ]
     sampler: Annotated[
         Literal["shuffle", "balanced"], Doc("balanced: draw every class equally often, with replacement")
@@ -141,9 +141,9 @@ class Data:
     ]
     normalize: Annotated[
         Literal["auto", "train", "imagenet", "half"],
-        Doc("mean and deviation of: the training images, ImageNet, 0.5; auto: what model.weights were trained with"),
+        Doc("mean and deviation: train (training images), imagenet, half (0.5) or auto (as model.weights expect)"),
     ]
-    cache_dir: Annotated[Path, Doc("folder of prepared images and published weights")]
+    cache_dir: Annotated[Path, Doc("folder for prepared images and downloaded weights")]
     on_broken: Annotated[Literal["refuse", "skip"], Doc("unreadable image files: refuse the data set, or skip them")]
     source: Annotated[Node, Doc("the class that reads the data set, with its arguments")]
     prepare: Annotated[
@@ -160,18 +160,20 @@ class Training:
     cutmix_alpha: Annotated[Alpha, Doc("CutMix with Beta(alpha, alpha); 0: off")]
     mix_prob: Annotated[Probability, Doc("fraction of the batches that are mixed")]
     mix_switch_prob: Annotated[Probability, Doc("fraction of the mixed batches that use CutMix, if both are on")]
-    mix_until: Annotated[Probability, Doc("fraction of the training after which mixing stops")]
-    image_sizes: Annotated[Sizes | None, Doc("pixels per side that each batch draws from; null: data.image_size")] = (
-        None
-    )
+    mix_until: Annotated[Probability, Doc("fraction of training after which mixing stops")]
+    image_sizes: Annotated[
+        Sizes | None, Doc("sizes to draw from for each batch, in pixels per side; null: data.image_size")
+    ] = None
     teacher: Annotated[Path | None, Doc("folder of a finished run to distill")] = None
-    distillation: Annotated[Literal["hard", "soft"], Doc("from the teacher's class, or its probabilities")] = "hard"
+    distillation: Annotated[
+        Literal["hard", "soft"], Doc("learn from the teacher's class (hard) or its probabilities (soft)")
+    ] = "hard"
     teacher_weight: Annotated[
         Annotated[float, Field(gt=0, le=1)] | None,
         Doc("the teacher's share of the loss; null: 0.5 for hard, 0.1 for soft distillation"),
     ] = None
     temperature: Annotated[
-        float, Field(gt=0, le=1000), Doc("soft distillation: what the logits of both networks are divided by")
+        float, Field(gt=0, le=1000), Doc("soft distillation: divisor of the logits of both networks")
     ] = 3.0
     layer_decay: Annotated[
         float, Field(gt=0, le=1), Doc("learning rate of each block relative to the next one; 1: off")
@@ -191,9 +193,9 @@ class Checkpoint:
         Doc("metric that chooses the weights to test; auto: the task's own; null: the last weights"),
     ]
     mode: Annotated[Literal["auto", "max", "min"], Doc("whether a larger or a smaller monitor is better")]
-    every_n_steps: Annotated[Steps | None, Doc("also write a checkpoint every so many optimizer steps")] = None
+    every_n_steps: Annotated[Steps | None, Doc("also write a checkpoint every N optimizer steps")] = None
     every_n_minutes: Annotated[
-        Annotated[float, Field(gt=0, le=1e6)] | None, Doc("also write a checkpoint every so many minutes")
+        Annotated[float, Field(gt=0, le=1e6)] | None, Doc("also write a checkpoint every N minutes")
     ] = None
 
 
@@ -209,33 +211,39 @@ class Trainer:
         Literal["auto", "on", "off"] | bool, Words("auto, on or off"), Doc("torch.compile; auto: on CUDA only")
     ]
     accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], Doc("kind of device")]
-    devices: Annotated[Devices, Doc("number of devices per node, or which ones")]
-    # Others cannot be started by a command, or keep checkpoints that are not files.
+    devices: Annotated[Devices, Doc("number of devices per node, or a list of them")]
+    # Other strategies cannot be started by a command, or write checkpoints that are not single files.
     strategy: Annotated[
         Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"] | Node,
         Doc("how several devices share the work"),
     ]
-    num_nodes: Annotated[int, Field(ge=1, le=10_000), Doc("machines")]
-    gradient_clip_val: Annotated[Annotated[float, Field(ge=0, le=1e6)] | None, Doc("clip gradients to this norm")]
-    gradient_clip_algorithm: Annotated[Literal["norm", "value"] | None, Doc("clip the norm, or each value")]
+    num_nodes: Annotated[int, Field(ge=1, le=10_000), Doc("number of machines")]
+    gradient_clip_val: Annotated[
+        Annotated[float, Field(ge=0, le=1e6)] | None, Doc("clip gradients to this norm or value")
+    ]
+    gradient_clip_algorithm: Annotated[
+        Literal["norm", "value"] | None, Doc("clip the norm of the gradients, or each value")
+    ]
     accumulate_grad_batches: Annotated[
         int, Field(ge=1, le=10**6), Doc("forward passes that share the images of one optimizer step")
     ]
     deterministic: Annotated[bool | Literal["warn"] | None, Doc("use deterministic algorithms only")]
     benchmark: Annotated[bool | None, Doc("let cuDNN choose the fastest kernels")]
-    detect_anomaly: Annotated[bool, Doc("stop where a gradient becomes NaN; slow")]
+    detect_anomaly: Annotated[bool, Doc("stop when a gradient becomes NaN; slow")]
     fast_dev_run: Annotated[bool | Steps, Doc("run this many batches of everything, for debugging")]
-    min_epochs: Annotated[Annotated[int, Field(ge=0, le=10**6)] | None, Doc("train at least this long")]
+    min_epochs: Annotated[Annotated[int, Field(ge=0, le=10**6)] | None, Doc("train for at least this many epochs")]
     max_steps: Annotated[
         Literal[-1] | Steps, Words("-1 (no limit), or an integer of 1 or more"), Doc("optimizer steps; -1: no limit")
     ]
-    min_steps: Annotated[Annotated[int, Field(ge=0, le=10**9)] | None, Doc("train at least this many steps")]
+    min_steps: Annotated[Annotated[int, Field(ge=0, le=10**9)] | None, Doc("train for at least this many steps")]
     max_time: Annotated[Duration | None, Doc("stop after this time")]
-    limit_train_batches: Annotated[Batches, Doc("use a part of the training batches")]
-    limit_val_batches: Annotated[BatchesOrNone, Doc("use a part of the validation batches; 0: no validation")]
-    limit_test_batches: Annotated[Batches, Doc("use a part of the test batches")]
-    val_check_interval: Annotated[Batches | Duration, Doc("validate every so many batches, or this part of an epoch")]
-    check_val_every_n_epoch: Annotated[Epochs | None, Doc("validate every so many epochs")]
+    limit_train_batches: Annotated[Batches, Doc("use only part of the training batches")]
+    limit_val_batches: Annotated[BatchesOrNone, Doc("use only part of the validation batches; 0: no validation")]
+    limit_test_batches: Annotated[Batches, Doc("use only part of the test batches")]
+    val_check_interval: Annotated[
+        Batches | Duration, Doc("validate every N batches, or after this fraction of an epoch")
+    ]
+    check_val_every_n_epoch: Annotated[Epochs | None, Doc("validate every N epochs")]
     num_sanity_val_steps: Annotated[
         int,
         Field(ge=-1, le=10**9),
@@ -249,8 +257,10 @@ class Trainer:
     inference_mode: Annotated[bool, Doc("use torch.inference_mode instead of no_grad in the test")]
     profiler: Annotated[Literal["simple", "advanced", "pytorch"] | Node | None, Doc("measure where the time goes")]
     plugins: Annotated[Node | Annotated[list[Node], Field(min_length=1)] | None, Doc("plugins of lightning.Trainer")]
-    sync_batchnorm: Annotated[bool, Doc("batch norm over all devices")]
-    reload_dataloaders_every_n_epochs: Annotated[int, Field(ge=0, le=10**6), Doc("for data that change; 0: never")]
+    sync_batchnorm: Annotated[bool, Doc("synchronize batch norm across devices")]
+    reload_dataloaders_every_n_epochs: Annotated[
+        int, Field(ge=0, le=10**6), Doc("recreate the data loaders every N epochs; 0: never")
+    ]
 
 
 class Sweep:
@@ -260,7 +270,7 @@ class Sweep:
         FolderName | None,
         Doc("folder of the sweep under log_dir; null: the name of the ablation or search, or grid-HASH"),
     ]
-    log_dir: Annotated[Path, Doc("trials are <log_dir>/<name>/<hash of the configuration of the trial>")]
+    log_dir: Annotated[Path, Doc("trial folders are <log_dir>/<name>/<hash of the configuration of the trial>")]
     metric: Annotated[Literal[tuple(METRICS)], Doc("metric of result.json that the table compares")]  # type: ignore[valid-type]
     baseline: Annotated[str | None, Doc("row that the others are compared to; null: the first")]
     show: Annotated[bool, Doc("only print the table of the results so far, also while the sweep runs")]
@@ -277,10 +287,11 @@ class Bench:
         bool, Doc("also measure timm and vit-pytorch (step), and a standard pipeline on image files (loader)")
     ]
     repeats: Annotated[
-        Annotated[int, Field(ge=1, le=10_000)], Doc("step, loader, train: rounds, with one turn of everything compared")
+        Annotated[int, Field(ge=1, le=10_000)],
+        Doc("step, loader, train: number of rounds; each measures everything compared once"),
     ]
-    steps: Annotated[Annotated[int, Field(ge=1, le=10**6)], Doc("train, memory: training steps per turn")]
-    starts: Annotated[Annotated[int, Field(ge=1, le=10_000)], Doc("start: rounds of processes")]
+    steps: Annotated[Annotated[int, Field(ge=1, le=10**6)], Doc("train, memory: training steps per measurement")]
+    starts: Annotated[Annotated[int, Field(ge=1, le=10_000)], Doc("start: number of rounds of starting processes")]
     output: Annotated[Path, Doc("JSON file of the measurements")]
 
 
@@ -289,7 +300,7 @@ class _Model:
 
 
 class _Weights:
-    """Of models that can start from weights (`accepts_weights`)."""
+    """Options of models that can start from given weights (`accepts_weights`)."""
 
     weights: Annotated[
         Path | None,
@@ -300,13 +311,15 @@ class _Weights:
 
 class _Optimizer:
     lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the given batch size")]
-    weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("weight decay; vectors, tokens and positions have none")]
+    weight_decay: Annotated[
+        float, Field(ge=0, le=1e4), Doc("weight decay; not applied to vectors, tokens and position embeddings")
+    ]
 
 
 class _UsualOfOptimizers:
-    """Arguments of optimizers of torch.optim and others that do not describe them."""
+    """Arguments of optimizers, such as those in torch.optim, that do not describe them."""
 
-    betas: Annotated[tuple[Rate, Rate], Doc("decay of the averages of the gradient and of its square")]
+    betas: Annotated[tuple[Rate, Rate], Doc("decay rates of the running averages of the gradient and its square")]
     eps: Annotated[float, Field(gt=0, le=1), Doc("added to the denominator")]
     momentum: Annotated[Rate, Doc("momentum")]
     dampening: Annotated[Probability, Doc("dampening of the momentum")]
@@ -334,7 +347,7 @@ MAPPINGS = ("callbacks", "logger")  # groups of several named components
 # Options of every component of a group, whatever its class.
 COMMON: Mapping[str, Mapping[str, Option]] = {"model": _options(_Model), "optim": _options(_Optimizer)}
 WEIGHTS: Mapping[str, Option] = _options(_Weights)
-# Descriptions of options that a class may have and not describe.
+# Descriptions of options that a class may have without describing them.
 USUAL: Mapping[str, Mapping[str, Option]] = {"optim": _options(_UsualOfOptimizers)}
 
 # What the class (or function) of a component must be, to complete "... must be".
@@ -342,7 +355,7 @@ CONTRACTS: Mapping[str, str] = {
     "data.source": "a subclass of vitexp.data.source.Source",
     "model": "a torch.nn.Module that takes num_classes and image_size and maps images [B, 3, S, S] to logits "
     "[B, num_classes]",
-    "augment": "a torch.nn.Module that maps images [B, 3, H, W], float32 from 0 to 1, to the same",
+    "augment": "a torch.nn.Module that maps images [B, 3, H, W], float32 from 0 to 1, to images of the same kind",
     "loss": "a callable that maps logits [B, C] and soft targets [B, C] to a scalar, the mean over the batch",
     "optim": "a torch.optim.Optimizer that takes groups of parameters, lr and weight_decay",
     "schedule": "a subclass of vitexp.training.schedules.Schedule",
@@ -351,13 +364,13 @@ CONTRACTS: Mapping[str, str] = {
     "engine": "a subclass of vitexp.sweeps.engines.Engine",
     "logger": "a lightning.pytorch.loggers.Logger, or a function that returns one, that takes folder, run_id and name",
 }
-# Arguments without which a component of the group cannot be built.
+# Arguments that every component of the group must take.
 REQUIRED: Mapping[str, frozenset[str]] = {
     "model": frozenset({"num_classes", "image_size"}),
     "optim": frozenset({"lr", "weight_decay"}),
     "logger": frozenset({"folder", "run_id", "name"}),
 }
-# Arguments that the run passes itself, so that they are not keys.
+# Arguments that the run itself passes, so they are not keys.
 GIVEN: Mapping[str, frozenset[str]] = {
     "model": frozenset({"num_classes", "image_size", "in_channels"}),
     "optim": frozenset({"params"}),

@@ -19,12 +19,12 @@ _SHORTEST = 8  # shorter values occur by chance
 
 
 def refuse_typed_secrets(arguments: Iterable[str]) -> None:
-    """Raise ConfigError for the first key=value word that contains a secret; a multirun would store it."""
+    """Raise ConfigError for the first key=value word that contains a secret, because a multirun would store it."""
     _refuse((key_of(argument), argument.partition("=")[2]) for argument in arguments)
 
 
 def refuse_secrets(config: Any) -> None:
-    """Raise ConfigError for the first value that is a secret, also one that ${oc.env:...} inserted.
+    """Raise ConfigError for the first value that is a secret, including one inserted by ${oc.env:...}.
 
     config: the resolved configuration in plain containers.
     """
@@ -37,7 +37,7 @@ def _refuse(settings: Iterable[tuple[str, Any]]) -> None:
         if not isinstance(value, str) or value.lower() in ("", "null", "true", "false"):
             continue
         source = next((where for where, secret in known if secret in value), None)
-        name = re.sub(r"(\.\d+)+$", "", key).rpartition(".")[2]  # of a list, not of its item
+        name = re.sub(r"(\.\d+)+$", "", key).rpartition(".")[2]  # the name of a list, not the index of its item
         named_like_one = _KEY.search(name) and not value.startswith("${")  # resolved later
         if source or named_like_one or _URL.search(value):
             found = f"contains the secret in {source}" if source else "seems to contain a secret"
@@ -48,7 +48,7 @@ def _refuse(settings: Iterable[tuple[str, Any]]) -> None:
 
 
 def _known() -> Iterator[tuple[str, str]]:
-    """Yield the secrets of environment variables and .netrc, each after the words for its place."""
+    """Yield the secrets of environment variables and .netrc, each preceded by a description of where it was found."""
     for name, value in os.environ.items():
         if _KEY.search(name) and len(value) >= _SHORTEST and not value.startswith("/"):  # a path is not secret
             yield f"the environment variable {name}", value

@@ -1,4 +1,4 @@
-"""Each key of a configuration is known and has a value that its type accepts."""
+"""Check that each key of a configuration is known and has a value of the right type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitexp.config.schema import COMMON, CONTRACTS, GIVEN, MAPPINGS, NODES, REQU
 from vitexp.errors import nearest
 from vitexp.options import Node, Words, is_dotted
 
-_SHOWN = 60  # characters of a value that a message repeats
+_SHOWN = 60  # characters of a value in a message
 _OF_HYDRA = ("_target_", "_recursive_", "_convert_")
 _NOUNS = {int: "an integer", float: "a number", str: "a string", list: "a list", Sequence: "a list", dict: "a mapping"}
 _COUNTS = {2: "two", 3: "three"}
@@ -33,9 +33,10 @@ Options = Mapping[str, Option]
 
 
 def complaints(config: Mapping[str, Any], *, own_keys: Collection[str] = ()) -> Iterator[str]:
-    """Yield what is missing, unknown or of a wrong type. Later checks rely on earlier ones: stop at the first.
+    """Yield a sentence for each key that is missing, unknown or of the wrong type.
 
-    own_keys: top-level keys of the command that composed the configuration; checked too if they are described.
+    Later checks rely on earlier ones, so stop at the first sentence. own_keys: top-level keys of the command that
+    composed the configuration; also checked if it maps each key to its Option.
     """
     names = (*filter(None, SECTIONS), *NODES, *MAPPINGS)
     for name in names:
@@ -72,7 +73,7 @@ def options_of_node(group: str, node: Mapping[str, Any]) -> tuple[Options, bool]
 
 
 def accepts(kind: Any, value: Any) -> bool:
-    """Return whether a value of a configuration has the type `kind`. Strict: true is not 1, and NaN no number."""
+    """Return whether a value of a configuration has the type `kind`. Strict: true is not 1, and NaN is not accepted."""
     try:
         _adapter(kind).validate_json(json.dumps(value), strict=True)
     except (ValidationError, ValueError, TypeError, RecursionError):
@@ -86,7 +87,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def words(kind: Any) -> str:
-    """Return the words for the values that `kind` accepts, to complete "... must be"."""
+    """Return a description of the values that `kind` accepts, to complete "... must be"."""
     metadata: list[Any] = []
     while get_origin(kind) is Annotated:
         kind, *outer = get_args(kind)
@@ -126,7 +127,7 @@ def _with_limits(kind: Any, limits: Mapping[str, Any]) -> str:
 
 
 def _alternatives(kinds: Collection[Any]) -> str:
-    """Return the words for a union: literals first, null last."""
+    """Return the description of a union, with null last."""
     parts = [words(kind) for kind in kinds if kind is not NoneType]
     return ", or ".join([*parts, *(["null"] if NoneType in kinds else [])])
 
@@ -137,7 +138,7 @@ def as_typed(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     try:
         text = str(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
+    except ValueError:  # Python does not print integers with thousands of digits
         return "a very large number"
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
@@ -151,7 +152,7 @@ def listed(items: list[str], word: str = "or") -> str:
 
 def _data(data: Mapping[str, Any]) -> Iterator[str]:
     if data.get("source") is None or data.get("name") is None:
-        yield "no data set is chosen; give data=signs, for example."
+        yield "no data set is selected; use data=signs, for example."
     section, source = SECTIONS["data"], data["source"]
     if not accepts(Node, source):
         yield f"data.source={as_typed(source)} must be {words(Node)}."
@@ -166,7 +167,7 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
     for key in options:
         if key in data and key in source and data[key] != source[key]:
             yield (
-                f"data.{key}={as_typed(data[key])} does not reach data.source.{key}={as_typed(source[key])}; "
+                f"data.{key}={as_typed(data[key])} differs from data.source.{key}={as_typed(source[key])}; "
                 "give both the same value."
             )
 
@@ -184,7 +185,7 @@ def _mapping(group: str, nodes: Mapping[str, Any]) -> Iterator[str]:
 
 
 def node_complaints(path: str, node: Mapping[str, Any], *, group: str) -> Iterator[str]:
-    """Yield what is wrong with the component that `node` names, and with its options."""
+    """Yield a sentence for each problem with the component that `node` names and with its options."""
     target = node.get("_target_")
     if not is_dotted(target):
         yield f"{path}._target_={as_typed(target)} must be the dotted name of a class."
@@ -194,7 +195,7 @@ def node_complaints(path: str, node: Mapping[str, Any], *, group: str) -> Iterat
     if found is not None and not found.is_open and (lacking := sorted(REQUIRED.get(group, set()) - set(found.options))):
         yield f"{path}._target_={target} does not take {listed(lacking, 'and')}; it must be {CONTRACTS[group]}."
     if "_args_" in node:
-        yield f"{path}._args_ is not supported; name every argument."
+        yield f"{path}._args_ is not supported; pass every argument by name."
     of_hydra = (*_OF_HYDRA, "_partial_") if group == "optim" else _OF_HYDRA
     options, is_open = options_of_node(group, node)
     arguments = {key: value for key, value in node.items() if key not in of_hydra}
@@ -211,10 +212,10 @@ def keys(
     is_open: bool = False,
     partial: bool = False,
 ) -> Iterator[str]:
-    """Yield which keys of a mapping are unknown, missing or of a wrong type.
+    """Yield a sentence for each key of a mapping that is unknown, missing or of the wrong type.
 
-    also: further known names, for the hint. of: the class of the options. is_open: whether other keys pass.
-    partial: whether required options may be missing.
+    also: more known names for the hint. of: the class that has the options. is_open: whether unknown keys are
+    allowed. partial: whether required options may be missing.
     """
     for key in node:
         if key not in options and not is_open:
