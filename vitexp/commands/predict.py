@@ -31,9 +31,10 @@ def main(words: Sequence[str]) -> None:
     from vitexp.runs.finished import load_run
     from vitexp.runs.predictions import predict_folder
     from vitexp.system.hardware import choose_device
+    from vitexp.text import plural
 
     count, broken = predict_folder(load_run(folder, device=choose_device(device, key="device")), images, out)
-    print(f"predictions  {count} images: {out}")
+    print(f"predictions  {plural(count, 'image')}: {out}")
     for path in broken:
         print(f"skipped      {path} cannot be decoded")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,11 +16,10 @@ from vitexp.config.secrets import refuse_secrets
 from vitexp.errors import ConfigError
 
 
-def check(config: DictConfig, *, own_keys: Collection[str] | Mapping[str, Option] = ()) -> None:
+def check(config: DictConfig, *, own_keys: Mapping[str, Option] = MappingProxyType({})) -> None:
     """Raise ConfigError for the first problem found.
 
-    own_keys: top-level keys of the command that composed the configuration. Their values are checked only if it maps
-    each key to its Option, as schema.BENCH does.
+    own_keys: top-level keys of the command that composed the configuration, as schema.BENCH.
     """
     from vitexp.config import rules, validate  # here, because pydantic is slow to import
 

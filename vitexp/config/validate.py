@@ -32,11 +32,11 @@ _LIMITS = {
 Options = Mapping[str, Option]
 
 
-def complaints(config: Mapping[str, Any], *, own_keys: Collection[str] = ()) -> Iterator[str]:
+def complaints(config: Mapping[str, Any], *, own_keys: Mapping[str, Option]) -> Iterator[str]:
     """Yield a sentence for each key that is missing, unknown or of the wrong type.
 
     Later checks rely on earlier ones, so stop at the first sentence. own_keys: top-level keys of the command that
-    composed the configuration; also checked if it maps each key to its Option.
+    composed the configuration.
     """
     names = (*filter(None, SECTIONS), *NODES, *MAPPINGS)
     for name in names:
@@ -51,9 +51,8 @@ def complaints(config: Mapping[str, Any], *, own_keys: Collection[str] = ()) -> 
         yield from node_complaints(name, config[name], group=name)
     for name in MAPPINGS:
         yield from _mapping(name, config[name])
-    own = own_keys if isinstance(own_keys, Mapping) else {}
-    top = {key: value for key, value in config.items() if key not in names and (key in own or key not in own_keys)}
-    yield from keys("", top, {**SECTIONS[""], **own}, also=names)  # last, because the name refers to other keys
+    top = {key: value for key, value in config.items() if key not in names}
+    yield from keys("", top, {**SECTIONS[""], **own_keys}, also=names)  # last, because the name refers to other keys
 
 
 def options_of_node(group: str, node: Mapping[str, Any]) -> tuple[Options, bool]:
