@@ -336,7 +336,7 @@ def _judge(outcome: Outcome) -> str:
         assert result["status"] == "interrupted", told
         return "stopped"
     if outcome.code == 1:
-        assert "the loss is not a number" in outcome.stderr, told
+        assert "the loss has been NaN or infinite" in outcome.stderr, told
         assert len(outcome.stderr.strip().splitlines()) == 1, told
         assert result["status"] == "failed", told
         return "diverged"

@@ -38,7 +38,7 @@ def test_one_failing_run_does_not_hide_the_rest_and_wandb_has_a_run_of_each(tmp_
     assert sorted(str(told["status"]) for told in results(tmp_path)) == ["completed", "completed", "failed"]
     lines = [line for line in ended.stderr.splitlines() if line.startswith("vitexp: ")]
     assert "run 1 " in lines[0]
-    assert "the loss is not a number" in lines[0]
+    assert "the loss has been NaN or infinite" in lines[0]
     assert lines[1:] == ["vitexp: some runs were not completed; their errors are printed above."]
     assert "Traceback" not in ended.stderr
     opened = {path.parents[1].name for path in tmp_path.glob("signs-vit_tiny/*/wandb/offline-run-*")}

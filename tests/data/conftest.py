@@ -1,4 +1,4 @@
-"""A file server of one's own, and a folder for everybody."""
+"""A local file server, and a folder that other users can reach."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 @dataclass
 class FileServer:
-    """Serves `files` on 127.0.0.1; sends no more than `cut` bytes of a body; continues downloads if `ranges`."""
+    """Serves `files` on 127.0.0.1, at most `cut` bytes of a body; continues downloads if `ranges`."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A folder that other users can reach, which those of tmp_path are not."""
+    """A folder that other users can reach, unlike tmp_path."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder

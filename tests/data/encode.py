@@ -1,4 +1,4 @@
-"""Image files written byte by byte, for what no library writes: odd depths, lies about sizes, and bombs."""
+"""Image files written byte by byte, which no library would write: odd depths, false sizes, and bombs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
 def chunk(kind: bytes, content: bytes, *, checksum: int | None = None) -> bytes:
-    """One of a PNG."""
+    """Return a chunk of a PNG."""
     checksum = zlib.crc32(kind + content) if checksum is None else checksum
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def png_of(width: int, height: int, depth: int, colour: int, *chunks: bytes, interlaced: bool = False) -> bytes:
-    """A PNG of any header, with `chunks` and IEND after it."""
+    """Return a PNG with any header, followed by `chunks` and IEND."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def png(values: NDArray[Any], depth: int, colour: int, *chunks: bytes, interlaced: bool = False) -> bytes:
-    """The PNG of integers [H, W, C]: `depth` bits each, of a colour type of the standard."""
+    """Return the PNG of integers [H, W, C], `depth` bits each, with a standard color type."""
     height, width, channels = values.shape
     assert channels == _CHANNELS[colour]
     passes = [values[y::dy, x::dx] for y, x, dy, dx in _ADAM7] if interlaced else [values]
@@ -44,7 +44,7 @@ def _bits(row: NDArray[Any], depth: int) -> bytes:
 
 
 def zeros(count: int) -> bytes:
-    """So many zero bytes, deflated."""
+    """Return this many zero bytes, deflated."""
     pack = zlib.compressobj(9)
     return b"".join(pack.compress(bytes(min(1 << 20, count - at))) for at in range(0, count, 1 << 20)) + pack.flush()
 
@@ -56,7 +56,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def jpeg_of_scans(side: int, scans: int) -> bytes:
-    """A progressive JPEG of 10 bytes a scan, each of which asks for a pass over all pixels."""
+    """Return a progressive JPEG with scans of 10 bytes, each of which needs a pass over all pixels."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8))
     head = bytearray(encoded(noise, "JPEG").partition(b"\xff\xda")[0])
     frame = head.index(b"\xff\xc0")
@@ -67,7 +67,7 @@ def jpeg_of_scans(side: int, scans: int) -> bytes:
 
 
 def webp_of(width: int, height: int) -> bytes:
-    """An animated WebP of a canvas of any size with one picture of 8 x 8 in its corner."""
+    """Return an animated WebP with a canvas of any size and one 8 x 8 picture in its corner."""
 
     def part(kind: bytes, content: bytes) -> bytes:
         return kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
@@ -91,7 +91,7 @@ def bmp_of(
     palette: bytes = b"",
     masks: bytes = b"",
 ) -> bytes:
-    """A BMP of any header; rows of `content` from the bottom, or from the top where `height` is negative."""
+    """Return a BMP with any header; rows of `content` start at the bottom, or at the top if `height` is negative."""
     start = 14 + 40 + len(masks) + len(palette)
     colours = len(palette) // 4
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(content), 0, 0, colours, 0)

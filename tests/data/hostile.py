@@ -1,4 +1,4 @@
-"""The files of a hostile folder: what each is, and what becomes of it."""
+"""The files of a hostile folder, and the expected result of reading each."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Kind:
-    """A file called `name`, written by `make`, and what comes of reading it.
+    """A file called `name`, written by `make`, and the result of reading it.
 
-    expected: the pixels uint8 [H, W, 3] that people see, up to `tolerance`; or the reason for which it is refused, a
-    regular expression; or None for what is no file, and is left out.
+    expected: the pixels uint8 [H, W, 3] that a viewer shows, within `tolerance`; or the reason why it is refused, a
+    regular expression; or None if it is not a file and is not listed.
     """
 
     name: str
@@ -39,21 +39,21 @@ def _file(name: str, content: bytes, expected: Pixels | str, tolerance: int = 0)
 
 _random = np.random.default_rng(0)
 RGB = _random.integers(0, 256, (6, 9, 3), dtype=np.uint8)
-_16 = np.arange(54).reshape(6, 9, 1) * 1213 % 65536  # 16 bits a value
+_16 = np.arange(54).reshape(6, 9, 1) * 1213 % 65536  # 16 bits per value
 _DEEP = np.concatenate([_16, 65535 - _16, _16 // 2], axis=2)
 _LEVELS = np.arange(54).reshape(6, 9, 1)
-# Whole blocks of one colour keep it in a JPEG.
+# Blocks of a single color survive JPEG compression.
 BLOCKS = np.array([[[200, 40, 40], [40, 200, 40], [40, 40, 200]], [[0, 0, 0], [255, 255, 255], [90, 90, 90]]], np.uint8)
 LARGE = BLOCKS.repeat(16, 0).repeat(16, 1)
 
 
 def _grey(values: NDArray[Any]) -> Pixels:
-    """Values [H, W, 1] in [0, 1] as RGB."""
+    """Convert values [H, W, 1] in [0, 1] to RGB."""
     return np.round(values * 255).astype(np.uint8).repeat(3, axis=2)
 
 
 def _on_white(colour: NDArray[Any], alpha: NDArray[Any]) -> Pixels:
-    """Both in [0, 1]."""
+    """Blend values with white. Both arguments are in [0, 1]."""
     return np.round((colour * alpha + 1 - alpha) * 255).astype(np.uint8) * np.ones((1, 1, 3), np.uint8)
 
 
@@ -64,7 +64,7 @@ def _exif(orientation: int) -> Image.Exif:
 
 
 def _turned(upright: Pixels, orientation: int) -> Pixels:
-    """The pixels that a camera stores so that EXIF's `orientation` says how to see them upright."""
+    """Return the pixels that a camera stores with this EXIF orientation."""
     stored = {
         1: upright,
         2: upright[:, ::-1],

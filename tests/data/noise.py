@@ -1,4 +1,4 @@
-"""Splits of images of noise, for the cache of prepared arrays; and as a command, a process that prepares one."""
+"""Splits of noise images for the cache of prepared arrays. As a script, prepares one of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitexp.data.source import BrokenImage, Split
 
 @dataclass(frozen=True)
 class Noise:
-    """Images of noise; those of `broken` cannot be read, and each takes `seconds`."""
+    """Noise images, each of which takes `seconds` to read; those in `broken` cannot be read."""
 
     broken: tuple[int, ...] = ()
     seconds: float = 0.0
@@ -53,7 +53,7 @@ def entries(cache: Path) -> list[Path]:
 
 
 def leftovers(cache: Path) -> list[str]:
-    """What is there besides the entries and their locks."""
+    """Return what the cache contains besides entries and their locks."""
     return [path.name for path in cache.iterdir() if path.name.startswith(".") and path.suffix != ".lock"]
 
 

@@ -1,4 +1,4 @@
-"""Pictures that the tests of augmentation change."""
+"""Test images for augmentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def pictures(count: int = 6, height: int = 32, width: int = 32) -> Tensor:
-    """Smooth pictures of 256 levels, with edges and black and white in them: float32 [count, 3, height, width]."""
+    """Return smooth images of 256 levels that contain edges, black and white: float32 [count, 3, height, width]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 5, 5, generator=generator) * 1.6 - 0.3
     smooth = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True).clamp(0, 1)

@@ -60,7 +60,7 @@ def test_shape_type_and_range_are_kept(make: Callable[[], BatchAugment]) -> None
 
 
 @every_augment
-def test_every_image_draws_its_own_and_the_seed_repeats_it(make: Callable[[], BatchAugment]) -> None:
+def test_draws_differ_per_image_and_repeat_with_the_seed(make: Callable[[], BatchAugment]) -> None:
     augment = make()
     images = pictures(1).expand(64, -1, -1, -1)
     torch.manual_seed(3)
@@ -88,29 +88,29 @@ def test_autocast_does_not_change_the_result(make: Callable[[], BatchAugment]) -
 
 
 @every_augment
-def test_a_checkpoint_holds_nothing_of_it(make: Callable[[], BatchAugment]) -> None:
+def test_augmentation_has_no_state_in_checkpoints(make: Callable[[], BatchAugment]) -> None:
     assert make().state_dict() == {}
     assert list(make().parameters()) == []
 
 
-def test_off_is_the_identity() -> None:
+def test_augmentation_that_is_off_is_the_identity() -> None:
     images = pictures()
     assert torch.equal(SignsAugment()(images), images)
     assert torch.equal(NaturalAugment()(images), images)
-    # Not only because the steps are left out: their neutral parameters change nothing either.
+    # Not only because the steps are omitted: neutral parameters change nothing either.
     for step in (RandomColor(), RandomCropFlip(), RandomBlur(), RandomErasing()):
         torch.testing.assert_close(step(images), images, rtol=0, atol=1e-6)
     assert torch.equal(RandAugment(num_ops=0)(images), images)
 
 
 def test_signs_are_never_flipped() -> None:
-    """A mark at the left stays at the left, whatever is drawn at the strongest settings."""
+    """A mark on the left stays on the left for any draw at the strongest settings."""
     images = torch.zeros(512, 3, 32, 32)
     images[:, :, 12:20, 6:10] = 1
     config = {**ALL_SIGNS, "brightness": 0, "contrast": 0, "saturation": 0, "erase_prob": 0, "padding": "zeros"}
     augmented = SignsAugment(**config)(images)
     assert (augmented[..., :16].sum((1, 2, 3)) > 5 * augmented[..., 16:].sum((1, 2, 3))).all()
-    images = images.transpose(2, 3)  # neither upside down
+    images = images.transpose(2, 3)  # nor upside down
     augmented = SignsAugment(**config)(images)
     assert (augmented[:, :, :16].sum((1, 2, 3)) > 5 * augmented[:, :, 16:].sum((1, 2, 3))).all()
 
@@ -122,7 +122,7 @@ def constants(images: Tensor, **changes: float) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 @pytest.mark.parametrize("degrees", [-30.0, 7.5, 90.0])
-def test_rotation_is_torchvisions(degrees: float, size: tuple[int, int]) -> None:
+def test_rotation_matches_torchvision(degrees: float, size: tuple[int, int]) -> None:
     images = pictures(2, *size)
     angle = torch.tensor(degrees).deg2rad().item()
     ours = warp(images, inverse_affine(**constants(images, angle=-angle)), padding="zeros")
@@ -130,7 +130,7 @@ def test_rotation_is_torchvisions(degrees: float, size: tuple[int, int]) -> None
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
 
 
-def test_scale_and_translation_are_torchvisions() -> None:
+def test_scale_and_translation_match_torchvision() -> None:
     images = pictures(2, 24, 40)
     inverse = inverse_affine(**constants(images, scale=1.3, shift_x=3, shift_y=-2, angle=0.3))
     ours = warp(images, inverse, padding="zeros")
@@ -140,7 +140,7 @@ def test_scale_and_translation_are_torchvisions() -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
 
 
-def test_color_is_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color_matches_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures() * 0.5 + 0.2  # away from 0 and 1, where torchvision clamps after each of the three
     factors = iter([1.2, 0.8, 1.3])
     monkeypatch.setattr(
@@ -151,13 +151,13 @@ def test_color_is_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
 
 
-def test_blur_is_torchvisions() -> None:
+def test_blur_matches_torchvision() -> None:
     images = pictures()
     ours = RandomBlur(prob=1.0, sigma=(0.8, 0.8))(images)
     torch.testing.assert_close(ours, tv.gaussian_blur(images, [5, 5], [0.8, 0.8]), rtol=0, atol=1e-5)
 
 
-def test_crops_are_whole_pixels_of_the_padded_image() -> None:
+def test_crops_shift_the_padded_image_by_whole_pixels() -> None:
     images = pictures(800, 16, 12)
     for border, pad_mode in (("reflect", "reflect"), ("zeros", "constant")):
         cropped = RandomCropFlip(crop_padding=2, crop_border=border, flip_prob=0.5)(images)  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_crops_are_whole_pixels_of_the_padded_image() -> None:
         assert 300 < matches[:, 25:].any(1).sum() < 500
 
 
-def test_erasing_covers_the_asked_area_with_one_box() -> None:
+def test_erasing_covers_the_requested_area_with_one_box() -> None:
     images = torch.full((400, 3, 32, 32), -1.0)
     erased = RandomErasing(prob=0.5, area=(0.1, 0.2), aspect=(0.5, 2.0))(images)[:, 0] >= 0
     touched = erased.flatten(1).any(1)
@@ -203,7 +203,7 @@ def test_erasing_covers_the_asked_area_with_one_box() -> None:
         (lambda: NaturalAugment(magnitude=31), "magnitude"),
     ],
 )
-def test_wrong_values_are_named(make: Callable[[], BatchAugment], words: str) -> None:
+def test_errors_name_the_wrong_value(make: Callable[[], BatchAugment], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
 

@@ -22,6 +22,6 @@ def test_torchvision_transform_draws_per_image_and_follows_the_seed() -> None:
         assert torch.equal(*made)
 
 
-def test_other_augmentations_stay_as_they_are() -> None:
+def test_other_augmentations_are_not_wrapped() -> None:
     ours = NaturalAugment(flip_prob=0.5)
     assert per_image(ours) is ours

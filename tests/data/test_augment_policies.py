@@ -37,7 +37,7 @@ TORCHVISION: dict[Operation, tuple[float, Callable[[Tensor], Tensor]]] = {
 
 
 @pytest.mark.parametrize("operation", TORCHVISION)
-def test_operation_is_torchvisions(operation: Operation) -> None:
+def test_operation_matches_torchvision(operation: Operation) -> None:
     images = pictures()
     images[0] = 0.4  # a plain image has no contrast and no histogram to stretch
     magnitude, theirs = TORCHVISION[operation]
@@ -59,7 +59,7 @@ def test_operation_is_torchvisions(operation: Operation) -> None:
         (Operation.ROTATE, "Rotate", 25.0, 25.0),
     ],
 )
-def test_geometric_operation_is_torchvisions(
+def test_geometric_operation_matches_torchvision(
     operation: Operation, name: str, magnitude: float, argument: float
 ) -> None:
     images = pictures(2, 24, 40)
@@ -68,12 +68,12 @@ def test_geometric_operation_is_torchvisions(
         images, name, argument, interpolation=InterpolationMode.NEAREST, fill={Tensor: None}
     )
     assert not torch.equal(ours, images)
-    # Nearest pixels: where a source lies half-way between two, rounding may choose either.
+    # Nearest pixels: where a source lies halfway between two, rounding may choose either.
     assert ((ours - theirs).abs() > 1e-5).float().mean() < 0.02
 
 
-def test_operations_do_not_disturb_each_other() -> None:
-    """A batch of all operations equals the operations one by one."""
+def test_operations_in_a_batch_do_not_affect_each_other() -> None:
+    """A batch of all operations gives the same result as applying them one by one."""
     images = pictures(15) * 0.5 + 0.2
     operation = torch.tensor([kind.value for kind in Operation])
     magnitude = torch.tensor([0, 0.2, 0.2, 0.2, 0.2, 20, 1.5, 1.5, 1.5, 1.5, 4, 0.5, 0, 0, 0])
@@ -84,7 +84,7 @@ def test_operations_do_not_disturb_each_other() -> None:
         assert torch.equal(alone[0], images[i]) == (i == Operation.IDENTITY)
 
 
-def test_autoaugment_is_the_published_table() -> None:
+def test_autoaugment_matches_the_published_table() -> None:
     theirs = v2.AutoAugment()._get_policies(AutoAugmentPolicy.CIFAR10)
     spelled = [
         tuple((op.name.replace("_", "").lower(), prob, level) for op, prob, level in pair)
@@ -96,7 +96,7 @@ def test_autoaugment_is_the_published_table() -> None:
 @pytest.mark.parametrize(
     ("policy", "theirs"), [(RandAugment(magnitude=30), v2.RandAugment), (TrivialAugmentWide(), v2.TrivialAugmentWide)]
 )
-def test_strongest_magnitudes_are_torchvisions(policy: Any, theirs: Any) -> None:
+def test_strongest_magnitudes_match_torchvision(policy: Any, theirs: Any) -> None:
     names = {kind.name.replace("_", "").lower(): kind for kind in Operation}
     for name, (magnitudes, signed) in theirs._AUGMENTATION_SPACE.items():
         kind = names[name.lower()]
@@ -129,7 +129,7 @@ def test_every_operation_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_sharpness_leaves_images_that_are_all_edge(size: int) -> None:
+def test_sharpness_does_not_change_images_that_are_all_edge(size: int) -> None:
     images = torch.rand(4, 3, size, size)
     operation, magnitude = torch.full((4,), Operation.SHARPNESS), torch.full((4,), 1.9)
     done = apply_operations(images, operation, magnitude)

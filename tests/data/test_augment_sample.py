@@ -26,7 +26,7 @@ NOISE = [{"_target_": "albumentations.GaussNoise", "std_range": [0.2, 0.3], "p":
 
 
 def two_epochs(seed: int, *, workers: int, persistent: bool = False) -> list[Tensor]:
-    """Both epochs of eight equal grey images, uint8 [8, 8, 8, 3] each: whatever differs was drawn."""
+    """Return two epochs of eight equal gray images, uint8 [8, 8, 8, 3] each: any difference was drawn."""
     grey = np.full((8, 8, 8, 3), 128, np.uint8)
     numbers = np.arange(8)
     images = Prepared(stored=grey, rows=numbers, labels=numbers, groups=numbers, moments=np.zeros((8, 2, 3)))
@@ -46,19 +46,19 @@ def two_epochs(seed: int, *, workers: int, persistent: bool = False) -> list[Ten
     return epochs
 
 
-def test_seed_and_epoch_decide_and_the_number_of_workers_does_not() -> None:
+def test_draws_depend_on_seed_and_epoch_but_not_on_the_number_of_workers() -> None:
     alone = torch.cat(two_epochs(1, workers=0))
     for workers, persistent in ((2, False), (2, True), (3, True)):
         assert torch.equal(torch.cat(two_epochs(1, workers=workers, persistent=persistent)), alone)
     images = torch.cat([alone, *two_epochs(2, workers=0)]).flatten(1)
-    # Neither image, epoch nor seed repeats another.
+    # No two images, epochs or seeds give the same draws.
     assert len(np.unique(images.numpy(), axis=0)) == 32
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can end a process with its parent")
-def test_workers_end_with_the_process_that_trains() -> None:
-    """A worker that outlived it would hold the lock of its run folder."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a process with its parent")
+def test_workers_exit_with_the_training_process() -> None:
+    """A worker that outlives it would hold the lock of its run folder."""
     program = """
 import os, signal, sys
 from tests.data.test_augment_sample import slow_loader
@@ -95,7 +95,7 @@ def slow_loader() -> DataLoader[tuple[Tensor, Tensor]]:
 
 
 def test_transforms_draw_independently() -> None:
-    """Two transforms of probability 1/2 come together in a quarter of the images, not in half of them."""
+    """Two transforms of probability 1/2 are both applied to a quarter of the images, not to half of them."""
     augment = AlbumentationsAugment(
         transforms=[{"_target_": f"albumentations.{name}Flip", "p": 0.5} for name in ("Horizontal", "Vertical")]
     )
@@ -105,7 +105,7 @@ def test_transforms_draw_independently() -> None:
     assert all(30 < corners.count(corner) < 70 for corner in range(4))
 
 
-def test_the_given_image_is_not_changed() -> None:
+def test_the_input_image_is_not_changed() -> None:
     image: NDArray[np.uint8] = np.full((8, 8, 3), 128, np.uint8)
     AlbumentationsAugment(transforms=NOISE)(image)
     assert (image == 128).all()
@@ -127,13 +127,13 @@ def test_wrong_arguments_are_errors(config: dict[str, Any]) -> None:
         build_transforms([config])
 
 
-def test_built_transforms_are_taken_as_they_are() -> None:
+def test_transforms_already_built_are_accepted() -> None:
     built = build_transforms([{"_target_": "albumentations.CLAHE", "clip_limit": [2, 2], "p": 1}])
     assert build_transforms(built) == built
     assert getattr(built[0], "clip_limit", None) == (2, 2)
 
 
-def test_a_pipeline_must_keep_shape_and_type() -> None:
+def test_a_pipeline_must_keep_shape_and_dtype() -> None:
     augment = AlbumentationsAugment(transforms=[{"_target_": "albumentations.Resize", "height": 4, "width": 4}])
     with pytest.raises(ValueError, match=r"\[8, 8, 3\] into uint8 \[4, 4, 3\]"):
         augment(np.zeros((8, 8, 3), np.uint8))

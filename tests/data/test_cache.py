@@ -1,4 +1,4 @@
-"""The cache under damage, among several processes, and where it may not be written."""
+"""The cache when damaged, shared by several processes, or not writable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _flip(content: bytearray, dice: random.Random) -> bytearray:
 
 
 def _zero(content: bytearray, dice: random.Random) -> bytearray:
-    """A block, as a disk does that lost it."""
+    """Zero a block, like a disk that lost it."""
     start = dice.randrange(len(content))
     content[start : start + 64] = bytes(len(content[start : start + 64]))
     return content
@@ -50,7 +50,7 @@ HOW: dict[str, Callable[[bytearray, random.Random], bytearray | None]] = {
 
 
 @pytest.mark.parametrize("cases", [FEW, pytest.param(DAMAGES, marks=pytest.mark.soak)])
-def test_damage_anywhere_is_found_and_mended(tmp_path: Path, cases: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_anywhere_is_detected_and_repaired(tmp_path: Path, cases: int, caplog: pytest.LogCaptureFixture) -> None:
     dice = random.Random(0)
     whole = np.array(prepared(noise(10), tmp_path).stored)
     [entry] = entries(tmp_path)
@@ -58,10 +58,10 @@ def test_damage_anywhere_is_found_and_mended(tmp_path: Path, cases: int, caplog:
         file = entry / [*FILES, MANIFEST][case % (len(FILES) + 1)]
         before = file.read_bytes()
         how, damaged = "", bytearray(before)
-        while damaged == before:  # zeros may have been there
+        while damaged == before:  # the block may have been zeros
             how = dice.choice(list(HOW))
             damaged = HOW[how](bytearray(before), dice)
-        # A new file, as the one of a case before may still be mapped.
+        # A new file, because that of an earlier case may still be mapped.
         file.unlink()
         if damaged is not None:
             file.write_bytes(damaged)
@@ -73,7 +73,7 @@ def test_damage_anywhere_is_found_and_mended(tmp_path: Path, cases: int, caplog:
     assert leftovers(tmp_path) == []
 
 
-def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
+def test_a_change_to_any_byte_of_the_manifest_is_detected(tmp_path: Path) -> None:
     entry, filled = tmp_path / "entry", []
 
     def fill(folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["file", "link", "empty"])
-def test_something_else_in_its_place_is_replaced(tmp_path: Path, how: str) -> None:
+def test_another_file_or_folder_in_its_place_is_replaced(tmp_path: Path, how: str) -> None:
     prepared(noise(3), tmp_path)
     [entry] = entries(tmp_path)
     shutil.rmtree(entry)
@@ -105,18 +105,18 @@ def test_something_else_in_its_place_is_replaced(tmp_path: Path, how: str) -> No
     assert entry.is_dir() and not entry.is_symlink()
 
 
-def test_who_has_the_images_mapped_keeps_them_when_they_are_made_anew(tmp_path: Path) -> None:
+def test_mapped_images_survive_a_rebuild_of_the_entry(tmp_path: Path) -> None:
     mine = prepared(noise(10), tmp_path).stored
     whole = np.array(mine)
     [entry] = entries(tmp_path)
     (entry / "moments.npy").write_bytes(b"")
     again = prepared(noise(10), tmp_path).stored
-    (entry / "images.npy").write_bytes(b"")  # the file of `again`; that of `mine` is another
+    (entry / "images.npy").write_bytes(b"")  # the file of `again`; `mine` has another
     assert np.array_equal(mine, whole)
     assert again.shape == whole.shape
 
 
-# A process that makes an entry, and is at it until there is a file "go".
+# A process that creates an entry and does not finish until there is a file "go".
 MAKE = """
 import logging, sys, time
 from pathlib import Path
@@ -165,7 +165,7 @@ def test_one_process_works_while_the_others_wait(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".entry.lock", "entry", "go"]
 
 
-def test_who_waits_takes_over_from_the_killed(tmp_path: Path) -> None:
+def test_a_waiting_process_takes_over_from_a_killed_one(tmp_path: Path) -> None:
     entry, go = tmp_path / "entry", tmp_path / "go"
     first = _process("-c", MAKE, entry, go)
     assert _line(first) == "making\n"
@@ -174,7 +174,7 @@ def test_who_waits_takes_over_from_the_killed(tmp_path: Path) -> None:
     first.kill()
     first.communicate()
     assert _line(second) == "making\n"
-    assert len(leftovers(tmp_path)) == 1  # that of the second
+    assert len(leftovers(tmp_path)) == 1  # by the second process
     go.touch()
     assert second.communicate(timeout=60)[0] == "content is content\n"
     assert leftovers(tmp_path) == []
@@ -185,9 +185,9 @@ def _sum(length: int, cache: Path) -> int:
 
 
 @pytest.mark.slow
-def test_processes_of_a_killed_one_end(tmp_path: Path) -> None:
+def test_child_processes_of_a_killed_process_exit(tmp_path: Path) -> None:
     process = _process("-m", "tests.data.noise", tmp_path, PARALLEL_FROM, 1.0, 2)
-    _until(lambda: len(_children(process.pid)) >= 3)  # two workers, and one that counts resources
+    _until(lambda: len(_children(process.pid)) >= 3)  # two workers and the resource tracker
     children = _children(process.pid)
     process.kill()
     process.communicate()
@@ -209,12 +209,12 @@ def _lives(pid: int) -> bool:
 
 
 @pytest.mark.soak
-def test_killed_at_any_moment(tmp_path: Path) -> None:
+def test_a_process_may_be_killed_at_any_moment(tmp_path: Path) -> None:
     dice, cache = random.Random(0), tmp_path / "shared"
     right = _sum(200, tmp_path / "mine")
     for _ in range(KILLS):
         process = _process("-m", "tests.data.noise", cache, 200, 0.01, 0)
-        time.sleep(dice.uniform(0.5, 8.0))  # of which the imports take some
+        time.sleep(dice.uniform(0.5, 8.0))  # including the imports
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if cache.exists() and entries(cache) and dice.random() < 0.5:
@@ -236,7 +236,9 @@ def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert leftovers(tmp_path) == [".other-12345678"]
 
 
-def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_gives_a_one_line_error_and_leaves_no_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a stand-in: no file may be larger
     try:
@@ -256,7 +258,7 @@ def _try(cache: Path) -> str:
         return str(error)
 
 
-def test_cache_that_is_not_ours(public: Path) -> None:
+def test_a_cache_of_another_user(public: Path) -> None:
     cache = public / "cache"
     right = f"sum {_sum(3, cache)}"
     [entry] = entries(cache)
@@ -275,7 +277,7 @@ def test_cache_that_is_not_ours(public: Path) -> None:
     assert os.listdir(cache) == [f".{entry.name}.lock"]
 
 
-def test_lock_of_another_user_in_a_cache_for_all(public: Path) -> None:
+def test_a_lock_of_another_user_in_a_shared_cache(public: Path) -> None:
     cache = public / "cache"
     right = f"sum {_sum(3, cache)}"
     [entry] = entries(cache)

@@ -25,7 +25,7 @@ NAMES = {"cifar10": ["airplane", "bird"], "cifar100": ["aquarium_fish", "beaver"
 
 @pytest.fixture
 def official(monkeypatch: pytest.MonkeyPatch) -> dict[Kind, dict[str, bytes]]:
-    """Files in the official format with three images each; torchvision is told their md5 sums."""
+    """Files in the official format with three images each; torchvision expects their md5 sums."""
     rng = np.random.default_rng(0)
     sets: dict[Kind, dict[str, bytes]] = {}
     for kind in KINDS:
@@ -113,7 +113,7 @@ def test_damaged(official: dict[Kind, dict[str, bytes]], tmp_path: Path, damaged
 
 
 class Payload:
-    """Unpickles to the call of a function."""
+    """Calls a function when unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -146,7 +146,7 @@ def test_a_pickle_with_a_payload_is_refused(
     assert not mark.exists()
 
 
-def test_files_changed_after_they_were_found(official: dict[Kind, dict[str, bytes]], tmp_path: Path) -> None:
+def test_files_that_change_after_they_were_found(official: dict[Kind, dict[str, bytes]], tmp_path: Path) -> None:
     split = CIFAR(root=str(write(tmp_path, official["cifar10"])), kind="cifar10").split("test")
     path = tmp_path / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(path.read_bytes() + b"x")
@@ -157,7 +157,7 @@ def test_files_changed_after_they_were_found(official: dict[Kind, dict[str, byte
 def test_arrays_as_python_2_wrote_them(
     official: dict[Kind, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The opcodes of an official file: protocol 2, byte strings, and NumPy's module by its old name."""
+    """Official files use protocol 2, byte strings and the old name of NumPy's module."""
     data = bytes(range(256)) * 12
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x01M\x00\x0c\x86"
@@ -192,7 +192,9 @@ def test_downloads(
     assert len(server.requests) == 2
 
 
-def test_reads_again_after_the_files_changed_place(official: dict[Kind, dict[str, bytes]], tmp_path: Path) -> None:
+def test_copies_in_two_folders_have_the_same_fingerprint_and_images(
+    official: dict[Kind, dict[str, bytes]], tmp_path: Path
+) -> None:
     one, two = (CIFAR(root=str(write(tmp_path / n, official["cifar10"])), kind="cifar10") for n in ("one", "two"))
     assert one.split("train").fingerprint == two.split("train").fingerprint
     np.testing.assert_array_equal(one.split("train").read(4), two.split("train").read(4))

@@ -44,7 +44,7 @@ def test_wrong_content_is_removed(server: FileServer, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_file_put_by_hand_is_kept(server: FileServer, tmp_path: Path) -> None:
+def test_a_wrong_file_supplied_by_the_user_is_kept(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"something else")
     with pytest.raises(DataError, match=r"a\.zip is not the published file"):
         fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
@@ -53,7 +53,7 @@ def test_wrong_file_put_by_hand_is_kept(server: FileServer, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_broken_off_download_is_continued(server: FileServer, tmp_path: Path, ranges: bool) -> None:
+def test_an_interrupted_download_is_continued(server: FileServer, tmp_path: Path, ranges: bool) -> None:
     server.files["a.zip"] = BODY
     server.cut, server.ranges = 3000, ranges
     with pytest.raises(DataError, match=f"stopped {len(BODY) - 3000:,} bytes before its end"):
@@ -65,7 +65,7 @@ def test_broken_off_download_is_continued(server: FileServer, tmp_path: Path, ra
     assert server.requests[1] == ("a.zip", "bytes=3000-")
 
 
-def test_complete_part_needs_no_more_bytes(server: FileServer, tmp_path: Path) -> None:
+def test_a_complete_partial_file_downloads_nothing_more(server: FileServer, tmp_path: Path) -> None:
     server.files["a.zip"] = BODY
     (tmp_path / "a.zip.part").write_bytes(BODY)
     fetch(f"{server.url}/a.zip", tmp_path / "a.zip", md5=MD5)
@@ -81,12 +81,12 @@ def test_not_found(server: FileServer, tmp_path: Path) -> None:
 
 def test_connection_refused(tmp_path: Path) -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
+        unused.bind(("127.0.0.1", 0))  # bound but not listening, so no other process gets the port
         with pytest.raises(DataError, match="Connection refused"):
             fetch(f"http://127.0.0.1:{unused.getsockname()[1]}/a.zip", tmp_path / "a.zip", md5="")
 
 
-def test_address_that_is_none(tmp_path: Path) -> None:
+def test_an_invalid_address(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot download nowhere"):
         fetch("nowhere/a.zip", tmp_path / "a.zip", md5="")
 
@@ -114,7 +114,7 @@ def test_unpacks_tar(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "set/../../evil", "C:/evil"])
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_refuses_members_that_lead_out(tmp_path: Path, name: str, kind: str) -> None:
+def test_refuses_members_outside_the_folder(tmp_path: Path, name: str, kind: str) -> None:
     target = tmp_path / "target"
     target.mkdir()
     archive = tmp_path / f"a.{kind}"
@@ -169,19 +169,19 @@ def test_refuses_links_in_a_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_refuses_what_expands_beyond_all_measure(tmp_path: Path, kind: str) -> None:
+def test_refuses_an_archive_that_expands_implausibly(tmp_path: Path, kind: str) -> None:
     archive, size = tmp_path / f"a.{kind}", 101 << 20
     if kind == "zip":
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
             bundle.writestr("set/x", bytes(size))
     else:
-        _tar(archive, "readme", bytes(size))  # to pass over it takes as long as to unpack it
+        _tar(archive, "readme", bytes(size))  # skipping it takes as long as unpacking it
     with pytest.raises(DataError, match=rf"is refused: its {archive.stat().st_size:,} bytes expand to {size:,}"):
         unpack(archive, "set", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [archive.name]
 
 
-def test_size_that_a_zip_does_not_admit_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_zip_larger_than_it_declares_is_not_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as bundle:
         bundle.writestr("set/x", bytes(1 << 20))
     packed = (tmp_path / "a.zip").read_bytes()
@@ -192,7 +192,7 @@ def test_size_that_a_zip_does_not_admit_is_not_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "other"])
-def test_damaged_archive_leaves_nothing(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_archive_leaves_no_files(tmp_path: Path, damage: str) -> None:
     _zip(tmp_path / "a.zip", {"set/x": BODY, "set/y": BODY})
     whole = (tmp_path / "a.zip").read_bytes()
     middle = len(BODY) + len(BODY) // 2
@@ -222,7 +222,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     assert most == [1, 1, 1, 1]
 
 
-def test_who_waits_is_told_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_waiting_process_reports_which_process_it_waits_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     inside, told = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -243,7 +243,7 @@ def test_who_waits_is_told_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert len(caplog.messages) == 1
 
 
-def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write into"), one_at_a_time(tmp_path / "file"):
         pass

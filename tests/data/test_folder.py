@@ -13,7 +13,7 @@ from vitexp.data.source import BrokenImage, DataError
 
 
 def make(root: Path, counts: dict[str, int], ending: str = "png") -> Path:
-    """`counts` images in every folder; red tells the number of the image."""
+    """Write `counts` images into each folder; red is the number of the image."""
     for folder, count in counts.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -34,7 +34,7 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
     assert train.fingerprint != test.fingerprint
 
 
-def test_endings_letter_case_and_what_is_ignored(tmp_path: Path) -> None:
+def test_file_endings_in_any_case_and_ignored_files(tmp_path: Path) -> None:
     for ending in ("png", "jpg", "JPEG", "PpM", "bmp", "WEBP"):
         make(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1}, ending)
     (tmp_path / "train/a/.hidden.png").write_bytes(b"")
@@ -57,7 +57,7 @@ def test_splits_off_a_test_set(tmp_path: Path, prefix: str) -> None:
     assert "30% of every class are test images (split_seed=0)" in source.describe()
 
 
-def test_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
+def test_the_split_depends_only_on_its_seed(tmp_path: Path) -> None:
     make(tmp_path, {"a": 30, "b": 30})
 
     def tested(seed: int) -> set[str]:
@@ -78,7 +78,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert Folder(root=str(tmp_path)).classes == ["bus", "test", "train"]
 
 
-def test_val_is_said_to_be_unread(tmp_path: Path) -> None:
+def test_the_description_says_that_val_is_ignored(tmp_path: Path) -> None:
     make(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 2, "val/b": 2})
     source = Folder(root=str(tmp_path))
     assert source.describe().endswith("; folder val is ignored")
@@ -92,18 +92,18 @@ def test_val_is_said_to_be_unread(tmp_path: Path) -> None:
         ({"only": 3}, "contains a single class folder, only; at least two"),
         ({"a": 3, "b": 0}, "class folder .*b contains no png"),
         ({"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 0}, "class folder .*test/b contains no png"),
-        ({"train/a": 3, "train/b": 3, "test/a": 1, "test/c": 1}, "test/c is a class that is missing in .*train"),
+        ({"train/a": 3, "train/b": 3, "test/a": 1, "test/c": 1}, "test/c is a class that is missing from .*train"),
         ({"train/a": 3, "train/b": 3, "test": 2}, "test contains no class folder"),
     ],
 )
-def test_one_sentence_for_every_mistake(tmp_path: Path, counts: dict[str, int], sentence: str) -> None:
+def test_every_mistake_gives_a_one_line_error(tmp_path: Path, counts: dict[str, int], sentence: str) -> None:
     make(tmp_path, counts)
     with pytest.raises(DataError, match=sentence) as caught:
         Folder(root=str(tmp_path)).split("test")
     assert "\n" not in str(caught.value)
 
 
-def test_a_class_that_is_a_link_to_nothing_is_not_left_out(tmp_path: Path) -> None:
+def test_a_class_folder_that_is_a_dangling_link_is_an_error(tmp_path: Path) -> None:
     make(tmp_path, {"a": 3, "b": 3})
     (tmp_path / "c").symlink_to("gone")
     with pytest.raises(DataError, match=r"/c is a dangling link; fix or remove it"):
@@ -111,9 +111,9 @@ def test_a_class_that_is_a_link_to_nothing_is_not_left_out(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "no UTF-8 \udce9"])
-def test_a_class_without_a_name_to_print(tmp_path: Path, name: str) -> None:
+def test_a_class_name_that_is_not_printable(tmp_path: Path, name: str) -> None:
     make(tmp_path, {"a": 3, name: 3})
-    with pytest.raises(DataError, match=r"the name of the class folder '.*' is not one line of UTF-8") as caught:
+    with pytest.raises(DataError, match=r"the name of the class folder '.*' is not printable UTF-8") as caught:
         _ = Folder(root=str(tmp_path)).classes
     assert str(caught.value).isprintable()
 
@@ -129,7 +129,7 @@ def test_fraction_out_of_range(fraction: float) -> None:
         Folder(root=".", test_fraction=fraction)
 
 
-def test_broken_file_is_found_on_reading(tmp_path: Path) -> None:
+def test_a_broken_file_is_detected_on_reading(tmp_path: Path) -> None:
     make(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
     (tmp_path / "train/b/0.png").write_bytes(b"")
     split = pickle.loads(pickle.dumps(Folder(root=str(tmp_path)).split("train")))
@@ -138,7 +138,7 @@ def test_broken_file_is_found_on_reading(tmp_path: Path) -> None:
         split.read(2)
 
 
-def test_fingerprint_tells_copies_apart(tmp_path: Path) -> None:
+def test_the_fingerprint_differs_between_copies(tmp_path: Path) -> None:
     for root in (tmp_path / "one", tmp_path / "two"):
         make(root, {"train/a": 2, "train/b": 2, "test/a": 1})
         for file in root.rglob("*.png"):

@@ -30,7 +30,7 @@ def ppm(red: int) -> bytes:
 
 
 def training(folder: str, tracks: int = 2) -> dict[str, bytes]:
-    """Every class with `tracks` tracks of two frames; red tells the class."""
+    """Return `tracks` tracks of two frames for every class; red is the class."""
     names = [(label, track, frame) for label in range(43) for track in range(tracks) for frame in range(2)]
     files = {f"{folder}/{label:05d}/{track:05d}_{frame:05d}.ppm": ppm(label) for label, track, frame in names}
     return {**files, f"{folder}/00000/GT-00000.csv": b"Filename;ClassId\n"}
@@ -59,7 +59,7 @@ TEST = images_of_test("GTSRB/Final_Test/Images")
 
 @pytest.fixture
 def archives(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
-    """A server of small archives with the names and insides of the official ones."""
+    """A server of small archives with the names and layouts of the official ones."""
     contents = {
         "full": FULL,
         "online": ONLINE,
@@ -108,12 +108,12 @@ def test_chooses_the_training_set(tmp_path: Path) -> None:
         GTSRB(root=root, train_set="all")  # type: ignore[arg-type]
 
 
-def test_complete_set_is_described_without_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_description_of_a_complete_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gtsrb._SIZES, "full", 172)
     assert GTSRB(root=str(write(tmp_path, FULL))).describe() == "full training set, 172 images"
 
 
-def test_names_the_class_that_is_missing(tmp_path: Path) -> None:
+def test_the_error_names_the_missing_class(tmp_path: Path) -> None:
     folder = write(tmp_path, FULL) / "GTSRB/Final_Training/Images/00017"
     for file in folder.iterdir():
         file.unlink()
@@ -130,13 +130,15 @@ def test_refuses_a_training_file_without_a_track(tmp_path: Path) -> None:
         GTSRB(root=str(tmp_path)).split("train")
 
 
-def test_test_labels_absent(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"labels of the test images are missing: .* has no GT-final_test\.csv"):
+def test_missing_test_labels(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"labels of the test images are missing: neither .* contains GT-final_test\.csv"
+    ):
         GTSRB(root=str(write(tmp_path, TEST))).split("test")
 
 
 @pytest.mark.parametrize("content", [table("Nothing"), b"", b"\xff\xfe", table().replace(b";42", b";x")])
-def test_table_that_is_none(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_the_label_table(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, {**TEST, "GT-final_test.csv": content})
     with pytest.raises(DataError, match=r"GT-final_test\.csv is not the table|incomplete"):
         GTSRB(root=str(tmp_path)).split("test")
@@ -158,7 +160,7 @@ def test_incomplete_test_set(tmp_path: Path) -> None:
         GTSRB(root=str(tmp_path)).split("test")
 
 
-def test_fingerprint_follows_the_files(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
     write(tmp_path, {**FULL, **TEST, "GT-final_test.csv": table()})
 
     def fingerprints() -> tuple[str, str]:
@@ -175,7 +177,7 @@ def test_fingerprint_follows_the_files(tmp_path: Path) -> None:
     assert fingerprints()[1] != before[1]
 
 
-def test_read_pickles_small(tmp_path: Path) -> None:
+def test_the_pickled_reader_is_small(tmp_path: Path) -> None:
     train = GTSRB(root=str(write(tmp_path, FULL))).split("train")
     packed = pickle.dumps(train.read)
     assert len(packed) < 40 * len(train)
@@ -196,7 +198,7 @@ def test_downloads_what_is_missing(archives: FileServer, tmp_path: Path) -> None
     assert len(online.split("train")) == 86
 
 
-def test_archive_put_by_hand_needs_no_network(archives: FileServer, tmp_path: Path) -> None:
+def test_an_archive_supplied_by_the_user_needs_no_network(archives: FileServer, tmp_path: Path) -> None:
     for key in ("full", "test", "labels"):
         (tmp_path / ARCHIVES[key].file).write_bytes(archives.files[ARCHIVES[key].file])
     source = GTSRB(root=str(tmp_path))
@@ -204,14 +206,14 @@ def test_archive_put_by_hand_needs_no_network(archives: FileServer, tmp_path: Pa
     assert not archives.requests
 
 
-def test_nothing_is_fetched_unasked(archives: FileServer, tmp_path: Path) -> None:
+def test_nothing_is_downloaded_by_default(archives: FileServer, tmp_path: Path) -> None:
     for name in ("train", "test"):
         with pytest.raises(DataError, match=r"missing.*set data\.download=true"):
             GTSRB(root=str(tmp_path), base_url=archives.url).split(name)
     assert not archives.requests and list(tmp_path.iterdir()) == []
 
 
-def test_failed_download_is_one_sentence(archives: FileServer, tmp_path: Path) -> None:
+def test_a_failed_download_gives_a_one_line_error(archives: FileServer, tmp_path: Path) -> None:
     archives.files.clear()
-    with pytest.raises(DataError, match=r"cannot download .*: the server answers 404 .* yourself\.$"):
+    with pytest.raises(DataError, match=r"cannot download .*: the server returned 404 .* yourself\.$"):
         GTSRB(root=str(tmp_path), download=True, base_url=archives.url).split("train")

@@ -1,4 +1,4 @@
-"""A folder of everything that a download, a camera or an enemy may leave there."""
+"""A folder with everything that a download, a camera or an attacker may leave there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_there_are_more_than_sixty_kinds() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: ascii(kind.name[:40]))
-def test_every_kind_is_seen_right_or_refused_by_name(
+def test_every_kind_is_decoded_correctly_or_refused_by_name(
     tmp_path: Path, kind: Kind, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / kind.name
@@ -52,7 +52,7 @@ def test_every_kind_is_seen_right_or_refused_by_name(
 
 
 def _hostile(root: Path) -> Path:
-    """A data set of which one class holds a file of every kind; the others, twelve good ones."""
+    """A data set whose first class has a file of every kind; the others have twelve good ones."""
     for folder in ("train/a", "train/b", "test/a", "test/b"):
         (root / folder).mkdir(parents=True)
     good = [kind for kind in KINDS if kind.name in GOOD]
@@ -65,7 +65,9 @@ def _hostile(root: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_hostile_folder_is_prepared_without_what_is_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hostile_folder_is_prepared_without_the_broken_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     split = Folder(root=str(_hostile(tmp_path / "data"))).split("train")
     how = {"name": "hostile", "image_size": 8, "cache_dir": tmp_path / "cache", "num_workers": 0}
     with caplog.at_level(logging.WARNING):
@@ -91,20 +93,20 @@ for file in list_images(Path(sys.argv[1]), ""):
     except BrokenImage:
         pass
     seconds = time.process_time() - start
-    # not ru_maxrss, which knows what the process was before it became this program
+    # not ru_maxrss, which includes the process before exec
     memory = int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
     print(f"{seconds:.1f} {memory}", ascii(file.path))
 """
 
 
 def _costs(folder: Path) -> tuple[float, int]:
-    """Seconds of the slowest image of a folder, and MiB of memory for all."""
+    """Return the seconds of the slowest image of a folder, and the MiB of memory for all."""
     read = subprocess.run([sys.executable, "-c", READ, folder], capture_output=True, text=True, check=True, timeout=500)
     costs = [line.split(maxsplit=2) for line in read.stdout.splitlines()]
     return max(float(seconds) for seconds, *_ in costs), max(int(memory) for _, memory, _ in costs)
 
 
-def test_no_bomb_goes_off(tmp_path: Path) -> None:
+def test_decompression_bombs_take_little_time_and_memory(tmp_path: Path) -> None:
     for kind in KINDS:
         kind.make(tmp_path / kind.name)
     seconds, memory = _costs(tmp_path)
@@ -112,7 +114,7 @@ def test_no_bomb_goes_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_images_as_large_as_may_be_need_no_gigabytes(tmp_path: Path) -> None:
+def test_the_largest_allowed_images_do_not_need_gigabytes(tmp_path: Path) -> None:
     side = 8191
     exif = Image.Exif()
     exif[0x0112] = 6

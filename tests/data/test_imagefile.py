@@ -80,7 +80,7 @@ def test_broken_images_are_named(tmp_path: Path, content: bytes, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
-def test_huge_image_is_refused_in_silence(tmp_path: Path) -> None:
+def test_a_huge_image_is_refused_without_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "bomb.ppm"
     path.write_bytes(b"P6\n12000 10000\n255\n")
     with warnings.catch_warnings(record=True) as shown, pytest.raises(BrokenImage, match=r"12000 x 10000 pixels"):
@@ -91,7 +91,7 @@ def test_huge_image_is_refused_in_silence(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_file_that_is_gone_is_no_broken_image(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_a_broken_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*gone\.png: No such file") as caught:
         read_image(tmp_path / "gone.png")
     assert not isinstance(caught.value, BrokenImage)
@@ -104,7 +104,7 @@ def test_lists_images_only(tmp_path: Path) -> None:
     assert [(file.path, file.size) for file in list_images(tmp_path, "")] == [("a.jpeg", 2), ("b.PNG", 2), ("c.Ppm", 2)]
 
 
-def test_what_cannot_be_read_does_not_make_the_list_shorter(tmp_path: Path) -> None:
+def test_unreadable_files_are_listed_too(tmp_path: Path) -> None:
     path = tmp_path / "e.png"
     path.symlink_to(tmp_path / "f.png")
     before = list_images(tmp_path, "")
@@ -113,7 +113,7 @@ def test_what_cannot_be_read_does_not_make_the_list_shorter(tmp_path: Path) -> N
     assert list_images(tmp_path, "")[0] != before[0]
 
 
-def test_memory_that_does_not_suffice_is_no_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_not_a_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise MemoryError
 
@@ -125,7 +125,7 @@ def test_memory_that_does_not_suffice_is_no_broken_image(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("flips", [60, pytest.param(2000, marks=pytest.mark.soak)])
-def test_a_png_that_was_changed_never_shows_other_pixels(tmp_path: Path, flips: int) -> None:
+def test_a_corrupted_png_never_decodes_to_other_pixels(tmp_path: Path, flips: int) -> None:
     dice, path = random.Random(0), tmp_path / "x.png"
     smooth = np.linspace(0, 255, 40 * 40 * 3).reshape(40, 40, 3).astype(np.uint8)
     for pixels in (PIXELS, smooth):

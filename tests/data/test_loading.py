@@ -26,15 +26,15 @@ def test_all_processes_together_see_every_index_once(length: int, world_size: in
     assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
 
 
-def test_any_number_of_processes_makes_the_same_batches() -> None:
+def test_batches_are_the_same_for_any_number_of_processes() -> None:
     [alone] = [list(BatchSampler(length=24, batch_size=8, shuffle=True, seed=5))]
     parts = [BatchSampler(length=24, batch_size=8, shuffle=True, seed=5, rank=rank, world_size=2) for rank in range(2)]
     for whole, first, second in zip(alone, *parts, strict=True):
         assert set(whole.indices.tolist()) == {*first.indices.tolist(), *second.indices.tolist()}
-        assert len({whole.key, second.key}) == 2  # what is drawn for them differs
+        assert len({whole.key, second.key}) == 2  # their draws differ
 
 
-def test_order_is_decided_by_seed_and_epoch() -> None:
+def test_the_order_depends_on_seed_and_epoch() -> None:
     sampler = BatchSampler(length=50, batch_size=50, shuffle=True, seed=1)
     orders = []
     for epoch in (0, 1, 0):
@@ -50,7 +50,7 @@ LABELS = np.repeat([0, 1, 2], [44, 5, 1]).astype(np.int64)
 
 
 @pytest.mark.parametrize("options", [{"shuffle": True}, {"balance": LABELS}])
-def test_resumed_epoch_is_the_rest_of_the_whole_one(options: dict[str, Any]) -> None:
+def test_a_resumed_epoch_is_the_remainder_of_the_full_one(options: dict[str, Any]) -> None:
     sampler, resumed = (BatchSampler(length=50, batch_size=8, seed=1, drop_last=True, **options) for _ in range(2))
     resumed.begin_at(epoch=3, images=16)
     for epoch, first in ((3, 2), (4, 0)):
@@ -59,7 +59,7 @@ def test_resumed_epoch_is_the_rest_of_the_whole_one(options: dict[str, Any]) -> 
         whole, rest = list(sampler), list(resumed)
         assert [chosen.key for chosen in rest] == [chosen.key for chosen in whole[first:]]
         assert torch.equal(torch.cat([c.indices for c in rest]), torch.cat([c.indices for c in whole[first:]]))
-        assert len(resumed) == len(sampler) == 6  # Lightning counts the batches of the whole epoch
+        assert len(resumed) == len(sampler) == 6  # Lightning counts the batches of the full epoch
 
 
 def test_balanced_draws_every_class_and_each_of_its_images_equally_often() -> None:
@@ -92,7 +92,7 @@ def test_drop_last_gives_full_batches_only() -> None:
 
 
 def noise(length: int) -> Prepared:
-    """Images of noise, every second one of those stored."""
+    """Noise images: every second one of the stored images."""
     stored = np.random.default_rng(0).integers(0, 256, (2 * length, 4, 4, 3), dtype=np.uint8)
     numbers = np.arange(length)
     moments = np.zeros((length, 2, 3))
@@ -110,7 +110,7 @@ def test_dataset_fetches_a_batch_and_augments_each_image() -> None:
     assert inverted[1].tolist() == [3, 0]
 
 
-def test_the_key_of_a_batch_decides_what_is_drawn() -> None:
+def test_draws_depend_on_the_key_of_the_batch() -> None:
     images = noise(5)
     sometimes = AlbumentationsAugment(transforms=[{"_target_": "albumentations.GaussNoise", "p": 1.0}])
     dataset, indices = ArrayDataset(images, augment=sometimes), torch.arange(5)
@@ -120,7 +120,7 @@ def test_the_key_of_a_batch_decides_what_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_resident_batches_are_those_of_the_data_loader(rank: int) -> None:
+def test_resident_batches_equal_those_of_the_data_loader(rank: int) -> None:
     images = noise(21)
     epochs = []
     for resident in (True, False):
@@ -138,7 +138,7 @@ def test_resident_batches_are_those_of_the_data_loader(rank: int) -> None:
 
 
 def test_a_process_without_images_has_as_many_batches_as_the_others() -> None:
-    """Or else it would miss what they do together after each."""
+    """Otherwise it would miss the collective operation after each batch."""
     samplers = [BatchSampler(length=9, batch_size=8, rank=rank, world_size=2) for rank in range(2)]
     shares = [[chosen.indices.tolist() for chosen in sampler] for sampler in samplers]
     assert shares == [[[0, 2, 4, 6], [8]], [[1, 3, 5, 7], []]]
@@ -157,8 +157,8 @@ def test_an_epoch_without_a_full_batch_has_none() -> None:
     assert list(ResidentBatches(stored=empty, rows=empty, labels=empty, sampler=sampler)) == []
 
 
-def test_accumulated_batches_make_up_the_same_steps() -> None:
-    """Also where the images left out of an epoch would fill a part of one more step."""
+def test_accumulated_batches_form_the_same_steps() -> None:
+    """This includes epochs whose dropped images would fill part of another step."""
     steps = list(BatchSampler(length=31, batch_size=8, shuffle=True, drop_last=True))
     parts = list(BatchSampler(length=31, batch_size=8, shuffle=True, drop_last=True, accumulated=2))
     for step, first, second in zip(steps, parts[::2], parts[1::2], strict=True):
@@ -166,6 +166,6 @@ def test_accumulated_batches_make_up_the_same_steps() -> None:
     assert len(steps) == 3
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+def test_a_batch_that_cannot_be_divided_among_processes_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=8 must be a multiple of world_size=3"):
         BatchSampler(length=24, batch_size=8, world_size=3)

@@ -1,4 +1,4 @@
-"""Data that may only be read, and data that may not."""
+"""Read-only data, and data that cannot be read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["official"]  # a fixture
 
 @pytest.fixture(params=["folder", "gtsrb", "cifar10"])
 def data(request: pytest.FixtureRequest, public: Path, official: dict[Kind, dict[str, bytes]]) -> tuple[Source, Path]:
-    """A source, and one of its files."""
+    """Return a source and one of its files."""
     root = public / "data"
     if request.param == "folder":
         test_folder.make(root, {"train/a": 3, "train/b": 3, "test/a": 1})
@@ -46,7 +46,7 @@ def _prepared(source: Source, cache: Path, **changes: Any) -> str:
     return " ".join(str(part.stored.sum(dtype=np.int64)) for part in made)
 
 
-def test_data_that_may_only_be_read(data: tuple[Source, Path], public: Path, tmp_path: Path) -> None:
+def test_read_only_data(data: tuple[Source, Path], public: Path, tmp_path: Path) -> None:
     source, _ = data
     right = _prepared(source, tmp_path / "mine")
     assert re.fullmatch(r"\d+ \d+", right)
@@ -59,9 +59,9 @@ def test_data_that_may_only_be_read(data: tuple[Source, Path], public: Path, tmp
 
 @pytest.mark.parametrize("what", ["root", "folder", "file"])
 @pytest.mark.parametrize("mode", [0o000, 0o444])
-def test_data_that_may_not_be_read(data: tuple[Source, Path], public: Path, what: str, mode: int) -> None:
+def test_unreadable_data(data: tuple[Source, Path], public: Path, what: str, mode: int) -> None:
     source, file = data
-    _prepared(source, public / "first")  # what that imports, another user may not read
+    _prepared(source, public / "first")  # import now, because another user may not be able to read the modules
     path: Path = {"root": public / "data", "folder": file.parent, "file": file}[what]
     if what == "file":
         mode = 0o000

@@ -20,7 +20,7 @@ from vitexp.data.source import BrokenImage, DataError
 def test_second_time_comes_from_the_cache(tmp_path: Path) -> None:
     first = prepared(noise(10), tmp_path)
     assert first.stored.shape == (10, 8, 8, 3)
-    # were it read again, the broken images would show
+    # if it were read again, the broken images would raise an error
     again = prepared(noise(10, broken=tuple(range(10))), tmp_path)
     assert np.array_equal(first.stored, again.stored)
     assert np.array_equal(first.moments, again.moments)
@@ -34,7 +34,7 @@ def test_moments_are_those_of_the_images(tmp_path: Path) -> None:
     assert np.allclose(made.moments[:, 1], (unit**2).mean(axis=(1, 2)))
 
 
-def test_whatever_changes_the_result_makes_another_entry(tmp_path: Path) -> None:
+def test_anything_that_changes_the_result_creates_another_entry(tmp_path: Path) -> None:
     clahe = {"_target_": "albumentations.CLAHE", "clip_limit": (2.0, 2.0), "p": 1.0}
     prepared(noise(4), tmp_path)
     prepared(noise(4, fingerprint="other files"), tmp_path)
@@ -45,7 +45,7 @@ def test_whatever_changes_the_result_makes_another_entry(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_processes_give_the_same_as_none(tmp_path: Path) -> None:
+def test_worker_processes_do_not_change_the_result(tmp_path: Path) -> None:
     split = noise(4 * CHUNK + 3)
     alone = prepared(split, tmp_path / "alone")
     together = prepared(split, tmp_path / "together", num_workers=2)
@@ -54,7 +54,7 @@ def test_processes_give_the_same_as_none(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Deadly:
-    """What a process reads that is then killed, as by the kernel for want of memory."""
+    """Kills the process that reads it, as the kernel does when memory runs out."""
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -62,7 +62,7 @@ class Deadly:
 
 
 @pytest.mark.slow
-def test_killed_worker_is_one_sentence(tmp_path: Path) -> None:
+def test_a_killed_worker_gives_a_one_line_error(tmp_path: Path) -> None:
     split = dataclasses.replace(noise(PARALLEL_FROM), read=Deadly())
     with pytest.raises(DataError, match=r"was killed, perhaps because memory ran out; try data\.num_workers=1"):
         prepared(split, tmp_path, num_workers=2)
@@ -75,13 +75,13 @@ def test_broken_image_refused_by_name_or_skipped(tmp_path: Path) -> None:
         prepared(split, tmp_path)
     assert entries(tmp_path) == []
     kept = [0, 1, 2, 4, 5, 6, 8, 9]
-    for _ in range(2):  # made, then from the cache
+    for _ in range(2):  # created, then from the cache
         made = prepared(split, tmp_path, on_broken="skip")
         assert made.groups.tolist() == kept
         assert np.array_equal(made.stored, prepared(noise(10), tmp_path).stored[kept])
 
 
-def test_all_skipped_is_an_empty_set(tmp_path: Path) -> None:
+def test_skipping_all_images_gives_an_empty_set(tmp_path: Path) -> None:
     for _ in range(2):
         assert prepared(noise(3, broken=(0, 1, 2)), tmp_path, on_broken="skip").stored.shape == (0, 8, 8, 3)
 
@@ -91,7 +91,7 @@ def test_transforms_must_end_in_the_image_size(tmp_path: Path) -> None:
         prepared(noise(3), tmp_path, transforms=resize(12))
 
 
-def test_unwritable_cache_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_cache_gives_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"data\.cache_dir"):
         prepared(noise(3), tmp_path / "file" / "cache")

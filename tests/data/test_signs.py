@@ -1,4 +1,4 @@
-"""The drawn signs: exact under a seed, balanced, and no two classes look alike."""
+"""The drawn signs: determined by a seed, balanced, and with no two classes alike."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_split_is_balanced_and_ungrouped(name: SplitName, per_class: int) -> Non
 
 
 @pytest.mark.parametrize("size", [16, 48, 65])
-def test_images_are_rgb_bytes_of_the_size_asked_for(size: int) -> None:
+def test_images_are_rgb_bytes_of_the_requested_size(size: int) -> None:
     read = Signs(draw_size=size).split("train").read
     for index in range(3):
         image = read(index)
@@ -49,7 +49,7 @@ def test_images_are_rgb_bytes_of_the_size_asked_for(size: int) -> None:
         assert image.std() > 0
 
 
-def test_every_seed_split_and_index_has_an_image_of_its_own() -> None:
+def test_every_seed_split_and_index_gives_a_different_image() -> None:
     label = 14
     images = [
         Signs(draw_seed=seed).split(name).read(label + CLASSES * i).tobytes()
@@ -60,13 +60,13 @@ def test_every_seed_split_and_index_has_an_image_of_its_own() -> None:
     assert len(set(images)) == len(images)
 
 
-def test_an_image_depends_on_neither_order_nor_process_nor_the_number_of_images() -> None:
+def test_an_image_does_not_depend_on_order_process_or_number_of_images() -> None:
     wanted = [200, 3, 77]
     here = {i: Signs(draw_seed=5).split("train").read(i).tobytes() for i in wanted}
     again = Signs(draw_seed=5, train_per_class=7).split("train").read
     assert {i: again(i).tobytes() for i in reversed(wanted)} == here
 
-    # A fresh interpreter, which gets the reader the way a worker process does.
+    # A new interpreter receives the reader as a worker process does.
     code = (
         "import pickle, sys; read = pickle.load(sys.stdin.buffer); "
         f"sys.stdout.buffer.write(b''.join(read(i).tobytes() for i in {wanted}))"
@@ -84,11 +84,11 @@ def test_fingerprint_changes_with_every_parameter() -> None:
 
 @pytest.mark.parametrize("older", [False, True])
 def test_templates_are_distinct_at_32_pixels(older: bool) -> None:
-    # A little blur: what counts is the picture, not where exactly its edges fall.
+    # Blur a little: the picture counts, not the exact position of its edges.
     sheets = np.stack([cv2.GaussianBlur(on_grey(label, older=older), (0, 0), 0.8) for label in range(CLASSES)])
     distance = np.sqrt(((sheets[:, None] - sheets[None]) ** 2).mean((2, 3, 4)))
     distance[np.diag_indices(CLASSES)] = np.inf
-    # Root mean square over the whole picture in grey levels; the nearest pairs are at 16.
+    # Root mean square over the whole picture, in gray levels; it is 16 for the most similar pairs.
     assert distance.min() > 12, np.unravel_index(distance.argmin(), distance.shape)
 
 
@@ -100,7 +100,7 @@ def test_left_and_right_are_mirror_images(left: int, right: int) -> None:
         assert np.abs(mirrored - on_grey(left, older=older)).mean() > 5
 
 
-def test_arrows_point_where_their_names_say() -> None:
+def test_arrows_point_as_their_names_say() -> None:
     # White area right of the middle minus left of it: an arrow's head is heavier than its tail.
     for label, right_heavy in ((33, True), (34, False), (36, True), (37, False)):
         white = on_grey(label, side=64)[..., 0] > 180

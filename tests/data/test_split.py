@@ -25,7 +25,7 @@ def test_no_group_is_divided_and_no_image_lost() -> None:
     assert not set(groups[train]) & set(groups[val])
 
 
-def test_every_class_gives_about_the_fraction() -> None:
+def test_validation_gets_about_the_fraction_of_every_class() -> None:
     labels, groups = tracks([[30] * 40, [30] * 10, [10] * 33])
     _, val = train_val_split(labels, groups, val_fraction=0.2, seed=0)
     counts = np.bincount(labels[val])
@@ -34,14 +34,14 @@ def test_every_class_gives_about_the_fraction() -> None:
     assert abs(counts[2] - 66) <= 5
 
 
-def test_every_class_keeps_training_images_and_gives_one_group_where_it_can() -> None:
+def test_every_class_keeps_training_images_and_gives_a_group_if_possible() -> None:
     labels, groups = tracks([[30], [30, 30], [1, 1, 1, 1, 1]])
     train, val = train_val_split(labels, groups, val_fraction=0.01, seed=0)
     assert set(labels[train]) == {0, 1, 2}
     assert set(labels[val]) == {1, 2}
 
 
-def test_seed_decides() -> None:
+def test_the_split_depends_on_the_seed() -> None:
     labels, groups = tracks([[1] * 100, [1] * 100])
     first, again, other = (train_val_split(labels, groups, val_fraction=0.3, seed=seed)[1] for seed in (0, 0, 1))
     assert np.array_equal(first, again)

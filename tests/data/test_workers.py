@@ -57,14 +57,14 @@ assert trainer.global_step == 4
 
 
 @pytest.mark.parametrize("method", [pytest.param("fork", marks=pytest.mark.slow), "spawn"])
-def test_script_without_guard_prepares_and_trains_in_processes(tmp_path: Path, method: str) -> None:
+def test_a_script_without_a_main_guard_prepares_and_trains_in_processes(tmp_path: Path, method: str) -> None:
     (tmp_path / "script.py").write_text(SCRIPT.format(method=method))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
     assert (tmp_path / "runs.txt").read_text() == "executed\n"
 
 
-def test_what_a_script_defines_stays_in_its_process() -> None:
+def test_objects_defined_in_a_script_stay_in_its_process() -> None:
     class Local:
         pass
 

@@ -1,4 +1,4 @@
-"""Permissions, which the superuser does not feel."""
+"""Run code without privileges, because permissions do not apply to the superuser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOBODY = 65534
 
 
 def without_privileges(work: Callable[[], str]) -> str:
-    """What `work` returns, done by somebody who owns nothing; by ourselves where we are not the superuser."""
+    """Return what `work` returns, run as a user who owns nothing if we are the superuser."""
     if os.geteuid() != 0:
         return work()
     reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""A small ViT of timm's and one of torchvision's, and the same weights as Google publishes them."""
+"""A small ViT of timm's and one of torchvision's, and the same weights in Google's format."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TIMMS_SIZES: dict[str, Any] = {
     "num_heads": 3,
     "num_classes": CLASSES,
 }
-# The same as a user types it.
+# The same as a user would type it.
 SMALL = ("model=vit_tiny", "model.dim=24", "model.depth=2", "model.num_heads=3", "model.patch_size=8")
 
 
 def disturbed(net: nn.Module) -> nn.Module:
-    """The net with weights that no initialisation would give, so that none can be left out unnoticed."""
+    """Return the net with weights that no initialization gives, so that a skipped one is noticed."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -54,7 +54,7 @@ def of_torchvision(**options: Any) -> nn.Module:
 
 
 def as_google(state: dict[str, Tensor], *, heads: int = 3) -> dict[str, NDArray[np.float32]]:
-    """timm's weights under the names and in the layout of google-research/vision_transformer."""
+    """Return timm's weights with the names and layout of google-research/vision_transformer."""
     made: dict[str, Tensor] = {
         "cls": state["cls_token"],
         "Transformer/posembed_input/pos_embedding": state["pos_embed"],

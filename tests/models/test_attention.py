@@ -11,7 +11,7 @@ from vitexp.models import Attention
 def test_fused_and_explicit_attention_agree(qk_norm: bool) -> None:
     torch.manual_seed(0)
     attention = Attention(dim=24, num_heads=3, qk_norm=qk_norm)
-    torch.nn.init.normal_(attention.qkv.weight, std=0.5)  # peaked weights, so that a wrong scale would show
+    torch.nn.init.normal_(attention.qkv.weight, std=0.5)  # peaked weights, to reveal a wrong scale
     x = torch.randn(2, 9, 24)
     explicit, weights = attention.forward_with_weights(x)
     torch.testing.assert_close(attention(x), explicit, rtol=0, atol=1e-5)
@@ -55,7 +55,7 @@ def test_bfloat16_autocast_on_the_cpu_is_explicit_and_close(monkeypatch: pytest.
     torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0.01)
 
 
-def test_locality_attention_never_looks_at_itself_and_learns_its_temperature() -> None:
+def test_in_locality_attention_no_token_attends_to_itself_and_the_temperature_is_learned() -> None:
     torch.manual_seed(0)
     attention = Attention(dim=24, num_heads=3, lsa=True)
     out, weights = attention.forward_with_weights(torch.randn(2, 9, 24))
@@ -68,7 +68,7 @@ def test_locality_attention_never_looks_at_itself_and_learns_its_temperature() -
     assert temperature.grad is not None and temperature.grad.abs().min() > 0
 
 
-def test_dropout_of_attention_acts_in_training_and_not_on_the_weights_given() -> None:
+def test_attention_dropout_acts_in_training_but_not_on_the_returned_weights() -> None:
     torch.manual_seed(0)
     attention = Attention(dim=24, num_heads=3, attention_dropout=0.5).train()
     x = torch.randn(2, 9, 24)
@@ -81,6 +81,6 @@ def test_dropout_of_attention_acts_in_training_and_not_on_the_weights_given() ->
     torch.testing.assert_close(attention(x), attention(x), rtol=0, atol=0)
 
 
-def test_heads_must_divide_the_channels() -> None:
+def test_the_number_of_heads_must_divide_the_channels() -> None:
     with pytest.raises(ValueError, match="num_heads=5 does not divide dim=24"):
         Attention(dim=24, num_heads=5)

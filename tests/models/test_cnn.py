@@ -25,7 +25,7 @@ def test_resnet18_keeps_the_resolution_up_to_its_first_stage() -> None:
     assert sizes == {"layer1": (2, 64, 32, 32), "layer4": (2, 512, 4, 4)}
 
 
-def test_images_too_small_are_refused() -> None:
+def test_images_that_are_too_small_are_refused() -> None:
     with pytest.raises(ValueError, match="image_size=15 cannot be halved four times; use 16 pixels or more"):
         SimpleCNN(num_classes=5, image_size=15)
     with pytest.raises(ValueError, match="image_size=7 cannot be halved three times; use 8 pixels or more"):

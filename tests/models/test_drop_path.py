@@ -19,7 +19,7 @@ def test_whole_samples_are_dropped_and_the_mean_is_kept() -> None:
     torch.manual_seed(0)
     out = DropPath(rate=0.25).train()(torch.ones(20_000, 3, 2))
     values = out.flatten(1)
-    assert torch.equal(values.amin(dim=1), values.amax(dim=1))  # one fate a sample
+    assert torch.equal(values.amin(dim=1), values.amax(dim=1))  # one draw per sample
     assert set(values[:, 0].tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     # Standard error of both: sqrt(0.25 * 0.75 / 20000) = 0.003
     assert (values[:, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.015)

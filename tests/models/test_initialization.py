@@ -24,7 +24,7 @@ def test_default_weights_have_their_standard_deviations() -> None:
 
 
 def diagonal_and_noise(product: Tensor) -> tuple[float, float]:
-    """The mean of the diagonal, and the standard deviation of the rest in units of 1 / sqrt(dim)."""
+    """Return the mean of the diagonal and the standard deviation of the rest, in units of 1 / sqrt(dim)."""
     dim = product.shape[0]
     rest = product[~torch.eye(dim, dtype=torch.bool)]
     return product.diagonal().mean().item(), rest.std().item() * math.sqrt(dim)
@@ -40,7 +40,7 @@ def test_mimetic_products_are_noisy_identities() -> None:
     assert diagonal_and_noise(attention.proj.weight.detach() @ v) == pytest.approx((-0.4, 0.4), abs=0.05)
 
 
-def test_mimetic_heads_are_their_own_and_of_low_rank() -> None:
+def test_mimetic_heads_differ_and_have_low_rank() -> None:
     torch.manual_seed(0)
     attention = Attention(dim=96, num_heads=4)
     initialize_mimetic(attention)

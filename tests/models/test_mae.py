@@ -1,4 +1,4 @@
-"""The masked autoencoder: what it sees, what it is asked for, and what it must not know."""
+"""The masked autoencoder: what it sees, what it predicts, and what it must not see."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def autoencoder(*, mask_ratio: float = 0.75, normalize_targets: bool = True, **e
 
 @pytest.mark.parametrize("options", [{"pool": "cls"}, {"pool": "gap", "registers": 2}, {"pool": "seqpool"}], ids=str)
 @pytest.mark.parametrize("stem", STEMS)
-def test_the_encoder_of_all_patches_is_the_vit(stem: str, options: dict[str, Any]) -> None:
+def test_the_encoder_of_all_patches_equals_the_vit(stem: str, options: dict[str, Any]) -> None:
     net = autoencoder(mask_ratio=0.0, stem=stem, **options)
     images = torch.randn(2, 3, 16, 16)
     visible = net.draw_visible(2)
@@ -37,7 +37,7 @@ def test_the_encoder_of_all_patches_is_the_vit(stem: str, options: dict[str, Any
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_covered_pixels_have_no_influence_on_what_is_encoded_and_drawn(stem: str) -> None:
+def test_covered_pixels_do_not_affect_encoding_or_reconstruction(stem: str) -> None:
     net = autoencoder(stem=stem, pool="gap")
     visible = net.draw_visible(3)
     covered = net.covered_pixels(visible)
@@ -52,7 +52,7 @@ def test_covered_pixels_have_no_influence_on_what_is_encoded_and_drawn(stem: str
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_the_loss_is_that_of_the_covered_patches_counted_by_hand(normalize: bool) -> None:
+def test_the_loss_matches_a_computation_over_covered_patches(normalize: bool) -> None:
     net = autoencoder(normalize_targets=normalize)
     images, visible = torch.randn(2, 3, 16, 16), torch.tensor([[0, 5, 9, 15], [1, 2, 3, 4]])
     with torch.no_grad():
@@ -69,8 +69,8 @@ def test_the_loss_is_that_of_the_covered_patches_counted_by_hand(normalize: bool
         torch.testing.assert_close(losses[image], torch.stack(errors).mean())
 
 
-def test_visible_patches_are_nothing_to_learn_from() -> None:
-    """Not of the loss as a target: what the decoder draws there costs nothing."""
+def test_visible_patches_do_not_contribute_to_the_loss() -> None:
+    """The decoder's output there does not affect the loss."""
     net = autoencoder()
     images, visible = torch.randn(2, 3, 16, 16), net.draw_visible(2)
     drawn = net.predict_patches(images, visible).detach().requires_grad_()
@@ -81,7 +81,7 @@ def test_visible_patches_are_nothing_to_learn_from() -> None:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_completed_images_keep_what_is_seen(normalize: bool) -> None:
+def test_completed_images_keep_the_visible_patches(normalize: bool) -> None:
     net = autoencoder(normalize_targets=normalize, image_size=8, upsample=16)
     images, visible = torch.rand(2, 3, 8, 8), net.draw_visible(2)
     whole, covered = net.encoder.enlarged(images), net.covered_pixels(visible).bool()
@@ -94,7 +94,7 @@ def test_completed_images_keep_what_is_seen(normalize: bool) -> None:
     torch.testing.assert_close(perfect, whole)
 
 
-def test_the_blocks_compute_visible_patches_alone() -> None:
+def test_the_blocks_compute_only_visible_patches() -> None:
     net, lengths = autoencoder(pool="cls", registers=1), []
     for block in net.encoder.blocks:
         block.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
@@ -109,8 +109,8 @@ def test_masks_differ_from_image_to_image_and_are_even() -> None:
     assert torch.bincount(visible.flatten(), minlength=16).sub(1000).abs().max() < 150
 
 
-def test_every_parameter_learns_and_only_the_encoders_names_are_those_of_a_vit() -> None:
-    """Else several processes would wait for gradients that never come."""
+def test_every_parameter_gets_a_gradient_and_only_the_encoder_has_vit_names() -> None:
+    """Otherwise several processes would wait for gradients that never come."""
     for pool in ("cls", "gap", "seqpool"):
         net = autoencoder(pool=pool).train()
         net(torch.randn(2, 3, 16, 16)).sum().backward()
@@ -121,7 +121,7 @@ def test_every_parameter_learns_and_only_the_encoders_names_are_those_of_a_vit()
         assert net.encoder.state_dict().keys() <= whole.state_dict().keys()
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_options_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="mlp_conv=True needs the whole grid"):
         autoencoder(mlp_conv=True, pool="gap")
     with pytest.raises(ValueError, match=r"mask_ratio=1\.0 must be"):

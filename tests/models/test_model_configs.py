@@ -22,11 +22,11 @@ def read(name: str) -> dict[str, Any]:
         config = OmegaConf.to_container(compose(f"model/{name}").model)
     assert isinstance(config, dict)
     assert config.pop("name") == name
-    config.pop("weights", None)  # where the net starts is no argument of it
+    config.pop("weights", None)  # the initial weights are not an argument of the net
     return {str(key): value for key, value in config.items()}
 
 
-def test_the_promised_models_are_there() -> None:
+def test_all_documented_models_exist() -> None:
     vits = {"vit_tiny", "vit_tiny_conv", "vit_small", "vit_base", "vit_gtsrb", "vit_patch8", "vit_b16"}
     assert set(NAMES) >= vits | {"simple_cnn", "resnet18"}
 
@@ -51,13 +51,13 @@ def test_the_header_counts_the_parameters(name: str) -> None:
     assert parameters == int(said[1].replace(",", ""))
 
 
-def test_vit_tiny_lists_every_key_and_departs_from_the_code_where_it_says_so() -> None:
+def test_vit_tiny_lists_every_key_and_differs_from_the_code_only_where_stated() -> None:
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(ViT).parameters.items()
         if name not in ("image_size", "num_classes", "in_channels")
     }
-    chosen = {"init": "mimetic"}  # measured to learn faster; the class starts as others do
+    chosen = {"init": "mimetic"}  # measured to learn faster; the class has the usual default
     assert read("vit_tiny") == {"_target_": "vitexp.models.ViT", **defaults, **chosen}
 
 
@@ -73,6 +73,6 @@ def test_vit_tiny_lists_every_key_and_departs_from_the_code_where_it_says_so() -
         ("vit_b16", (768, 12, 12, 16)),
     ],
 )
-def test_sizes_are_the_promised_ones(name: str, sizes: tuple[int, ...]) -> None:
+def test_sizes_are_as_documented(name: str, sizes: tuple[int, ...]) -> None:
     config = read(name)
     assert tuple(config[key] for key in ("dim", "depth", "num_heads", "patch_size")) == sizes

@@ -1,4 +1,4 @@
-"""Published weights compute in our ViT what they compute in the net that they were made for."""
+"""Published weights give the same output in our ViT as in their original net."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_google_with_a_hidden_layer_before_the_head() -> None:
     assert (loaded.new, loaded.unused) == (["head"], ["head"])
 
 
-def test_a_head_of_other_classes_stays_new_and_the_features_are_theirs() -> None:
+def test_a_head_for_other_classes_stays_new_and_the_features_are_loaded() -> None:
     net, reference = ours(num_classes=7), of_timm()
     before = net.head.weight.clone()  # type: ignore[union-attr]
     loaded = load(net, reference.state_dict())
@@ -109,12 +109,12 @@ def test_a_head_of_other_classes_stays_new_and_the_features_are_theirs() -> None
         torch.testing.assert_close(net.forward_features(images()), theirs, rtol=0, atol=1e-5)
 
 
-def test_a_head_of_as_many_unknown_classes_stays_new_too() -> None:
+def test_a_head_for_as_many_unknown_classes_stays_new_too() -> None:
     net = ours()
     assert load(net, of_timm().state_dict(), keep_head=False).new == ["head"]
 
 
-def test_positions_are_those_of_timm_at_another_size() -> None:
+def test_positions_match_timm_at_another_size() -> None:
     small, reference = ours(image_size=16), of_timm()
     loaded = load(small, reference.state_dict())
     assert loaded.grids == (4, 2)
@@ -123,7 +123,7 @@ def test_positions_are_those_of_timm_at_another_size() -> None:
         torch.testing.assert_close(small(images(16)), reference(images(16)), rtol=0, atol=1e-4)
 
 
-def test_the_mean_of_patches_takes_the_last_norm_and_leaves_the_class_token() -> None:
+def test_mean_pooling_loads_the_last_norm_and_not_the_class_token() -> None:
     net, reference = ours(pool="gap"), of_timm()
     loaded = load(net, reference.state_dict())
     assert (loaded.new, loaded.unused) == ([], ["cls_token"])
@@ -131,7 +131,7 @@ def test_the_mean_of_patches_takes_the_last_norm_and_leaves_the_class_token() ->
     assert torch.equal(net.pos_embed, reference.pos_embed[:, 1:])  # type: ignore[arg-type, index]
 
 
-def test_a_class_token_that_the_weights_have_not_stays_new() -> None:
+def test_a_class_token_missing_from_the_weights_stays_new() -> None:
     net = ours()
     assert net.pos_embed is not None
     before = net.pos_embed[:, 0].clone()
@@ -140,7 +140,7 @@ def test_a_class_token_that_the_weights_have_not_stays_new() -> None:
     assert torch.equal(net.pos_embed[:, 0], before)
 
 
-def test_distillation_tokens_come_with_the_weights_or_stay_new_or_unused() -> None:
+def test_distillation_tokens_are_loaded_stay_new_or_are_unused() -> None:
     distilled = disturbed(timm_deit.VisionTransformerDistilled(**TIMMS_SIZES))
     net = ours(distillation_token=True)
     loaded = load(net, distilled.state_dict())
@@ -181,7 +181,7 @@ def test_distillation_tokens_come_with_the_weights_or_stay_new_or_unused() -> No
         ({"num_heads": 2}, r"model\.num_heads=3, but this model has 2"),
     ],
 )
-def test_another_model_is_refused_with_what_would_fit(options: dict[str, Any], said: str) -> None:
+def test_the_error_for_another_model_says_what_would_fit(options: dict[str, Any], said: str) -> None:
     net = ours(**options)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with pytest.raises(Misfit, match=said):
@@ -189,7 +189,7 @@ def test_another_model_is_refused_with_what_would_fit(options: dict[str, Any], s
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-def test_what_has_no_place_or_is_lacking_is_refused() -> None:
+def test_surplus_and_missing_weights_are_refused() -> None:
     state = dict(of_timm().state_dict())
     with pytest.raises(Misfit, match=r"it has fc_extra, which this model does not have"):
         load(ours(), {**state, "fc_extra": torch.zeros(1, 1, 24)})
@@ -198,13 +198,13 @@ def test_what_has_no_place_or_is_lacking_is_refused() -> None:
         load(ours(), state)
 
 
-def test_other_channels_are_refused() -> None:
+def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(Misfit, match=r"patch_embed\.proj\.weight is \[24, 3, 8, 8\], but \[24, 1, 8, 8\] is needed"):
         load(ours(in_channels=1), of_timm().state_dict())
 
 
 @pytest.mark.parametrize("stem", ["conv", "shifted"])
-def test_our_own_stems_are_read_off_the_weights(stem: str) -> None:
+def test_our_own_stems_are_recognized_from_the_weights(stem: str) -> None:
     source = ours(stem=stem, pool="seqpool")
     net = ours(stem=stem, pool="seqpool", image_size=16)
     assert load(net, source.state_dict()).grids == (4, 2)
@@ -214,5 +214,5 @@ def test_our_own_stems_are_read_off_the_weights(stem: str) -> None:
         load(ours(stem=stem, patch_size=4), source.state_dict())
 
 
-def test_nobody_elses_names_are_known() -> None:
+def test_other_publishers_are_not_recognized() -> None:
     assert publisher_of({"layer1.0.conv1.weight": torch.zeros(1)}) is None

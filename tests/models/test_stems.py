@@ -14,18 +14,18 @@ def test_every_stem_gives_the_grid_of_its_patches(stem: type[torch.nn.Module], p
 
 
 @pytest.mark.parametrize("stem", [PatchStem, ConvStem, ShiftedStem])
-def test_tokens_come_row_by_row(stem: type[torch.nn.Module]) -> None:
+def test_tokens_are_ordered_row_by_row(stem: type[torch.nn.Module]) -> None:
     torch.manual_seed(0)
     module = stem(in_channels=1, patch_size=4, dim=12)
     blank, marked = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
-    marked[:, :, 8:12, 20:24] = torch.randn(4, 4)  # the patch of row 2 and column 5
+    marked[:, :, 8:12, 20:24] = torch.randn(4, 4)  # the patch in row 2 and column 5
     change = (module(marked) - module(blank)).norm(dim=-1).view(8, 8)
     places = torch.arange(8.0)
     row, column = (change.sum(dim=1) @ places / change.sum()).item(), (change.sum(dim=0) @ places / change.sum()).item()
     assert (row, column) == pytest.approx((2, 5), abs=0.7)
 
 
-def test_a_patch_is_seen_by_its_token_alone_in_the_patch_stem_only() -> None:
+def test_only_the_patch_stem_confines_a_patch_to_its_token() -> None:
     torch.manual_seed(0)
     edge = torch.zeros(1, 1, 16, 16)
     edge[:, :, 5, 5] = 1.0  # in patch (1, 1); half a patch away lie (0, 0) and the rest of (1, 1)
@@ -39,7 +39,7 @@ def test_a_patch_is_seen_by_its_token_alone_in_the_patch_stem_only() -> None:
     assert touched["ShiftedStem"] == 4
 
 
-def test_shifts_move_the_image_along_the_diagonals_and_zeros_come_in() -> None:
+def test_shifts_move_the_image_along_the_diagonals_and_fill_with_zeros() -> None:
     x = torch.arange(1.0, 17.0).view(1, 1, 4, 4)
     left_up, right_up, left_down, right_down = (shift[0, 0] for shift in diagonal_shifts(x, 1))
     zero = [0.0] * 4
@@ -50,6 +50,6 @@ def test_shifts_move_the_image_along_the_diagonals_and_zeros_come_in() -> None:
 
 
 @pytest.mark.parametrize("patch_size", [1, 3, 6])
-def test_the_conv_stem_wants_a_power_of_two(patch_size: int) -> None:
-    with pytest.raises(ValueError, match="use a power of two from 2 on"):
+def test_the_conv_stem_needs_a_power_of_two(patch_size: int) -> None:
+    with pytest.raises(ValueError, match="use a power of two, at least 2"):
         ConvStem(in_channels=3, patch_size=patch_size, dim=12)

@@ -47,7 +47,7 @@ def test_weights_load_both_ways_and_logits_agree(ours: dict[str, Any], theirs: d
     torch.testing.assert_close(model(x), reference(x), rtol=0, atol=1e-5)
 
 
-def test_with_a_distillation_token_it_is_timms_distilled_one() -> None:
+def test_with_a_distillation_token_it_matches_timms_distilled_model() -> None:
     shape = {"num_classes": 5, "patch_size": 8, "depth": 2, "num_heads": 3}
     model = ViT(image_size=32, dim=24, distillation_token=True, **shape).eval()  # type: ignore[arg-type]
     reference = timm_deit.VisionTransformerDistilled(img_size=32, embed_dim=24, **shape).eval()

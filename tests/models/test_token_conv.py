@@ -11,7 +11,7 @@ from vitexp.models.block import TokenConv
 
 
 def by_hand(conv: TokenConv, patches: Tensor, side: int) -> Tensor:
-    """The convolution of (B, side * side, dim) as a sum over neighbours."""
+    """Return the convolution of (B, side * side, dim) as a sum over neighbors."""
     made = conv.bias.expand_as(patches).clone()  # type: ignore[union-attr]
     for row in range(side):
         for column in range(side):
@@ -24,7 +24,7 @@ def by_hand(conv: TokenConv, patches: Tensor, side: int) -> Tensor:
 
 
 @pytest.mark.parametrize("prefix_tokens", [0, 1, 3])
-def test_each_patch_sees_its_neighbours_and_other_tokens_pass_by(prefix_tokens: int) -> None:
+def test_each_patch_sees_its_neighbors_and_other_tokens_are_unchanged(prefix_tokens: int) -> None:
     torch.manual_seed(0)
     conv = TokenConv(dim=6, prefix_tokens=prefix_tokens)
     tokens = torch.randn(2, prefix_tokens + 16, 6)
@@ -34,7 +34,7 @@ def test_each_patch_sees_its_neighbours_and_other_tokens_pass_by(prefix_tokens: 
 
 
 @pytest.mark.parametrize("pool", ["cls", "gap"])
-def test_off_it_leaves_no_trace_in_the_weights_and_on_it_is_in_each_block_that_is_read(pool: str) -> None:
+def test_weights_contain_it_only_when_on_and_in_each_block_that_is_read(pool: str) -> None:
     shape = {"image_size": 16, "num_classes": 3, "dim": 24, "depth": 3, "num_heads": 3}
     plain, with_conv = (
         set(ViT(**shape, pool=pool, mlp_conv=on).state_dict())  # type: ignore[arg-type]
@@ -45,8 +45,8 @@ def test_off_it_leaves_no_trace_in_the_weights_and_on_it_is_in_each_block_that_i
     assert with_conv - plain == {f"blocks.{block}.mlp.conv.{name}" for block in blocks for name in ("weight", "bias")}
 
 
-def test_a_centred_one_changes_nothing() -> None:
-    """The identity as a kernel: the net computes what it does without."""
+def test_an_identity_kernel_changes_nothing() -> None:
+    """With an identity kernel, the net computes the same as without the convolution."""
     torch.manual_seed(0)
     shape = {"image_size": 16, "num_classes": 3, "dim": 24, "depth": 2, "num_heads": 3, "registers": 2}
     net, plain = (ViT(**shape, mlp_conv=on).eval() for on in (True, False))  # type: ignore[arg-type]

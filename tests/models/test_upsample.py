@@ -1,4 +1,4 @@
-"""A net that enlarges its images is the one for large images, fed with enlarged ones."""
+"""A net that enlarges its images equals a net for large images on enlarged ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_it_computes_what_the_net_for_large_images_does() -> None:
     assert flops_per_image(small, 16) == flops_per_image(large, 48)
 
 
-def test_without_it_images_are_left_alone() -> None:
+def test_without_it_images_are_unchanged() -> None:
     images = torch.randn(2, 3, 16, 16)
     assert ViT(image_size=16, **SIZES).enlarged(images) is images
 
@@ -36,4 +36,4 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         ViT(image_size=16, upsample=8, **SIZES)
     with pytest.raises(ValueError, match="patch_size=8 does not divide upsample=20"):
         ViT(image_size=16, upsample=20, **SIZES)
-    ViT(image_size=15, upsample=16, **SIZES)  # it is the patches of the enlarged image that must come out even
+    ViT(image_size=15, upsample=16, **SIZES)  # the patch size must divide the enlarged side

@@ -68,7 +68,7 @@ def test_every_option_gives_logits_tokens_and_gradients(options: dict[str, Any])
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_recorded_attention_belongs_to_the_same_function(options: dict[str, Any]) -> None:
+def test_recording_attention_does_not_change_the_output(options: dict[str, Any]) -> None:
     model = build(**options).eval()
     x = images(model)
     logits, attention = model.forward_with_attention(x)
@@ -95,7 +95,7 @@ def test_prefix_tokens_count_the_class_token_and_the_registers() -> None:
 
 
 @pytest.mark.parametrize("pool", ["gap", "seqpool"])
-def test_pooling_leaves_the_registers_out(pool: str) -> None:
+def test_pooling_excludes_the_registers(pool: str) -> None:
     model = build(pool=pool, registers=2).eval()
     tokens = model.forward_features(images(model))
     changed = tokens.clone()
@@ -125,7 +125,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     "options", [{}, {"registers": 2, "qk_norm": True}, {"lsa": True}, {"mlp_conv": True}, TOKEN], ids=str
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_last_block_may_compute_the_class_token_alone(options: dict[str, Any], dtype: torch.dtype) -> None:
+def test_the_last_block_may_compute_only_the_class_token(options: dict[str, Any], dtype: torch.dtype) -> None:
     model = build(**options).to(dtype)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -197,7 +197,7 @@ def test_a_fixed_position_embedding_follows_the_image_size() -> None:
     assert large(images(large)).shape == (2, 5)
 
 
-def test_weights_that_differ_otherwise_do_not_load() -> None:
+def test_weights_that_differ_in_other_ways_do_not_load() -> None:
     with pytest.raises(RuntimeError, match="head"):
         build().load_resized(build(num_classes=7).state_dict())
     with pytest.raises(ValueError, match="position embeddings"):
@@ -221,7 +221,7 @@ def test_weights_that_differ_otherwise_do_not_load() -> None:
         ({"depth": 0}, "depth=0 and num_classes=5 must be at least 1."),
         (
             {"image_size": 12, "patch_size": 6, "stem": "conv"},
-            "patch_size=6 does not fit stem='conv', each stage of which halves the side; use a power of two from 2 on.",
+            "patch_size=6 does not fit stem='conv', whose stages each halve the side; use a power of two, at least 2.",
         ),
         (
             {"patch_size": 1, "stem": "shifted"},
@@ -233,7 +233,7 @@ def test_weights_that_differ_otherwise_do_not_load() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_sentence(options: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_fit_give_a_one_line_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         build(**options)
 
@@ -250,14 +250,14 @@ def test_what_does_not_fit_is_said_in_one_sentence(options: dict[str, Any], mess
     ids=str,
 )
 @pytest.mark.parametrize("size", [8, 24])
-def test_images_of_another_size_are_seen_as_by_the_net_resized_to_them(options: dict[str, Any], size: int) -> None:
+def test_images_of_another_size_give_the_output_of_the_resized_net(options: dict[str, Any], size: int) -> None:
     net, resized = build(**options).eval(), build(**options, image_size=size).eval()
     resized.load_resized(net.state_dict())
     x = images(resized)
     torch.testing.assert_close(net(x), resized(x))
 
 
-def test_images_of_another_size_teach_the_positions() -> None:
+def test_images_of_another_size_train_the_positions() -> None:
     net = build()
     net(torch.randn(2, 3, 24, 24)).square().sum().backward()
     assert net.pos_embed is not None and net.pos_embed.grad is not None
@@ -270,6 +270,6 @@ def test_images_that_do_not_fit_are_refused(shape: tuple[int, int, int]) -> None
         build()(torch.zeros(1, *shape))
 
 
-def test_a_layer_scale_of_a_whole_number_is_learned_too() -> None:
+def test_a_layer_scale_that_starts_as_an_integer_is_learned_too() -> None:
     net = ViT(image_size=8, num_classes=3, dim=16, depth=1, num_heads=2, layer_scale=1)
     assert net(torch.randn(2, 3, 8, 8)).shape == (2, 3)

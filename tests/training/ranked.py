@@ -1,6 +1,6 @@
 """One of several processes that train and measure together; test_exact_numbers.py starts and compares them.
 
-python ranked.py RANK FOLDER, with `asked.json` in FOLDER; leaves `<world size>-<rank>.pt` there for every world size.
+python ranked.py RANK FOLDER, with `asked.json` in FOLDER; writes `<world size>-<rank>.pt` there for every world size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vitexp.training.masked_autoencoding import MaskedAutoencoding
 from vitexp.training.schedules import CosineWarmup
 
 CLASSES, PIXELS, BATCH = 7, 8, 12
-TRAIN, EPOCHS = 57, 2  # 4 steps of 12 an epoch; the 9 images left over would fill one of two accumulated halves
+TRAIN, EPOCHS = 57, 2  # 4 steps of 12 per epoch; the 9 images left over would fill one of two accumulated halves
 
 
 def noise(length: int) -> Prepared:
@@ -39,7 +39,7 @@ def noise(length: int) -> Prepared:
 
 
 def data(measured: int, *, resident: str = "auto") -> ImageDataModule:
-    """Images of noise: TRAIN to train on, and as many as `measured` for validation and test each."""
+    """Return noise images: TRAIN for training, and `measured` each for validation and test."""
     made: Any = ImageDataModule(
         name="noise",
         source=None,  # type: ignore[arg-type]
@@ -58,23 +58,23 @@ def data(measured: int, *, resident: str = "auto") -> ImageDataModule:
 
 
 def vit() -> nn.Module:
-    """Without dropout; the same weights every time."""
+    """Return a ViT without dropout, with the same weights every time."""
     seed_everything(0, verbose=False)
     net = ViT(num_classes=CLASSES, image_size=PIXELS, patch_size=4, dim=16, depth=2, num_heads=2)
     with torch.no_grad():
-        net.head.weight.normal_(std=1.0)  # or else all probabilities would be about alike
+        net.head.weight.normal_(std=1.0)  # otherwise all probabilities would be nearly equal
     return net
 
 
 def normalized_by_batch() -> nn.Module:
-    """A net whose running statistics are those of the images that its process saw."""
+    """Return a net with batch norm, whose running statistics depend on the images its process saw."""
     seed_everything(0, verbose=False)
     pixels = 3 * PIXELS**2
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(pixels), nn.Linear(pixels, CLASSES))
 
 
 def classifier(net: nn.Module, *, lr: float) -> Classifier:
-    """Without augmentation or mixing."""
+    """Return a classifier without augmentation or mixing."""
     return Classifier(
         net=net,
         num_classes=CLASSES,
@@ -88,7 +88,7 @@ def classifier(net: nn.Module, *, lr: float) -> Classifier:
 
 
 class LearningRates(Callback):
-    """The learning rate of every optimizer step."""
+    """Records the learning rate of every optimizer step."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
@@ -114,7 +114,7 @@ def trainer(world_size: int, **arguments: Any) -> Trainer:
 
 
 def measured(world_size: int, size: int) -> dict[str, Any]:
-    """What a validation during training (of steps too small to change a weight) and a test tell of `size` images."""
+    """Return the results for `size` images of a test and of a validation in training, with a negligible lr."""
     module, images = classifier(vit(), lr=1e-30), data(size, resident="memory" if size % 2 else "device")
     running = trainer(world_size, max_epochs=1, limit_train_batches=1)
     running.fit(module, datamodule=images)
@@ -125,7 +125,7 @@ def measured(world_size: int, size: int) -> dict[str, Any]:
 
 
 def completed(world_size: int, size: int) -> dict[str, Any]:
-    """What a pretraining measures of `size` images, each with its own mask."""
+    """Return what pretraining measures on `size` images, each with its own mask."""
     seed_everything(0, verbose=False)
     encoder = ViT(num_classes=CLASSES, image_size=PIXELS, patch_size=2, dim=16, depth=2, num_heads=2)
     module = MaskedAutoencoding(
@@ -148,7 +148,7 @@ def completed(world_size: int, size: int) -> dict[str, Any]:
 
 
 def trained(world_size: int, accumulated: int) -> dict[str, Any]:
-    """Learning rates, number of steps and final weights of a training."""
+    """Return learning rates, number of steps and final weights of a training."""
     module, rates = classifier(vit(), lr=0.05), LearningRates()
     running = trainer(
         world_size,
@@ -164,7 +164,7 @@ def trained(world_size: int, accumulated: int) -> dict[str, Any]:
 
 
 def tested_as_trained(world_size: int) -> dict[str, Any]:
-    """Probabilities and buffers after a training without checkpoints that all processes could load."""
+    """Return probabilities and buffers after training without a checkpoint that all processes could load."""
     module, images = classifier(normalized_by_batch(), lr=0.05), data(5)
     running = trainer(world_size, max_epochs=1, limit_val_batches=0)
     running.fit(module, datamodule=images)

@@ -34,13 +34,13 @@ def checkpoint(step: int) -> dict[str, Any]:
 
 
 def write_two(folder: Path) -> None:
-    """last.ckpt of step 2 and previous.ckpt of step 1."""
+    """Write last.ckpt of step 2 and previous.ckpt of step 1."""
     for step in (1, 2):
         CheckedCheckpointIO().save_checkpoint(checkpoint(step), folder / NAMES[0])
         promote(folder)
 
 
-def test_what_is_written_is_read_back_and_torch_reads_it_too(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_back_and_torch_reads_it_too(tmp_path: Path) -> None:
     path, written = tmp_path / "a.ckpt", checkpoint(1)
     CheckedCheckpointIO().save_checkpoint(written, path)
     torch.testing.assert_close(read_checkpoint(path), written, rtol=0, atol=0)
@@ -52,7 +52,7 @@ def test_what_is_written_is_read_back_and_torch_reads_it_too(tmp_path: Path) -> 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
     write_two(tmp_path)
     CheckedCheckpointIO().save_checkpoint(checkpoint(3), tmp_path / NAMES[0])
-    found = newest_checkpoint(tmp_path)  # killed before the names were changed
+    found = newest_checkpoint(tmp_path)  # killed before renaming
     assert found is not None
     assert found[1] == {"steps": 3}
     promote(tmp_path)
@@ -60,7 +60,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
 
 
 def damaged(data: bytes, dice: random.Random) -> bytes:
-    """A flipped bit, a cut, a hole of zeros, or something at the end."""
+    """Return `data` with a flipped bit, a truncation, a block of zeros, or appended bytes."""
     kind, offset = dice.choice(("flip", "flip", "truncate", "zeros", "append")), dice.randrange(len(data))
     if kind == "flip":
         return data[:offset] + bytes([data[offset] ^ (1 << dice.randrange(8))]) + data[offset + 1 :]
@@ -84,11 +84,11 @@ def damage_many(folder: Path, times: int, dice: random.Random) -> None:
         found = newest_checkpoint(folder)
         assert found is not None
         recognised += found == (folder / "previous.ckpt", {"steps": 1})
-    print(f"{recognised} of {times} damaged checkpoints were recognised, and the earlier one used")
+    print(f"{recognised} of {times} damaged checkpoints were detected and the earlier one used")
     assert recognised == times
 
 
-def test_a_damaged_checkpoint_is_recognised_and_the_one_before_used(
+def test_a_damaged_checkpoint_is_detected_and_the_previous_one_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage_many(tmp_path, 20, random.Random(0))
@@ -102,7 +102,7 @@ def test_two_hundred_damaged_checkpoints(tmp_path: Path) -> None:
     damage_many(tmp_path, DAMAGES, random.Random())
 
 
-def test_with_every_checkpoint_damaged_none_is_used(tmp_path: Path) -> None:
+def test_if_every_checkpoint_is_damaged_none_is_used(tmp_path: Path) -> None:
     write_two(tmp_path)
     for name in NAMES[1:]:
         (tmp_path / name).write_bytes(b"no checkpoint")
@@ -110,7 +110,7 @@ def test_with_every_checkpoint_damaged_none_is_used(tmp_path: Path) -> None:
 
 
 class Call:
-    """Pickled, it makes whoever loads it call `function`."""
+    """Calls `function` when unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -120,7 +120,7 @@ class Call:
 
 
 def payloads(mark: Path) -> dict[str, Any]:
-    """Objects that would make the file `mark` when unpickled."""
+    """Return objects that would create the file `mark` when unpickled."""
     touch = f"touch {mark}"
     python = f"open({str(mark)!r}, 'w')"
     return {
@@ -176,16 +176,16 @@ def test_no_payload_is_executed(tmp_path: Path, forger: str) -> None:
             assert isinstance(refused.value, DamagedCheckpoint)
 
 
-def test_a_payload_would_be_executed_by_a_careless_reader(tmp_path: Path) -> None:
+def test_a_careless_reader_would_execute_the_payload(tmp_path: Path) -> None:
     """Otherwise the test above would prove nothing."""
     for number, name in enumerate(payloads(tmp_path)):
-        if name != "getattr":  # which only fetches a function
+        if name != "getattr":  # this one only imports a function
             mark = tmp_path / str(number)
             torch.load(io.BytesIO(sealed(payloads(mark)[name])), weights_only=False)
             assert mark.exists(), name
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import errno

@@ -25,7 +25,7 @@ from vitexp.training.schedules import Constant
 
 
 class Recorder(nn.Module):
-    """Logits of one linear layer, and every batch that it was given."""
+    """A linear layer that records every batch it receives."""
 
     def __init__(self, *, pixels: int, classes: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def trained(net: nn.Module, *, pixels: int = 4, mean: float = 0.0, std: float = 
 
 
 class Fixed(nn.Module):
-    """The same logits whatever it sees."""
+    """Returns the same logits for any input."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ STUDENT, TEACHER = [[1.0, 0.0, -1.0], [0.5, 2.0, 0.0]], [[2.0, 0.0, 1.0], [0.0, 
 
 
 def of_teacher(kind: Kind, *, weight: float | None = None, temperature: float = 3.0) -> tuple[Tensor, Tensor]:
-    """The loss, where that of the labels is 5, and the student's logits."""
+    """Return the loss, with 5 for the labels, and the student's logits."""
     distillation = Distillation(
         teacher=trained(Fixed(torch.tensor(TEACHER))), kind=kind, weight=weight, temperature=temperature
     )
@@ -71,13 +71,13 @@ def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
     return [each / sum(powers) for each in powers]
 
 
-def test_the_hard_loss_is_half_that_of_the_labels_and_half_that_of_the_teachers_choice() -> None:
+def test_the_hard_loss_averages_the_losses_of_the_labels_and_of_the_teachers_class() -> None:
     chosen = [-math.log(softmax(STUDENT[0])[0]), -math.log(softmax(STUDENT[1])[1])]  # the largest of TEACHER
     assert of_teacher("hard")[0].item() == pytest.approx(0.5 * 5 + 0.5 * sum(chosen) / 2)
 
 
 @pytest.mark.parametrize("temperature", [3.0, 1.0])
-def test_the_soft_loss_is_the_divergence_at_a_temperature_times_its_square(temperature: float) -> None:
+def test_the_soft_loss_is_the_divergence_times_the_squared_temperature(temperature: float) -> None:
     divergence = 0.0
     for student, teacher in zip(STUDENT, TEACHER, strict=True):
         pairs = zip(softmax(student, temperature), softmax(teacher, temperature), strict=True)
@@ -89,7 +89,7 @@ def test_the_soft_loss_is_the_divergence_at_a_temperature_times_its_square(tempe
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
-def test_the_student_gets_a_gradient_and_the_teacher_none(kind: Kind) -> None:
+def test_only_the_student_gets_a_gradient(kind: Kind) -> None:
     teacher = Fixed(torch.tensor(TEACHER))
     distillation = Distillation(teacher=trained(teacher), kind=kind, weight=None, temperature=3.0)
     logits = torch.tensor(STUDENT, requires_grad=True)
@@ -149,29 +149,29 @@ def fit(module: Classifier) -> list[float]:
     return losses.seen
 
 
-def test_the_teacher_sees_the_very_images_of_the_student_mixed_and_normalized_as_its_own() -> None:
+def test_the_teacher_sees_the_students_mixed_images_in_its_own_normalization() -> None:
     student, teacher = Recorder(pixels=8, classes=3), Recorder(pixels=8, classes=3)
     fit(classifier(student, teacher, pixels=8))
     assert len(teacher.seen) == len(student.seen) == 3
     for mine, theirs in zip(student.seen, teacher.seen, strict=True):
         torch.testing.assert_close((mine * STD + MEAN - 0.5) / 0.1, theirs, rtol=1e-4, atol=1e-4)
-    assert not torch.equal(student.seen[0], student.seen[1])  # each batch is mixed otherwise
+    assert not torch.equal(student.seen[0], student.seen[1])  # each batch is mixed differently
 
 
-def test_a_teacher_of_another_size_sees_them_at_its_own() -> None:
+def test_a_teacher_of_another_image_size_sees_resized_images() -> None:
     teacher = Recorder(pixels=5, classes=3)
     fit(classifier(Recorder(pixels=8, classes=3), teacher, pixels=5))
     assert [tuple(images.shape) for images in teacher.seen] == [(6, 3, 5, 5)] * 3
 
 
-def test_nobody_but_the_loss_knows_the_teacher() -> None:
+def test_only_the_loss_holds_the_teacher() -> None:
     teacher = Recorder(pixels=8, classes=3).train()
     before = copy.deepcopy(teacher.state_dict())
     module = classifier(Recorder(pixels=8, classes=3), teacher, pixels=8)
     assert [name for name, _ in module.named_parameters()] == ["net.linear.weight", "net.linear.bias"]
     assert set(module.state_dict()) == {"net.linear.weight", "net.linear.bias"}
     assert module.distillation is not None
-    assert copy.deepcopy(module).distillation is module.distillation  # as the averaging of weights makes one
+    assert copy.deepcopy(module).distillation is module.distillation  # as weight averaging creates one
     fit(module)
     assert not teacher.training and all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())

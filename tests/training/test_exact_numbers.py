@@ -1,4 +1,4 @@
-"""The same numbers from any number of processes: real process groups, Lightning's own loops."""
+"""The same numbers from any number of processes, with real process groups and Lightning's own loops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Told = dict[tuple[int, int], dict[str, Any]]
 
 
 def together(folder: Path, *, world_sizes: tuple[int, ...], sizes: Iterable[int], patience_s: float) -> Told:
-    """What every process of every world size told, by world size and rank. All sizes in one launch."""
+    """Return the results of every process, by world size and rank. All sizes take one launch."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in world_sizes]
     ports = [listener.getsockname()[1] for listener in listeners]
     for listener in listeners:
@@ -36,7 +36,7 @@ def together(folder: Path, *, world_sizes: tuple[int, ...], sizes: Iterable[int]
             processes.append(subprocess.Popen(line, stdout=log, stderr=log, env=environment))
     try:
         codes = [process.wait(patience_s) for process in processes]
-    finally:  # where they wait for each other, they do so for ever
+    finally:  # processes that deadlock would wait forever
         for process in processes:
             process.kill()
     said = "\n".join((folder / f"{rank}.log").read_text()[-3000:] for rank in range(max(world_sizes)))
@@ -47,7 +47,7 @@ def together(folder: Path, *, world_sizes: tuple[int, ...], sizes: Iterable[int]
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """Two processes: one image for both; one each; batches of 12 that are full, and by one too short or too many."""
+    """Two processes: one image in all; one each; full batches of 12; one image too few or too many."""
     return together(tmp_path_factory.mktemp("short"), world_sizes=(1, 2), sizes=(1, 2, 11, 12, 13), patience_s=300)
 
 
@@ -62,10 +62,10 @@ def test_every_image_counts_once_in_two_processes(short: Told) -> None:
 
 
 @pytest.mark.slow
-def test_a_pretraining_measures_every_image_with_its_own_mask_in_two_processes(short: Told) -> None:
+def test_pretraining_measures_every_image_with_its_own_mask_in_two_processes(short: Told) -> None:
     for size, alone in short[1, 0]["completed"].items():
         assert alone["count"] == size
-        assert alone["val"] == alone["test"], "of the same images, for the masks are the same"
+        assert alone["val"] == alone["test"], "of the same images, because the masks are the same"
         for told in short.values():
             assert told["completed"][size] == pytest.approx(alone, rel=1e-6)
     assert len({alone["test"] for alone in short[1, 0]["completed"].values()}) == 5
@@ -77,14 +77,14 @@ def test_training_is_the_same_in_two_processes(short: Told) -> None:
 
 
 @pytest.mark.slow
-def test_all_processes_test_the_net_of_the_first(short: Told) -> None:
+def test_all_processes_test_the_net_of_the_first_process(short: Told) -> None:
     first, second = (short[2, rank]["tested_as_trained"] for rank in (0, 1))
     assert {"1.running_mean", "1.running_var"} <= first["buffers"].keys()
     torch.testing.assert_close(second, first, rtol=0, atol=0)
 
 
 @pytest.mark.soak
-def test_every_image_counts_once_in_every_set_and_number_of_processes(long: Told) -> None:
+def test_every_image_counts_once_for_every_set_size_and_number_of_processes(long: Told) -> None:
     assert_counted_once(long)
     assert all(sorted(told["measured"]) == list(SOAK_SIZES) for told in long.values())
 
@@ -106,12 +106,12 @@ def assert_counted_once(told: Told) -> None:
             assert here["val"].keys() == {name.replace("test", "val") for name in alone["test"]}, case
             for part in ("val", "test"):
                 assert here[part] == pytest.approx(alone[part], rel=1e-6, abs=1e-6), case
-            # What chooses the checkpoint is one number, or each process would choose another.
+            # Exactly equal, because this selects the checkpoint: processes must not select different ones.
             assert here["val"] == told[world_size, 0]["measured"][size]["val"], case
 
 
 def assert_right(told: dict[str, float], probabilities: torch.Tensor, labels: torch.Tensor) -> None:
-    """The metrics of one process, from their definitions, in double precision."""
+    """Compare the metrics of one process with their definitions in double precision."""
     probabilities = probabilities.double()
     own = probabilities.gather(1, labels[:, None])
     ahead = (probabilities > own).sum(dim=1)

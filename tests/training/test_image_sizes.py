@@ -24,7 +24,7 @@ STEPS = 12
 
 
 def sides(*, seed: int = 0, image_sizes: list[int] | None = SIZES) -> tuple[list[int], list[int]]:
-    """Pixels a side of the images that the net sees in two epochs, of training and of validation."""
+    """Return the pixels per side of the images that the net sees in two epochs of training and validation."""
     net = ViT(num_classes=3, image_size=16, patch_size=8, dim=8, depth=1, num_heads=1)
     seen: tuple[list[int], list[int]] = ([], [])
     net.register_forward_pre_hook(lambda net, given: seen[not net.training].append(given[0].shape[-1]))
@@ -56,7 +56,7 @@ def sides(*, seed: int = 0, image_sizes: list[int] | None = SIZES) -> tuple[list
     return seen
 
 
-def test_each_batch_draws_a_size_and_validation_keeps_its_own() -> None:
+def test_each_training_batch_draws_a_size_and_validation_keeps_the_data_size() -> None:
     train, val = sides()
     assert len(train) == 2 * STEPS
     assert set(train) == set(SIZES)
@@ -66,12 +66,12 @@ def test_each_batch_draws_a_size_and_validation_keeps_its_own() -> None:
     assert sides(seed=1)[0] != train
 
 
-def test_without_sizes_all_images_are_as_they_come() -> None:
+def test_without_sizes_all_images_keep_their_size() -> None:
     train, val = sides(image_sizes=None)
     assert set(train) == set(val) == {16}
 
 
-def test_a_run_tells_what_the_sizes_cost(tmp_path: Path) -> None:
+def test_a_run_reports_the_cost_of_the_sizes(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, "training.image_sizes=[16,32]", "callbacks=none")
     assert result(run)["status"] == "completed"
     assert "images of 16, 32 pixels, drawn by batch (0.62 times the patches)" in (run / "train.log").read_text()

@@ -1,4 +1,4 @@
-"""Lion against the algorithm as the paper prints it."""
+"""Lion against the algorithm in the paper."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_follows_the_algorithm_of_the_paper() -> None:
     torch.testing.assert_close([each.detach() for each in parameters], wanted)
 
 
-def test_it_goes_on_from_its_state_and_leaves_alone_what_has_no_gradient() -> None:
+def test_it_resumes_from_its_state_and_skips_parameters_without_gradients() -> None:
     def trained(stop: int | None) -> torch.Tensor:
         torch.manual_seed(0)
         used, unused = nn.Parameter(torch.randn(6)), nn.Parameter(torch.ones(2))

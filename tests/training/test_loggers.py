@@ -30,24 +30,24 @@ def made(folder: Path, mode: str) -> BackgroundWandbLogger:
         ("online", {}, "online"),
     ],
 )
-def test_online_with_a_login_and_offline_without(
+def test_auto_mode_is_online_if_logged_in_and_otherwise_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, environment: dict[str, str], expected: str
 ) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))  # not that of whoever runs the tests
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))  # not the login of whoever runs the tests
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert resolve_wandb_mode(mode) == expected
 
 
-def test_refuses_another_mode(tmp_path: Path) -> None:
+def test_unknown_modes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="auto, online or offline"):
         made(tmp_path, "sometimes")
 
 
 def test_training_does_not_wait_for_the_run_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning touches every logger's run before it trains; only who asks something of it waits."""
+    """Lightning touches every logger's run before training; only code that uses the run waits."""
     opened = threading.Event()
 
     def slow(mode: str) -> str:
@@ -66,7 +66,7 @@ def test_training_does_not_wait_for_the_run_to_open(tmp_path: Path, monkeypatch:
     logger.close(failed=False)
 
 
-def test_a_run_that_cannot_be_opened_fails_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_be_opened_fails_when_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(mode: str) -> str:
         raise RuntimeError("no network")
 

@@ -17,13 +17,13 @@ from vitexp.training.losses import BinaryCrossEntropy, ClassificationLoss, Cross
 
 
 def batch() -> tuple[Tensor, Tensor]:
-    """Logits and mixed targets of 4 images and 3 classes."""
+    """Return logits and mixed targets of 4 images and 3 classes."""
     generator = torch.Generator().manual_seed(0)
     one_hot = torch.eye(3)[[0, 1, 2, 1]]
     return torch.randn(4, 3, generator=generator), 0.7 * one_hot + 0.3 * one_hot[[1, 2, 3, 0]]
 
 
-def test_the_default_is_torchs_cross_entropy_to_the_bit() -> None:
+def test_the_default_equals_torchs_cross_entropy_bit_for_bit() -> None:
     logits, targets = batch()
     assert torch.equal(CrossEntropy()(logits, targets), F.cross_entropy(logits, targets, label_smoothing=0.1))
 
@@ -62,7 +62,7 @@ def test_balanced_weights_give_every_class_the_same_share() -> None:
 
 
 class Margin(nn.Module):
-    """A loss of a user's own."""
+    """A custom loss."""
 
     def __init__(self, *, margin: float) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_a_run_trains_with_any_loss(tmp_path: Path, options: list[str]) -> None:
     assert result(tiny_run(tmp_path, "callbacks=none", *options))["status"] == "completed"
 
 
-def test_a_wrong_number_of_class_weights_is_one_sentence(tmp_path: Path) -> None:
+def test_a_wrong_number_of_class_weights_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^loss\.class_weights has 2 weights, but signs has 43 classes; give one"):
         tiny_run(tmp_path, "callbacks=none", "loss.class_weights=[1,2]")
 
@@ -101,6 +101,6 @@ def test_a_wrong_number_of_class_weights_is_one_sentence(tmp_path: Path) -> None
         ("torch.nn.Cross", "cannot be imported"),
     ],
 )
-def test_what_is_not_a_loss_is_refused_before_data_are_read(target: str, words: str) -> None:
+def test_anything_but_a_loss_is_refused_before_data_are_read(target: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         try_out(composed("model=vit_tiny", "~loss", f"+loss._target_={target}"))

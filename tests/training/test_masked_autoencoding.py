@@ -1,4 +1,4 @@
-"""A pretraining as train.py does it: what it leaves, what starts from it, and what is refused."""
+"""Pretraining with train.py: its results, training from its weights, and refused options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_it_tells_losses_and_nothing_that_only_classifiers_have(pretrained: Path) -> None:
+def test_it_reports_losses_and_no_classifier_metrics(pretrained: Path) -> None:
     told = result(pretrained)
     assert (told["status"], told["name"]) == ("completed", "signs-vit_tiny-mae")
     assert [list(told["metrics"][part]) for part in ("test", "val")] == [["loss"], ["loss"]]
@@ -40,7 +40,7 @@ def test_it_tells_losses_and_nothing_that_only_classifiers_have(pretrained: Path
     assert "masked autoencoder: 50% of each image is covered, decoder of 2 x 96 channels" in log
 
 
-def test_its_figures_and_page(pretrained: Path) -> None:
+def test_its_figures_and_report(pretrained: Path) -> None:
     figures = {path.stem for path in (pretrained / "figures").iterdir()}
     assert figures == {"augmented_batch", "reconstructions", "position_embedding", "curves"}
     page = (pretrained / "report.html").read_text()
@@ -50,7 +50,7 @@ def test_its_figures_and_page(pretrained: Path) -> None:
 
 
 @pytest.mark.parametrize("pool", ["cls", "gap"])
-def test_a_training_starts_from_all_of_the_encoder(pretrained: Path, tmp_path: Path, pool: str) -> None:
+def test_training_starts_from_all_weights_of_the_encoder(pretrained: Path, tmp_path: Path, pool: str) -> None:
     options = ("callbacks=none", "optim.lr=1e-12", "schedule.min_lr=0", f"model.pool={pool}")
     tuned = tiny_run(tmp_path, *SIZES, f"model.weights={pretrained}", *options)
     told = result(tuned)["model"]["weights"]
@@ -64,7 +64,7 @@ def test_a_training_starts_from_all_of_the_encoder(pretrained: Path, tmp_path: P
     assert finished.classes
 
 
-def test_it_is_no_classifier_to_look_at(pretrained: Path) -> None:
+def test_loading_a_pretraining_as_a_classifier_is_refused(pretrained: Path) -> None:
     with pytest.raises(UserError, match=r"is a pretraining, which has no classifier; train one .* model\.weights="):
         load_run(pretrained)
     assert completed_runs(pretrained.parents[1]) == []
@@ -95,7 +95,7 @@ def test_it_trains_with_every_stem(tmp_path: Path, options: list[str]) -> None:
         (["+task.decoder=1"], "there is no key 'task.decoder'"),
     ],
 )
-def test_what_does_not_go_with_it_is_refused(options: list[str], told: str) -> None:
+def test_options_that_do_not_apply_are_refused(options: list[str], told: str) -> None:
     model = [] if options[0].startswith("model=") else ["model=vit_tiny", "model.patch_size=8"]
     with pytest.raises(ConfigError) as caught:
         check(composed("task=mae", *model, *options))

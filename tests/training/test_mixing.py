@@ -10,7 +10,7 @@ from vitexp.training.mixing import Mixing, cutmix, mixup
 
 
 def batch(size: int = 6) -> tuple[Tensor, Tensor]:
-    """Image i is the constant i + 1, with a one-hot target for class i."""
+    """Return images i of constant value i + 1, with one-hot targets for class i."""
     images = torch.arange(1.0, size + 1).view(size, 1, 1, 1).expand(size, 3, 8, 8).contiguous()
     return images, torch.eye(size)
 
@@ -23,7 +23,7 @@ def test_mixup_is_the_convex_combination() -> None:
     assert torch.allclose(mixed[5], torch.full((3, 8, 8), 0.7 * 6 + 0.3 * 1))
 
 
-def test_cutmix_share_is_that_of_the_pixels() -> None:
+def test_the_cutmix_share_is_the_share_of_pixels() -> None:
     images, _ = batch()
     partner = torch.tensor([1, 2, 3, 4, 5, 0])
     torch.manual_seed(0)
@@ -31,7 +31,9 @@ def test_cutmix_share_is_that_of_the_pixels() -> None:
         mixed, stayed = cutmix(images, partner, share)
         own = (mixed == images).float().mean(dim=(1, 2, 3))
         assert torch.allclose(own, torch.full_like(own, stayed))
-        assert stayed >= share - 1e-6  # cut at the border and to whole pixels, the rectangle only shrinks
+        assert (
+            stayed >= share - 1e-6
+        )  # clipping at the border and rounding to whole pixels can only shrink the rectangle
         assert set(mixed[0].unique().tolist()) <= {1.0, 2.0}
 
 
@@ -40,7 +42,7 @@ def test_targets_follow_the_images() -> None:
     torch.manual_seed(1)
     mixed, targets = Mixing(mixup_alpha=1.0, cutmix_alpha=0.0)(images, targets, progress=0.0)
     assert torch.allclose(targets.sum(dim=1), torch.ones(6))
-    # the value of a mixed image is the mean class number + 1 under its target
+    # the value of a mixed image is the mean class number under its target, plus 1
     assert torch.allclose(mixed[:, 0, 0, 0], targets @ torch.arange(1.0, 7.0))
     assert not torch.equal(mixed, images)
 
@@ -56,7 +58,7 @@ def test_cutmix_targets_follow_the_area() -> None:
     ("changes", "progress"),
     [({"mixup_alpha": 0.0}, 0.0), ({"mix_prob": 0.0}, 0.0), ({"mix_until": 0.6}, 0.6), ({"mix_until": 0.6}, 1.0)],
 )
-def test_off_gives_images_as_they_are_and_one_hot_targets(changes: dict[str, float], progress: float) -> None:
+def test_without_mixing_images_are_unchanged_and_targets_one_hot(changes: dict[str, float], progress: float) -> None:
     images, targets = batch()
     mixing = Mixing(**{"mixup_alpha": 1.0, "cutmix_alpha": 0.0, **changes})
     for _ in range(5):
@@ -65,7 +67,7 @@ def test_off_gives_images_as_they_are_and_one_hot_targets(changes: dict[str, flo
         assert kept is targets
 
 
-def test_mix_until_mixes_before() -> None:
+def test_mixing_ends_at_mix_until() -> None:
     images, targets = batch()
     mixing = Mixing(mixup_alpha=1.0, cutmix_alpha=0.0, mix_until=0.6)
     assert mixing(images, targets, progress=0.59)[0] is not images
@@ -80,7 +82,7 @@ def test_switch_probability_chooses_between_the_two() -> None:
     assert 0.70 < whole / 400 < 0.86
 
 
-def test_drawn_from_the_seed() -> None:
+def test_draws_depend_on_the_seed() -> None:
     images, targets = batch()
     mixing = Mixing(mixup_alpha=0.4, cutmix_alpha=1.0)
     drawn = []

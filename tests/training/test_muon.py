@@ -36,7 +36,7 @@ def muon(net: nn.Module, **options: Any) -> Muon:
 
 
 def train(net: nn.Module, *optimizers: torch.optim.Optimizer, steps: int, start: int = 0) -> dict[str, Tensor]:
-    """The parameters after some steps, on the images of these steps."""
+    """Return the parameters after `steps` steps, each on its own images."""
     for step in range(start, start + steps):
         images = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(step))
         F.cross_entropy(net(images), torch.tensor([0, 1, 2, 0, 1, 2])).backward()
@@ -46,7 +46,7 @@ def train(net: nn.Module, *optimizers: torch.optim.Optimizer, steps: int, start:
     return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
 
 
-def test_the_matrices_of_blocks_are_muons_and_all_else_is_adamws() -> None:
+def test_muon_trains_the_matrices_of_blocks_and_adamw_everything_else() -> None:
     optimizer = muon(vit())
     hidden = {name for group in optimizer.param_groups if group["hidden"] for name in group["param_names"]}
     layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -58,8 +58,8 @@ def test_the_matrices_of_blocks_are_muons_and_all_else_is_adamws() -> None:
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_it_equals_torchs_two_optimizers(nesterov: bool) -> None:
-    """torch.optim.Muon and AdamW, of which each has its share, with queries, keys and values in parameters apart."""
+def test_it_matches_torchs_muon_and_adamw(nesterov: bool) -> None:
+    """torch.optim.Muon and AdamW train their own parameters; queries, keys and values are separate ones."""
     net = vit()
     split = {
         name: [nn.Parameter(part.clone()) for part in each.detach().chunk(3 if "qkv.weight" in name else 1)]
@@ -83,7 +83,7 @@ def test_it_equals_torchs_two_optimizers(nesterov: bool) -> None:
             each.step()
     for name, parameter in net.named_parameters():
         moved, wanted = (now - dict(vit().named_parameters())[name] for now in (parameter, torch.cat([*split[name]])))
-        # bfloat16 sums in another order where matrices are taken together
+        # bfloat16 sums in another order if matrices are stacked
         torch.testing.assert_close(moved, wanted, rtol=0.02, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -100,7 +100,7 @@ def test_the_update_is_orthogonal(shape: tuple[int, int]) -> None:
     assert F.cosine_similarity(made.flatten(1), (u @ vh).flatten(1)).min() > 0.95
 
 
-def test_a_matrix_without_gradient_stays() -> None:
+def test_a_matrix_without_gradient_is_unchanged() -> None:
     net = vit()
     net.blocks[0].mlp.fc1.weight.requires_grad_(False)
     before = net.blocks[0].mlp.fc1.weight.clone()
@@ -112,7 +112,7 @@ def test_a_matrix_without_gradient_stays() -> None:
 
 
 def test_each_group_has_its_own_learning_rate() -> None:
-    """As a schedule sets it."""
+    """A schedule sets it."""
     net = vit()
     optimizer = muon(net)
     for group in optimizer.param_groups:
@@ -122,7 +122,7 @@ def test_each_group_has_its_own_learning_rate() -> None:
         assert torch.equal(after[name], start) == (start.ndim == 2 and name.startswith("blocks")), name
 
 
-def test_it_goes_on_from_its_state() -> None:
+def test_it_resumes_from_its_state() -> None:
     whole = vit()
     wanted = train(whole, muon(whole), steps=5)
     first = vit()

@@ -1,4 +1,4 @@
-"""Batches that are too large for the memory: the sentence, and that what it says fits."""
+"""Batches that are too large for memory: the message, and that its suggestion fits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFUSED = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: ca
 
 
 def room_for(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A memory in which a train step of so many images at once has room."""
+    """Simulate memory that has room for a training step on this many images."""
     original = Classifier.training_step
 
     def limited(self: Classifier, batch: Any, *arguments: Any) -> Any:
@@ -34,19 +34,19 @@ def room_for(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("images", "overrides", "said"),
     [
-        # an eighth more than what is suggested must fit
-        (20, ["data.batch_size=64"], r"accumulate_grad_batches=4 takes 16 at a time .*, or data\.batch_size=16\.$"),
-        (17, ["data.batch_size=64"], r"accumulate_grad_batches=8 takes 8 at a time .*, or data\.batch_size=8\.$"),
+        # an eighth more than the suggestion must fit
+        (20, ["data.batch_size=64"], r"accumulate_grad_batches=4 processes 16 at a time .*, or data\.batch_size=16\.$"),
+        (17, ["data.batch_size=64"], r"accumulate_grad_batches=8 processes 8 at a time .*, or data\.batch_size=8\.$"),
         (
             9,
             ["data.batch_size=64", "trainer.accumulate_grad_batches=4"],
-            r"16 images .*accumulate_grad_batches=8 takes 8 at a time .*, or data\.batch_size=32\.$",
+            r"16 images .*accumulate_grad_batches=8 processes 8 at a time .*, or data\.batch_size=32\.$",
         ),
         (30, ["data.batch_size=53"], r"53 images of vit_tiny at a time; data\.batch_size=26 would fit\.$"),  # a prime
-        (0, ["data.batch_size=64"], r"even 1 image of vit_tiny at a time; take a smaller model"),
+        (0, ["data.batch_size=64"], r"even 1 image of vit_tiny at a time; use a smaller model"),
     ],
 )
-def test_says_what_fits(
+def test_the_message_says_what_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, overrides: list[str], said: str
 ) -> None:
     room_for(images, monkeypatch)
@@ -59,7 +59,7 @@ def test_says_what_fits(
     assert result(folder)["error"] == str(caught.value)
 
 
-def test_in_an_evaluation_only_forward_passes_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_forward_passes_are_tried_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
 
     def apply_net(self: Classifier, images: torch.Tensor, *more: Any, **options: Any) -> torch.Tensor:
@@ -71,12 +71,12 @@ def test_in_an_evaluation_only_forward_passes_are_tried(tmp_path: Path, monkeypa
 
     original = Classifier.apply_net
     monkeypatch.setattr(Classifier, "apply_net", apply_net)
-    with pytest.raises(OutOfMemory, match=r"takes 8 at a time"):
+    with pytest.raises(OutOfMemory, match=r"processes 8 at a time"):
         tiny_run(tmp_path, "callbacks=none", "data.batch_size=32")
     assert trained == [32, 1, 2, 4, 9, 18]
 
 
-def test_another_error_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: Any) -> None:
         raise RuntimeError("shapes do not match")
 
@@ -85,7 +85,7 @@ def test_another_error_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.Monk
         tiny_run(tmp_path, "callbacks=none")
 
 
-def test_what_is_suggested_is_a_guess_where_a_trial_fails_otherwise(
+def test_the_suggestion_is_a_guess_if_a_trial_fails_for_another_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(self: Classifier, batch: Any, *_: Any) -> None:
@@ -96,12 +96,14 @@ def test_what_is_suggested_is_a_guess_where_a_trial_fails_otherwise(
         tiny_run(tmp_path, "callbacks=none", "data.batch_size=64")
 
 
-def test_memory_that_ends_before_the_first_batch_is_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_before_the_first_batch_is_blamed_on_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def breaks(self: Classifier) -> None:
         raise RuntimeError(REFUSED)
 
     monkeypatch.setattr(Classifier, "configure_optimizers", breaks)
-    with pytest.raises(OutOfMemory, match=r"no memory for vit_tiny and its optimizer; take a smaller model"):
+    with pytest.raises(OutOfMemory, match=r"too little memory for vit_tiny and its optimizer; use a smaller model"):
         tiny_run(tmp_path, "callbacks=none")
 
 
@@ -121,11 +123,11 @@ def test_memory_that_ends_before_the_first_batch_is_the_models(tmp_path: Path, m
         (OSError("out of memory"), False),
     ],
 )
-def test_recognises_what_allocators_say(error: Exception, lacks: bool) -> None:
+def test_messages_of_allocators_are_recognized(error: Exception, lacks: bool) -> None:
     assert lacks_memory(error) is lacks
 
 
-def test_says_how_much_of_a_gpu_is_in_use_and_by_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_says_how_much_gpu_memory_is_in_use_and_by_whom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2_000_000_000, 80_000_000_000))
     for reserved, said in ((77_500_000_000, ""), (58_000_000_000, ", 20 GB of it by others")):
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device, reserved=reserved: reserved)
@@ -148,7 +150,7 @@ def test_suggestions_pass_the_checks() -> None:
                         assert fitting // 2 < batch // (more * processes) <= fitting
 
 
-# A process whose address space may grow by so much after everything is imported.
+# A process whose address space may grow by this much after everything is imported.
 LIMITED = """
 import resource, runpy, sys
 from pathlib import Path
@@ -176,13 +178,13 @@ def limited_run(folder: Path, room: int, *overrides: str) -> subprocess.Complete
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited so on Linux only")
-def test_what_is_suggested_fits_under_the_same_limit(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address spaces this way")
+def test_the_suggestion_fits_under_the_same_limit(tmp_path: Path) -> None:
     room = 700_000_000
     ended = limited_run(tmp_path, room, "data.batch_size=384")
     assert ended.returncode == 1, ended.stderr
     [sentence] = ended.stderr.strip().splitlines()
-    assert sentence.startswith("vitexp: this machine has no memory for 384 images of vit_tiny at a time; ")
+    assert sentence.startswith("vitexp: this machine has too little memory for 384 images of vit_tiny at a time; ")
     assert "perhaps" not in sentence  # measured
     [accumulated] = re.findall(r"trainer\.accumulate_grad_batches=\d+", sentence)
     [smaller] = re.findall(r"data\.batch_size=\d+", sentence)
@@ -194,7 +196,7 @@ def test_what_is_suggested_fits_under_the_same_limit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [(0, 1), (1,)])
-def test_ends_under_ddp_whichever_process_runs_out(tmp_path: Path, ranks: tuple[int, ...]) -> None:
+def test_ddp_ends_whichever_process_runs_out_of_memory(tmp_path: Path, ranks: tuple[int, ...]) -> None:
     fails = f"+callbacks.fails={{_target_: tests.failing.NoMemory, ranks: {list(ranks)}, step: 1}}"
     devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.log_every_n_steps=1"]
     process = subprocess.run(
@@ -206,4 +208,4 @@ def test_ends_under_ddp_whichever_process_runs_out(tmp_path: Path, ranks: tuple[
         timeout=240,
     )
     assert process.returncode != 0
-    assert "accumulate_grad_batches=2 takes 8 at a time" in process.stderr
+    assert "accumulate_grad_batches=2 processes 8 at a time" in process.stderr

@@ -1,4 +1,4 @@
-"""The task with its defaults in a Trainer of the user's own."""
+"""The task with its defaults in a custom Trainer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_six_lines_train_and_test(cache_dir: Path) -> None:
 
 
 class MeanColor(Task):
-    """The example of Task's documentation."""
+    """The example from Task's docstring."""
 
     metrics = ("loss",)
     monitor = "val/loss"
@@ -66,14 +66,14 @@ class MeanColor(Task):
         return (self.apply_net(images)[:, :3] - images.mean(dim=(2, 3))).square().mean(dim=1)
 
 
-def test_a_task_of_ones_own_trains_in_ones_own_trainer() -> None:
+def test_a_custom_task_trains_in_a_custom_trainer() -> None:
     task, trainer, images = MeanColor(net=tiny_vit()), plain_trainer(), data(20)
     [before] = trainer.validate(task, images, verbose=False)
     trainer.fit(task, images)
     assert trainer.callback_metrics["val/loss"] < before["val/loss"]
 
 
-def test_a_task_of_ones_own_is_an_option_of_a_run(tmp_path: Path) -> None:
+def test_a_run_can_use_a_custom_task(tmp_path: Path) -> None:
     folder = tiny_run(tmp_path, "~task", f"+task._target_={__name__}.MeanColor", "trainer.max_epochs=2")
     assert list(result(folder)["metrics"]["test"]) == ["loss"]
     assert {path.stem for path in (folder / "figures").iterdir()} >= {"position_embedding", "curves"}
@@ -81,14 +81,14 @@ def test_a_task_of_ones_own_is_an_option_of_a_run(tmp_path: Path) -> None:
 
 
 class MyViT(ViT):
-    """A model of a user's own."""
+    """A custom model."""
 
     def __init__(self, *, extra: int = 0, **options: Any) -> None:
         super().__init__(**options)
         self.extra = extra
 
 
-def test_a_subclass_of_vit_does_all_that_a_vit_does(tmp_path: Path) -> None:
+def test_a_subclass_of_vit_supports_everything_a_vit_does(tmp_path: Path) -> None:
     mine = f"model._target_={__name__}.MyViT"
     pretrained = tiny_run(tmp_path / "mae", "task=mae", mine, "callbacks.reconstructions.images=2")
     folder = tiny_run(tmp_path / "tuned", mine, f"model.weights={pretrained}", "training.layer_decay=0.5")
@@ -98,6 +98,6 @@ def test_a_subclass_of_vit_does_all_that_a_vit_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["has_blocks", "has_attention", "has_patches", "accepts_weights", "any_image_size"])
-def test_a_subclass_inherits_the_facts(name: str) -> None:
+def test_a_subclass_inherits_class_attributes(name: str) -> None:
     found = component(f"{__name__}.MyViT")
     assert found is not None and found.facts[name] is True

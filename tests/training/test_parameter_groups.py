@@ -38,7 +38,7 @@ def test_only_matrices_and_kernels_decay() -> None:
     assert all(name.endswith("weight") for name in decayed)
 
 
-def test_the_spared_have_no_decay_and_the_others_the_optimizers() -> None:
+def test_undecayed_groups_have_no_decay_and_the_others_use_the_optimizers() -> None:
     net = ViT(image_size=16, num_classes=3, patch_size=8, dim=16, depth=1, num_heads=2)
     decayed, spared = parameter_groups(net)
     assert "weight_decay" not in decayed
@@ -72,12 +72,12 @@ def test_each_block_learns_more_slowly_than_the_one_above_it() -> None:
     assert plain == {names[id(each)]: group.get("weight_decay") for group in groups for _, each in group["params"]}
 
 
-def test_a_decay_by_layers_needs_layers() -> None:
+def test_layer_decay_needs_blocks() -> None:
     with pytest.raises(ValueError, match="needs blocks, which this model does not have"):
         parameter_groups(SimpleCNN(num_classes=3, image_size=16), layer_decay=0.5)
 
 
-def test_the_ratio_of_the_layers_stays_through_warmup_and_decay() -> None:
+def test_learning_rate_ratios_of_layers_hold_throughout_the_schedule() -> None:
     net = ViT(image_size=16, num_classes=3, patch_size=8, dim=16, depth=2, num_heads=2)
     module = Classifier(
         net=net,

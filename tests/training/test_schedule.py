@@ -22,7 +22,7 @@ def test_warmup_is_linear_and_its_last_step_reaches_the_peak() -> None:
         assert [lr(schedule, step) for step in range(10)] == pytest.approx([0.08 * (step + 1) for step in range(10)])
 
 
-def test_cosine_goes_from_peak_over_the_mean_to_the_minimum() -> None:
+def test_cosine_falls_from_the_peak_through_the_mean_to_the_minimum() -> None:
     schedule = CosineWarmup(warmup_epochs=1, min_lr=0.2)
     assert lr(schedule, 10) == pytest.approx(0.8)
     assert lr(schedule, 60) == pytest.approx(0.5)  # half of the 100 steps after warmup
@@ -38,7 +38,7 @@ def test_restarts_return_to_the_peak_after_growing_periods() -> None:
     assert lr(schedule, 69) < 0.01
 
 
-def test_constant_stays_and_no_warmup_starts_at_the_peak() -> None:
+def test_constant_keeps_the_peak_and_without_warmup_starts_there() -> None:
     assert {lr(Constant(warmup_epochs=1), step) for step in range(10, 110)} == {0.8}
     assert lr(CosineWarmup(warmup_epochs=0, min_lr=0.0), 0) == 0.8
 
@@ -48,6 +48,6 @@ def test_warmup_of_a_fraction_of_an_epoch() -> None:
     assert lr(CosineWarmup(warmup_epochs=0.5, min_lr=0.0), 3) == pytest.approx(0.64)
 
 
-def test_periods_that_shrink_are_refused() -> None:
+def test_shrinking_periods_are_refused() -> None:
     with pytest.raises(ValueError, match="period_factor"):
         CosineRestarts(warmup_epochs=0, min_lr=0, period_epochs=1, period_factor=0.5)

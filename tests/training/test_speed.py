@@ -1,4 +1,4 @@
-"""What makes a run fast does not change its numbers. (How fast it is: python -m vitexp bench.)"""
+"""Optimizations do not change a run's numbers. (For its speed see python -m vitexp bench.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def weights(folder: Path) -> bytes:
 
 
 def losses(folder: Path) -> list[float]:
-    """train/loss_step of every step."""
+    """Return train/loss_step of every step."""
     with (folder / "metrics.csv").open() as file:
         return [float(row["train/loss_step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
 
@@ -28,7 +28,7 @@ def test_resident_data_and_the_data_loader_train_the_same_weights(tmp_path: Path
     assert weights(runs[0]) == weights(runs[1])
 
 
-def test_nothing_but_the_last_batch_reads_scalars_back_between_log_steps(
+def test_only_the_last_batch_reads_scalars_back_between_log_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
@@ -56,7 +56,7 @@ def test_compiled_and_eager_runs_have_the_same_losses_and_two_graphs(tmp_path: P
     torch._dynamo.utils.counters.clear()
     run = tiny_run(tmp_path, "trainer.compile=on", *fp32)
     assert losses(run) == pytest.approx(eager, rel=1e-3)
-    # One for training, one for evaluation: the smaller last batches of validation and test are no new shapes.
+    # One for training, one for evaluation: the smaller last batches of validation and test add no shapes.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert not any("_orig_mod" in name for name in checkpoint["state_dict"])
@@ -80,5 +80,5 @@ def test_bf16_reaches_the_accuracy_of_fp32_within_the_noise_of_three_seeds(tmp_p
     }
     means = [statistics.mean(values) for values in accuracies.values()]
     noise = statistics.mean(statistics.stdev(values) for values in accuracies.values())
-    assert min(means) > 0.5, accuracies  # else nothing was learned, and equal would say nothing
+    assert min(means) > 0.5, accuracies  # otherwise nothing was learned, and the comparison would be meaningless
     assert abs(means[0] - means[1]) < 0.01 + 2 * noise, accuracies

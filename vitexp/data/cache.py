@@ -32,7 +32,7 @@ def ensure(entry: Path, fill: Callable[[Path], None], *, files: Sequence[str], w
     what: name of the content, for a message while another process creates it.
 
     A damaged entry is rebuilt, with a warning. Raises DataError if the cache cannot be read or written, and any
-    exception of `fill` other than OSError.
+    exception that `fill` raises, except OSError.
     """
     with _cache_errors(entry.parent):
         if _flaw(entry, files) is None:
@@ -89,7 +89,7 @@ def _build(entry: Path, fill: Callable[[Path], None], files: Sequence[str]) -> N
         try:
             os.rename(building, entry)
         except OSError:
-            if not entry.exists():  # otherwise, without a lock, another process was faster
+            if not entry.exists():  # otherwise another process created it first, where locks do not work
                 raise
 
 

@@ -53,9 +53,9 @@ class CIFAR(Source):
     def __init__(
         self,
         *,
-        root: Annotated[PathOption, Doc("folder of the archive or of cifar-10-batches-py (cifar-100-python)")],
+        root: Annotated[PathOption, Doc("folder with the archive or cifar-10-batches-py (cifar-100-python)")],
         download: Annotated[bool, Doc("download what is missing; an archive in root is unpacked in any case")] = False,
-        kind: Annotated[Literal["cifar10", "cifar100"], Doc("which of the two")],
+        kind: Annotated[Literal["cifar10", "cifar100"], Doc("which data set")],
     ) -> None:
         self.root = Path(root).expanduser()
         self.download = download
@@ -85,7 +85,7 @@ class CIFAR(Source):
         return coarse
 
     def _find(self, name: SplitName) -> _Found:
-        """Return the content of the files of a split without the pixels; read once."""
+        """Return what the files of a split contain besides pixels; they are read once."""
         if name in self._found:
             return self._found[name]
         from torchvision.datasets import CIFAR10, CIFAR100  # imports torch, so only when needed
@@ -115,7 +115,7 @@ class CIFAR(Source):
                 f"from {url} into {self.root}."
             )
         with one_at_a_time(self.root):
-            if not folder.exists():  # otherwise another process was faster
+            if not folder.exists():  # otherwise another process downloaded it first
                 fetch(url, packed, md5=md5)
                 unpack(packed, folder.name, self.root)
 

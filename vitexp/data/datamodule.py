@@ -40,7 +40,7 @@ class ImageDataModule(LightningDataModule):
     prepare: configs of deterministic Albumentations transforms (prepare.py); by default one that resizes to image_size.
     image_size: S, pixels per side.
     batch_size: images per optimizer step, on all devices and over all accumulated batches together.
-    val_fraction: fraction of the training images that become the validation part, per class, groups whole.
+    val_fraction: fraction of the training images, per class, that become the validation part; groups stay whole.
     sampler: "shuffle" visits each training image once per epoch; "balanced" draws as many images with replacement,
     every class equally often.
     num_workers: processes that prepare images and run a sample augmentation; "auto": see `available_workers`.
@@ -198,12 +198,12 @@ class ImageDataModule(LightningDataModule):
         held = sum(stored.nbytes for stored in self._on_device.values())
         if self.resident == "device" and free is not None and size - held > free:
             raise DataError(
-                f"data.resident=device needs {size / 1e9:.1f} GB on the device, of which {free / 1e9:.1f} GB are free; "
-                "data.resident=memory copies batch by batch."
+                f"data.resident=device needs {size / 1e9:.1f} GB on the device, but only {free / 1e9:.1f} GB are free; "
+                "use data.resident=memory, which copies batch by batch."
             )
         if self.resident != "auto":
             return self.resident == "device"
-        # On the CPU, the memory map is all there is to hold.
+        # On the CPU nothing is copied: the images stay memory-mapped.
         return device.type == "cpu" or (free is not None and size - held <= free / 2)
 
     def _stored(self, part: Prepared, device: torch.device) -> Tensor:

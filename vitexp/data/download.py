@@ -111,7 +111,7 @@ def unpack(archive: Path, member: str, target: Path) -> None:
     """Put the file or folder `member` of a zip or tar archive at target/member.
 
     It is unpacked under a temporary name and renamed, so that a crash leaves nothing incomplete. Raises DataError for a
-    damaged archive, a member outside the folder, one that is neither file nor folder, an implausible size, a full disk.
+    damaged archive, a member that is outside the folder or a link or device, an implausible size, or a full disk.
     """
     scratch = target / f".{archive.name}.unpacking"
     final = target / member
@@ -134,7 +134,7 @@ def _unzip(archive: Path, member: str, scratch: Path) -> None:
     with zipfile.ZipFile(archive) as bundle:
         infos = [info for info in bundle.infolist() if _belongs(info.filename, member, archive)]
         for info in infos:
-            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if it was packed on another system than Unix
+            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if the archive was not made on Unix
             _refuse_special(info.filename, archive, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
         size = sum(info.file_size for info in infos)
         _refuse_expansion(size, archive)
@@ -183,7 +183,7 @@ def _require_space(folder: Path, needed: int) -> None:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
+        return f"the server returned {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
         return _reason(error.reason) if isinstance(error.reason, BaseException) else error.reason
     if isinstance(error, OSError) and error.strerror:

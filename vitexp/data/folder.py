@@ -18,7 +18,7 @@ class Folder(Source):
     """Images in class folders: root/train/<class>/* and root/test/<class>/*.
 
     Without a test folder (or with root/<class>/* only), the fraction `test_fraction` of every class becomes the test
-    set. The choice depends on `split_seed` and the file names only, so that adding images moves few others. Other
+    set. The choice depends on `split_seed` and the file names only, so adding images moves few of the others. Other
     folders, such as val, are not read if there is a train folder: validation is split from train.
     """
 
@@ -30,7 +30,7 @@ class Folder(Source):
             Fraction, Doc("fraction of every class that becomes the test set if there is no test folder")
         ] = 0.2,
         split_seed: Annotated[
-            int, Field(ge=0, le=2**32 - 1), Doc("which images these are, independent of the seed of the run")
+            int, Field(ge=0, le=2**32 - 1), Doc("seed that selects the test images, independent of the seed of the run")
         ] = 0,
     ) -> None:
         if not 0 < test_fraction < 1:
@@ -85,7 +85,7 @@ class Folder(Source):
             }
         test = _read_tree(self.root, "test/")
         if unknown := [label for label in test if label not in tree]:
-            raise DataError(f"{self.root / 'test' / unknown[0]} is a class that is missing in {self.root / 'train'}.")
+            raise DataError(f"{self.root / 'test' / unknown[0]} is a class that is missing from {self.root / 'train'}.")
         if not test:
             raise DataError(f"{self.root / 'test'} contains no class folder.")
         return {"train": tree, "test": test}
@@ -102,7 +102,7 @@ def _rank(seed: int, file: ImageFile) -> bytes:
 
 
 def _is_tree(folder: Path) -> bool:
-    """Return whether a folder contains class folders, because a class of railway pictures may be called train."""
+    """Return whether a folder contains class folders; a class of railway pictures may itself be called train."""
     with file_errors():
         return folder.is_dir() and bool(_subfolders(folder))
 
@@ -130,7 +130,7 @@ def _read_tree(root: Path, prefix: str) -> dict[str, list[ImageFile]]:
     for label in _subfolders(root / prefix):
         if not label.isprintable():  # it appears in tables, figures and JSON files
             raise DataError(
-                f"the name of the class folder {printable(root / prefix / label)} is not one line of UTF-8."
+                f"the name of the class folder {printable(root / prefix / label)} is not printable UTF-8; rename it."
             )
         tree[label] = list_images(root, prefix + label)
         if not tree[label]:

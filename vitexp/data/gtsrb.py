@@ -36,7 +36,7 @@ class Archive:
 
 
 _LABELS = "GT-final_test.csv"
-# md5 checksums as in torchvision; the one of the full training images as in several independent projects.
+# md5 checksums as in torchvision; that of the full training images as in several independent projects.
 ARCHIVES = {
     "full": Archive(
         file="GTSRB_Final_Training_Images.zip",
@@ -81,7 +81,7 @@ class GTSRB(Source):
     def __init__(
         self,
         *,
-        root: Annotated[PathOption, Doc("folder of the archives or of the folder GTSRB")],
+        root: Annotated[PathOption, Doc("folder with the archives or a folder GTSRB")],
         download: Annotated[bool, Doc("download what is missing; an archive in root is unpacked in any case")] = False,
         train_set: Annotated[
             Literal["auto", "full", "online"],
@@ -90,7 +90,7 @@ class GTSRB(Source):
         base_url: Annotated[PathOption, Words("a URL"), Doc("address of the archives")] = BASE_URL,
     ) -> None:
         if train_set not in ("auto", "full", "online"):
-            raise DataError(f"data.train_set is auto, full or online, not {train_set!r}.")
+            raise DataError(f"data.train_set must be auto, full or online, not {train_set!r}.")
         self.root = Path(root).expanduser()
         self.download = download
         self.train_set = train_set
@@ -153,11 +153,12 @@ class GTSRB(Source):
         packed = self.root / archive.file
         if not self.download and not packed.exists():
             raise DataError(
-                f"the GTSRB {archive.holds} are missing: {self.root} has no {archive.places[0]}, nor has a folder "
-                f"GTSRB in it; set data.download=true, or put {archive.file} from {self.base_url} into {self.root}."
+                f"the GTSRB {archive.holds} are missing: neither {self.root} nor a folder GTSRB in it contains "
+                f"{archive.places[0]}; set data.download=true, or put {archive.file} from {self.base_url} "
+                f"into {self.root}."
             )
         with one_at_a_time(self.root):
-            if found := self._find(archive):  # another process was faster
+            if found := self._find(archive):  # another process unpacked it first
                 return found
             fetch(f"{self.base_url}/{archive.file}", packed, md5=archive.md5)
             unpack(packed, archive.member, self.root)
@@ -179,15 +180,15 @@ def _tracks(folder: Path, files: list[ImageFile]) -> list[int]:
 
 
 def _read_labels(path: Path) -> dict[str, int]:
-    """Return class by file name, from the table of the test images. Raises DataError."""
+    """Return the class of each file name, from the table of the test images. Raises DataError."""
     try:
         with file_errors(), open(path, newline="", encoding="utf-8-sig") as lines:
             rows = list(csv.DictReader(lines, delimiter=";"))
         labels = {row["Filename"]: int(row["ClassId"]) for row in rows}
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
-            f"{path} is not the table of test labels with the columns Filename and ClassId, separated by semicolons, "
-            f"of {ARCHIVES['labels'].file}."
+            f"{path} is not the table of test labels from {ARCHIVES['labels'].file}, with the columns Filename and "
+            "ClassId separated by semicolons."
         ) from error
     if wrong := [name for name, label in labels.items() if not 0 <= label < len(GTSRB_CLASSES)]:
         raise DataError(f"{path} has class {labels[wrong[0]]} for {wrong[0]}; classes are 0 to 42.")

@@ -70,8 +70,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     because OpenCV, though twice as fast, silently fills the rest of a truncated JPEG with gray.
 
     Raises BrokenImage for a damaged image or one beyond the limits (67 million pixels, 65,535 per side, 512 MiB of
-    file, 100 scans of a JPEG), and another DataError if the file system or the memory fails, so that skipping broken
-    images does not hide a failing disk.
+    file, 100 scans of a JPEG), and another DataError if the file system fails or memory runs out, so that skipping
+    broken images does not hide a failing disk.
     """
     try:
         with warnings.catch_warnings():
@@ -170,7 +170,7 @@ def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
 
 
 def list_images(root: Path, folder: str, endings: tuple[str, ...] = ENDINGS) -> list[ImageFile]:
-    """Return the images directly in root/folder ("" is root) by name, without hidden files; endings ignore case.
+    """Return the images directly in root/folder ("" is root) by name, without hidden files, ignoring case in endings.
 
     A file with such an ending that is not an image, for example a dangling link, is listed too, so that the data set
     does not shrink silently; reading it raises BrokenImage. Raises DataError if the folder cannot be read.
@@ -203,7 +203,7 @@ def split_of_files(
     """Return a Split of image files in root; without `groups` each image is its own group."""
     label_array = np.fromiter(labels, np.int64, len(files))
     group_array = np.arange(len(files)) if groups is None else np.fromiter(groups, np.int64, len(files))
-    # With the root, because copies with all times set to zero differ in nothing else.
+    # Include the root: copies whose times are all zero differ in nothing else.
     lines = sorted(f"{file.path}\0{file.size}\0{file.mtime_ns}\n" for file in files)
     digest = hashlib.sha256("".join([f"{root.resolve()}\n", *lines]).encode(errors="surrogateescape"))
     digest.update(label_array.tobytes())

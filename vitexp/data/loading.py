@@ -20,7 +20,7 @@ from vitexp.data.workers import hidden_main, needs_main
 
 
 class Chosen(NamedTuple):
-    """The images of a batch, int64 [batch], and a key that no other batch of the training has."""
+    """The images of a batch, int64 [batch], and a key that is unique in the training."""
 
     indices: Tensor
     key: tuple[int, ...]
@@ -38,7 +38,7 @@ class BatchSampler(Sampler[Chosen]):
     length: number of images.
     batch_size: images per optimizer step, of all processes and over `accumulated` batches together.
     shuffle: visit the indices in random order.
-    balance: labels, int64 [length]; draw every class with the same probability, and each of its images alike.
+    balance: labels, int64 [length]; draw all classes equally often, and all images of a class equally often.
 
     Raises ValueError if the processes cannot share `batch_size` evenly.
     """

@@ -96,7 +96,7 @@ def prepare(
     fill = partial(_fill, split, transforms, name, image_size, num_workers, on_broken)
     ensure(entry, fill, files=FILES, what=name)
     kept = np.load(entry / "kept.npy")
-    # Memory-mapped, so that a data set may exceed the memory. Mode "c" is private to this process; torch warns of
+    # Memory-mapped, so that a data set may be larger than memory. Mode "c" is private to this process; torch warns of
     # read-only arrays.
     stored = np.load(entry / "images.npy", mmap_mode="c")
     paths = getattr(split.read, "paths", None)
@@ -198,7 +198,7 @@ def _prepare_chunk(read: ReadImage, transforms: list[Any], image_size: int, indi
 
 
 def _map(work: Callable[[Sequence[int]], Chunk], chunks: list[range], num_workers: int) -> Iterator[Chunk]:
-    """Yield `work` of each chunk in order, computed by worker processes where these pay off."""
+    """Yield `work` of each chunk in order, computed by worker processes where that pays off."""
     num_workers = min(num_workers, len(chunks))
     if num_workers < 2 or sum(map(len, chunks)) < PARALLEL_FROM or needs_main(work):
         yield from map(work, chunks)

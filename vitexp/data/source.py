@@ -27,7 +27,7 @@ class BrokenImage(DataError):
 
 @contextmanager
 def file_errors() -> Iterator[None]:
-    """Turn an OSError inside into a DataError that names the file."""
+    """Turn an OSError raised inside into a DataError that names the file."""
     try:
         yield
     except OSError as error:
@@ -35,7 +35,7 @@ def file_errors() -> Iterator[None]:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """Return a path for one line of a message, with escapes for line breaks and undecodable bytes."""
+    """Return a path that fits on one line of a message: line breaks and undecodable bytes are escaped."""
     name = os.fspath(path)
     return name if name.isprintable() else ascii(name)
 
@@ -71,8 +71,9 @@ class Source(ABC):
     """A data set on disk, on the network or in code. Constructing it reads nothing; `split` does.
 
     Facts for configuration checks: `reads_files`, whether image files are decoded; `identity`, the options that tell
-    apart data sets of this class; `split_by`, the options that decide which images train (None: all others);
-    `location`, the options that say where the images are stored or downloaded from, which does not change them.
+    apart data sets of this class; `split_by`, the options that decide which images are in train (None: all
+    other options); `location`, the options that say where the images are stored or downloaded from, which does not
+    change them.
     """
 
     reads_files: ClassVar[bool] = True

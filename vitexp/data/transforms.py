@@ -30,7 +30,7 @@ def strict_arguments() -> Iterator[None]:
     import albumentations  # noqa: F401  first, because the import itself may warn
 
     with warnings.catch_warnings():
-        # Albumentations has no own warning class.
+        # Albumentations has no warning class of its own.
         warnings.simplefilter("error", UserWarning)
         try:
             yield
@@ -52,7 +52,7 @@ def _reason(error: InstantiationException) -> str:
 
 
 def build_transforms(configs: Sequence[Mapping[str, Any] | Transform]) -> list[Transform]:
-    """Build transforms from configs such as {_target_: albumentations.CLAHE, p: 1}; keep those that are built already.
+    """Build transforms from configs such as {_target_: albumentations.CLAHE, p: 1}; keep those already built.
 
     Nested transforms (albumentations.OneOf) work too. Raises ValueError for an unknown class or argument, and for a
     class that is not a transform.
@@ -66,5 +66,5 @@ def build_transforms(configs: Sequence[Mapping[str, Any] | Transform]) -> list[T
         ]
     for transform in transforms:
         if not isinstance(transform, albumentations.BasicTransform | albumentations.BaseCompose):
-            raise ValueError(f"a transform needs a _target_ in albumentations, unlike {transform}")
+            raise ValueError(f"{transform} is not a transform; set _target_ to one of albumentations")
     return transforms

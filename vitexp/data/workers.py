@@ -30,7 +30,7 @@ def hidden_main() -> Iterator[None]:
 
 
 def needs_main(task: Any) -> bool:
-    """Return whether a process without `__main__` cannot unpickle `task`, because a script defines a class of it."""
+    """Return whether only a process with `__main__` can unpickle `task`, because the script defines a class of it."""
     try:
         return b"__main__" in pickle.dumps(task)
     except (pickle.PicklingError, AttributeError, TypeError):  # a lambda or a local class
@@ -38,7 +38,7 @@ def needs_main(task: Any) -> bool:
 
 
 def start_worker() -> None:
-    """Initialize a process of a pool: one thread, and an end with its parent."""
+    """Initialize a process of a pool: use one thread, and exit with the parent."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -46,7 +46,7 @@ def start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """Exit when the parent is gone: the processes of a pool would wait for work forever."""
+    """Exit when the parent is gone: the processes of a pool would otherwise wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

@@ -39,7 +39,7 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): (B, T, dim) -> (B, T, dim).
 
-    conv_prefix: adds a convolution over the patches to the MLP, which skips this many tokens before them; None: none.
+    conv_prefix: add a convolution over the patches to the MLP, skipping this many tokens before them; None adds none.
     """
 
     def __init__(

@@ -83,12 +83,12 @@ def _renamed(tensors: Tensors, rules: tuple[tuple[str, str], ...]) -> Iterator[t
 def _as_torch_lays_out(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
     """Convert Flax layouts, (height, width, in, out), (in, out) and an axis for heads, to torch's, output first."""
     for name, tensor in tensors.items():
-        if ".attn.query." in name:  # (in, heads, head_dim), the bias without in
+        if ".attn.query." in name:  # (in, heads, head_dim); the bias has no `in`
             parts = [tensors[name.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]
             joined = torch.cat([part.flatten(-2) for part in parts], dim=-1)
             yield name.replace(".query.", ".qkv."), joined.T if joined.ndim == 2 else joined
         elif ".attn.key." in name or ".attn.value." in name:
-            continue  # with the query
+            continue  # joined with the query
         elif name.endswith(".attn.proj.weight"):  # (heads, head_dim, out)
             yield name, tensor.flatten(0, 1).T
         elif name.endswith(".weight") and tensor.ndim == 4:

@@ -20,12 +20,12 @@ class MaskedAutoencoder(nn.Module):
 
     encoder: a ViT, whose head and pooling weights are removed. Its blocks compute only the visible patches, which makes
     the training fast. Covered pixels are set to zero, the mean color, before the stem, so that stems with overlapping
-    fields do not see them either.
+    receptive fields do not see them either.
     mask_ratio: share of the patches that is covered. decoder_dim, decoder_depth, decoder_heads: sizes of the decoder,
     which has fixed sine-cosine positions.
     normalize_targets: predict each patch with its own mean and deviation removed (He et al. 2022, table 1d).
 
-    Raises ValueError, in one sentence, for values that do not fit together.
+    Raises ValueError for values that do not fit together.
     """
 
     positions: Tensor
@@ -44,7 +44,7 @@ class MaskedAutoencoder(nn.Module):
         if not 0.0 <= mask_ratio < 1.0:
             raise ValueError(f"mask_ratio={mask_ratio} must be at least 0 and below 1.")
         if any(isinstance(module, TokenConv) for module in encoder.modules()):
-            raise ValueError("mlp_conv=True needs the whole grid of patches, but a masked autoencoder sees a part.")
+            raise ValueError("mlp_conv=True needs the whole grid of patches, but a masked autoencoder sees only some.")
         self.encoder = encoder
         encoder.head = nn.Sequential()
         if encoder.pool == "seqpool":
@@ -117,7 +117,7 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder_pred(self.decoder_norm(x)[:, prefix:])  # type: ignore[no-any-return]
 
     def targets(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> what is to be predicted, (B, N, C * patch_size^2)."""
+        """Images (B, C, H, W) -> the targets of the prediction, (B, N, C * patch_size^2)."""
         patches = self.cut(images)
         if not self.normalize_targets:
             return patches

@@ -25,6 +25,6 @@ class SequencePool(nn.Module):
 
 
 def classifier(head: Head, *, dim: int, num_classes: int) -> nn.Module:
-    """Build a head (B, dim) -> logits (B, num_classes): a linear layer, for "mlp" after a hidden one with tanh."""
+    """Build a head (B, dim) -> logits (B, num_classes): linear, or for "mlp" with a hidden tanh layer before."""
     last = nn.Linear(dim, num_classes)
     return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), last) if head == "mlp" else last

@@ -42,9 +42,9 @@ class Loaded:
 def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mapping[str, Any]) -> Loaded:
     """Load `tensors`, named as in ViT, into `net`, with positions interpolated to its grid.
 
-    The head, with that of a distillation token, is loaded if `keep_head` and if it has the same shape. A token that
-    only one of the two has stays new or unused. The last norm is loaded whether it is applied to the tokens or to their
-    mean. known: options of the pretrained model, such as num_heads, that the tensors do not show.
+    The head, and that of a distillation token, is loaded if `keep_head` is true and its shape is the same. A token that
+    the weights lack stays new; one that the net lacks is unused. The last norm is loaded whether it is applied to the
+    tokens or to their mean. known: options of the pretrained model, such as num_heads, that the tensors do not show.
 
     Raises Misfit if anything else differs; the net is then unchanged.
     """
@@ -114,7 +114,7 @@ def _refuse_another_architecture(net: ViT, tensors: Tensors, known: Mapping[str,
 
 
 def _positions(net: ViT, theirs: Tensors) -> tuple[Tensor, tuple[int, int] | None]:
-    """Return their position embedding on the net's grid, [1, T, dim], and both grids if they differ."""
+    """Return the weights' position embedding on the net's grid, [1, T, dim], and both grids if they differ."""
     table = theirs["pos_embed"]
     tokens = [name for name in ("cls_token", "dist_token") if name in theirs]
     prefix = len(tokens) + net.registers

@@ -9,7 +9,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 
 class ResNet18(ResNet):  # type: ignore[misc]
-    """ResNet-18 (He et al. 2016) with the stem for small images: 3x3 at stride 1, no max-pool, as He et al. on CIFAR.
+    """ResNet-18 (He et al. 2016) with the stem for small images: 3x3 at stride 1, no max-pool.
 
     Images (B, in_channels, H, W) -> logits (B, num_classes). Weights are random.
 
@@ -28,5 +28,5 @@ class ResNet18(ResNet):  # type: ignore[misc]
             raise ValueError(f"image_size={image_size} cannot be halved three times; use 8 pixels or more.")
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
         self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=3, padding=1, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # like torchvision's others
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # as in torchvision
         self.maxpool = nn.Identity()

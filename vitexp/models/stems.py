@@ -27,7 +27,7 @@ class ConvStem(nn.Module):
 
     Each stage halves the side, so `log2(patch_size)` stages result in the grid of patches of `patch_size`.
 
-    Raises ValueError unless `patch_size` is a power of two from 2 on.
+    Raises ValueError unless `patch_size` is a power of two, at least 2.
     """
 
     def __init__(self, *, in_channels: int, patch_size: int, dim: int, width: int = 64) -> None:
@@ -35,8 +35,8 @@ class ConvStem(nn.Module):
         stages = patch_size.bit_length() - 1
         if stages < 1 or patch_size != 2**stages:
             raise ValueError(
-                f"patch_size={patch_size} does not fit stem='conv', each stage of which halves the side; "
-                "use a power of two from 2 on."
+                f"patch_size={patch_size} does not fit stem='conv', whose stages each halve the side; "
+                "use a power of two, at least 2."
             )
         widths = [in_channels, *[width] * (stages - 1), dim]
         self.layers = nn.Sequential()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedNet:
-    """A net in evaluation mode, float [B, 3, S, S] -> logits [B, C], with the facts that its inputs depend on.
+    """A net in evaluation mode, float [B, 3, S, S] -> logits [B, C], with what is needed to prepare images.
 
     classes: C names. image_size: S, pixels. mean, std: float32 [3], of values in [0, 1].
     """

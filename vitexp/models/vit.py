@@ -42,7 +42,7 @@ class ViT(nn.Module):
 
     Square images of other sizes that `patch_size` divides also work: the position embedding is interpolated.
 
-    Raises ValueError, in one sentence, for values that do not fit together.
+    Raises ValueError for values that do not fit together.
     """
 
     has_blocks: ClassVar[bool] = True
@@ -233,7 +233,7 @@ class ViT(nn.Module):
         self.load_state_dict(state_dict)
 
     def enlarged(self, x: Tensor) -> Tensor:
-        """Images (B, C, image_size, image_size), float -> as they are cut into patches, `upsample` pixels per side."""
+        """Images (B, C, image_size, image_size), float -> the images to cut into patches, `upsample` pixels a side."""
         if self.upsample in (None, x.shape[-1]):
             return x
         return F.interpolate(x, size=(self.upsample, self.upsample), mode="bicubic", align_corners=False)

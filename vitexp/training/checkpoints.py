@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 # Newest first. A new checkpoint is "next" until it is complete, so that two complete ones exist at any time.
 NAMES = ("next.ckpt", "last.ckpt", "previous.ckpt")
 Position = dict[str, Any]  # completed epochs, images of the next one, steps, and what must not change on resume
-_SHARE = 0.05  # of the time, for checkpoints after epochs
+_SHARE = 0.05  # of the time may be spent on checkpoints after epochs
 _AGREE_EVERY = 10  # steps between agreements of the processes, each of which waits for all others
 
 
 class LastCheckpoint(Checkpoint):
-    """Write `folder`/last.ckpt after each epoch and every so many steps or minutes; keep the previous one.
+    """Write `folder`/last.ckpt after each epoch and at intervals of steps or minutes; keep the previous one.
 
     Skips epochs if they are so short that checkpoints would take more than a twentieth of the time.
     length: of the training; a run that stopped early only continues if this has changed.
@@ -152,7 +152,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
             continue
         except DamagedCheckpoint as error:
             log.warning("%s The previous checkpoint is used, if there is one.", error)
-            with suppress(FileNotFoundError):  # another process of this run was faster
+            with suppress(FileNotFoundError):  # another process of this run moved it first
                 os.replace(path, folder / "damaged.ckpt")
     return None
 

@@ -26,7 +26,7 @@ class Classifier(Task):
     """A net from images, float [B, 3, S, S], to logits [B, num_classes], trained with labels.
 
     After each validation and test, `predictions` holds the probabilities, float [N, C], and the labels, int64 [N], of
-    the whole set in its order, in every process. The metrics are computed from them together, so that they do not
+    the whole set in order, in every process. The metrics are computed from them together, so that they do not
     depend on the number of processes. `loss` among the metrics is the cross-entropy, whatever the training loss.
 
     Args:

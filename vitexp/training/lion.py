@@ -22,10 +22,10 @@ class Lion(Optimizer):
         self,
         params: Iterable[Any],
         *,
-        lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the batch size as given")] = 2e-4,
+        lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the given batch size")] = 2e-4,
         weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("factor on the weights, times lr, per step")] = 0.25,
         betas: Annotated[
-            tuple[Rate, Rate], Doc("weight of the momentum in the step, and of its past in the momentum")
+            tuple[Rate, Rate], Doc("weight of the momentum in the step, and of the old momentum in the new one")
         ] = (0.9, 0.99),
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas})

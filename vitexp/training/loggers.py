@@ -26,7 +26,7 @@ from vitexp.training.metrics_file import MetricsFile, Row
 log = logging.getLogger(__name__)
 
 _Name = Annotated[
-    str, Field(pattern=r"^[^/\\#?%:]{1,128}$"), Words("a name of at most 128 letters without / \\ # ? % :")
+    str, Field(pattern=r"^[^/\\#?%:]{1,128}$"), Words("a name of at most 128 characters without / \\ # ? % :")
 ]
 _ROOM = 1 << 16  # bytes; a disk with less free space is full
 
@@ -125,7 +125,7 @@ def tensorboard_logger(*, folder: Path, run_id: str, name: str) -> Logger:
 class BackgroundWandbLogger(WandbLogger):
     """A WandbLogger that opens its run in a thread, because importing wandb and starting its service takes 2 seconds.
 
-    Access to the run waits until it is open. mode: "online", "offline", or "auto" (online if there is a login).
+    Access to the run waits until it is open. mode: "online", "offline", or "auto" (online if logged in).
     """
 
     def __init__(self, *, mode: str, **arguments: Any) -> None:
@@ -146,7 +146,7 @@ class BackgroundWandbLogger(WandbLogger):
         self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
         run = super().experiment
         if run.offline:
-            # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so they repeat all.
+            # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so log all rows again.
             for row in earlier:
                 scalars = {name: value for name, value in row.items() if name != "step"}
                 run.log({**scalars, "trainer/global_step": row["step"]})
@@ -218,11 +218,11 @@ def wandb_logger(
     project: Annotated[_Name, Doc("W&B project")] = "vitexp",
     entity: Annotated[_Name | None, Doc("W&B user or team; null: your default")] = None,
     group: Annotated[
-        Annotated[str, Field(pattern=r"^.{1,128}$")] | None, Doc("group of runs, as the trials of a sweep; null: none")
+        Annotated[str, Field(pattern=r"^.{1,128}$")] | None, Doc("group of runs, such as trials of a sweep; null: none")
     ] = None,
     tags: Annotated[list[Annotated[str, Field(pattern=r"^.{1,64}$")]], Doc("tags of the run")] = [],  # noqa: B006
     mode: Annotated[
-        Literal["auto", "online", "offline"], Doc("auto (online if there is a login) | online | offline")
+        Literal["auto", "online", "offline"], Doc("auto (online if logged in) | online | offline")
     ] = "auto",
 ) -> Logger:
     """Build the logger of a W&B run with the id of the run folder."""
@@ -242,7 +242,7 @@ def wandb_logger(
 
 
 def log_figure(loggers: Sequence[Logger], *, key: str, path: Path, step: int) -> None:
-    """Log the PNG at `path` with every logger that takes images."""
+    """Log the PNG at `path` with every logger that accepts images."""
     for logger in loggers:
         if isinstance(logger, BackgroundWandbLogger):
             with logger.tolerating():

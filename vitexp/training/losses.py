@@ -2,7 +2,7 @@
 
 A loss is called with logits, float32 [B, C], and targets, float32 [B, C] whose rows sum to 1 (mixup and CutMix blend
 labels), and returns the mean over the batch, a scalar. Any callable of this form works as `loss`: a class of your own
-or one of torch.nn, such as torch.nn.CrossEntropyLoss. On `loss.class_weights=balanced` a run passes N / (C * n_c) for
+or one of torch.nn, such as torch.nn.CrossEntropyLoss. With `loss.class_weights=balanced` a run passes N / (C * n_c) for
 each class c with n_c of the N training images (`balanced_weights`).
 
 The weighted losses are divided by B, not by the sum of the weights, so that processes can average their gradients.

@@ -1,4 +1,4 @@
-"""The masked autoencoding task: a ViT learns from images alone, by completing what is covered (He et al. 2022)."""
+"""The masked autoencoding task: a ViT learns from images alone, by completing their covered parts (He et al. 2022)."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class MetricsFile:
         self.columns, self.metrics, self.file.waiting = columns, [], b""
 
     def _written(self) -> list[Row]:
-        """Return the rows in the file and those waiting for it, without an incomplete last one of a killed process."""
+        """Return the rows in the file and those waiting for it, without an incomplete last row of a killed process."""
         text = self.file.path.read_bytes() if self.file.path.exists() else b""
         whole, end, _ = (text + self.file.waiting).rpartition(b"\n")
         return list(csv.DictReader(io.StringIO((whole + end).decode(), newline="")))

@@ -33,10 +33,10 @@ class Muon(Optimizer):
         self,
         params: Iterable[dict[str, Any]],
         *,
-        lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the batch size as given")] = 1e-3,
+        lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the given batch size")] = 1e-3,
         weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("factor on the weights, times lr, per step")] = 0.05,
         momentum: Annotated[Rate, Doc("momentum of the matrices")] = 0.95,
-        nesterov: Annotated[bool, Doc("whether that is Nesterov momentum")] = True,
+        nesterov: Annotated[bool, Doc("use Nesterov momentum")] = True,
         update_rms: Annotated[
             float,
             Field(gt=0, le=1000),
@@ -46,7 +46,7 @@ class Muon(Optimizer):
         ] = 0.2,
         betas: Annotated[tuple[Rate, Rate], Doc("betas of AdamW")] = (0.9, 0.999),
         eps: Annotated[float, Field(gt=0, le=1), Doc("eps of AdamW")] = 1e-8,
-        fused: Annotated[bool | None, Doc("whether a step of AdamW is one kernel")] = True,
+        fused: Annotated[bool | None, Doc("run each step of AdamW as one kernel")] = True,
     ) -> None:
         hidden: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
@@ -81,7 +81,7 @@ class Muon(Optimizer):
         return loss
 
     def _by_shape(self) -> Iterator[list[tuple[Tensor, Tensor, Tensor, dict[str, Any]]]]:
-        """Of all matrices with gradients: matrix, gradient, momentum and group; those of one shape together."""
+        """Yield (matrix, gradient, momentum, group) of all matrices with gradients, one list per shape."""
         found = defaultdict(list)
         for group in self.param_groups:
             if not group["hidden"]:
@@ -118,9 +118,9 @@ class Muon(Optimizer):
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """Return about the orthogonal factors U V^T of matrices U S V^T, [N, rows, columns], in bfloat16.
+    """Return approximately the orthogonal factors U V^T of matrices U S V^T, [N, rows, columns], in bfloat16.
 
-    By a Newton-Schulz iteration whose singular values end near 1, which is close enough (Jordan et al. 2024).
+    A Newton-Schulz iteration brings the singular values near 1, which is close enough (Jordan et al. 2024).
     """
     a, b, c = _COEFFICIENTS
     x = matrices.bfloat16()

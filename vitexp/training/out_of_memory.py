@@ -50,9 +50,10 @@ def lacks_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained_out_of_memory(trainer: Trainer, *, model: str) -> Iterator[None]:
-    """Raise OutOfMemory with what to type instead if memory runs out inside, where `trainer` fits and tests a Task.
+    """Raise OutOfMemory if memory runs out inside, where `trainer` fits and tests a Task.
 
-    Smaller batches are tried on the device of this process first. model: its name in the message.
+    Smaller batches are tried on the device of this process first, and the message says what to type instead. model: its
+    name in the message.
     """
     witness = _Witness(model)
     trainer.callbacks.append(witness)  # type: ignore[attr-defined]
@@ -86,7 +87,7 @@ class _Witness(Callback):
         at_once = data.batch_size // (processes * accumulated)
         used = _used(device)  # before anything is released
         place = "the GPU" if device.type == "cuda" else "this machine"
-        too_many = f"{place} has no memory for {at_once:,} images of {self.model} at a time{used}"
+        too_many = f"{place} has too little memory for {at_once:,} images of {self.model} at a time{used}"
         if self.started and at_once > 1:  # in case the trials fail as well
             self.sentence = f"{too_many}; perhaps {_ways(data.batch_size, processes, accumulated, at_once // 2)}."
 
@@ -103,7 +104,7 @@ class _Witness(Callback):
             self.sentence = f"{too_many}; {_ways(data.batch_size, processes, accumulated, fitting)}."
         elif fitting == 0 or at_once == 1:
             what = f"even 1 image of {self.model} at a time" if self.started else f"{self.model} and its optimizer"
-            self.sentence = f"{place} has no memory for {what}{used}; {_less(trainer, data, device)}."
+            self.sentence = f"{place} has too little memory for {what}{used}; {_less(trainer, data, device)}."
 
 
 def _largest_fitting(trainer: Trainer, module: Task, at_once: int, spare: float) -> int | None:
@@ -127,7 +128,7 @@ def _largest_fitting(trainer: Trainer, module: Task, at_once: int, spare: float)
         except Exception as error:
             log.debug("cannot try smaller batches", exc_info=error)
             return None
-        fitting, needed = size, _bytes(_RESIDENT) - before  # the peak, because a run on the CPU returns no memory
+        fitting, needed = size, _bytes(_RESIDENT) - before  # the peak, because on a CPU the process keeps memory
     return fitting
 
 
@@ -175,7 +176,7 @@ def _ways(batch_size: int, processes: int, accumulated: int, fitting: int) -> st
         at_once, rest = divmod(batch_size, more * processes)
         if not rest and at_once <= fitting:
             if at_once > fitting // 2:  # otherwise no divisor of the batch would use the device well
-                same = f"takes {at_once:,} at a time to the same optimizer step"
+                same = f"processes {at_once:,} at a time for the same optimizer step"
                 return f"trainer.accumulate_grad_batches={more} {same}, or {smaller}"
             break
     return f"{smaller} would fit"
@@ -183,7 +184,7 @@ def _ways(batch_size: int, processes: int, accumulated: int, fitting: int) -> st
 
 def _less(trainer: Trainer, data: ImageDataModule, device: torch.device) -> str:
     """Return other ways to use less memory."""
-    ways = ["take a smaller model or data.image_size"]
+    ways = ["use a smaller model or data.image_size"]
     if device.type != "cpu" and data.resident != "memory":
         ways.append("data.resident=memory, which keeps the data set off the device")
     if device.type == "cuda" and trainer.precision == "32-true":
@@ -192,7 +193,7 @@ def _less(trainer: Trainer, data: ImageDataModule, device: torch.device) -> str:
 
 
 def _used(device: torch.device) -> str:
-    """Return how much of the memory is in use, in parentheses; "" if the device does not know."""
+    """Return how much of the memory is in use, in parentheses; "" if unknown."""
     if device.type != "cuda":
         return ""
     free, total = torch.cuda.mem_get_info(device)
@@ -233,6 +234,6 @@ def _spare(unused: int) -> float | None:
 
 
 def _bytes(column: int) -> int:
-    """Return a column of /proc/self/statm in bytes; 0 on other systems than Linux."""
+    """Return a column of /proc/self/statm in bytes; 0 on systems other than Linux."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0

@@ -1,4 +1,4 @@
-"""The base class of tasks: what is trained on a batch of images, and what is measured on validation and test."""
+"""The base class of tasks: what is trained on a batch of images, and what is measured on validation and test data."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Task(LightningModule, ABC):
         return (images - self.mean) / self.std
 
     def compile_net(self, *, batch_size: int) -> None:
-        """Compile the net in place for batches of this size; smaller ones of an evaluation are filled up."""
+        """Compile the net in place for batches of this size; smaller ones in an evaluation are padded."""
         self.net.compile(dynamic=False)
         self._compiled_for = batch_size
 
@@ -244,7 +244,7 @@ class Task(LightningModule, ABC):
         self._measured.append(tuple(rows[: len(batch[0])] for rows in self.measure(self.prepared(images), labels)))
 
     def _filled(self, rows: Tensor) -> Tensor:
-        """Fill up a batch to the size that the net is compiled for, or an empty one to 1, which any net can take."""
+        """Pad a batch to the size that the net is compiled for, or an empty one to 1, which any net accepts."""
         missing = (self._compiled_for or max(len(rows), 1)) - len(rows)
         return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
 

@@ -4,7 +4,7 @@
 
 The batch engine is our own because it is faster than kornia 0.9.0: for batches of 128 images of 32x32 on two CPU
 threads (torch 2.15, AMD EPYC, alternating in one process, median of 60 batches, two measurements), the steps of
-`SignsAugment` take 2.6 and 3.0 ms, the same steps by kornia 4.3 and 4.7 ms.
+`SignsAugment` take 2.6 and 3.0 ms; the same steps in kornia take 4.3 and 4.7 ms.
 """
 
 from vitexp.data.augment.per_image import per_image

@@ -26,7 +26,7 @@ def inverse_affine(
     a, b = cos - sin * shear_y, cos * shear_x - sin
     c, d = sin + cos * shear_y, sin * shear_x + cos
     inverse = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / (a * d - b * c).view(-1, 1, 1)
-    # Elementwise, not a matrix product, to be exact in float32 on every device, also with TF32.
+    # Elementwise, not a matrix product, to be exact in float32 on every device, even with TF32.
     offset = -(inverse * torch.stack([shift_x, shift_y], dim=1)[:, None, :]).sum(2)
     return torch.cat([inverse, offset[:, :, None]], dim=2)
 
@@ -52,7 +52,7 @@ class RandomAffine(nn.Module):
     translation: fraction of the side, along x and y.
     scale: range of the factor; above 1 is larger.
     shear: degrees, along x and y.
-    padding: what fills the outside of the image.
+    padding: what fills the area outside the image.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RandomCropFlip(nn.Module):
     """A crop of the original size from the padded image, and a horizontal flip, in one gather.
 
     crop_padding: largest shift of the crop along x and y, in whole pixels.
-    crop_border: what fills the outside; "reflect" mirrors the image without repeating the edge.
+    crop_border: what fills the area outside the image; "reflect" mirrors the image without repeating the edge.
     flip_prob: probability of the flip.
     """
 
@@ -123,5 +123,5 @@ class RandomCropFlip(nn.Module):
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Mirror indices up to size - 1 outside of [0, size) into it; beyond that, use the nearest edge."""
+    """Mirror indices up to size - 1 outside [0, size) into it; beyond that, use the nearest edge."""
     return ((size - 1) - ((size - 1) - index.abs()).abs()).clamp(min=0)

@@ -20,7 +20,7 @@ class PerImage(nn.Module):
 def per_image(augment: nn.Module) -> nn.Module:
     """Return `augment`, wrapped in PerImage if it contains a torchvision transform.
 
-    torchvision draws the parameters of a transform once per call, so a whole batch would be changed alike.
+    torchvision draws the parameters of a transform once per call, so a whole batch would be changed in the same way.
     """
     bases = (base for module in augment.modules() for base in type(module).__mro__)
     return PerImage(augment) if any(base.__module__.startswith("torchvision.transforms") for base in bases) else augment

@@ -31,7 +31,7 @@ class RandomColor(nn.Module):
         super().__init__()
         check_amount(brightness=brightness, contrast=contrast, saturation=saturation)
         if max(brightness, contrast, saturation) > 1:
-            raise ValueError("brightness, contrast and saturation must be at most 1, because a negative factor inverts")
+            raise ValueError("brightness, contrast and saturation must be at most 1; a negative factor would invert")
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
 
     def forward(self, images: Tensor) -> Tensor:

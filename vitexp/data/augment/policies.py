@@ -162,4 +162,4 @@ CIFAR10_SUBPOLICIES: tuple[tuple[_Step, _Step], ...] = (
     ((Operation.EQUALIZE, 0.8, 0), (Operation.INVERT, 0.1, 0)),
     ((Operation.TRANSLATE_Y, 0.7, 9), (Operation.AUTOCONTRAST, 0.9, 0)),
 )
-"""Twice (operation, probability, level from 0 to 9)."""
+"""Pairs of steps (operation, probability, level from 0 to 9)."""

@@ -28,7 +28,7 @@ class BatchAugment(nn.Sequential):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        # Under autocast, convolutions would run in bfloat16, whose steps near white are a level of 256.
+        # Under autocast, convolutions would run in bfloat16, whose resolution near white is only 1/256.
         with torch.autocast(images.device.type, enabled=False):
             for step in self:
                 images = step(images)
@@ -49,7 +49,7 @@ class SignsAugment(BatchAugment):
         translation: Annotated[Probability, Doc("fraction of the side, along x and y, in either direction")] = 0.0,
         scale: Annotated[Range, Doc("factor; above 1 is larger")] = (1.0, 1.0),
         shear: Annotated[float, Field(ge=0, lt=45), Doc("degrees, along x and y, in either direction")] = 0.0,
-        padding: Annotated[Padding, Doc("what fills the outside of a moved image")] = "reflection",
+        padding: Annotated[Padding, Doc("what fills the area outside a moved image")] = "reflection",
         brightness: Annotated[Probability, Doc("factor from [1 - this, 1 + this]")] = 0.0,
         contrast: Annotated[Probability, Doc("factor from [1 - this, 1 + this]")] = 0.0,
         saturation: Annotated[Probability, Doc("factor from [1 - this, 1 + this]")] = 0.0,
@@ -89,12 +89,12 @@ class NaturalAugment(BatchAugment):
         crop_padding: Annotated[
             int, Field(ge=0, le=4096), Doc("largest shift of the crop along x and y, in pixels")
         ] = 0,
-        crop_border: Annotated[Literal["reflect", "zeros"], Doc("what fills the outside at the crop")] = "reflect",
+        crop_border: Annotated[Literal["reflect", "zeros"], Doc("what fills the area outside the image")] = "reflect",
         flip_prob: Annotated[Probability, Doc("probability per image of a horizontal flip")] = 0.0,
         policy: Annotated[PolicyName, Doc("published policy of operations")] = "none",
         num_ops: Annotated[int, Field(ge=1, le=100), Doc("randaugment only: operations in a row")] = 2,
         magnitude: Annotated[float, Field(ge=0, le=30), Doc("randaugment only: strength of each operation")] = 9,
-        fill: Annotated[Probability, Doc("what fills the outside after a policy's shifts: 0 black to 1 white")] = 0.5,
+        fill: Annotated[Probability, Doc("value outside an image moved by a policy: 0 black to 1 white")] = 0.5,
         erase_prob: EraseProb = 0.0,
         erase_area: EraseArea = (0.02, 0.2),
         erase_aspect: EraseAspect = (0.3, 3.3),

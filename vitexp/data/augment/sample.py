@@ -52,7 +52,7 @@ class AlbumentationsAugment:
 
     @staticmethod
     def worker_init_fn(worker_id: int) -> None:
-        """Initialize a DataLoader worker: threads, signals, and an end with its parent."""
+        """Initialize a DataLoader worker: set threads and signals, and exit with the parent."""
         import cv2
 
         # Workers share the cores already; OpenCV's own threads would only compete.
@@ -62,4 +62,4 @@ class AlbumentationsAugment:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
-        die_with_parent()  # otherwise it would keep the lock of the run folder after the run was killed
+        die_with_parent()  # otherwise the worker would keep the lock of the run folder after the run was killed

@@ -1,7 +1,7 @@
 """A synthetic photograph of one sign: pose, light, scene, obstacles, lens and sensor, in the order of the light path.
 
-The ranges follow the look of the German Traffic Sign Recognition Benchmark (Stallkamp et al., 2012): crops with about a
-tenth of margin, stretched to a square; signs against a bright sky that are nearly black; images of 15 pixels enlarged.
+The ranges follow the look of the German Traffic Sign Recognition Benchmark (Stallkamp et al., 2012): crops with a
+margin of about a tenth, stretched to a square; nearly black signs against a bright sky; images enlarged from 15 pixels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Colors and boards: the painted plates without number or pictogram."""
+"""Colors and boards: the painted plates, without a number or pictogram."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class DrawSign:
 
 
 class Signs(Source):
-    """The 43 German signs of GTSRB, drawn at random poses and in random light.
+    """The 43 German signs of GTSRB, drawn in random poses and random light.
 
     Raises ValueError for a value out of range.
     """

@@ -39,10 +39,10 @@ class Explanations(FigureCallback):
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "explanations": (
             "Explanations",
-            "Which parts of an image speak for the model's prediction, whether correct (✓) or wrong (✗): bright colors "
-            "mark the most important parts, each map on its own scale. The number above a column says how "
+            "Which parts of an image support the model's prediction, whether correct (✓) or wrong (✗): bright "
+            "colors mark the most important parts, each map on its own scale. The number above a column says how "
             "faithful that explanation is to this model (see below); the best is on the left. Do not trust one that is "
-            "hardly above random order.",
+            "barely above random order.",
         ),
         "faithfulness": (
             "Which explanation to trust",
@@ -58,10 +58,10 @@ class Explanations(FigureCallback):
         self,
         *,
         images: Annotated[
-            int, Field(ge=1, le=200), Doc("number of images, two of five wrongly classified if there are as many")
+            int, Field(ge=1, le=200), Doc("number of images, two in five misclassified if there are enough")
         ] = 5,
         measured: Annotated[
-            int, Field(ge=1, le=10**6), Doc("number of images, at most, over which faithfulness is measured")
+            int, Field(ge=1, le=10**6), Doc("maximum number of images on which faithfulness is measured")
         ] = 32,
     ) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def _explainer(trainer: Trainer, module: Classifier) -> Explainer[TrainedNet]:
 
 @contextmanager
 def _tolerating_any_net(trainer: Trainer, what: str) -> Iterator[None]:
-    """Skip the figure `what` with a warning if a user's own net cannot be explained, or memory does not suffice.
+    """Skip the figure `what` with a warning if a user's own net cannot be explained or memory runs out.
 
     Inside, the net computes in the precision of the test, and gradients can be computed, which a test disables.
     """

@@ -21,7 +21,7 @@ from vitexp.training.loggers import log_figure
 from vitexp.training.task import data_of
 
 EveryNEpochs = Annotated[
-    int, Field(ge=0, le=10**6), Doc("also draw every so many epochs, on validation images; 0: only at the end")
+    int, Field(ge=0, le=10**6), Doc("also draw at this interval in epochs, from validation images; 0: only at the end")
 ]
 
 
@@ -33,7 +33,7 @@ class FigureCallback(Callback):
 
     A subclass implements `draw` and states two facts, which are read without importing the class:
         figures: title and caption in the report by the key of the figure, in the order of the report.
-        needs: what must be there to draw: a fact has_<need> of the task or of the model.
+        needs: what drawing requires: a fact has_<need> of the task or of the model.
     """
 
     figures: ClassVar[dict[str, tuple[str, str]]]
@@ -58,11 +58,11 @@ class FigureCallback(Callback):
         self.publish(trainer, pl_module, data_of(trainer).test)
 
     def applies(self, module: Any) -> bool:
-        """Return whether the task `module` and its model have all that the figures need."""
+        """Return whether the task `module` and its model have everything the figures need."""
         return all(any(getattr(each, f"has_{need}", False) for each in (module, module.model)) for need in self.needs)
 
     def publish(self, trainer: Trainer, module: LightningModule, images: Prepared) -> bool:
-        """Draw, write and log the figures; return whether all that were drawn are written."""
+        """Draw, write and log the figures; return whether every figure drawn was written."""
         written = True
         if trainer.is_global_zero and self.applies(module):
             for key, figure in zip(self.figures, self.draw(trainer, module, images), strict=False):

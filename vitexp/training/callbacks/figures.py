@@ -26,7 +26,7 @@ Images = Annotated[int, Field(ge=1, le=200), Doc("number of images, drawn at ran
 
 
 class ConfusionMatrix(FigureCallback):
-    """Which classes are mistaken for which; for the test also interactive in W&B."""
+    """Which classes are mistaken for which; for the test set also interactive in W&B."""
 
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "confusion_matrix": (
@@ -60,7 +60,7 @@ class ConfusionMatrix(FigureCallback):
 
 
 class AttentionMaps(FigureCallback):
-    """Where the last layer of a ViT attends to."""
+    """Where the last layer of a ViT attends."""
 
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "attention": (
@@ -205,7 +205,7 @@ class LearningCurves(FigureCallback):
         "curves": (
             "Learning curves",
             "Loss, accuracy and learning rate during training; the dashed line marks the best validation. Training "
-            "values are of augmented and mixed images, so they may be worse than validation.",
+            "values are measured on augmented and mixed images, so they may be worse than validation.",
         )
     }
 

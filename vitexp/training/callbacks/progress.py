@@ -146,7 +146,7 @@ class NonFiniteLoss(UserError):
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Count on the device the steps with a loss of NaN or infinity, and read the count when scalars are logged.
+    """Count, on the device, the steps with a loss of NaN or infinity, and read the count when scalars are logged.
 
     Raises NonFiniteLoss then, and before each validation and checkpoint, so that checkpoints hold finite weights.
     """
@@ -182,6 +182,6 @@ class StopOnNonFiniteLoss(Callback):
             step = trainer.global_step - count + 1  # once a weight is NaN, so is every later loss
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             raise NonFiniteLoss(
-                f"the loss is not a number since step {step} (learning rate {lr:.2g}); try a lower optim.lr, a longer "
-                "schedule.warmup_epochs, trainer.gradient_clip_val=1.0 or trainer.precision=32-true."
+                f"the loss has been NaN or infinite since step {step} (learning rate {lr:.2g}); try a lower optim.lr, "
+                "a longer schedule.warmup_epochs, trainer.gradient_clip_val=1.0 or trainer.precision=32-true."
             )
