@@ -74,4 +74,6 @@ def test_without_sizes_all_images_are_as_they_come() -> None:
 def test_a_run_tells_what_the_sizes_cost(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, "training.image_sizes=[16,32]", "callbacks=none")
     assert result(run)["status"] == "completed"
-    assert "images of 16, 32 pixels, drawn by batch (0.62 times the patches)" in (run / "train.log").read_text()
+    assert (
+        "images of 16, 32 pixels, one size drawn per batch (0.62 times the patches)" in (run / "train.log").read_text()
+    )

@@ -65,7 +65,9 @@ def test_a_training_starts_from_all_of_the_encoder(pretrained: Path, tmp_path: P
 
 
 def test_it_is_no_classifier_to_look_at(pretrained: Path) -> None:
-    with pytest.raises(UserError, match=r"is a pretraining, which has no classifier; train one .* model\.weights="):
+    with pytest.raises(
+        UserError, match=r"is a pretraining, which has no classifier; train a classifier .* model\.weights="
+    ):
         load_run(pretrained)
     assert completed_runs(pretrained.parents[1]) == []
 

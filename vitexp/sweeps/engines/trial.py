@@ -1,4 +1,4 @@
-"""One trial: a training run in its own process, supervised to its end, which result.json records."""
+"""One trial: a training run in its own process, supervised until it ends; result.json records the outcome."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Trial:
 
     @property
     def log(self) -> Path:
-        """The file of its output."""
+        """The file with its output."""
         return self.folder / "trial.log"
 
 
@@ -110,7 +110,7 @@ def run_trial(
 
 
 def record_interruption(trial: Trial) -> None:
-    """Write "interrupted" into result.json for a trial that was ended before its process could."""
+    """Write "interrupted" into result.json for a trial that was stopped before its process could record it."""
     if status(trial) == "running" and not is_held(trial.folder / LOCK):
         _record(trial).finish("interrupted", error="the sweep was stopped")
 
@@ -174,7 +174,7 @@ def _run_process(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process group, patiently at first; then kill what its leader has left."""
+    """End the process group, patiently at first; then kill what remains of it."""
     try:
         for number, patience in _PATIENCE_S.items():
             if process.poll() is None:
@@ -188,7 +188,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _death(code: int) -> str:
-    """Return how a process ended that recorded nothing itself."""
+    """Return the reason why a process ended without recording anything itself."""
     if code > 128 and code - 128 in set(signal.Signals):
         return f"killed by {signal.Signals(code - 128).name}"
     return f"exit code {code}" if code else "ended without a result"
@@ -203,7 +203,7 @@ def _last_words(log: Path, since: int) -> str:
 
 
 def _record(trial: Trial) -> RunRecord:
-    """Return the record in the trial's folder, or a new one with what is known of the trial."""
+    """Return the record in the trial's folder, or a new one with what is known about the trial."""
     known = {"run_id": trial.folder.name, "name": trial.folder.parent.name, "overrides": list(trial.overrides)}
     unknown = dict.fromkeys(("config_hash", "data", "model", "metrics", "timing", "environment"))
     none_yet = dict.fromkeys(("epochs", "steps", "images_seen"), 0)
