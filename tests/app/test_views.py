@@ -129,7 +129,7 @@ def test_a_run_with_other_classes_is_refused(views: Views, cnn_run: Path, tmp_pa
     header |= {"mean": loaded.mean.tolist(), "std": loaded.std.tolist()}
     other = Path(shutil.copytree(cnn_run, tmp_path / "other"))
     write_weights(other, loaded.net.state_dict(), header=header)
-    with pytest.raises(ConfigError, match="other classes"):
+    with pytest.raises(ConfigError, match="different classes"):
         views.side_by_side(PICTURE, Choice(other=str(other)))
 
 

@@ -82,15 +82,10 @@ def test_cifar10(official: dict[Kind, dict[str, bytes]], tmp_path: Path) -> None
     assert train.fingerprint != test.fingerprint
 
 
-def test_cifar100_has_fine_labels_and_their_superclasses(
-    official: dict[Kind, dict[str, bytes]], tmp_path: Path
-) -> None:
+def test_cifar100_has_fine_labels(official: dict[Kind, dict[str, bytes]], tmp_path: Path) -> None:
     source = CIFAR(root=str(write(tmp_path, official["cifar100"])), kind="cifar100")
     assert source.classes == ["aquarium fish", "beaver", "bee"]
     assert source.split("train").labels.tolist() == [0, 2, 1]
-    assert source.coarse_of_fine().tolist() == [1, 0, 4]
-    with pytest.raises(DataError, match="only CIFAR-100"):
-        CIFAR(root=str(tmp_path), kind="cifar10").coarse_of_fine()
 
 
 @pytest.mark.parametrize("kind", KINDS)

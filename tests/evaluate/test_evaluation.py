@@ -141,7 +141,7 @@ def test_other_classes_are_refused(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("data.image_size=64", "the network takes 32 pixels"),
+        ("data.image_size=64", "the network takes images of 32 pixels"),
         ("data.nonsense=1", "there is no key 'data.nonsense'"),
         ("data.test_per_class=some", "data.test_per_class=some must be an integer"),
     ],

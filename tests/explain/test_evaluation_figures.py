@@ -97,5 +97,5 @@ def test_confident_mistakes(count: int) -> None:
     assert words.count("true: ") == count
     shown = [axes.images[0].get_array() for axes in figure.axes]
     assert all(np.array_equal(one, other) for one, other in zip(shown, images, strict=True))
-    with pytest.raises(ValueError, match="equally many of everything"):
+    with pytest.raises(ValueError, match="the same number of everything"):
         confident_mistakes(images=images[:0], truth=[], predicted=[], confidence=[], errors=0, of=1)

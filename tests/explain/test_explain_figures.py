@@ -120,10 +120,10 @@ def test_heads(layers: int, heads: int) -> None:
     some = RANDOM.random((layers, heads))
     figure = head_diversity(distance=some * 20, entropy=some * 6, apart=apart, tokens=65)
     check(figure)
-    assert "patches alike" not in drawn_texts(figure)
+    assert "uniform over patches" not in drawn_texts(figure)
     figure = head_diversity(distance=some, entropy=some, apart=apart, tokens=65, even=16.7, images=1234)
     check(figure)
-    assert "all patches alike" in drawn_texts(figure) and "over 1,234 images" in drawn_texts(figure)
+    assert "uniform over patches" in drawn_texts(figure) and "over 1,234 images" in drawn_texts(figure)
     assert figure.axes[0].get_ylim()[1] > 16.7
     with pytest.raises(ValueError, match="do not fit each other"):
         head_diversity(distance=some, entropy=some, apart=apart[:-1], tokens=65)
@@ -192,7 +192,7 @@ def embedded(classes: int, count: int) -> dict[str, Any]:
 
 
 def test_embedding_maps_of_unequal_lengths() -> None:
-    with pytest.raises(ValueError, match="need equally many"):
+    with pytest.raises(ValueError, match="need the same number"):
         embedding_map(**{**embedded(3, 2), "names": ["one"]})
 
 

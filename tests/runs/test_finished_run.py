@@ -147,5 +147,5 @@ def test_newest_run_was_completed_last(folder: Path, tmp_path: Path) -> None:
 
 
 def test_no_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no finished run under .*; the train command makes one"):
+    with pytest.raises(ConfigError, match=r"no finished run under .*; the train command creates one"):
         newest_run(tmp_path)

@@ -74,4 +74,6 @@ def test_without_sizes_all_images_keep_their_size() -> None:
 def test_a_run_reports_the_cost_of_the_sizes(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, "training.image_sizes=[16,32]", "callbacks=none")
     assert result(run)["status"] == "completed"
-    assert "images of 16, 32 pixels, drawn by batch (0.62 times the patches)" in (run / "train.log").read_text()
+    assert (
+        "images of 16, 32 pixels, one size drawn per batch (0.62 times the patches)" in (run / "train.log").read_text()
+    )

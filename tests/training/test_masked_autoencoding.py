@@ -65,7 +65,9 @@ def test_training_starts_from_all_weights_of_the_encoder(pretrained: Path, tmp_p
 
 
 def test_loading_a_pretraining_as_a_classifier_is_refused(pretrained: Path) -> None:
-    with pytest.raises(UserError, match=r"is a pretraining, which has no classifier; train one .* model\.weights="):
+    with pytest.raises(
+        UserError, match=r"is a pretraining, which has no classifier; train a classifier .* model\.weights="
+    ):
         load_run(pretrained)
     assert completed_runs(pretrained.parents[1]) == []
 

@@ -102,7 +102,7 @@ class Layout:
             self.label = gr.Dropdown(
                 [("predicted class", -1), *classes], value=-1, label="Class to explain", min_width=150, elem_id="class"
             )
-            # A slider needs two different ends, even where it is hidden.
+            # A slider needs two different ends, even if it is hidden.
             self.layer = gr.Slider(
                 1, max(depth, 2), value=depth or 1, step=1, label="Attention layer", visible=depth > 1, elem_id="layer"
             )

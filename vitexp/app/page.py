@@ -104,14 +104,14 @@ class Page(Layout):
         return self._unchanged()
 
     def _draw(self, drawing: dict[str, Any] | None, picture: Picture | None, *controls: Any) -> Updates:
-        """Answer for the image with what is drawn on it."""
+        """Show the prediction and explanations for the image with the strokes drawn on it."""
         if picture is not None and drawing is not None:
             with _warning():
                 return self._answer(replace(picture, strokes=read_strokes(drawing["layers"])), *controls)
         return self._unchanged()
 
     def _clear(self, picture: Picture | None, *controls: Any) -> Updates:
-        """Remove what is drawn on the image."""
+        """Remove the strokes drawn on the image."""
         return self._unchanged() if picture is None else self._look_at(replace(picture, strokes=None), *controls)
 
     def _unchanged(self) -> Updates:
@@ -160,7 +160,7 @@ class Page(Layout):
         )
 
     def _save(self, figure: Figure | None, name: str) -> Any:
-        """Write a figure to a file that a download calls NAME.png."""
+        """Write a figure to a file that is downloaded as NAME.png."""
         if figure is None:
             return gr.update(value=None, visible=False)
         path = self.folder / secrets.token_hex(8) / f"{name}.png"

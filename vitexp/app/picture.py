@@ -1,4 +1,4 @@
-"""The image that a visitor looks at: its origin, and what is drawn on it."""
+"""The image that a visitor looks at: its origin, and the strokes drawn on it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from vitexp.runs.explained import load_explainer
 
 _HOST = "127.0.0.1"
 _LARGEST_UPLOAD = "64mb"
-# Gradio's page may ask for fonts or scripts of other hosts; the browser must not fetch them.
+# Gradio's page may request fonts or scripts from other hosts; the browser must not fetch them.
 _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'self'; frame-ancestors 'self'"
@@ -77,7 +77,7 @@ def _launch(blocks: gr.Blocks, port: int | None) -> tuple[Any, str, str]:
 
 
 class _ContentSecurityPolicy:
-    """Middleware that forbids the browser to load anything from another host."""
+    """Middleware that forbids the browser from loading anything from another host."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""The tabs of the app: figures of one run for an image, and next to another run."""
+"""The tabs of the app: figures of one run for an image, and a comparison with another run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vitexp.runs.finished import FinishedRun
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images
-_SEARCHED = 2000  # test images among which mistakes are found
+_SEARCHED = 2000  # test images that are searched for mistakes
 _REACH = 25  # maximum distance in pixels from a click to its point
 
 
@@ -82,7 +82,7 @@ class Views:
             View(
                 name="Explanations",
                 description="Evidence for the class, by every method that applies to this network. Each map has its "
-                "own scale: compare where, not how much. Attention and rollout do not depend on the class.",
+                "own scale: compare locations, not strengths. Attention and rollout do not depend on the class.",
                 figures={
                     "explanations": of_image(
                         lambda seen, choice: drawing.draw_explanations(
@@ -118,9 +118,9 @@ class Views:
             ),
             View(
                 name="Faithfulness",
-                description="Which explanation to trust on this image. Cells are covered in its order, and the "
-                "probability should drop early (deletion); cells are revealed in its order, and it should rise early "
-                "(insertion). One image says little; `vitexp explain` measures many.",
+                description="Which explanation to trust on this image. When cells are covered, most important first, "
+                "the probability should drop early (deletion); when they are revealed in this order, it should rise "
+                "early (insertion). One image says little; `vitexp explain` measures many.",
                 figures={"faithfulness": of_image(self._faithfulness)},
             ),
             View(
@@ -159,7 +159,7 @@ class Views:
         return drawing.shown(explainer, images, [picture.truth(self.run)], explained=choice.label)
 
     def probabilities(self, picture: Picture) -> NDArray[np.float32]:
-        """Return float32 [C]."""
+        """Return the probability of each class: float32 [C]."""
         return np.asarray(self.explainer.probabilities(picture.image(self.run)[None])[0])
 
     @cached_property
@@ -185,7 +185,7 @@ class Views:
         return drawing.embed(self.explainer, self.run.data.train, sample=_EMBEDDED)
 
     def nearest_point(self, picture: Picture, choice: Choice, *, x: float, y: float) -> Picture | None:
-        """Return the training image whose point is nearest to pixel (x, y) of the figure, from its upper left."""
+        """Return the training image whose point is nearest to pixel (x, y) of the figure, from the upper left."""
         about = self.about(picture, choice)
         figure = drawing.draw_embedding(self.explainer, about, self.embedded)
         points, _ = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images))

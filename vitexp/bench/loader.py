@@ -55,7 +55,7 @@ def measure_loader(config: DictConfig) -> Subject:
 
 def ready_data(config: DictConfig) -> tuple[ImageDataModule, nn.Module]:
     """Return the data module, set up as in a run, and the augmentation on the device."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # not the devices that it found
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # do not print the devices
     datamodule, augment = build_datamodule(config)
     # The data module asks its trainer for the device.
     datamodule.trainer = Trainer(

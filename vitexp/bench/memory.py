@@ -23,7 +23,7 @@ from vitexp.runs.build import build_net
 from vitexp.system.hardware import choose_device
 from vitexp.text import format_value
 
-# Imports the modules that a file lists, and prints the peak memory.
+# Import the modules that a file lists, and print the peak memory.
 IMPORTS = """
 import contextlib, importlib, json, sys
 from vitexp.bench.memory import peak_resident_bytes
@@ -61,7 +61,7 @@ def _peak_bytes(device: torch.device) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """Return the largest memory that this process has held."""
+    """Return the peak memory of this process."""
     status = Path("/proc/self/status")
     if status.exists():
         # A child process inherits ru_maxrss on Linux, and with it the peak of its parent.
@@ -86,7 +86,7 @@ def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
         title=f"Peak memory of a run: {config.model.name} on {config.data.name}, batch {config.data.batch_size}",
         unit="MiB",
         comparison="ratio",
-        comparison_title="of the computed",
+        comparison_title="ratio to computed",
         rows=[
             Row(name="computed", rounds=[computed / 2**20], compared=1.0),
             Row(name="until training ends", rounds=[grown["training"] / 2**20], compared=grown["training"] / computed),

@@ -23,7 +23,7 @@ from vitexp.errors import ConfigError
 def peer_nets(config: DictConfig, *, num_classes: int) -> dict[str, nn.Module]:
     """Return nets with the dimensions of config.model, float [B, 3, S, S] to logits, by name.
 
-    SimpleViT has no class token, fixed positions and no dropout; the others equal config.model with its plain options.
+    SimpleViT has no class token, fixed positions and no dropout; the others match config.model with its plain options.
     Raises ConfigError if a package is missing or config.model has no attention.
     """
     model, image_size = config.model, config.data.image_size

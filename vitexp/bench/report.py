@@ -14,9 +14,9 @@ from vitexp.text import format_value
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One of the things that are compared.
+    """A row of the table: one of the alternatives.
 
-    rounds: the result of each round, in the unit of the subject. compared: with the reference of the subject.
+    rounds: the result of each round, in the unit of the subject. compared: ratio or difference from the reference.
     details: other numbers of this row, whose names end in their unit.
     """
 

@@ -86,7 +86,7 @@ def train_in_process(callback: type[Callback], folder: Path, *overrides: str) ->
 
 
 def output_of(command: Sequence[str], *, exit_code: int = 0) -> str:
-    """Return what a command prints. Raises ConfigError, with its last line of errors, if it exits with another code."""
+    """Return what a command prints. Raises ConfigError, with its last line of stderr, if it exits with another code."""
     # Without the variables that vitexp sets for its child processes.
     inherited = {
         key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "VITEXP_PLAIN_ERRORS")

@@ -35,7 +35,7 @@ PRECISIONS = {
 class TrainStep:
     """Forward pass, cross-entropy, backward pass, clipping and optimizer step, on random images on the device.
 
-    optimizer: makes a torch optimizer of parameter groups. precision: Lightning's name. clip: largest norm of the
+    optimizer: creates a torch optimizer from parameter groups. precision: Lightning's name. clip: largest norm of the
     gradient; None: no clipping. Raises ConfigError for another precision.
     """
 
@@ -52,7 +52,7 @@ class TrainStep:
         compiled: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
-            raise ConfigError(f"trainer.precision={precision} is not benchmarked; use {', '.join(PRECISIONS)}.")
+            raise ConfigError(f"trainer.precision={precision} cannot be benchmarked; use {', '.join(PRECISIONS)}.")
         self.autocast_dtype, dtype = PRECISIONS[precision]
         self.device, self.clip = device, clip
         self.net = net.to(device, dtype).train()

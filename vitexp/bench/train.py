@@ -21,13 +21,13 @@ from vitexp.system.timing import finished
 from vitexp.text import plural
 from vitexp.training.classification import Classifier
 
-# One token and sixteen channels: almost no arithmetic, so that the time of the host remains.
+# One token and sixteen channels: almost no arithmetic, so that only host time remains.
 TRIVIAL_NET = {"name": "trivial", "_target_": "vitexp.models.ViT", "dim": 16, "depth": 1, "num_heads": 1}
 TRIVIAL_BATCH = 2
 
 
 class AgainstBareStep(Callback):
-    """A callback that runs as many bare steps of the same net before each epoch as the epoch has.
+    """A callback that runs bare steps of the same net before each epoch, as many as the epoch has.
 
     The first epoch only warms up. path: the file for {"fit_s": [...], "step_s": [...], "steps": n}, the seconds of each
     epoch and of the bare steps before it. An epoch lasts until the next one starts, so that all of it is counted.
@@ -75,7 +75,7 @@ class AgainstBareStep(Callback):
 
 
 def measure_train(config: DictConfig) -> Subject:
-    """Measure a run without validation, checkpoints and figures; then one of a trivial net."""
+    """Measure a run without validation, checkpoints and figures; then a run of a trivial net."""
     measured = _run(config)
     batch, steps = config.data.batch_size, measured["steps"]
     speeds = {key: (steps * batch / np.array(measured[key])).tolist() for key in ("step_s", "fit_s")}
@@ -93,7 +93,7 @@ def measure_train(config: DictConfig) -> Subject:
             Row(name="trainer.fit", rounds=speeds["fit_s"], compared=ratio),
         ],
         facts={"steps_per_epoch": steps, "overhead_per_step_s": host_s},
-        lines=[f"outside of the net a step takes {host_s * 1e3:.2f} ms (batch of {TRIVIAL_BATCH}, trivial net)"],
+        lines=[f"outside the net a step takes {host_s * 1e3:.2f} ms (batch of {TRIVIAL_BATCH}, trivial net)"],
     )
 
 

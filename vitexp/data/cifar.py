@@ -75,15 +75,6 @@ class CIFAR(Source):
             fingerprint=found.fingerprint,
         )
 
-    def coarse_of_fine(self) -> NDArray[np.int64]:
-        """Return the superclass of each class of CIFAR-100: int64 [100], values in [0, 20). Raises DataError."""
-        if self.kind != "cifar100":
-            raise DataError("only CIFAR-100 has superclasses.")
-        found = self._find("train")
-        coarse = np.zeros(len(found.classes), np.int64)
-        coarse[found.labels] = _unpickle(*found.files[0])["coarse_labels"]
-        return coarse
-
     def _find(self, name: SplitName) -> _Found:
         """Return what the files of a split contain besides pixels; they are read once."""
         if name in self._found:

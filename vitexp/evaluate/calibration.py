@@ -69,7 +69,7 @@ def reliability(probabilities: Tensor, labels: Tensor) -> Reliability:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the temperature T in [1/100, 100] that minimizes the cross-entropy of logits / T.
 
-    logits: float [N, C]; labels: int64 [N]; of validation images, never of the images that are then reported. The
+    logits: float [N, C]; labels: int64 [N]; of validation images, never of the images whose results are reported. The
     cross-entropy is convex in 1/T, so bisection finds the zero of its derivative.
     """
     logits = logits.double()

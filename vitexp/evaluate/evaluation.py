@@ -41,7 +41,7 @@ MISTAKES = 20
 _COMPARED = 256  # images on which an exported network is compared
 _LISTED = 10  # confusions in the terminal
 _OPTIONAL = ("test_time_augmentation", "corruptions", "latency", "export")
-# Other hardware or compilation changes the last bits of a logit, and rarely the prediction for one image in a thousand.
+# Other hardware or compilation changes the last bits of a logit, and rarely one prediction in a thousand.
 _TOLERANCE = 2e-3
 
 
@@ -118,7 +118,7 @@ class _Evaluation:
             return  # there is none, or it is damaged
 
     def test(self) -> None:
-        """Measure everything that one pass over the test images gives."""
+        """Measure everything that needs one pass over the test images."""
         with self.console.status("test ..."):
             logits = self.run.all_logits(self.test_set.images)
         if not bool(logits.isfinite().all()):
@@ -190,7 +190,7 @@ class _Evaluation:
                 part = self.run.data.val
                 if self.run.data.classes == self.run.classes:
                     return self.run.all_logits(part), torch.from_numpy(part.labels)
-            self._note("no temperature was fitted because the run's data set has other classes now.")
+            self._note("no temperature was fitted because the run's data set now has other classes.")
         except UserError as error:
             self._note(f"no temperature was fitted because the run's validation images are missing: {error}")
         return None

@@ -21,12 +21,12 @@ from vitexp.models import ViT
 from vitexp.runs.finished import FinishedRun
 
 OPSET = 18
-# Both sides compute in float32, but in another order.
+# Both sides compute in float32, but in a different order.
 ONNX_TOLERANCE = 1e-3
 TIMM_TOLERANCE = 1e-4
 # config.json sets every argument of timm's VisionTransformer that depends on this name.
 ARCHITECTURE = "vit_tiny_patch16_224"
-# The options of our ViT that timm's does not have, with the values that are equal there.
+# The options of our ViT that timm's does not have, with the values for which both are equal.
 _SAME_IN_TIMM: dict[str, tuple[Any, ...]] = {
     "stem": ("patch",),
     "pool": ("cls", "gap"),
@@ -75,7 +75,7 @@ def export_onnx(run: FinishedRun, path: Path, *, images: NDArray[np.uint8]) -> d
     """Write an ONNX file and compare the logits of onnxruntime and torch on `images`, uint8 [N, S, S, 3].
 
     Input "images": uint8 [batch, S, S, 3], RGB, prepared but not normalized; output "logits": float32 [batch, C]; any
-    batch size. The metadata has the class names, data.prepare (both as JSON) and the name of the model.
+    batch size. The metadata contains the class names, data.prepare (both as JSON) and the name of the model.
 
     Raises UserError if onnx or onnxruntime is missing, or if the logits differ; the file is then removed.
     """
@@ -180,7 +180,7 @@ def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) ->
 
 
 def _as_timm(run: FinishedRun) -> ViT:
-    """Return the network. Raises UserError if timm has none like it."""
+    """Return the network. Raises UserError if timm has no equivalent."""
     net = run.net
     if not isinstance(net, ViT):
         raise UserError(f"export=timm needs a ViT of vitexp; {run.config.model.name} is a {type(net).__name__}.")

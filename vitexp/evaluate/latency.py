@@ -29,7 +29,7 @@ class Latency:
 def measure_latency(
     run: FinishedRun, *, batch_sizes: tuple[int, ...] = BATCH_SIZES, repeats: int = _REPEATS
 ) -> list[Latency]:
-    """Measure from prepared uint8 images on the device to probabilities on it, in the precision of the run's test.
+    """Measure the time from uint8 images to probabilities, both on the device, in the precision of the run's test.
 
     The batch sizes take turns, so that load spikes affect all equally.
     """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class ClassRow:
     """The metrics of one class.
 
-    precision is None if the class is never predicted, recall if it has no images, f1 if both.
+    precision is None if the class is never predicted, recall if it has no images.
     confidence: mean probability of the predicted class over its images.
     most_confused_with: the wrong class predicted most often for its images, most_confused_count times.
     """
@@ -25,7 +25,7 @@ class ClassRow:
     predicted: int
     precision: float | None
     recall: float | None
-    f1: float | None
+    f1: float
     confidence: float | None
     most_confused_with: str
     most_confused_count: int

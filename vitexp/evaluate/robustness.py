@@ -24,8 +24,8 @@ Corruption = Callable[[Image, int, Generator], Image]
 
 # By severity.
 _BRIGHTNESS: Final = (0.5, 0.3, 0.2, 0.12, 0.07)  # factor
-_SIGMA: Final = (0.5, 0.8, 1.2, 1.7, 2.3)  # pixels of an image of 32 pixels
-# Of values in [0, 1]; severities 2 to 5 as 1 to 4 of ImageNet-C (Hendrycks & Dietterich 2019, arXiv:1903.12261).
+_SIGMA: Final = (0.5, 0.8, 1.2, 1.7, 2.3)  # pixels, for an image of 32 pixels
+# Of values in [0, 1]; severities 2 to 5 are 1 to 4 of ImageNet-C (Hendrycks & Dietterich 2019, arXiv:1903.12261).
 _DEVIATION: Final = (0.04, 0.08, 0.12, 0.18, 0.26)
 _AREA: Final = (0.05, 0.1, 0.18, 0.28, 0.4)  # fraction of the image
 _QUALITY: Final = (60, 40, 25, 15, 8)  # JPEG, 100 is best
@@ -73,7 +73,7 @@ CORRUPTIONS: Final[Mapping[str, Corruption]] = {
 
 
 def corrupt(images: NDArray[np.uint8], name: str, severity: int) -> NDArray[np.uint8]:
-    """Corrupt images, uint8 [N, H, W, 3]; image i in the same way every time. severity: 1 to 5."""
+    """Corrupt images, uint8 [N, H, W, 3]. Random numbers depend only on corruption and index. severity: 1 to 5."""
     corruption, number = CORRUPTIONS[name], list(CORRUPTIONS).index(name)
     return np.stack(
         [corruption(image, severity, np.random.default_rng((number, index))) for index, image in enumerate(images)]
@@ -121,7 +121,7 @@ class Robustness:
 def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robustness:
     """Measure on at most `images` test images, evenly spaced.
 
-    They are corrupted after resizing but before the remaining steps of data.prepare, as a camera would: CLAHE, which
+    They are corrupted after resizing but before the remaining steps of data.prepare, as if by a camera: CLAHE, which
     equalizes contrast, then receives dark images.
     """
     steps: list[Any] = OmegaConf.to_container(test.config.data.prepare, resolve=True)  # type: ignore[assignment]
@@ -142,7 +142,7 @@ def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robus
         condition: accuracy(corrupt(originals, *condition))
         for condition in track(conditions, "corruptions", transient=True)
     }
-    # The example should be bright, with much contrast.
+    # The example should be bright and have high contrast.
     example = originals[[int(originals[:200].reshape(min(len(originals), 200), -1).std(axis=1).argmax())]]
     examples = [
         np.concatenate([example, *(corrupt(example, name, severity) for severity in SEVERITIES)])

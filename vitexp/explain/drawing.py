@@ -57,7 +57,7 @@ class Shown:
 def shown(
     explainer: Explainer[TrainedNet], images: Images, truth: Sequence[int | None], *, explained: int | None = None
 ) -> Shown:
-    """Return the images with the network's predictions. explained: the class that maps explain; None: the predicted."""
+    """Return images with their predictions. explained: the class that the maps explain; None: the predicted class."""
     probabilities = explainer.probabilities(images)
     predicted = [int(label) for label in probabilities.argmax(axis=1)]
     return Shown(

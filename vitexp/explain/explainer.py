@@ -120,7 +120,7 @@ class Explainer(Generic[Run]):
         return np.asarray(enlarged.permute(0, 2, 3, 1).clamp(0, 255).round().to(torch.uint8).numpy())
 
     def embeddings(self, images: Images) -> NDArray[np.float32]:
-        """Return the input of the classifier, in general of the last linear layer: float32 [B, D].
+        """Return the input of the classifier (the last linear layer if the network is not a ViT): float32 [B, D].
 
         Raises ValueError if there is no linear layer.
         """
@@ -173,8 +173,8 @@ class Explainer(Generic[Run]):
     def _find_grad_cam_layer(self) -> nn.Module | None:
         """Return the layer that Grad-CAM reads; None if no layer outputs maps.
 
-        For a ViT with a class token, the input of the last attention, because no patch is read later; for a ViT that
-        pools patches, the last block; for other networks, the last layer that outputs a map.
+        For a ViT with a class token, the input of the last attention, because patches are not read after it; for a ViT
+        that pools patches, the last block; for other networks, the last layer that outputs a map.
         """
         if self.vit is None:
             try:

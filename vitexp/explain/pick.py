@@ -16,14 +16,14 @@ def drawn_at_random(count: int, wanted: int) -> NDArray[np.int64]:
 
 
 def right_and_wrong(explainer: Explainer, test: ImageSet, *, count: int) -> NDArray[np.int64]:
-    """Return indices of test images, two of five of them mistakes if there are enough."""
+    """Return indices of test images, two fifths of them mistakes if there are enough."""
     order = drawn_at_random(len(test), _SEARCHED)
     predicted = explainer.probabilities(test.images(order)).argmax(axis=1)
     return mixed(order, predicted == test.labels[order], count=count)
 
 
 def mixed(order: NDArray[np.int64], hit: NDArray[np.bool_], *, count: int) -> NDArray[np.int64]:
-    """Return the first `count` of `order` [N], two of five of them mistakes (not `hit` [N]) if there are enough."""
+    """Return the first `count` of `order` [N], two fifths of them mistakes (not `hit` [N]) if there are enough."""
     wrong = order[~hit][: count * 2 // 5]
     right = order[hit][: count - len(wrong)]
     return np.concatenate([right, wrong])

@@ -75,7 +75,7 @@ def build_a(kind: type[Made] | tuple[type[Made], ...], node: DictConfig, group: 
 
 
 def misfit(group: str, node: DictConfig, problem: str) -> ConfigError:
-    """Return an error that says what is wrong with the class of `node`, and what one of its group must be."""
+    """Return an error that says what is wrong with the class of `node` and what its group requires."""
     return ConfigError(f"{node.get('_target_')} {problem}; {group} must be {CONTRACTS[group]}.")
 
 
@@ -89,8 +89,8 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
     sample = augment if isinstance(augment, AlbumentationsAugment) else None
     if sample is not None and data.resident == "device":
         raise ConfigError(
-            "data.resident=device needs an augmentation of whole batches, but augment=albumentations works per image, "
-            "in memory; use data.resident=auto or another augment."
+            "data.resident=device needs an augmentation that works on whole batches, but augment=albumentations works "
+            "per image on the CPU; use data.resident=auto or another augment."
         )
     datamodule = ImageDataModule(
         source=build_a(Source, data.source, "data.source"),
@@ -118,12 +118,12 @@ def task_class(config: DictConfig) -> type[Task]:
     except Exception as error:  # importing user code may raise anything
         raise ConfigError(f"task._target_={config.task._target_} cannot be imported: {one_line(str(error))}") from error
     if not issubclass(found, Task):
-        raise misfit("task", config.task, "is something else")
+        raise misfit("task", config.task, "is not a Task")
     return found
 
 
 def build_task(config: DictConfig, **parts: Any) -> Task:
-    """Build config.task with those of `parts` that its constructor takes."""
+    """Build config.task from the `parts` that its constructor takes."""
     taken = _keyword_arguments(task_class(config))
     # In two steps, because Hydra would copy the parts.
     make = build(config.task, "task", _partial_=True, _convert_="all")
@@ -147,7 +147,7 @@ def _keyword_arguments(kind: type) -> set[str]:
 
 
 def build_loss(config: DictConfig, *, weights: list[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
-    """Build config.loss, with `weights` for its class_weights, if it has any."""
+    """Build config.loss; `weights` replace its class_weights if it has that option."""
     given = {"class_weights": weights} if "class_weights" in config.loss else {}
     return build(config.loss, "loss", _convert_="all", **given)  # type: ignore[no-any-return]
 
@@ -173,9 +173,9 @@ def build_module(
 ) -> Task:
     """Return the task of config.task with the network of config.model, which starts from `weights`.
 
-    datamodule: set up. teacher: a network with the same classes to distill.
+    datamodule: already set up. teacher: a network to distill, with the same classes.
 
-    Raises ConfigError if the configuration asks for more batches than the data have.
+    Raises ConfigError if the configuration asks for more batches than there are.
     """
     check_lengths(config, **{part: len(getattr(datamodule, part).labels) for part in ("train", "val", "test")})
     training, num_classes = config.training, len(datamodule.classes)
@@ -221,7 +221,7 @@ def build_trainer(
         callbacks=callbacks,
         enable_progress_bar=False,  # ours is among the callbacks
         default_root_dir=str(folder),
-        use_distributed_sampler=False,  # ours neither pads nor repeats an image
+        use_distributed_sampler=False,  # our sampler neither pads nor repeats images
     )
     _refuse_uneven_shares(config, trainer)
     return trainer
@@ -232,7 +232,7 @@ def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:
     batch, shares = config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
     if batch % shares:
         raise ConfigError(
-            f"data.batch_size={batch} is the batch of one optimizer step, and cannot be split evenly over "
+            f"data.batch_size={batch} is the batch of one optimizer step and cannot be split evenly over "
             f"{trainer.world_size} devices and trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}; "
             f"use a multiple of {shares}."
         )

@@ -16,7 +16,7 @@ def match_classes(theirs: Sequence[str], ours: Sequence[str], *, name: str) -> N
     Classes are matched by name, regardless of case and spaces; the data set may have fewer. If all classes of one side
     are numbers (folders 00000, 00001, ...), these are the labels of the other side.
 
-    Raises UserError if a class of the data set is not one of the network, or if two are the same one.
+    Raises UserError if a class of the data set is unknown to the network, or if two match the same class.
     """
     plain_ours = {_plain(each): label for label, each in enumerate(ours)}
     by_name = [plain_ours.get(_plain(each)) for each in theirs]

@@ -36,7 +36,8 @@ def load_explainer(
     run = load_run(folder)
     if other and run.classes != other.run.classes:
         raise ConfigError(
-            f"{run.folder} has other classes than {other.run.folder}; only runs with the same classes can be compared."
+            f"{run.folder} and {other.run.folder} have different classes; only runs with the same classes can be "
+            "compared."
         )
     same_data = not other or run.config.data.name == other.run.config.data.name
     return Explainer[FinishedRun](open_test_set(run, data)[0] if data and same_data else run)
@@ -55,7 +56,7 @@ def explain_run(
     head: int = 0,
     label: str = "",
 ) -> None:
-    """Draw every explanation of a run into its folder, print the files and the faithfulness of each method.
+    """Draw every explanation of a run into its folder; print the file names and the faithfulness of each method.
 
     other: a run to compare. image: a file to explain instead of test images. data: overrides for the location of the
     data set. images: test images for the faithfulness. shown: test images in the figures. embedded: training images in
@@ -126,7 +127,9 @@ def find_class(word: str, classes: Sequence[str]) -> int:
     if word.isascii() and word.isdigit() and int(word) < len(classes):
         return int(word)
     near = get_close_matches(word, classes, n=1, cutoff=0.0)[0]
-    raise ConfigError(f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class; nearest is {near}.")
+    raise ConfigError(
+        f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class name; nearest is {near}."
+    )
 
 
 def index_of(key: str, number: int, count: int) -> int | None:
@@ -134,15 +137,17 @@ def index_of(key: str, number: int, count: int) -> int | None:
     if number and not count:
         raise ConfigError(f"{key}={number} selects attention, which this network does not have; remove {key}.")
     if number > count:
-        raise ConfigError(f"{key}={number} exceeds the {count} of this network; use 1 to {count}.")
+        raise ConfigError(f"{key}={number} is too large: this network has {count}; use 1 to {count}.")
     return number - 1 if number else None
 
 
 def check_same_test(pair: Pair) -> None:
-    """Raise ConfigError if the test labels of two runs differ, so that they were not tested on the same images."""
+    """Raise ConfigError if the test labels of two runs differ, so that their test images differ too."""
     first, second = (explainer.run.data.test.labels for explainer in pair)
     if not np.array_equal(first, second):
-        raise ConfigError(f"{pair[1].run.folder} has another test set; only runs with the same one can be compared.")
+        raise ConfigError(
+            f"{pair[1].run.folder} has a different test set; only runs with the same test set can be compared."
+        )
 
 
 def draw_confusions(pair: Pair) -> Figure:
@@ -170,9 +175,9 @@ def draw_side_by_side(pair: Pair, about: tuple[Shown, Shown]) -> Figure:
             columns.append(f"{name}: {NAMES[method]}")
             for row, text in zip(captions, predictions, strict=True):
                 row.append(text if place == 0 else "")
-    explained = "what each predicts" if first.explained == first.predicted else f"“{classes[first.explained[0]]}”"
+    explained = "the predicted class" if first.explained == first.predicted else f"“{classes[first.explained[0]]}”"
     return figures.map_grid(
-        title=f"Explanations of two runs, of {explained}",
+        title=f"Two runs: explanations of {explained}",
         images=first.images,
         maps=[[each[index] for each in maps] for index in range(len(first.images))],
         columns=columns,
@@ -182,7 +187,7 @@ def draw_side_by_side(pair: Pair, about: tuple[Shown, Shown]) -> Figure:
 
 
 def _run_names(pair: Pair) -> tuple[str, str]:
-    """Return the names of the models; if they are equal, those of the runs or their folders."""
+    """Return the model names; if they are equal, the run names or the folder names."""
     models = [str(explainer.run.config.model.name) for explainer in pair]
     runs = [str(explainer.run.config.name or explainer.run.folder.parent.name) for explainer in pair]
     folders = [explainer.run.folder.name for explainer in pair]

@@ -58,8 +58,8 @@ def newest_run(log_dir: Path | str = "logs") -> Path:
     completed = completed_runs(log_dir)
     if not completed:
         raise ConfigError(
-            f"there is no finished run under {log_dir}; the train command makes one in a few minutes, and "
-            "run=pretrained is a bundled one."
+            f"there is no finished run under {log_dir}; the train command creates one in a few minutes, "
+            "and run=pretrained uses the bundled one."
         )
     return completed[0]
 

@@ -1,4 +1,4 @@
-"""A finished run, to inspect or measure again; and the weights that a run writes."""
+"""Load a finished run to inspect it or measure it again; write the weights of a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Change: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # of a bat
 class FinishedRun(TrainedNet):
     """The network of a run folder with its weights.
 
-    config: what the run was started with; keys that did not exist then have today's defaults.
+    config: the configuration that the run started with; keys added later have their current defaults.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class FinishedRun(TrainedNet):
 
     @property
     def precision(self) -> str:
-        """Lightning's name of the precision in which the run's test computes on this device."""
+        """Lightning's name for the precision of the run's test on this device."""
         precision = resolve_precision(self.config.trainer.precision, self.device)
         return "32-true" if precision == "16-mixed" and self.device.type != "cuda" else precision
 
@@ -55,7 +55,7 @@ class FinishedRun(TrainedNet):
     def logits(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
         """Return logits, float32 [B, C], for images uint8 [B, S, S, 3], in the precision of the run's test.
 
-        In batches of its size, on the same kind of device and not compiled, they are equal to the last bit.
+        They are bitwise equal to those of the test for the same batches on the same kind of device, uncompiled.
         """
         prepared = self.prepared(images).contiguous(memory_format=torch.channels_last)
         with self._autocast():
@@ -98,7 +98,7 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
     """Load a run folder from its config.yaml, result.json and model.safetensors.
 
     The weights are read as numbers only; the network is built from the class that config.yaml names, as in training.
-    Raises UserError if `folder` is not a completed run, or if its parts do not belong together.
+    Raises UserError if `folder` is not a completed run, or if its files do not fit each other.
     """
     folder = Path(folder).expanduser().resolve()
     try:
@@ -106,7 +106,7 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
         result = json.loads((folder / "result.json").read_text())
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             header = json.loads(file.metadata()["vitexp"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         classes, image_size = list(header["classes"]), int(header["image_size"])
         mean, std = torch.tensor(header["mean"]), torch.tensor(header["std"])
         status = result["status"]
@@ -118,7 +118,7 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
         raise UserError(f"the run {folder} is {status}, not completed; vitexp train resume={folder} resumes it.")
     if not facts(config.task).get("uses_labels", True):
         raise UserError(
-            f"the run {folder} is a pretraining, which has no classifier; train one that starts from it with "
+            f"the run {folder} is a pretraining, which has no classifier; train a classifier from it with "
             f"vitexp train model.weights={folder}."
         )
     net = build_net(config, num_classes=len(classes))

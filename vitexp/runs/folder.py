@@ -38,7 +38,7 @@ class FullDisk(UserError):
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run in progress. is_complete: it was complete before, and there is nothing to do."""
+    """A run in progress. is_complete: it was already complete; there is nothing to do."""
 
     record: RunRecord
     console: Console
@@ -47,7 +47,7 @@ class OpenRun:
 
 @contextmanager
 def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRun]:
-    """Start the run of `config`, or resume the one that config.resume names; record how the block inside ends.
+    """Start the run of `config`, or resume the one that config.resume names; record how the with block ends.
 
     On leaving, result.json says "completed", "failed" or "interrupted", and report.html is written, whatever happened.
     In another process of a distributed run, which Lightning starts with the same command, nothing is written.
@@ -60,8 +60,8 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
         record = RunRecord.read(Path(os.environ[RUN_FOLDER]), is_ours=False)
         if record.result["config_hash"] != config_hash(config):
             raise ConfigError(
-                "this process was started for a run with another configuration; a script that trains on several "
-                "devices is executed by each of them, so it must train only once."
+                "this process was started for a run with another configuration; every device executes the whole "
+                "script, so a script that trains on several devices must train only once."
             )
         yield OpenRun(record, Console(quiet=True))
         return
@@ -140,4 +140,4 @@ def _full_disk(error: Exception, folder: Path) -> FullDisk | None:
         return None
     if reason == os.strerror(errno.ENOSPC):
         return FullDisk(f"the disk of {folder} is full; free some space, or set log_dir to another disk.")
-    return FullDisk(f"the disk of {folder} refuses to be written to ({reason}); set log_dir to another disk.")
+    return FullDisk(f"cannot write to the disk of {folder} ({reason}); set log_dir to another disk.")

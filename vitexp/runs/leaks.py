@@ -15,7 +15,7 @@ from vitexp.errors import ConfigError
 def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> None:
     """Raise ConfigError if the run of `theirs` was trained on validation images of `config`.
 
-    That is so if both use the same images, split differently into training and validation. key: what named the run.
+    This happens if both use the same images but split them differently. key: the override that names the other run.
     """
     (images, mine), (their_images, other) = _split(config), _split(theirs)
     changed = [name for name in mine if mine[name] != other.get(name)]
@@ -29,7 +29,7 @@ def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> N
 
 
 def _split(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:
-    """Return what identifies the images, and what decides which of them are for validation."""
+    """Return what identifies the images, and the options that choose the validation images."""
     source: Any = OmegaConf.to_container(config.data.source, resolve=True)
     known = facts(source)
     identity = known.get("identity", ("root",))

@@ -94,7 +94,7 @@ def _predicted(run: FinishedRun, images: Sequence[tuple[str | None, NDArray[np.u
 
 
 def as_array(image: ImageLike) -> NDArray[np.uint8]:
-    """Return an image as uint8 [H, W, 3]. Raises BrokenImage for a file, UserError for an array of another kind."""
+    """Return an image as uint8 [H, W, 3]. Raises BrokenImage for a file, UserError for a wrong dtype or shape."""
     if isinstance(image, str | os.PathLike):
         return read_image(Path(image).expanduser())
     array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)

@@ -74,7 +74,7 @@ class RunRecord:
                 "images_seen": 0,
                 "timing": None,
                 "environment": environment(),
-                "started_at": _now(),
+                "started_at": now(),
                 "finished_at": None,
             },
         )
@@ -108,18 +108,18 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path, *, is_ours: bool = True) -> RunRecord:
-        """Read an existing record. is_ours: otherwise another process writes it, and changes here are not written."""
+        """Read an existing record. is_ours: if false, another process writes it, and changes here are not saved."""
         return cls(folder, json.loads((folder / "result.json").read_text()), is_ours=is_ours)
 
     def update(self, **facts: Any) -> None:
-        """Add facts to result.json; those that a full disk refuses are written with the next ones."""
+        """Add facts to result.json; if the disk is full, they are written with the next update."""
         self.result.update(facts)
         with disk.tolerating("result.json"):
             self._write()
 
     def finish(self, status: str, *, error: str | None = None) -> None:
         """Set the final status: completed, failed or interrupted. Raises OSError if the disk refuses it."""
-        self.result.update(status=status, error=error, finished_at=_now())
+        self.result.update(status=status, error=error, finished_at=now())
         self._write()
 
     def _write(self) -> None:
@@ -138,7 +138,7 @@ class RunRecord:
 
 
 def config_hash(config: DictConfig) -> str:
-    """Return 12 hexadecimal digits over everything in the configuration that can change a result."""
+    """Return a hash, 12 hexadecimal digits, of everything in the configuration that can change a result."""
     plain = without(OmegaConf.to_container(config, resolve=True), NOT_HASHED)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -161,7 +161,7 @@ def metrics_of(logged: Any, names: Iterable[str] = METRICS) -> dict[str, float |
 
 
 def is_pretraining(result: Mapping[str, Any]) -> bool:
-    """Return whether a record is that of a completed pretraining, which measures a loss only."""
+    """Return whether a record describes a completed pretraining, which measures only a loss."""
     return list((result.get("metrics") or {}).get("test") or {}) == ["loss"]
 
 
@@ -201,5 +201,6 @@ def _repeatable(config: DictConfig) -> str:
     return head + OmegaConf.to_yaml(plain)
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time in UTC, as in result.json: "2026-11-26T09:30:00+00:00"."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -159,7 +159,7 @@ def _if_number(form: Callable[[float], str], value: Any) -> str | None:
 
 
 def _moment(iso: Any) -> str | None:
-    """Return date and time; what is not a date is returned unchanged."""
+    """Return the date and time; return anything else unchanged."""
     try:
         return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M:%S %Z").strip()
     except (TypeError, ValueError):
@@ -188,7 +188,7 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _captions(config: Path) -> dict[str, tuple[str, str]]:
     """Return title and caption of every figure, by file name, in the order of the callbacks that draw them.
 
-    The callbacks declare them as `figures`, read from their source; so a user's own callbacks have captions too.
+    Callbacks declare them as `figures`, which are read from their source, so users' callbacks can have captions too.
     """
     nodes = OmegaConf.load(CONF / "callbacks" / "default.yaml").values()
     with suppress(OSError, ValueError, YAMLError, OmegaConfBaseException):  # a run may lack its configuration

@@ -80,7 +80,7 @@ def _names_a_folder(config: DictConfig) -> bool:
 
 
 def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> list[str]:
-    """Return what `config` changes in the run in `folder` that must not change, in words. also: further such keys."""
+    """Return the forbidden changes of `config` to the run in `folder`, in words. also: more forbidden keys."""
     allowed = set(LENGTH) - set(also)
     return [
         f"{key}={old}, now {new}"
@@ -110,7 +110,7 @@ def _compared(config: DictConfig) -> dict[str, Any]:
 
 def _longer(key: str, old: Any, new: Any) -> bool:
     if key == "trainer.max_time":
-        return old is not None  # given in several formats, which Lightning reads
+        return old is not None  # not compared: Lightning accepts several formats
     return isinstance(new, int) and (new == -1 or (isinstance(old, int) and old != -1 and new > old))
 
 

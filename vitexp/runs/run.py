@@ -43,12 +43,12 @@ log = logging.getLogger("vitexp")
 
 
 def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
-    """Train, test and record the run that `config`, a checked configuration, describes; return its folder.
+    """Train, test and record the run of `config`, a checked configuration; return its folder.
 
-    overrides: what was typed to compose it, for the record; None: what Hydra was given.
+    overrides: those that composed it, for the record; None: Hydra's.
 
-    Raises UserError for what a user can fix; result.json then says "failed", with the same sentence. A signal raises
-    Interrupted, with the exit code 130 (SIGINT), 143 (SIGTERM) or 138 (SIGUSR1); result.json says "interrupted".
+    Raises UserError for problems that a user can fix; result.json then says "failed", with the same message. A signal
+    raises Interrupted, with the exit code 130 (SIGINT), 143 (SIGTERM) or 138 (SIGUSR1); result.json says "interrupted".
     """
     start = time.time()
     if overrides is None:
@@ -66,7 +66,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
     earlier = record.result if position else None
     device = choose_device(config.trainer.accelerator)
     with _loggers(config, record) as loggers:
-        # Everything that may refuse its configuration comes before the data are read.
+        # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         best = _best_checkpoint(config, checkpoints)
         callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
@@ -100,18 +100,18 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             _record_training(record, trainer, datamodule, progress)
             _test(record, trainer, module, datamodule, best, progress)
-        with tolerating("the terminal's lines"):
+        with tolerating("terminal output"):
             opened.console.print(closing_table(record.result))
         log.debug("metrics %s", record.result["metrics"])
         log.info(closing_line(record.result))
-        if trainer.is_global_zero:  # after the metrics: a full disk must not cost them
+        if trainer.is_global_zero:  # after the metrics, so that a full disk does not lose them
             _save_weights(record.folder, config, module, datamodule)
         del store
 
 
 @contextmanager
 def _loggers(config: DictConfig, record: RunRecord) -> Iterator[list[Logger]]:
-    """Yield the loggers of config.logger; W&B learns how the block inside ended."""
+    """Yield the loggers of config.logger; tell W&B whether the block failed."""
     loggers: list[Logger] = [
         build_a(Logger, logger, "logger", folder=record.folder, run_id=record.run_id, name=config.name)
         for logger in config.logger.values()
@@ -161,7 +161,7 @@ def _callbacks(
     if is_logged:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if training.ema_decay > 0:
-        # Lightning's EMAWeightAveraging rounds, which moves constant buffers such as fixed positions.
+        # Lightning's EMAWeightAveraging would change constant buffers, such as fixed positions, by rounding.
         average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
         callbacks.append(WeightAveraging(multi_avg_fn=average))
     if training.patience is not None:
@@ -186,7 +186,7 @@ def _describe(
     datamodule: ImageDataModule,
     sources: dict[str, Any],
 ) -> None:
-    """Record the sizes of data and model, and the devices. sources: of weights and teacher, if there are any."""
+    """Record the sizes of data and model, and the devices. sources: of weights and teacher, if any."""
     device = trainer.strategy.root_device
     record.update(
         data={

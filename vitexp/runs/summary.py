@@ -18,7 +18,7 @@ from vitexp.text import duration, plural
 from vitexp.training.checkpoints import Position
 from vitexp.training.distillation import TEACHER_WEIGHTS
 
-_IMBALANCED = 3  # ratio of the largest to the smallest class from which the opening lines mention it
+_IMBALANCED = 3  # minimum ratio of the largest to the smallest class that the opening lines mention
 
 
 def opening_lines(
@@ -32,7 +32,7 @@ def opening_lines(
 ) -> dict[str, str]:
     """Return the lines about folder, device, data, model and training, with effective values, by name.
 
-    record: its data, model and environment are known. task: its description. resumed_from: position of the checkpoint
+    record: must contain data, model and environment. task: its description. resumed_from: position of the checkpoint
     that the run resumes from.
     """
     data, model, environment = (record.result[key] for key in ("data", "model", "environment"))
@@ -103,7 +103,7 @@ def _compensation(config: DictConfig) -> str:
     used = [f"data.sampler={config.data.sampler}"] * (config.data.sampler != "shuffle")
     used += ["loss.class_weights"] * (config.loss.get("class_weights") is not None)
     if used:
-        return f"{' and '.join(used)} compensates"
+        return f"compensated by {' and '.join(used)}"
     return "loss.class_weights=balanced or data.sampler=balanced would compensate"
 
 
@@ -112,7 +112,9 @@ def _sizes(config: DictConfig) -> str:
     if not (sizes := config.training.get("image_sizes")):
         return ""
     patches = sum((size / config.data.image_size) ** 2 for size in sizes) / len(sizes)
-    return f", images of {', '.join(map(str, sizes))} pixels, drawn by batch ({patches:.2f} times the patches)"
+    return (
+        f", images of {', '.join(map(str, sizes))} pixels, one size drawn per batch ({patches:.2f} times the patches)"
+    )
 
 
 def _weights(info: dict[str, Any]) -> str:

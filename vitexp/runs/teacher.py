@@ -47,7 +47,7 @@ def load_teacher(config: DictConfig, *, resumed: Mapping[str, Any] | None) -> Te
     """Return the network of the run that config.training.teacher names; None without one.
 
     resumed: result.json of a resumed run, which needs the same teacher as before. Raises ConfigError if the teacher is
-    not a finished run, is another one, or was trained on validation images of this run.
+    not a finished run, has changed, or was trained on validation images of this run.
     """
     name = config.training.get("teacher")
     if name is None:
@@ -79,6 +79,6 @@ def load_teacher(config: DictConfig, *, resumed: Mapping[str, Any] | None) -> Te
 
 
 def _preparation(config: DictConfig) -> list[dict[str, Any]]:
-    """Return what is done to the images, except for their size."""
+    """Return the preparation of the images, without their size."""
     transforms: Any = OmegaConf.to_container(config.data.prepare, resolve=True)
     return [{key: value for key, value in each.items() if key not in ("height", "width")} for each in transforms]

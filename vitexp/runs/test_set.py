@@ -37,7 +37,7 @@ class TestSet:
     own: whether this is the test set of the run's own data. source, config: where it comes from.
     """
 
-    __test__ = False  # pytest would take it for a test
+    __test__ = False  # pytest would collect it as a test
 
     name: str
     images: Prepared
@@ -106,7 +106,9 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str 
     else:
         data = _with_keys(run.config.data, typed)
     if data.image_size != run.image_size:
-        raise ConfigError(f"data.image_size={data.image_size}, but the network takes {run.image_size} pixels.")
+        raise ConfigError(
+            f"data.image_size={data.image_size}, but the network takes images of {run.image_size} pixels."
+        )
     OmegaConf.set_struct(full, False)
     full.data, full.model = data, run.config.model
     full.training.teacher = run.config.training.teacher  # a distillation token requires one
@@ -117,7 +119,7 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str 
 
 
 def _with_keys(data: DictConfig, typed: Sequence[str]) -> DictConfig:
-    """Return the data of a run with overrides, also in its source: config.yaml has no interpolations."""
+    """Apply overrides to the data of a run and to its source, because config.yaml has no interpolations."""
     try:
         changed = OmegaConf.from_dotlist(list(typed))
     except (YAMLError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Try out the parts of a run before any data is read, so that wrong ones are refused within a second."""
+"""Try out the parts of a run before any data is read, so that errors are reported within a second."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vitexp.training.schedules import Schedule
 
 
 def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
-    """Raise ConfigError for parts of the configuration that cannot be built or do not do what their group must.
+    """Raise ConfigError for parts of the configuration that cannot be built or do not do what their group requires.
 
     weights: the weights that the network starts from; ConfigError if they belong to another network.
     """
@@ -81,7 +81,7 @@ def _try_transforms(config: DictConfig) -> None:
             image = transform(image=image)["image"]
     except Exception as error:  # for example because it needs larger images
         if known is None:
-            return  # reading the data will tell
+            return  # such an error appears when the data are read
         raise ConfigError(f"data.prepare cannot take images of {known} pixels: {one_line(str(error))}") from error
     if image.shape != (image_size, image_size, 3) or image.dtype != np.uint8:
         raise ConfigError(

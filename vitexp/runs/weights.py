@@ -1,4 +1,4 @@
-"""Read the weights that a training starts from: finished runs, files of other libraries, published weights."""
+"""Read the weights that training starts from: finished runs, files of other libraries, published weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-_OF_PUBLISHER = {"torchvision": "imagenet", "google": "half"}  # timm's models differ among themselves
+_OF_PUBLISHER = {"torchvision": "imagenet", "google": "half"}  # timm's models differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ PUBLISHED: Mapping[str, Mapping[tuple[int, int, int], Published]] = {
             (1024, 24, 32, "vit_l_32", "c7638314"),
         )
     },
-    # Google's of Dosovitskiy et al. 2021, trained on ImageNet-21k, as timm converted them.
+    # Google's, from Dosovitskiy et al. 2021, trained on ImageNet-21k and converted by timm.
     "imagenet21k": {
         (768, 12, 16): Published(
             url="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-vitjx/"
@@ -84,7 +84,7 @@ class StartingWeights:
 
     name: as it was typed. tensors: empty for a resumed run, whose checkpoint contains them. normalization: mean and std
     of the images that they were trained on, None if unknown. classes: the classes of their head, None if unknown.
-    known: keys of the model that the tensors do not show. info: for result.json, once they are loaded.
+    known: options of the model that the tensors do not reveal. info: for result.json, once they are loaded.
     """
 
     name: str
@@ -108,11 +108,11 @@ class StartingWeights:
 
 
 def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = None) -> StartingWeights | None:
-    """Read the weights that config.model.weights names; None for a random start.
+    """Read the weights that config.model.weights names; None for random initialization.
 
     resumed: result.json of a resumed run, whose checkpoint contains the weights: nothing is read or downloaded. Raises
-    ConfigError for what is not a file of weights, or was trained on validation images of this run, and DataError if
-    published weights cannot be downloaded.
+    ConfigError if the file does not contain weights or they were trained on validation images of this run, and
+    DataError if published weights cannot be downloaded.
     """
     name = config.model.get("weights")
     if name is None or not accepts_weights(config):
@@ -161,9 +161,9 @@ def normalization(choice: str, weights: StartingWeights | None) -> Normalization
 
 
 def read_weights(path: Path, *, name: str) -> StartingWeights:
-    """Read a file of weights, or that of a run folder, as numbers only: no code that it may contain is executed.
+    """Read a file of weights, or the one in a run folder, as numbers only: code in the file is never executed.
 
-    Raises ConfigError, in which it is called `name`, if it is missing or not a file of weights.
+    name: used in error messages. Raises ConfigError if the file is missing or does not contain weights.
     """
     path = path / "model.safetensors" if os.path.isdir(path) else path
     if not os.path.isfile(path):  # unlike Path.is_file, accepts impossible names
@@ -174,7 +174,7 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
     try:
         tensors, header = _read(path)
         digest = checksum(path)
-    except Exception as error:  # readers of damaged files raise anything
+    except Exception as error:  # a damaged file may raise anything
         raise ConfigError(f"model.weights={name} cannot be read as weights: {one_line(str(error))}") from error
     publisher = publisher_of(tensors)
     if publisher is None:
@@ -228,7 +228,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("vitexp", "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118 - no dict
+            return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118 - not a dict
     found = torch.load(path, map_location="cpu", weights_only=True)
     for wrapped in ("state_dict", "model"):  # as training scripts save them
         if isinstance(found.get(wrapped), Mapping):

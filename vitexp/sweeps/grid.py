@@ -49,7 +49,7 @@ def plan(
 
     ablation: the chosen file of conf/ablation/; None for a grid. arguments: overrides for all trials; one with
     several values (a=1,2 or a=range(3)) makes one row per value, except seeds. searchpath: URLs of folders with further
-    options, for the trials too.
+    options, which the trials use too.
 
     Raises ConfigError if the ablation or the configuration of any trial cannot work; nothing has run by then.
     """

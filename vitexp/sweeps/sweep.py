@@ -65,7 +65,7 @@ def sweep(config: DictConfig) -> None:
         raise ConfigError(f"ablation={chosen} and search={searched} are two sweeps; run one after the other.")
     if not chosen and not searched and not arguments:
         raise ConfigError(
-            "nothing to sweep: give ablation=NAME or search=NAME, or several values to a key (optim.lr=1e-4,3e-4)."
+            "nothing to sweep: give ablation=NAME or search=NAME, or several values for a key (optim.lr=1e-4,3e-4)."
         )
     name = config.name or chosen or searched or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
     engine, console = _engine(config.engine), Console()
@@ -115,7 +115,7 @@ def _run_rows(planned: Plan, config: DictConfig, engine: Engine, *, folder: Path
         console.print(f"wandb     {log_to_wandb(table, folder, group=folder.name, **planned.wandb)}", soft_wrap=True)
     if left:
         raise TrialsFailed(
-            f"{len(left)} of {len(planned.trials)} trials failed: the page names them, the same command retries them."
+            f"{len(left)} of {len(planned.trials)} trials failed: the page names them; the same command retries them."
         )
 
 

@@ -104,7 +104,7 @@ class View:
         return f"{self.name}: {self.completed} of {self.total} trials completed{failed}, {elapsed}"
 
     def remaining(self) -> float | None:
-        """Return the estimated seconds until the end, from the mean duration of trials; None before the first ended."""
+        """Return the estimated seconds until the end, from the mean duration of trials; None before the first ends."""
         if not self.seconds or not self.slots:
             return None
         mean, now = sum(self.seconds) / len(self.seconds), time.monotonic()

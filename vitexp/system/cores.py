@@ -1,4 +1,4 @@
-"""How many CPU cores there are. Imports no torch."""
+"""Count the CPU cores. Imports no torch."""
 
 from __future__ import annotations
 

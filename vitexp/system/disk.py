@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 # No space, no quota, file too large, I/O error, and read-only after an error.
 _REFUSALS = tuple(os.strerror(each) for each in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
-# What torch.save says of a file that it could not finish; it does not give the reason.
+# Messages of torch.save about a file that it could not finish; they do not give the reason.
 _UNFINISHED = ("PytorchStreamWriter failed writing", "inline_container.cc", "iostream error")
 
-# Of the run in this process: what was not written and why, and the kinds of files already warned about.
+# State of the run in this process: what was not written and why, and the kinds of files already warned about.
 _unwritten: dict[str, str] = {}
 _warned: set[str] = set()
 
@@ -71,7 +71,7 @@ def unwritten() -> dict[str, str]:
 
 
 def forget() -> None:
-    """Reset the memory of unwritten files, because another run starts in this process."""
+    """Forget the unwritten files, because another run starts in this process."""
     _unwritten.clear()
     _warned.clear()
 
@@ -93,7 +93,7 @@ class GrowingFile:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a temporary file next to `path`, sync and rename: the file is the old or the new one, never partial."""
+    """Write a temporary file next to `path`, sync and rename: the file is the old or the new one, never incomplete."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -108,7 +108,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def checksum(path: Path, kind: str = "sha256") -> str:
-    """Return the checksum of a file in hexadecimal digits. kind: a name of hashlib, such as md5."""
+    """Return the checksum of a file in hexadecimal digits. kind: an algorithm of hashlib, such as md5."""
     digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -26,7 +26,8 @@ def hold(path: Path, *, wait: bool, waiting: Callable[[str], None] | None = None
     """Hold the lock file `path` and yield its descriptor, which child processes may inherit.
 
     The lock belongs to the descriptor: it is held until every process that inherited it has closed it or ended. It
-    works between machines if the file system supports flock, as NFS does. The file remains: removing it would race.
+    works between machines if the file system supports flock, as NFS does. The file is never removed, because that would
+    cause a race.
 
     waiting: called once, with a description of the holder, if the lock is not free. Raises Held, which names the
     holder, unless `wait`; OSError if the file cannot be created or locked.
@@ -45,14 +46,14 @@ def hold(path: Path, *, wait: bool, waiting: Callable[[str], None] | None = None
         os.pwrite(descriptor, holder.encode(), 0)
         yield descriptor
     finally:
-        os.close(descriptor)  # no LOCK_UN: that would release it for those who inherited it
+        os.close(descriptor)  # no LOCK_UN: that would release it for processes that inherited it
 
 
 @contextmanager
 def take_turns(path: Path, *, waiting: Callable[[str], None]) -> Iterator[bool]:
-    """Hold the lock, waiting for it; yield False, without a lock, where none is possible, as on some network drives.
+    """Wait for the lock and hold it; yield False, without a lock, where none is possible, as on some network drives.
 
-    For work whose result is correct without a lock too, only done twice.
+    For work that is correct without a lock too, but may then be done twice.
     """
     with ExitStack() as stack:
         try:

@@ -30,7 +30,7 @@ def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
     listener = socket.create_server((_HOST, 0))
     port = listener.getsockname()[1]
     store = TCPStore(_HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
-    # The first tells torch that a store exists. NCCL and gloo open their own connections on the named interface.
+    # The first variable tells torch that a store exists. NCCL and gloo open their own connections on this interface.
     os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True", MASTER_ADDR=_HOST, MASTER_PORT=str(port))
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", _INTERFACE)

@@ -54,7 +54,7 @@ class StopSignals:
         self._before = {}
 
     def install(self) -> None:
-        """Handle the signals, also if another library has replaced the handlers meanwhile, as Lightning does."""
+        """Handle the signals, even if another library has replaced the handlers in the meantime, as Lightning does."""
         if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
             return
         for number in SIGNALS:

@@ -24,7 +24,7 @@ class _ConsoleHandler(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        with tolerating("the terminal's lines"):  # which may be redirected to a file on a full disk
+        with tolerating("terminal output"):  # which may be redirected to a file on a full disk
             self.console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
@@ -43,7 +43,7 @@ class _LogFile(logging.Handler):
 
 @contextmanager
 def logging_to(path: Path, console: Console) -> Iterator[None]:
-    """Send vitexp's messages to `console` and `path`, and those of the libraries to `path` only.
+    """Send vitexp's messages to `console` and `path`, and messages of libraries to `path` only.
 
     Tracebacks of threads also go to `path`: whoever needs the result of a thread reports its failure in one sentence.
     """

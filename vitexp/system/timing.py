@@ -13,7 +13,7 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Return images per second of every contestant in every round. A turn returns the number of images it processed.
 
-    Each round starts with another contestant, so that none always follows the same one.
+    Each round starts with a different contestant, so that none always follows the same one.
     """
     names = list(contestants)
     speeds: dict[str, list[float]] = {name: [] for name in names}

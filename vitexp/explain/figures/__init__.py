@@ -1,4 +1,4 @@
-"""Arrays in, matplotlib Figures out. Without pyplot and global state, so that any thread can draw.
+"""Arrays in, matplotlib Figures out. No pyplot and no global state, so that any thread can draw.
 
 `figure.savefig(path)` writes a PNG sized for a page 1000 pixels wide.
 """

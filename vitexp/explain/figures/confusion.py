@@ -61,7 +61,7 @@ def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str])
         class_names: C names.
 
     Raises:
-        ValueError: `counts` and `class_names` do not fit.
+        ValueError: `counts` does not fit `class_names`.
     """
     classes = len(class_names)
     if counts.shape != (classes, classes):
@@ -84,7 +84,7 @@ def _arrange(figure: Figure, axes: Axes, classes: int, *, list_height: float) ->
     assert outer is not None
     box, dots = axes.get_window_extent(), figure.dpi
     left, below = (box.x0 - outer.x0) / dots + style.MARGIN, (box.y0 - outer.y0) / dots
-    # Few classes need no large matrix.
+    # A few classes do not need a large matrix.
     side = min(style.WIDTH - left - style.MARGIN, 1.6 + 0.35 * classes)
     height = style.TITLE_HEIGHT + side + below + _LINE + list_height + style.MARGIN
     figure.texts[0].set_y(1 - style.MARGIN / height)
@@ -93,7 +93,7 @@ def _arrange(figure: Figure, axes: Axes, classes: int, *, list_height: float) ->
 
 
 def _worst_confusions(counts: NDArray[np.integer]) -> list[_Confusion]:
-    """Return the most frequent confusions; of equal ones, first the one that costs its class the larger share."""
+    """Return the most frequent confusions; of equal counts, the one with the larger share of its class first."""
     support = counts.sum(axis=1)
     confusions = [
         _Confusion(int(true), int(predicted), int(counts[true, predicted]), int(support[true]))

@@ -23,7 +23,7 @@ _PANELS = (
 
 
 def learning_curves(*, history: Mapping[str, Curve], x_label: str = "epoch") -> Figure:
-    """Draw loss, accuracy and learning rate over the training, one panel each; panels without data are omitted.
+    """Draw loss, accuracy and learning rate during training, one panel each; panels without data are omitted.
 
     The best validation result is marked: the highest accuracy, or the lowest loss if there is no accuracy.
 

@@ -41,7 +41,7 @@ class ReliabilityPanel:
 
 
 def reliability_diagram(*, panels: list[ReliabilityPanel], title: str) -> Figure:
-    """Draw accuracy over confidence, and below how many images are in each bin; one or two panels side by side.
+    """Draw accuracy over confidence, and below it the images per bin; one or two panels side by side.
 
     If the model is calibrated, 80 % of the images predicted with 80 % confidence are correct.
 
@@ -112,7 +112,7 @@ def _draw_panel(upper: Axes, lower: Axes, panel: ReliabilityPanel, *, first: boo
 def robustness_curves(
     *, clean: float, accuracy: Mapping[str, Sequence[float]], examples: NDArray[np.uint8], images: int
 ) -> Figure:
-    """Draw one line per corruption, from clean images to the highest severity; below, one image with each of them.
+    """Draw one line per corruption, from clean images to the highest severity, and examples of each below.
 
     Args:
         clean: accuracy on clean images, in [0, 1].

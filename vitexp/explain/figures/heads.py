@@ -48,11 +48,11 @@ def head_diversity(
     _dots(far, distance, "Mean attention distance (pixels)")
     far.set_ylim(0, 1.15 * max(float(distance.max()), even or 0.0, 1e-6))
     if even is not None:
-        _line(far, even, "all patches alike")
+        _line(far, even, "uniform over patches")
     sharp = style.place(figure, left=right, top=top, width=_SIDE, height=_SIDE)
     _dots(sharp, entropy, "Attention entropy (bits)")
     sharp.set_ylim(0, np.log2(tokens) * 1.15)
-    _line(sharp, float(np.log2(tokens)), "all tokens alike")
+    _line(sharp, float(np.log2(tokens)), "uniform over tokens")
     _matrix(figure, apart, layers, heads, top=top + _SIDE + 0.75, left=_LEFT)
     _within_layers(figure, apart, layers, heads, top=top + _SIDE + 0.75, left=right)
     return style.finish(figure)

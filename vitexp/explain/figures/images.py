@@ -125,8 +125,8 @@ def augmented_batch(*, images: NDArray[Any], labels: Sequence[str]) -> Figure:
     """Draw training images as the network sees them, with their labels; five per row.
 
     Args:
-        images: [N, H, W, 3], uint8, or floats in [0, 1], or normalized floats, of which each channel is stretched from
-            the lowest to the highest value in the batch.
+        images: [N, H, W, 3], uint8, or floats in [0, 1], or normalized floats, each channel of which is stretched
+            from its lowest to its highest value in the batch.
         labels: N texts; the parts of a mixed label are separated by slashes, "Stop 0.7 / Yield 0.3".
 
     Raises:
@@ -152,7 +152,7 @@ def reconstructions(
     """
     if not images.shape == seen.shape == completed.shape or not 0 < len(images) <= _MASKED_PER_ROW:
         raise ValueError(
-            f"need equally many of each, 1 to {_MASKED_PER_ROW}; got {images.shape}, {seen.shape}, {completed.shape}"
+            f"need the same number of each, 1 to {_MASKED_PER_ROW}; got {images.shape}, {seen.shape}, {completed.shape}"
         )
     rows = {
         "Original": images,

@@ -21,8 +21,8 @@ _DOTS: Final = 320  # approximate dots per side of all patches without their gap
 # Filters:
 _FILTERS_PER_ROW: Final = 7
 _FILTER_GAP: Final = 0.12
-# Position embeddings. With more cells per side of all maps together, a cell is smaller than a pixel on a phone: of a
-# finer grid, every second, third, ... patch is shown.
+# Position embeddings. With more cells per side of all maps together, a cell would be smaller than a pixel on a phone;
+# for a finer grid, only every second, third, ... patch is shown.
 _CELLS_PER_SIDE: Final = 224
 _MAPS_SIDE: Final = 4.8
 _LENGTH_SIDE: Final = 2.0

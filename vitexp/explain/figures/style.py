@@ -126,7 +126,7 @@ def check_lengths(*parts: Sequence[Any] | NDArray[Any]) -> None:
     """Raise ValueError unless all `parts` have the same length, at least 1."""
     lengths = [len(part) for part in parts]
     if len(set(lengths)) > 1 or not lengths[0]:
-        raise ValueError(f"need equally many of everything, and at least one; got {lengths}")
+        raise ValueError(f"need the same number of everything, and at least one; got {lengths}")
 
 
 # --- axes ------------------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def show_map(axes: Axes, values: NDArray[np.floating], *, size: tuple[int, int])
 def show_overlay(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uint8]) -> None:
     """Show a map [h, w], smoothed, over the image."""
     extent = (0, image.shape[1], image.shape[0], 0)
-    # Gray below, so that all color is the map; stretched, because many street photographs are nearly black.
+    # Gray, so that all color is from the map; stretched, because many street photographs are nearly black.
     gray = image.astype(np.float64) @ (0.299, 0.587, 0.114)
     axes.imshow(gray, cmap="gray", extent=extent, interpolation=_interpolation(image))
     axes.imshow(values, cmap=_MAP_COLORS, extent=extent, interpolation="bicubic", alpha=_OPAQUE)
@@ -208,7 +208,7 @@ def show_scale(axes: Axes, *, overlay: bool) -> None:
 
 
 def _mark_if_flat(axes: Axes, values: NDArray[np.floating]) -> None:
-    """Write "flat" on a constant map, which would look like one of low values."""
+    """Write "flat" on a constant map, which would look like a map of low values."""
     if np.ptp(values) == 0:
         within = axes.transAxes
         axes.text(0.5, 0.05, "flat", transform=within, ha="center", va="bottom", fontsize=SMALL_SIZE, color="white")

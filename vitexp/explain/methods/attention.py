@@ -93,7 +93,7 @@ def rollout(weights: Sequence[Tensor], *, prefix_tokens: int, has_cls: bool, gri
     """Return how much of each patch reaches the output through attention and residuals: float32 [B, g, g].
 
     Attention rollout (Abnar and Zuidema 2020, section 3): every layer passes on half of a token unchanged and half by
-    attention averaged over heads, A = (W + I) / 2; the map is what the output reads of A_L ... A_1. A map sums to at
+    attention averaged over heads, A = (W + I) / 2; the map is what the output reads from A_L ... A_1. A map sums to at
     most 1, and to 1 if there are no prefix tokens. It ignores the values, the MLPs and the class.
 
     Arguments and errors as in `cls_attention`.
@@ -116,7 +116,7 @@ def relevance(
     """Return how much the attention to each patch supports a class: float32 [B, g, g], 0 or more.
 
     Relevance (Chefer et al. 2021, equations 5 and 6): every layer adds R = R + mean over heads of max(gradient * W, 0)
-    times R, starting from R = I; the map is what the output reads of R. Without a class token, the constant
+    times R, starting from R = I; the map is what the output reads from R. Without a class token, the constant
     contribution of R = I is left out.
 
     Args:

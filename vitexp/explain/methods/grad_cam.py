@@ -96,7 +96,7 @@ def class_scores(logits: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
 
 @contextmanager
 def calls_of(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Record input and output of each call of `module` by this thread in the returned list.
+    """Record input and output of each call of `module` by this thread in the yielded list.
 
     Other threads may run the same network at the same time, for example in a web app.
     """

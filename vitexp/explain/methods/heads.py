@@ -1,4 +1,4 @@
-"""Differences of attention heads: distance, entropy and divergence."""
+"""Differences between attention heads: distance, entropy and divergence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines run the trials of a sweep: where, how many at a time, on which GPUs."""
+"""Engines decide where the trials of a sweep run, how many at a time, and on which GPUs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Engine(ABC):
 def run_trials(trials: Sequence[Trial], engine: Engine, *, folder: Path, on_event: OnEvent) -> list[Trial]:
     """Run the trials that are not completed; return those that are still not completed afterwards.
 
-    This process holds `folder`/sweep.lock meanwhile; a second one on the same sweep gets Held, which names the first.
+    This process holds `folder`/sweep.lock; a second one on the same sweep raises Held, which names the first.
     Ctrl-C (KeyboardInterrupt) and SIGTERM (SystemExit 143) end all trials before they are raised.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,8 +75,8 @@ def thread_limit(cpus: float) -> dict[str, str]:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt inside, which Ray passes on unchanged, and into SystemExit(143) outside."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+    """Raise KeyboardInterrupt on SIGTERM in the block, as Ray passes it on unchanged; leave with SystemExit(143)."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     received = False

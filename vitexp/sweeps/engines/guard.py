@@ -28,7 +28,7 @@ def become(command: list[str]) -> None:
 
 if __name__ == "__main__":
     for number in STOPPING:
-        signal.signal(number, lambda *_: None)  # not SIG_IGN, which would outlive exec
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which would survive exec
     # A separate process watches the starter: a Ray worker that ends kills its children, but not their children.
     if os.fork() == 0:
         watch()

@@ -12,6 +12,7 @@ from vitexp.errors import ConfigError
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Ready, Trial, run_trial
 from vitexp.system.cores import available_cores
+from vitexp.text import plural
 
 
 class LocalEngine(Engine):
@@ -35,7 +36,7 @@ class LocalEngine(Engine):
         number = min(1, len(visible)) if self.gpus_per_trial == "auto" else math.ceil(self.gpus_per_trial)
         if number > len(visible):
             raise ConfigError(
-                f"engine.gpus_per_trial={self.gpus_per_trial}, but this machine has {len(visible)} GPUs; "
+                f"engine.gpus_per_trial={self.gpus_per_trial}, but this machine has {plural(len(visible), 'GPU')}; "
                 "engine.gpus_per_trial=auto uses what is available."
             )
         return visible[:number]

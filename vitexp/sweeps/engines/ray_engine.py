@@ -116,14 +116,14 @@ class RayEngine(Engine):
             ) from error
 
     def _share(self, nodes: Sequence[Mapping[str, float]], trials: int) -> tuple[float, float]:
-        """Return CPUs and GPUs per trial. Raises ConfigError if no node has as many."""
+        """Return CPUs and GPUs per trial. Raises ConfigError if no node has that many."""
         has_gpu = [node for node in nodes if node.get("GPU")]
         gpus = self.gpus_per_trial if self.gpus_per_trial != "auto" else float(bool(has_gpu))
         cpus = self.cpus_per_trial if self.cpus_per_trial != "auto" else _fair_cpus(nodes, gpus, trials)
         if not _slots(nodes, cpus, gpus):
             raise ConfigError(
-                f"no node has the {gpus:g} GPUs (engine.gpus_per_trial) and {cpus:g} CPUs (engine.cpus_per_trial) of a "
-                f"trial; the largest has {max(node.get('GPU', 0) for node in nodes):g} and "
+                f"no node has the {gpus:g} GPUs (engine.gpus_per_trial) and {cpus:g} CPUs (engine.cpus_per_trial) "
+                f"that a trial needs; the largest has {max(node.get('GPU', 0) for node in nodes):g} and "
                 f"{max(node.get('CPU', 0) for node in nodes):g}."
             )
         return cpus, gpus

@@ -1,4 +1,4 @@
-"""One trial: a training run in its own process, supervised to its end, which result.json records."""
+"""One trial: a training run in its own process, supervised until it ends; result.json records the outcome."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from vitexp.errors import UserError
-from vitexp.runs.record import SCHEMA, RunRecord
+from vitexp.runs.record import SCHEMA, RunRecord, now
 from vitexp.system.disk import write_atomically
 from vitexp.system.lock import hold, is_held
 
@@ -40,7 +39,7 @@ class Trial:
 
     @property
     def log(self) -> Path:
-        """The file of its output."""
+        """The file with its output."""
         return self.folder / "trial.log"
 
 
@@ -110,7 +109,7 @@ def run_trial(
 
 
 def record_interruption(trial: Trial) -> None:
-    """Write "interrupted" into result.json for a trial that was ended before its process could."""
+    """Write "interrupted" into result.json for a trial that was stopped before its process could record it."""
     if status(trial) == "running" and not is_held(trial.folder / LOCK):
         _record(trial).finish("interrupted", error="the sweep was stopped")
 
@@ -128,7 +127,7 @@ def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, s
     """Run one process of `trial` and return its exit code. Afterwards result.json never says "running"."""
     _record(trial).update(status="running", error=None, finished_at=None)
     attempts: list[dict[str, Any]] = _read(trial.folder / "trial.json") or []
-    this = {"started_at": _now(), "host": socket.gethostname(), "gpus": environment.get("CUDA_VISIBLE_DEVICES")}
+    this = {"started_at": now(), "host": socket.gethostname(), "gpus": environment.get("CUDA_VISIBLE_DEVICES")}
     _write_attempts(trial, [*attempts, this])
     length = trial.log.stat().st_size if trial.log.exists() else 0
     start, code, late = time.monotonic(), None, False
@@ -174,7 +173,7 @@ def _run_process(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process group, patiently at first; then kill what its leader has left."""
+    """End the process group, patiently at first; then kill what remains of it."""
     try:
         for number, patience in _PATIENCE_S.items():
             if process.poll() is None:
@@ -188,7 +187,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _death(code: int) -> str:
-    """Return how a process ended that recorded nothing itself."""
+    """Return the reason why a process ended without recording anything itself."""
     if code > 128 and code - 128 in set(signal.Signals):
         return f"killed by {signal.Signals(code - 128).name}"
     return f"exit code {code}" if code else "ended without a result"
@@ -203,11 +202,11 @@ def _last_words(log: Path, since: int) -> str:
 
 
 def _record(trial: Trial) -> RunRecord:
-    """Return the record in the trial's folder, or a new one with what is known of the trial."""
+    """Return the record in the trial's folder, or a new one with what is known about the trial."""
     known = {"run_id": trial.folder.name, "name": trial.folder.parent.name, "overrides": list(trial.overrides)}
     unknown = dict.fromkeys(("config_hash", "data", "model", "metrics", "timing", "environment"))
     none_yet = dict.fromkeys(("epochs", "steps", "images_seen"), 0)
-    fresh = {"schema": SCHEMA, **known, **unknown, **none_yet, "seed": trial.seed, "started_at": _now()}
+    fresh = {"schema": SCHEMA, **known, **unknown, **none_yet, "seed": trial.seed, "started_at": now()}
     return RunRecord(trial.folder, _read(trial.folder / "result.json") or fresh)
 
 
@@ -221,7 +220,3 @@ def _read(path: Path) -> Any:
 
 def _write_attempts(trial: Trial, attempts: list[dict[str, Any]]) -> None:
     write_atomically(trial.folder / "trial.json", json.dumps(attempts, indent=2) + "\n")
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

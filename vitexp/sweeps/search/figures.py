@@ -86,7 +86,7 @@ def _draw_values(axes: Axes, key: str, completed: Sequence[FrozenTrial], spec: M
     dress(axes, x_label=key, grid="both")
     if spec.get("log"):
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")  # not mathematics, which `finish` turns off
+        axes.xaxis.set_major_formatter("{x:g}")  # plain text, because `finish` turns off math
         axes.xaxis.set_minor_locator(NullLocator())
     if "low" in spec:
         axes.update_datalim([(spec["low"], values[0]), (spec["high"], values[0])])

@@ -1,4 +1,4 @@
-"""A search: Optuna chooses rounds of trials, which run like all trials of sweeps."""
+"""A search: Optuna chooses rounds of trials, which run like the trials of any sweep."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def search(
     engine: Engine,
     console: Console,
 ) -> None:
-    """Run the search `node`, a file of conf/search/, until it has its trials; `show` only shows the results so far.
+    """Run the search `node`, a file of conf/search/, until all its trials have run; `show` only shows the results.
 
-    folder: of the sweep. arguments: overrides for all trials. searchpath: URLs of folders with further options, for
-    the trials too.
+    folder: of the sweep. arguments: overrides for all trials. searchpath: URLs of folders with further options,
+    which the trials use too.
 
     Raises ConfigError if a trial cannot work, before any has started, and NothingFound if none was completed.
     """
@@ -65,9 +65,7 @@ def search(
         finally:
             report(study, settings, folder=folder, command=this.command, console=console)
     if not show and not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
-        raise NothingFound(
-            f"no trial was completed; {folder}/trials.csv names their folders, where trial.log says why."
-        )
+        raise NothingFound(f"no trial was completed; see trial.log in the folders listed in {folder}/trials.csv.")
 
 
 class _Search:
@@ -142,7 +140,7 @@ class _Search:
                     self._tell(study, event.trial)
 
             run_trials(trials, self.engine, folder=self.folder, on_event=on_event)
-        for trial in trials:  # those that were completed before
+        for trial in trials:  # completed before this round
             self._tell(study, trial)
 
     def _tell(self, study: Study, trial: Trial) -> None:

@@ -51,7 +51,7 @@ class Settings:
     seed: Annotated[Annotated[int, Field(ge=0, le=2**32 - 1)], Doc("of the sampler; seed=... sets that of the trials")]
     prune: Annotated[
         Prune | None,
-        Doc("completed trials before the first is stopped early, and epochs of a trial before it can be; null: never"),
+        Doc("completed trials before pruning starts, and epochs of a trial before it can be pruned; null: never"),
     ]
     space: Annotated[Space, Doc("ranges: {low, high} with optional log: true or step, or {choices}")]
 
@@ -145,7 +145,7 @@ class Reporter:
             return None
         pruner = optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
         trial_id = trials[number]._trial_id
-        storage.set_trial_user_attr(trial_id, PRUNED, False)  # an earlier attempt may have been
+        storage.set_trial_user_attr(trial_id, PRUNED, False)  # an earlier attempt may have been pruned
         return cls(study, storage, trial_id, pruner)
 
     def report(self, value: float, *, epoch: int) -> bool:
@@ -171,7 +171,7 @@ def _sampler(settings: Settings, seed: int) -> BaseSampler:
 
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
-    # constant_liar keeps the trials of one round away from each other.
+    # constant_liar keeps the trials of one round apart.
     return TPESampler(n_startup_trials=settings.startup, constant_liar=True, seed=seed)
 
 

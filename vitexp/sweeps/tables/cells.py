@@ -17,7 +17,7 @@ NOTHING: Final = "–"
 
 
 def headings(table: Table) -> list[str]:
-    """Return one heading per column of `cells`, with line breaks where they are possible."""
+    """Return one heading per column of `cells`, with line breaks where they are allowed."""
     unit, step = ("\n(%)", "\n(points)") if table.metric.is_percent else ("", "")
     return [
         "",
@@ -49,15 +49,15 @@ def _step(table: Table) -> str:
 
 
 def notes(table: Table) -> list[str]:
-    """Return the meaning of the marks, and what speaks against comparing the rows; a sentence or two each."""
+    """Return notes of a sentence or two: what the marks mean, and why rows may not be comparable."""
     split, step = SPLITS[table.compared], _step(table)
     tested = sum(row.p_holm is not None for row in table.rows)
     holm = f"{SIGNIFICANT} marks p < {SIGNIFICANCE:g} after Holm's correction for {plural(tested, 'comparison')}."
     return [
         *_choice(table),
-        "Mean ± standard deviation over the completed seeds; failed and missing ones are counted under seeds.",
-        f"Δ is the difference to {one_line(table.baseline.name)} on {split}, paired by seed, with its {CONFIDENCE:.0%} "
-        f"confidence interval (Student t).{f' {holm}' if tested else ''}",
+        "Mean ± standard deviation over the completed seeds; the seeds column lists failed and missing ones.",
+        f"Δ is the difference from the baseline ({one_line(table.baseline.name)}) on {split}, paired by seed, with its "
+        f"{CONFIDENCE:.0%} confidence interval (Student t).{f' {holm}' if tested else ''}",
         f"Time per {step}: extra training time per {step} of {split} {table.metric.label} gained over the baseline; "
         "empty without a gain.",
         *(["Lower is better."] if table.metric.direction == "min" else []),
@@ -75,7 +75,7 @@ def _choice(table: Table) -> list[str]:
 
 
 def _warnings(table: Table) -> list[str]:
-    """Return how trials differ other than by their row: other devices or versions of the code."""
+    """Return notes on trials that ran on different devices or with different versions of the code."""
     completed = [outcome for outcome in table.outcomes if outcome.status == "completed"]
     devices = _distinct(outcome.get("environment", "device") for outcome in completed)
     commits = _distinct(outcome.get("environment", "git_commit") for outcome in completed)
@@ -123,7 +123,7 @@ def _difference(table: Table, row: Row) -> str:
 
 
 def _count(row: Row, over: Summary | Difference) -> str:
-    """Return the number of seeds of a value if it is not that of the completed trials, or only one."""
+    """Return the number of seeds of a value if it is 1 or not the number of completed trials."""
     return f" (n = {over.n})" if over.n == 1 or over.n != row.completed else ""
 
 

@@ -1,4 +1,4 @@
-"""The table as a figure: mean and seeds of every row, and its difference to the baseline with the interval."""
+"""The table as a figure: mean and seeds of every row, and its difference from the baseline with the interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_ROWS: Final = 60  # a taller figure would be unreadable
 def draw(table: Table, target: Path | BinaryIO) -> None:
     """Draw `table`, which must have values, into a PNG file.
 
-    Of a table with more than MOST_ROWS rows, draw the baseline and the best rows by validation.
+    If there are more than MOST_ROWS rows, draw only the baseline and the best rows by validation.
     """
     rows = _drawn(table)
     compares = any(row.difference for row in rows)
@@ -38,7 +38,7 @@ def draw(table: Table, target: Path | BinaryIO) -> None:
 
 
 def constrained_figure(*, height: float, title: str) -> Figure:
-    """Return a figure, `height` inches tall, that arranges its axes below the title by itself."""
+    """Return a figure, `height` inches tall, that arranges its axes automatically below the title."""
     figure = style.new_figure(height=height, title=title)
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - TITLE_HEIGHT / height))
     return figure

@@ -17,7 +17,7 @@ from vitexp.sweeps.tables.results import STATUSES
 from vitexp.sweeps.tables.table import Row, Table
 from vitexp.text import markdown_table
 
-# Characters with a meaning in LaTeX, and characters of the table that pdflatex lacks.
+# Characters that are special in LaTeX, and characters of the table that pdflatex lacks.
 _LATEX: Final = str.maketrans(
     {
         "\\": r"\textbackslash{}",

@@ -77,7 +77,7 @@ def _failure(trial: Outcome) -> dict[str, Any]:
 
 
 def _figure(table: Table) -> str | None:
-    """Return the figure as a data URI; None as long as there is nothing to draw."""
+    """Return the figure as a data URI; None if there is nothing to draw yet."""
     if not table.has_values:
         return None
     from vitexp.sweeps.tables.figure import draw  # matplotlib

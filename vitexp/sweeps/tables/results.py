@@ -47,7 +47,7 @@ class Outcome:
 def read(trials: Iterable[Trial]) -> list[Outcome]:
     """Return the outcome of every trial, in order.
 
-    A record that cannot be read counts as missing, with a warning; so does one that does not exist, without.
+    A trial without a record counts as missing; so does one whose record cannot be read, with a warning.
     """
     return [_read(trial) for trial in trials]
 

@@ -27,7 +27,7 @@ class Summary:
 class Difference:
     """Mean difference over `n` seeds, its confidence interval from `low` to `high`, and the p-value of the t-test.
 
-    The last three are None without any spread: for one seed, or if all differences are equal.
+    Interval and p-value are None without any spread: for one seed, or if all differences are equal.
     """
 
     mean: float

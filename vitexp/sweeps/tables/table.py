@@ -25,7 +25,7 @@ class Row:
     is_best: bool  # by validation
     val: Summary | None
     test: Summary | None
-    difference: Difference | None  # to the baseline; None for itself, and without common seeds
+    difference: Difference | None  # from the baseline; None for the baseline, and without common seeds
     p_holm: float | None  # of the difference, among all comparisons of the table
     parameters: int | None
     train_s: float | None  # mean over the completed trials
@@ -73,7 +73,7 @@ class Table:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have values; both as long as there are none."""
+        """The splits that have values; both if there are none yet."""
         present = tuple(split for split in ("val", "test") if any(row.summary(split) for row in self.rows))
         return present or ("val", "test")
 
@@ -94,7 +94,7 @@ def build_table(
     The best row has the best mean on validation, among the rows whose seeds are all completed if there are any: an
     incomplete row could win by a lucky choice of seeds. Without validation no row is marked.
 
-    Raises ConfigError without outcomes, for an unknown metric or row, and for two trials of one seed in a row.
+    Raises ConfigError without outcomes, for an unknown metric or row, and for a row with two trials of the same seed.
     """
     if metric not in METRICS:
         raise ConfigError(f"there is no metric {metric!r}; choose from {', '.join(METRICS)}.")
