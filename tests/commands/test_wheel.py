@@ -55,7 +55,7 @@ def vitexp(tmp_path_factory: pytest.TempPathFactory) -> Command:
 def test_commands(vitexp: Command) -> None:
     assert "train, test and record one run" in vitexp()
     assert "run folder" in vitexp("train", *TINY, "logger=csv", "callbacks=none", "+callbacks.mine._target_=mine.Mine")
-    assert "1 images: predictions.csv" in vitexp("predict", "images=images")
+    assert "1 image: predictions.csv" in vitexp("predict", "images=images")
     assert "results   logs/" in vitexp("evaluate")
     grid = ("model=vit_tiny", "optim.lr=1e-3,2e-3", "engine=local", "logger=csv", "callbacks=none")
     assert "table.md" in vitexp("sweep", *grid, *(word for word in TINY if word != "model=vit_tiny"))

@@ -59,7 +59,7 @@ def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, overri
     [
         (["model=vit_tiny", "model.stem=conf"], "conv"),
         (["augment.rotation=left"], "rotation"),
-        pytest.param(["trainer=gpu"], "trainer=cpu", marks=pytest.mark.slow),
+        pytest.param(["trainer=gpu"], "trainer.accelerator=cpu", marks=pytest.mark.slow),
         (["trainer.precision=half"], "precision"),
         (["trainer.strategy=magic"], "strategy"),
         pytest.param(["data=gtsrb", "data.root=nowhere"], "data.download=true", marks=pytest.mark.slow),

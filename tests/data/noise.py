@@ -58,6 +58,8 @@ def leftovers(cache: Path) -> list[str]:
 
 
 if __name__ == "__main__":  # CACHE LENGTH SECONDS WORKERS
+    from tests.data.noise import noise, prepared  # so that worker processes can import what they receive
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     print(f"process {os.getpid()}", flush=True)
     split = noise(int(sys.argv[2]), seconds=float(sys.argv[3]))

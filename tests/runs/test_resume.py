@@ -326,7 +326,7 @@ def test_killed_trial_resumes(tmp_path: Path) -> None:
     from vitexp.sweeps.grid import plan
 
     arguments = [*SMALL, "trainer.max_epochs=40", "checkpoint.every_n_steps=1"]
-    [trial] = plan(name="sweep", log_dir=tmp_path, ablation=None, arguments=arguments).trials
+    [trial] = plan(tmp_path / "sweep", ablation=None, arguments=arguments).trials
 
     def kill() -> None:
         while not list(trial.folder.glob("checkpoints/previous.ckpt")):
