@@ -29,7 +29,7 @@ from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.folder import RUN_FOLDER
+from vitexp.runs.lifecycle import RUN_FOLDER
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.resume import resumed_overrides
 from vitexp.runs.run import run as run_training

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import composed
+from vitexp.config import renames
 from vitexp.config.check import check
 from vitexp.config.components import component
 from vitexp.config.renames import read_config, upgrade, upgrade_overrides
@@ -62,6 +63,13 @@ def test_a_former_pretraining_is_a_task() -> None:
     assert upgrade_overrides(["pretrain=mae", "+pretrain.mask_ratio=0.6", "training.label_smoothing=0", "seed=1"]) == [
         *("task=mae", "+task.mask_ratio=0.6", "loss.label_smoothing=0", "seed=1")
     ]
+
+
+def test_a_renamed_key_keeps_null_and_reaches_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renames, "MOVED", {"a.b": "top", "a.c": "x.y.z"})
+    monkeypatch.setattr(renames, "ARGUMENTS", {"mine.Net": {"width": "dim"}})
+    upgraded = upgrade(OmegaConf.create({"a": {"b": None, "c": 2}, "model": {"_target_": "mine.Net", "width": 3}}))
+    assert upgraded == {"a": {}, "top": None, "x": {"y": {"z": 2}}, "model": {"_target_": "mine.Net", "dim": 3}}
 
 
 def test_what_is_no_configuration_of_a_run(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lightning import Callback
 from safetensors.torch import save_file
 
 from tests.conftest import result, tiny_run
-from vitexp.runs.folder import FullDisk
+from vitexp.runs.lifecycle import FullDisk
 from vitexp.system import disk
 from vitexp.system.disk import refusal, unwritten
 from vitexp.training.checkpoints import read_checkpoint

@@ -16,7 +16,7 @@ import torch
 
 from tests.conftest import command, result, tiny_run
 from vitexp.data.source import DataError
-from vitexp.runs.folder import FullDisk
+from vitexp.runs.lifecycle import FullDisk
 from vitexp.training.callbacks.progress import NonFiniteLoss
 
 

@@ -274,7 +274,7 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_running_run_is_not_resumed(server: Server, tmp_path: Path) -> None:
-    from vitexp.runs.folder import LOCK
+    from vitexp.runs.lifecycle import LOCK
     from vitexp.system.lock import hold
 
     folder = tiny_run(tmp_path, "name=held")

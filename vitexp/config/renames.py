@@ -38,7 +38,7 @@ REMOVED = (
     "trainer.barebones",
     "optim._partial_",
 )
-# Renamed arguments of sources, by class.
+# Renamed arguments, by the current name of the class.
 ARGUMENTS = {
     "vitexp.data.signs.Signs": {"seed": "draw_seed"},
     "vitexp.data.folder.Folder": {"seed": "split_seed"},
@@ -64,16 +64,12 @@ def upgrade(config: DictConfig) -> DictConfig:
     """Return the configuration with current names."""
     plain: Any = OmegaConf.to_container(config)
     was_pretraining = bool(plain.get("pretrain"))
-    _rename_targets(plain)
+    _rename(plain)
     for old, new in MOVED.items():
-        if (value := _pop(plain, old)) is not None:
+        if (value := _pop(plain, old)) is not _MISSING:
             _put(plain, new, value)
     for key in REMOVED:
         _pop(plain, key)
-    source = plain["data"].get("source") or {}
-    for old, new in ARGUMENTS.get(str(source.get("_target_")), {}).items():
-        if old in source:
-            source[new] = source.pop(old)
     if was_pretraining:
         plain.setdefault("task", {})["_target_"] = "vitexp.training.masked_autoencoding.MaskedAutoencoding"
     upgraded = OmegaConf.create(plain)
@@ -107,15 +103,23 @@ def _defaults(config: DictConfig) -> DictConfig:
     return OmegaConf.create({"seed": 0, **defaults})
 
 
-def _rename_targets(node: Any) -> None:
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        for old, new in TARGETS.items():
-            if isinstance(target, str) and target.startswith(old):
-                node["_target_"] = new + target.removeprefix(old)
-                break
-        for child in node.values():
-            _rename_targets(child)
+def _rename(node: Any) -> None:
+    """Replace old names of classes and of their arguments in `node` and everything below it."""
+    if not isinstance(node, dict):
+        return
+    target = node.get("_target_")
+    for old, new in TARGETS.items():
+        if isinstance(target, str) and target.startswith(old):
+            target = node["_target_"] = new + target.removeprefix(old)
+            break
+    for old, new in ARGUMENTS.get(str(target), {}).items():
+        if old in node:
+            node[new] = node.pop(old)
+    for child in node.values():
+        _rename(child)
+
+
+_MISSING = object()  # not None, which is a value
 
 
 def _pop(plain: dict[str, Any], key: str) -> Any:
@@ -123,9 +127,12 @@ def _pop(plain: dict[str, Any], key: str) -> Any:
     node: Any = plain
     for parent in parents:
         node = node.get(parent) if isinstance(node, dict) else None
-    return node.pop(last, None) if isinstance(node, dict) else None
+    return node.pop(last, _MISSING) if isinstance(node, dict) else _MISSING
 
 
 def _put(plain: dict[str, Any], key: str, value: Any) -> None:
-    group, _, name = key.partition(".")
-    plain.setdefault(group, {})[name] = value
+    *parents, last = key.split(".")
+    node = plain
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value

@@ -34,6 +34,11 @@ NOT_HASHED = (
 )
 
 
+def runs_folder(config: DictConfig) -> Path:
+    """Return the folder that contains all runs with the configuration's name."""
+    return Path(config.log_dir).expanduser().resolve() / str(config.name)
+
+
 class RunRecord:
     """A run folder, `<log_dir>/<name>/<run id>/`, and its result.json, which is replaced atomically at every change."""
 
@@ -52,7 +57,7 @@ class RunRecord:
         nothing can be written there.
         """
         run_id = config.run_id or f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        folder = Path(config.log_dir).expanduser().resolve() / config.name / run_id
+        folder = runs_folder(config) / run_id
         if (folder / "config.yaml").exists():
             raise ConfigError(f"the run {typed(folder)} already exists; resume it with resume=auto, or change run_id.")
         record = cls(

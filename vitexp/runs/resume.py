@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.config.overrides import flatten, merged, quoted
 from vitexp.config.renames import read_config, upgrade_overrides
 from vitexp.errors import ConfigError
-from vitexp.runs.record import NOT_HASHED, without
+from vitexp.runs.record import NOT_HASHED, runs_folder, without
 from vitexp.system.disk import typed
 
 # A resumed run may be longer, and use other hardware.
@@ -34,16 +34,16 @@ def run_to_resume(config: DictConfig) -> Path | None:
     """
     if config.resume is None:
         return None
-    task = Path(config.log_dir).expanduser().resolve() / config.name
+    runs = runs_folder(config)
     if config.resume != "auto":
         folder = Path(config.resume).expanduser().resolve()
         _result(folder)
     elif config.run_id is not None:
-        folder = task / str(config.run_id)
+        folder = runs / str(config.run_id)
         if not (folder / "config.yaml").exists() or not (folder / "result.json").exists():
             return None
     else:
-        return next((run for run in _newest_first(task, config.seed) if not differences(run, config, LENGTH)), None)
+        return next((run for run in _newest_first(runs, config.seed) if not differences(run, config, LENGTH)), None)
     if changed := differences(folder, config):
         raise ConfigError(
             f"{typed(folder)} has another configuration ({', '.join(changed)}); a resumed run may only be longer, log "

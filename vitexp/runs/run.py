@@ -20,7 +20,7 @@ from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer
 from vitexp.runs.finished import write_weights
-from vitexp.runs.folder import OpenRun, open_run
+from vitexp.runs.lifecycle import OpenRun, open_run
 from vitexp.runs.predictions import write_test_predictions
 from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import closing_line, closing_table, opening_lines
