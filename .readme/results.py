@@ -110,8 +110,8 @@ def accuracy(seeds: list[dict[str, Any]]) -> str:
 def spread(shares: list[float]) -> str:
     values = [100 * share for share in shares]
     if len(values) == 1:
-        return f"{values[0]:.2f} %"
-    return f"{mean(values):.2f} ± {stdev(values):.2f} % ({len(values)} seeds)"
+        return f"{values[0]:.2f}%"
+    return f"{mean(values):.2f} ± {stdev(values):.2f}% ({len(values)} seeds)"
 
 
 def training(seeds: list[dict[str, Any]]) -> str:

@@ -71,11 +71,11 @@ def test_a_record_without_its_machines_name(
             (run / "evaluation" / "evaluation.json").write_text(json.dumps({"test_time_augmentation": views}))
         assert "secret" not in "".join(file.read_text() for file in results.add(run).iterdir())
     assert results.reached("gtsrb_clahe") == (
-        "# Reached: vit_gtsrb on GTSRB 98.50 ± 0.71 % (2 seeds) (80 epochs, 10 min, a machine); "
-        "vit_gtsrb on drawn signs 49.25 ± 0.35 % (2 seeds) (80 epochs, 10 min, a machine).\n"
+        "# Reached: vit_gtsrb on GTSRB 98.50 ± 0.71% (2 seeds) (80 epochs, 10 min, a machine); "
+        "vit_gtsrb on drawn signs 49.25 ± 0.35% (2 seeds) (80 epochs, 10 min, a machine).\n"
     )
     alone = json.loads((tmp_path / "records" / "gtsrb_clahe" / "vit_gtsrb-gtsrb-80-4.json").read_text())
-    assert results.accuracy([alone]) == "99.00 %; 90.00 % as the mean of 2 views"
+    assert results.accuracy([alone]) == "99.00%; 90.00% as the mean of 2 views"
     (run / "result.json").write_text(json.dumps(record | {"epochs": 200}))
     results.add(run)
     assert [epochs for _, _, epochs in results.records_of("gtsrb_clahe")] == [80, 200, 80, 200]

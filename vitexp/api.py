@@ -97,7 +97,7 @@ class Run(FinishedRun):
 
         data: an option of conf/data, or of data/ in `config_dir`. keys: keys of that data set, such as root="photos".
         out: the folder of the results, RUN/evaluation by default, with the files of `vitexp evaluate`. Raises UserError
-        if the data are missing or have other classes.
+        if the data is missing or has other classes.
         """
         typed = [] if data is None else [f"data={data}"]
         typed += [f"data.{key}={_as_override(value)}" for key, value in keys.items()]
@@ -151,7 +151,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     config_dir: a folder of additional options, laid out like conf/. On several devices, Lightning runs the script again
     for each additional device; those processes exit in this function, so that the rest of the script runs only once.
 
-    Raises UserError for what a user can fix (ConfigError before any data are read), KeyboardInterrupt for Ctrl-C, and
+    Raises UserError for what a user can fix (ConfigError before any data is read), KeyboardInterrupt for Ctrl-C, and
     SystemExit for SIGTERM and SIGUSR1. The run is recorded in every case.
     """
     config = compose_unchecked(overrides, config_dir=config_dir)
@@ -186,7 +186,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
 def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     """Return the data module and the Lightning module of a configuration, for your own lightning.Trainer.
 
-    The data are prepared, and the initial weights equal those of a run: random numbers are seeded with config.seed.
+    The data is prepared, and the initial weights equal those of a run: random numbers are seeded with config.seed.
     Callbacks, loggers and checkpoints are up to you. Raises UserError.
     """
     weights, teacher = starting_weights(config), load_teacher(config, resumed=None)

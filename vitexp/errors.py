@@ -29,7 +29,7 @@ def nearest(word: str, known: list[str]) -> str:
     """Return the end of a sentence about an unknown `word`: similar known words, or all if they are few."""
     near = difflib.get_close_matches(word[:100], known, n=3, cutoff=0.5)
     if len(known) <= 12:
-        hint = f"nearest is {near[0]}; " if near else ""
+        hint = f"the nearest is {near[0]}; " if near else ""
         return f"{hint}choose from {', '.join(known)}."
     return f"did you mean {' or '.join(near)}?" if near else "--help lists all."
 

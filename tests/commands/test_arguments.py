@@ -49,7 +49,7 @@ def test_app() -> None:
 @pytest.mark.parametrize(
     ("parse", "word", "sentence"),
     [
-        (evaluate.parse, "corruption=true", "there is no key 'corruption'; nearest is corruptions"),
+        (evaluate.parse, "corruption=true", "there is no key 'corruption'; the nearest is corruptions"),
         (evaluate.parse, "tta", "write key=value"),
         (evaluate.parse, "=1", "write key=value"),
         (evaluate.parse, "tta=yes", "tta=yes must be false or true"),
@@ -60,7 +60,7 @@ def test_app() -> None:
         (evaluate.parse, "device=tpu", "must be auto, cpu, gpu, cuda or mps"),
         (evaluate.parse, "trainer.devices=2", "there is no key 'trainer.devices'"),
         (evaluate.parse, "log_dir=/nowhere", "there is no finished run under /nowhere"),
-        (explain.parse, "imgae=3", r"nearest is image\b|did you mean image"),
+        (explain.parse, "imgae=3", r"the nearest is image\b|did you mean image"),
         (explain.parse, "images=1", "2 or more"),
         (explain.parse, "images=²", "2 or more"),
         (explain.parse, "layer=-1", "1 or more"),
@@ -107,7 +107,7 @@ def test_unknown_commands_are_refused(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setattr("sys.argv", ["vitexp", "evalute"])
     with pytest.raises(SystemExit, match="2"):
         __main__.main()
-    assert "unknown command 'evalute'; nearest is evaluate" in capsys.readouterr().err
+    assert "unknown command 'evalute'; the nearest is evaluate" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

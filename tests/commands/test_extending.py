@@ -115,7 +115,7 @@ def test_the_app_shows_the_run(run: Path) -> None:
         (["model=tempered", "model.temperature=0"], "model.temperature=0 must be a number above 0"),
         (["model=tempered", "model.num_heads=5"], "does not divide"),
         (["data=stripes", "data.per_class=2"], "per_class=2 must be an integer of 5 or more"),
-        (["loss=poly", "+loss.epsilom=1"], "there is no key 'loss.epsilom' of mine.loss.Poly1; nearest is epsilon"),
+        (["loss=poly", "+loss.epsilom=1"], "there is no key 'loss.epsilom' of mine.loss.Poly1; the nearest is epsilon"),
         (["task=doubtful", "task.penalty=high"], "task.penalty=high must be a number of 0 or more"),
     ],
 )

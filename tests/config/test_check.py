@@ -40,7 +40,7 @@ def test_the_defaults_stand() -> None:
         ("trainer.compile=maybe", "trainer.compile=maybe", "auto, on or off"),
         ("trainer.accumulate_grad_batches=3", "split evenly", "multiple of 3"),
         ("loss.label_smoothing=1", "loss.label_smoothing=1", "below 1"),
-        ("training.mixup_alpha=-0.1", "training.mixup_alpha=-0.1", "0 (off) or more"),
+        ("training.mixup_alpha=-0.1", "training.mixup_alpha=-0.1", "0 (off), or a number"),
         ("training.mix_prob=2", "training.mix_prob=2", "between 0 and 1"),
         ("training.patience=0", "training.patience=0", "null"),
         ("checkpoint.mode=best", "checkpoint.mode=best", "auto, max or min"),

@@ -103,7 +103,7 @@ def test_refuses_before_anything_runs(arguments: list[str], sentence: str) -> No
     [
         ({}, "ablation.rows is missing; it must be a list of rows"),
         ({"rows": []}, "ablation.rows=[] must be a list of rows"),
-        ({"rows": STEPS, "seed": [1]}, "there is no key 'ablation.seed'; nearest is seeds"),
+        ({"rows": STEPS, "seed": [1]}, "there is no key 'ablation.seed'; the nearest is seeds"),
         ({"rows": [{"set": []}]}, "ablation.rows: {'set': []} must have a name"),
     ],
 )

@@ -32,7 +32,7 @@ _KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency",
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
     print(f"run       {arguments['folder']}")
-    from vitexp.evaluate.evaluation import evaluate  # imports torch, so only once the words are valid
+    from vitexp.evaluate.evaluation import evaluate  # imports torch, so only once the command line is valid
 
     evaluate(**arguments)
 

@@ -32,7 +32,7 @@ _KEYS = ("run", "run2", "image", "images", "shown", "embedded", "layer", "head",
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
     print(f"run  {arguments['folder']}")
-    from vitexp.runs.explained import explain_run  # imports torch, so only once the words are valid
+    from vitexp.runs.explained import explain_run  # imports torch, so only once the command line is valid
 
     explain_run(**arguments)
 

@@ -27,7 +27,7 @@ def main(words: Sequence[str]) -> None:
         raise ConfigError(f"images={images} is not a folder.")
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     print(f"run          {folder}")
-    # These import torch, so only once the words are valid.
+    # These import torch, so only once the command line is valid.
     from vitexp.runs.finished import load_run
     from vitexp.runs.predictions import predict_folder
     from vitexp.system.hardware import choose_device

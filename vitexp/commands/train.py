@@ -6,7 +6,7 @@ for example  data=gtsrb model=vit_tiny seed=1
 
 -m starts one run per combination of comma-separated values (optim.lr=1e-3,3e-4). DIR is a folder
 of additional options, laid out like conf/. --cfg job prints the configuration. --help describes the
-configuration that the other words select.
+configuration that the other arguments select.
 """
 
 import sys

@@ -19,7 +19,7 @@ from vitexp.errors import ConfigError
 def check(config: DictConfig, *, own_keys: Mapping[str, Option] = MappingProxyType({})) -> None:
     """Raise ConfigError for the first problem found.
 
-    own_keys: top-level keys of the command that composed the configuration, as schema.BENCH.
+    own_keys: top-level keys of the command that composed the configuration, such as schema.BENCH.
     """
     from vitexp.config import rules, validate  # here, because pydantic is slow to import
 

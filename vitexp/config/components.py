@@ -1,4 +1,4 @@
-"""Read which options a component class accepts and what it can do from its source, without importing it.
+"""Read the source of a component class, without importing it, to find the options it accepts and what it can do.
 
 Importing a component imports torch, which takes seconds; a configuration is checked in a fraction of one. So the
 constructor's signature (names, annotations, defaults) and the class attributes are read with `ast`, following imports,

@@ -17,7 +17,7 @@ from vitexp.errors import ConfigError, UserError
 
 
 class JobFailed(UserError):
-    """A run of a multirun failed; its own message has been printed."""
+    """The failure of a run in a multirun; its own message has been printed."""
 
     exit_code = 1
 
@@ -29,7 +29,7 @@ def is_multirun() -> bool:
 
 @contextmanager
 def one_run() -> Iterator[None]:
-    """On a UserError, print its message and end the program; in a multirun, end only this run."""
+    """Print the message of a UserError and end the program; in a multirun, end only this run."""
     if not is_multirun():
         with plain_errors():
             yield

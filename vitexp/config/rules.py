@@ -88,7 +88,7 @@ def _tokens(model: Mapping[str, Any], side: int) -> int:
 
 
 def _patches(config: Config) -> Iterator[str]:
-    """Rules for networks with patches and attention heads."""
+    """Check networks with patches and attention heads."""
     model, training, image_size = config["model"], config["training"], config["data"]["image_size"]
     if not facts(model).get("has_patches"):
         return
@@ -160,7 +160,7 @@ def _optimizer(config: Config) -> Iterator[str]:
 
 
 def _task(config: Config) -> Iterator[str]:
-    """Rules for a task that reconstructs images from some of their patches."""
+    """Check a task that reconstructs images from some of their patches."""
     task, model = config["task"], config["model"]
     if "mask_ratio" not in task or "decoder_dim" not in task:
         return
@@ -183,7 +183,7 @@ def _task(config: Config) -> Iterator[str]:
 
 
 def _choice_of_weights(config: Config) -> Iterator[str]:
-    """Rules for validation, which chooses the weights that are tested."""
+    """Check the settings of validation, which chooses the weights that are tested."""
     checkpoint, trainer, patience = config["checkpoint"], config["trainer"], config["training"]["patience"]
     monitor, mode = checkpoint["monitor"], checkpoint["mode"]
     measured = facts(config["task"]).get("metrics")
@@ -383,7 +383,7 @@ def _known_sizes(config: Config) -> Iterator[str]:
 
 
 def length_complaints(config: Config, *, train: int, val: int, test: int) -> Iterator[str]:
-    """Yield a sentence for each limit below one batch, or above the number of batches, of this many images."""
+    """Yield a sentence for each limit or interval that does not fit this many images."""
     trainer = config["trainer"]
     if trainer["fast_dev_run"]:  # Lightning then sets the limits itself
         return
@@ -405,6 +405,6 @@ def length_complaints(config: Config, *, train: int, val: int, test: int) -> Ite
     over = "an epoch; trainer.check_val_every_n_epoch=null counts across epochs"
     if trainer["check_val_every_n_epoch"] is None:
         total *= trainer["max_epochs"]
-        over = "the whole training; trainer.limit_val_batches=0 turns validation off"
+        over = "the whole training run; trainer.limit_val_batches=0 turns validation off"
     if isinstance(interval, int) and interval > total and batches["val"]:
         yield f"trainer.val_check_interval={interval} must not exceed the {total:,} batches of {over}."

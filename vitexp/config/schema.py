@@ -57,9 +57,7 @@ def _are_different(sizes: list[int]) -> list[int]:
     return sizes
 
 
-Alpha = Annotated[
-    float, AfterValidator(_is_alpha), Words("0 (off) or more, at most 1,000 (and at least 0.001 unless it is 0)")
-]
+Alpha = Annotated[float, AfterValidator(_is_alpha), Words("0 (off), or a number from 0.001 to 1,000")]
 # A float is a fraction of the batches, an integer is a number of batches.
 Batches = Annotated[
     int | float,
@@ -141,7 +139,7 @@ class Data:
     ]
     normalize: Annotated[
         Literal["auto", "train", "imagenet", "half"],
-        Doc("mean and deviation: train (training images), imagenet, half (0.5) or auto (as model.weights expect)"),
+        Doc("mean and std: train (training images), imagenet, half (0.5) or auto (as model.weights expect)"),
     ]
     cache_dir: Annotated[Path, Doc("folder for prepared images and downloaded weights")]
     on_broken: Annotated[Literal["refuse", "skip"], Doc("unreadable image files: refuse the data set, or skip them")]
@@ -185,7 +183,7 @@ class Training:
 
 
 class Checkpoint:
-    """Which weights are tested, and how often checkpoints are written."""
+    """The choice of the weights to test, and the frequency of checkpoints."""
 
     monitor: Annotated[
         Annotated[str, Field(pattern=r"^(auto|val/[A-Za-z0-9_./-]+)$")] | None,
@@ -202,7 +200,7 @@ class Checkpoint:
 class Trainer:
     """max_epochs, precision and compile; the others are arguments of lightning.Trainer."""
 
-    max_epochs: Annotated[Epochs, Doc("length of the training")]
+    max_epochs: Annotated[Epochs, Doc("length of training")]
     precision: Annotated[
         Literal["auto", "32-true", "bf16-mixed", "16-mixed"],
         Doc("auto: bf16-mixed where CUDA, AMX or AVX512-BF16 supports it, otherwise 32-true"),
@@ -225,7 +223,7 @@ class Trainer:
         Literal["norm", "value"] | None, Doc("clip the norm of the gradients, or each value")
     ]
     accumulate_grad_batches: Annotated[
-        int, Field(ge=1, le=10**6), Doc("forward passes that share the images of one optimizer step")
+        int, Field(ge=1, le=10**6), Doc("forward passes per optimizer step; they share its images")
     ]
     deterministic: Annotated[bool | Literal["warn"] | None, Doc("use deterministic algorithms only")]
     benchmark: Annotated[bool | None, Doc("let cuDNN choose the fastest kernels")]
@@ -270,7 +268,7 @@ class Sweep:
         FolderName | None,
         Doc("folder of the sweep under log_dir; null: the name of the ablation or search, or grid-HASH"),
     ]
-    log_dir: Annotated[Path, Doc("trial folders are <log_dir>/<name>/<hash of the configuration of the trial>")]
+    log_dir: Annotated[Path, Doc("trial folders are <log_dir>/<name>/<hash of the trial's configuration>")]
     metric: Annotated[Literal[tuple(METRICS)], Doc("metric of result.json that the table compares")]  # type: ignore[valid-type]
     baseline: Annotated[str | None, Doc("row that the others are compared to; null: the first")]
     show: Annotated[bool, Doc("only print the table of the results so far, also while the sweep runs")]
@@ -281,17 +279,19 @@ class Bench:
 
     what: Annotated[
         Literal["all", "step", "loader", "train", "memory", "start"],
-        Doc("the training step, the data loader, a whole training, GPU memory, or the time to start"),
+        Doc("the training step, the data loader, a whole training run, GPU memory, or the start-up time"),
     ]
     peers: Annotated[
         bool, Doc("also measure timm and vit-pytorch (step), and a standard pipeline on image files (loader)")
     ]
     repeats: Annotated[
         Annotated[int, Field(ge=1, le=10_000)],
-        Doc("step, loader, train: number of rounds; each measures everything compared once"),
+        Doc("step, loader, train: number of rounds; each measures every candidate once"),
     ]
     steps: Annotated[Annotated[int, Field(ge=1, le=10**6)], Doc("train, memory: training steps per measurement")]
-    starts: Annotated[Annotated[int, Field(ge=1, le=10_000)], Doc("start: number of rounds of starting processes")]
+    starts: Annotated[
+        Annotated[int, Field(ge=1, le=10_000)], Doc("start: number of rounds; each starts every process once")
+    ]
     output: Annotated[Path, Doc("JSON file of the measurements")]
 
 
@@ -317,7 +317,7 @@ class _Optimizer:
 
 
 class _UsualOfOptimizers:
-    """Arguments of optimizers, such as those in torch.optim, that do not describe them."""
+    """Arguments of optimizers that do not describe their arguments, such as those in torch.optim."""
 
     betas: Annotated[tuple[Rate, Rate], Doc("decay rates of the running averages of the gradient and its square")]
     eps: Annotated[float, Field(gt=0, le=1), Doc("added to the denominator")]
@@ -325,7 +325,7 @@ class _UsualOfOptimizers:
     dampening: Annotated[Probability, Doc("dampening of the momentum")]
     nesterov: Annotated[bool, Doc("Nesterov momentum")]
     amsgrad: Annotated[bool, Doc("AMSGrad")]
-    foreach: Annotated[bool | None, Doc("one loop over all parameters")]
+    foreach: Annotated[bool | None, Doc("update all parameters together, in a few multi-tensor kernels")]
     fused: Annotated[bool | None, Doc("one kernel per step")]
 
 

@@ -27,7 +27,7 @@ Files: TypeAlias = tuple[tuple[str, str], ...]  # paths and md5 sums
 
 @dataclass(frozen=True)
 class CIFARImages:
-    """Reads image i. Pickled as paths; a worker process reads the files again, without torch."""
+    """A function that reads image i. Pickled as paths; a worker process reads the files again, without torch."""
 
     files: Files
 
@@ -136,7 +136,7 @@ def _unpickle(path: str, md5: str) -> dict[str, Any]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Creates arrays only: by default, a pickle can call any function of any module."""
+    """An unpickler that creates arrays only: by default, a pickle can call any function of any module."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) not in _ARRAYS:

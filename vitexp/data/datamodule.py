@@ -151,7 +151,7 @@ class ImageDataModule(LightningDataModule):
         return digest.hexdigest()[:12]
 
     def begin_at(self, *, epoch: int, images: int) -> None:
-        """Start the training within `epoch`, after its first `images`, counted over all devices."""
+        """Start training within `epoch`, after its first `images`, counted over all devices."""
         self._start = {"epoch": epoch, "images": images}
 
     def train_dataloader(self) -> Batches:
@@ -198,7 +198,7 @@ class ImageDataModule(LightningDataModule):
         held = sum(stored.nbytes for stored in self._on_device.values())
         if self.resident == "device" and free is not None and size - held > free:
             raise DataError(
-                f"data.resident=device needs {size / 1e9:.1f} GB on the device, but only {free / 1e9:.1f} GB are free; "
+                f"data.resident=device needs {size / 1e9:.1f} GB on the device, but only {free / 1e9:.1f} GB is free; "
                 "use data.resident=memory, which copies batch by batch."
             )
         if self.resident != "auto":

@@ -64,7 +64,7 @@ def fetch(url: str, path: Path, *, md5: str | None = None, sha256: str | None = 
             return
         if missing := _receive(url, part):
             raise DataError(
-                f"the download of {url} stopped {missing:,} bytes before its end; run the same command to continue, "
+                f"the download of {url} stopped {missing:,} bytes before the end; run the same command to continue, "
                 f"or {by_hand}."
             )
         if not checksum(part, kind).startswith(published):

@@ -53,7 +53,7 @@ class ImageFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Reads image i of a list of files. Pickled as strings, so that passing it to processes is cheap."""
+    """A function that reads image i of a list of files. Pickled as strings, so passing it to processes is cheap."""
 
     root: str
     paths: tuple[str, ...]
@@ -120,7 +120,7 @@ def _decode(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            image.load()  # first, because some metadata follow the pixels
+            image.load()  # first, because some metadata follows the pixels
             turn = _TURNS.get(_orientation(image))
             depth = start[24] if image.format == "PNG" else 8
             rgb = _to_rgb(image, depth)
@@ -139,7 +139,7 @@ def _refuse_many_scans(jpeg: bytes) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; upright if the EXIF data are damaged, because the pixels are not."""
+    """Return the EXIF orientation; upright if the EXIF data is damaged, because the pixels are not."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # SyntaxError, struct.error, ValueError and others

@@ -20,7 +20,7 @@ from vitexp.data.workers import hidden_main, needs_main
 
 
 class Chosen(NamedTuple):
-    """The images of a batch, int64 [batch], and a key that is unique in the training."""
+    """The images of a batch, int64 [batch], and a key that is unique within the training run."""
 
     indices: Tensor
     key: tuple[int, ...]
@@ -106,7 +106,9 @@ class BatchSampler(Sampler[Chosen]):
 
 
 class ResidentBatches:
-    """Batches selected on the device that holds all images: nothing is copied from the host or waits for the device.
+    """Batches selected on the device that holds all images.
+
+    No image is copied from the host, and the host never waits for the device.
 
     stored: uint8 [M, H, W, 3], on the device.
     rows: int64 [N], indices of the images in `stored`. labels: int64 [N]. Both on the device.

@@ -18,11 +18,11 @@ SplitName = Literal["train", "test"]
 
 
 class DataError(UserError):
-    """The data cannot be used."""
+    """Data that cannot be used."""
 
 
 class BrokenImage(DataError):
-    """A file cannot be decoded; the message names it."""
+    """A file that cannot be decoded; the message names it."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def printable(path: str | os.PathLike[str]) -> str:
 
 
 class ReadImage(Protocol):
-    """Reads one image by its index. Picklable, so that several processes can read."""
+    """A function that reads one image by its index. Picklable, so that several processes can read."""
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
         """Return RGB image `index`: uint8 [H, W, 3], any H and W. Raises BrokenImage."""
@@ -70,8 +70,8 @@ class Split:
 class Source(ABC):
     """A data set on disk, on the network or in code. Constructing it reads nothing; `split` does.
 
-    Facts for configuration checks: `reads_files`, whether image files are decoded; `identity`, the options that tell
-    apart data sets of this class; `split_by`, the options that decide which images are in train (None: all
+    Facts for configuration checks: `reads_files`, whether image files are decoded; `identity`, the options that
+    distinguish data sets of this class; `split_by`, the options that decide which images are in train (None: all
     other options); `location`, the options that say where the images are stored or downloaded from, which does not
     change them.
     """
@@ -84,7 +84,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def classes(self) -> list[str]:
-        """Class names in the order of the labels. Raises DataError if the data are missing."""
+        """Class names in the order of the labels. Raises DataError if the data is missing."""
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:

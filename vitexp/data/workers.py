@@ -19,7 +19,7 @@ from typing import Any
 
 @contextmanager
 def hidden_main() -> Iterator[None]:
-    """Spawn processes inside without importing `__main__` in them."""
+    """Keep processes that are spawned inside from importing `__main__`."""
     main = vars(sys.modules["__main__"])
     hidden: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
     main["__spec__"] = None
@@ -30,7 +30,7 @@ def hidden_main() -> Iterator[None]:
 
 
 def needs_main(task: Any) -> bool:
-    """Return whether only a process with `__main__` can unpickle `task`, because the script defines a class of it."""
+    """Return whether only a process with `__main__` can unpickle `task`, because of a class in the script."""
     try:
         return b"__main__" in pickle.dumps(task)
     except (pickle.PicklingError, AttributeError, TypeError):  # a lambda or a local class

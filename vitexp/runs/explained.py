@@ -128,7 +128,7 @@ def find_class(word: str, classes: Sequence[str]) -> int:
         return int(word)
     near = get_close_matches(word, classes, n=1, cutoff=0.0)[0]
     raise ConfigError(
-        f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class name; nearest is {near}."
+        f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class name; the nearest is {near}."
     )
 
 

@@ -45,8 +45,8 @@ def apply_operations(images: Tensor, operation: Tensor, magnitude: Tensor, *, fi
     magnitude: float32 [B], in the unit of the operation.
     fill: value outside the image.
 
-    Returns float32 [B, 3, H, W] in [0, 1]. Tables work on 256 levels, as the published policies do, and round their
-    images to these.
+    Returns float32 [B, 3, H, W] in [0, 1]. Operations that use tables work on 256 levels, as the published policies
+    do, and round their images to these levels.
     """
     images = _move(images, operation, magnitude, fill)
     images = _blend(images, operation, magnitude)
@@ -126,7 +126,7 @@ def _stretched(pixels: Tensor, level: Tensor) -> Tensor:
 
 
 def _equalized(pixels: Tensor, level: Tensor) -> Tensor:
-    """Equalize like Pillow: a level becomes the fraction of darker pixels, without the brightest level."""
+    """Equalize like Pillow: a level becomes the fraction of darker pixels, not counting the brightest level."""
     histogram = torch.zeros(*pixels.shape[:2], 256, dtype=torch.int64, device=pixels.device)
     histogram.scatter_add_(2, pixels, torch.ones_like(pixels))
     brightest = histogram.gather(2, pixels.amax(2, keepdim=True))

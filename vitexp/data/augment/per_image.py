@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PerImage(nn.Module):
-    """Apply `transform` to each image of a batch: float32 [B, 3, H, W] in [0, 1] -> the same."""
+    """A transform applied to each image of a batch: float32 [B, 3, H, W] in [0, 1] -> the same."""
 
     def __init__(self, transform: nn.Module) -> None:
         super().__init__()

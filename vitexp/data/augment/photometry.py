@@ -1,4 +1,4 @@
-"""Photometric augmentation: brightness, contrast and saturation in one pass, blur, and erased boxes."""
+"""Photometric augmentation: brightness, contrast and saturation in one pass, blur, and random erasing."""
 
 from __future__ import annotations
 

@@ -22,7 +22,10 @@ _BLENDS = (Operation.BRIGHTNESS, Operation.COLOR, Operation.CONTRAST, Operation.
 
 
 class _Policy(nn.Module):
-    """Converts strengths in [0, 1] to magnitudes: start + strength * span, with a random sign if both make sense."""
+    """Base of the policies, which converts strengths in [0, 1] to magnitudes: start + strength * span.
+
+    Operations that work in both directions get a random sign.
+    """
 
     start: Tensor
     span: Tensor

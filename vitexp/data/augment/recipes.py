@@ -78,7 +78,7 @@ class SignsAugment(BatchAugment):
 
 
 class NaturalAugment(BatchAugment):
-    """Usual augmentation of small natural images: crop, horizontal flip, a published policy, erased boxes.
+    """The usual augmentation of small natural images: crop, horizontal flip, a published policy, random erasing.
 
     By default everything is off.
     """

@@ -19,14 +19,14 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class DrawSign:
-    """Draws image `index` of a split; labels cycle through the classes."""
+    """A function that draws image `index` of a split; labels cycle through the classes."""
 
     split: SplitName
     size: int
     seed: int
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
-        """Draw RGB uint8 [size, size, 3], which depends on seed, split and index only."""
+        """Draw an RGB image, uint8 [size, size, 3], that depends on seed, split and index only."""
         entropy = np.random.SeedSequence((self.seed, _SPLITS.index(self.split), index))
         rng = np.random.Generator(np.random.PCG64(entropy))
         return photograph(index % len(GTSRB_CLASSES), rng, size=self.size)
@@ -74,7 +74,7 @@ class Signs(Source):
         return list(GTSRB_CLASSES)
 
     def split(self, name: SplitName) -> Split:
-        """Return balanced classes; each image is its own group. Raises DataError for another name."""
+        """Return a split with balanced classes; each image is its own group. Raises DataError for another name."""
         if name not in self._per_class:
             raise DataError(f"split {name!r} must be train or test.")
         index = np.arange(self._per_class[name] * len(GTSRB_CLASSES))
