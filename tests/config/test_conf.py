@@ -114,6 +114,11 @@ def test_hash_changes_with_what_is_computed_and_only_then() -> None:
     assert config_hash(composed("logger=none", "name=other", "log_dir=elsewhere")) == same
     assert config_hash(composed("seed=1")) != same
     assert config_hash(composed("optim.lr=2e-3")) != same
+    assert config_hash(composed("callbacks=none")) == same, "figures change nothing"
+    stopping = [
+        f"+callbacks.mine={{_target_: lightning.pytorch.callbacks.Timer, duration: {hours}}}" for hours in (1, 2)
+    ]
+    assert len({same, *(config_hash(composed(override)) for override in stopping)}) == 3
 
 
 def test_every_key_of_the_configuration_is_written_down_once() -> None:

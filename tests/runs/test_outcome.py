@@ -20,8 +20,9 @@ from vitexp.runs.lifecycle import FullDisk
 from vitexp.training.callbacks.progress import NonFiniteLoss
 
 
+@pytest.mark.parametrize("batches_per_step", [1, 2])
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_per_step: int
 ) -> None:
     from vitexp.training.classification import Classifier
 
@@ -33,7 +34,7 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(Classifier, "training_step", diverges)
     with pytest.raises(NonFiniteLoss, match=r"step 6.*optim\.lr"):
-        tiny_run(tmp_path, "trainer.max_epochs=2")
+        tiny_run(tmp_path, "trainer.max_epochs=2", f"trainer.accumulate_grad_batches={batches_per_step}")
     [folder] = tmp_path.glob("*/*")
     record = result(folder)
     assert record["status"] == "failed"

@@ -286,12 +286,32 @@ def test_running_run_is_not_resumed(server: Server, tmp_path: Path) -> None:
 
 
 def test_existing_run_id_is_not_overwritten(tmp_path: Path) -> None:
-    from vitexp.runs.record import RunRecord
+    from vitexp.runs.record import RunRecord, new_run_folder
 
     config = composed(f"log_dir={tmp_path}", "run_id=mine")
-    RunRecord.start(config, overrides=[])
+    RunRecord.start(new_run_folder(config), config, overrides=[])
     with pytest.raises(ConfigError, match="mine already exists; resume it with resume=auto"):
-        RunRecord.start(config, overrides=[])
+        RunRecord.start(new_run_folder(config), config, overrides=[])
+
+
+def test_a_record_appears_only_under_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise another process with resume=auto could take a run that has just started for a stopped one."""
+    from vitexp.runs.lifecycle import LOCK, open_run
+    from vitexp.runs.record import RunRecord
+    from vitexp.system.lock import is_held
+
+    held: list[bool] = []
+    write = RunRecord._write
+
+    def watched(record: RunRecord) -> None:
+        held.append(is_held(record.folder / LOCK))
+        write(record)
+
+    monkeypatch.setattr(RunRecord, "_write", watched)
+    with open_run(composed(f"log_dir={tmp_path}", "resume=auto"), overrides=[]) as opened:
+        assert (opened.record.folder / "result.json").exists()
+    assert held
+    assert all(held)
 
 
 def test_missing_run_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -288,3 +288,14 @@ def test_two_processes_count_every_test_image_once(tmp_path: Path) -> None:
     assert record["environment"]["device_count"] == 2
     right = record["metrics"]["test"]["accuracy"] * 43
     assert right == pytest.approx(round(right), abs=1e-4)
+
+
+def test_epochs_without_validation_repeat_no_old_values(tmp_path: Path) -> None:
+    often = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2", "checkpoint.monitor=null")
+    folder = tiny_run(tmp_path, *often)
+    lines = [line for line in (folder / "train.log").read_text().splitlines() if "train loss" in line]
+    assert ["val loss" in line for line in lines] == [False, True, False]
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    history = checkpoint["callbacks"]["LearningCurves"]["history"]
+    assert (history["val/loss"][0], history["train/loss"][0]) == ([2], [1, 2, 3])
+    assert set(result(folder)["metrics"]["val"].values()) == {None}, "the last weights were not validated"

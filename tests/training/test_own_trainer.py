@@ -101,3 +101,13 @@ def test_a_subclass_of_vit_supports_everything_a_vit_does(tmp_path: Path) -> Non
 def test_a_subclass_inherits_class_attributes(name: str) -> None:
     found = component(f"{__name__}.MyViT")
     assert found is not None and found.facts[name] is True
+
+
+def test_restored_sums_follow_the_module_to_its_device() -> None:
+    """Lightning reads the checkpoint first and moves the module later."""
+    task = Classifier(net=tiny_vit(), num_classes=CLASSES)
+    task._trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    task.on_load_checkpoint({"train_sums": torch.ones(3)})
+    task.to("meta")
+    task.on_train_start()
+    assert task.train_sums.device.type == "meta"

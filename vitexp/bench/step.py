@@ -57,7 +57,8 @@ class TrainStep:
         self.device, self.clip = device, clip
         self.net = net.to(device, dtype).train()
         self.optimizer = optimizer(parameter_groups(self.net))
-        self.images = torch.randn(batch_size, 3, image_size, image_size, device=device, dtype=dtype)
+        images = torch.randn(batch_size, 3, image_size, image_size, device=device, dtype=dtype)
+        self.images = images.contiguous(memory_format=torch.channels_last)  # as in training
         self.labels = torch.randint(CLASSES, (batch_size,), device=device)
         if compiled:
             self.net.compile()

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.record import RunRecord, config_hash
+from vitexp.runs.record import RunRecord, config_hash, new_run_folder
 from vitexp.runs.report import write_report
 from vitexp.runs.resume import is_finished, run_to_resume
 from vitexp.system import disk
@@ -70,13 +70,15 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
         console.print(f"{typed(folder)} is already complete; drop resume= to start a new run.", soft_wrap=True)
         yield OpenRun(RunRecord.read(folder), console, is_complete=True)
         return
+    resumes, folder = folder is not None, folder or new_run_folder(config)
     with ExitStack() as stack:
-        if folder is None:
-            record = RunRecord.start(config, overrides=merged([], overrides))
+        # Before a record can be seen there: another process with resume=auto must not take it for a stopped run.
         with suppress(OSError):  # some network drives have no locks
-            stack.enter_context(hold((folder or record.folder) / LOCK, wait=False))
-        if folder is not None:
+            stack.enter_context(hold(folder / LOCK, wait=False))
+        if resumes:
             record = RunRecord.resume(folder, config, overrides=list(overrides))
+        else:
+            record = RunRecord.start(folder, config, overrides=merged([], overrides))
         stack.enter_context(_environment(record.folder))
         stack.enter_context(logging_to(record.folder / "train.log", console))
         stack.enter_context(_outcome(record))

@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vitexp.config.components import facts
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError, UserError
 from vitexp.metrics import METRICS
@@ -27,7 +28,7 @@ SCHEMA = 1
 
 # Where a run is stored and how it is shown do not change what it computes.
 NOT_HASHED = (
-    *("name", "log_dir", "run_id", "resume", "logger", "callbacks", "hydra"),
+    *("name", "log_dir", "run_id", "resume", "logger", "hydra"),
     *("checkpoint.every_n_steps", "checkpoint.every_n_minutes"),
     *("data.cache_dir", "data.num_workers", "data.resident", "data.download", "data.source.download"),
     "trainer.enable_progress_bar",
@@ -37,6 +38,21 @@ NOT_HASHED = (
 def runs_folder(config: DictConfig) -> Path:
     """Return the folder that contains all runs with the configuration's name."""
     return Path(config.log_dir).expanduser().resolve() / str(config.name)
+
+
+def new_run_folder(config: DictConfig) -> Path:
+    """Create the folder of a new run; that of a sweep's trial may exist. Raises UserError if it cannot be created."""
+    folder = runs_folder(config) / (config.run_id or f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
+    try:
+        folder.mkdir(parents=True, exist_ok=config.run_id is not None)
+    except OSError as error:
+        raise _cannot_start(folder, error) from error
+    return folder
+
+
+def _cannot_start(folder: Path, error: OSError) -> UserError:
+    reason = error.strerror or error
+    return UserError(f"cannot start a run in {folder}: {reason}; free some space, or set log_dir.")
 
 
 class RunRecord:
@@ -50,21 +66,18 @@ class RunRecord:
         return str(self.result["run_id"])
 
     @classmethod
-    def start(cls, config: DictConfig, *, overrides: list[str]) -> RunRecord:
-        """Create the folder with config.yaml and result.json, status "running".
+    def start(cls, folder: Path, config: DictConfig, *, overrides: list[str]) -> RunRecord:
+        """Write config.yaml and result.json, status "running", into `folder`.
 
-        Raises ConfigError if run_id names an existing run (the folder of a sweep's trial may exist), and UserError if
-        nothing can be written there.
+        Raises ConfigError if there is a run already, and UserError if nothing can be written there.
         """
-        run_id = config.run_id or f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        folder = runs_folder(config) / run_id
         if (folder / "config.yaml").exists():
             raise ConfigError(f"the run {typed(folder)} already exists; resume it with resume=auto, or change run_id.")
         record = cls(
             folder,
             {
                 "schema": SCHEMA,
-                "run_id": run_id,
+                "run_id": folder.name,
                 "status": "running",
                 "error": None,
                 "name": config.name,
@@ -84,13 +97,10 @@ class RunRecord:
             },
         )
         try:
-            folder.mkdir(parents=True, exist_ok=config.run_id is not None)
             write_atomically(folder / "config.yaml", _repeatable(config))
             record._write()
         except OSError as error:
-            raise UserError(
-                f"cannot start a run in {folder}: {error.strerror or error}; free some space, or set log_dir."
-            ) from error
+            raise _cannot_start(folder, error) from error
         return record
 
     @classmethod
@@ -144,11 +154,20 @@ class RunRecord:
 
 def config_hash(config: DictConfig) -> str:
     """Return a hash, 12 hexadecimal digits, of everything in the configuration that can change a result."""
-    plain = without(OmegaConf.to_container(config, resolve=True), NOT_HASHED)
+    plain = deciding(config)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def without(plain: Any, keys: Iterable[str]) -> Any:
+def deciding(config: DictConfig, *, ignored: Iterable[str] = ()) -> dict[str, Any]:
+    """Return everything in the configuration that can change a result, without the keys `ignored`, in dotted form."""
+    plain: dict[str, Any] = _without(OmegaConf.to_container(config, resolve=True), (*NOT_HASHED, *ignored))
+    callbacks = plain.pop("callbacks", None) or {}
+    if training := {name: node for name, node in callbacks.items() if facts(node).get("can_change_result", True)}:
+        plain["callbacks"] = training
+    return plain
+
+
+def _without(plain: Any, keys: Iterable[str]) -> Any:
     """Remove `keys`, in dotted form, from `plain`, a configuration of dicts, and return it."""
     for key in keys:
         *parents, last = key.split(".")

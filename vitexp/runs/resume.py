@@ -9,12 +9,12 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vitexp.config.overrides import flatten, merged, quoted
 from vitexp.config.renames import read_config, upgrade_overrides
 from vitexp.errors import ConfigError
-from vitexp.runs.record import NOT_HASHED, runs_folder, without
+from vitexp.runs.record import deciding, runs_folder
 from vitexp.system.disk import typed
 
 # A resumed run may be longer, and use other hardware.
@@ -103,7 +103,7 @@ def _compared(config: DictConfig) -> dict[str, Any]:
     """Return the keys that a resumed run may not change, and those of its length, in dotted form."""
     from vitexp.config.rules import monitored  # pydantic takes a while to import
 
-    plain = without(OmegaConf.to_container(config, resolve=True), (*NOT_HASHED, *HARDWARE, *DISPLAY))
+    plain = deciding(config, ignored=(*HARDWARE, *DISPLAY))
     plain["checkpoint"]["monitor"], plain["checkpoint"]["mode"] = monitored(plain)
     return dict(flatten(plain))
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
@@ -69,7 +70,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         best = _best_checkpoint(config, checkpoints)
-        callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
+        callbacks = _callbacks(config, progress, best, checkpoints, stop, device=device, is_logged=bool(loggers))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         store = meet_on_loopback(trainer)  # open as long as this variable lives
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
@@ -153,6 +154,7 @@ def _callbacks(
     checkpoints: Path,
     stop: StopSignals,
     *,
+    device: torch.device,
     is_logged: bool,
 ) -> list[Callback]:
     """Return the callbacks that every run needs, and those of config.training and config.callbacks."""
@@ -163,7 +165,8 @@ def _callbacks(
     if training.ema_decay > 0:
         # Lightning's EMAWeightAveraging would change constant buffers, such as fixed positions, by rounding.
         average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
-        callbacks.append(WeightAveraging(multi_avg_fn=average))
+        # With the module's device, which is still the CPU when Lightning asks, each step would copy all weights to it.
+        callbacks.append(WeightAveraging(device=device, multi_avg_fn=average))
     if training.patience is not None:
         callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, patience=training.patience))
     if config.trainer.enable_checkpointing:

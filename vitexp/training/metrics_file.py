@@ -48,18 +48,21 @@ class MetricsFile:
 
     def _written(self) -> list[Row]:
         """Return the rows in the file and those waiting for it, without an incomplete last row of a killed process."""
-        text = self.file.path.read_bytes() if self.file.path.exists() else b""
-        whole, end, _ = (text + self.file.waiting).rpartition(b"\n")
-        return list(csv.DictReader(io.StringIO((whole + end).decode(), newline="")))
+        return _whole_rows((self.file.path.read_bytes() if self.file.path.exists() else b"") + self.file.waiting)
 
 
 def rows_before(path: Path, step: int) -> list[dict[str, float]]:
     """Return the rows of the metrics.csv at `path` for steps before `step`; none if there is no file."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return [row for row in rows if row.get("step", step) < step]  # the last row may be incomplete
+    rows = [{name: float(value) for name, value in row.items() if value} for row in _whole_rows(path.read_bytes())]
+    return [row for row in rows if row["step"] < step]
+
+
+def _whole_rows(content: bytes) -> list[Row]:
+    """Return the rows of a metrics.csv without an incomplete last one, which a killed process may have left."""
+    whole, end, _ = content.rpartition(b"\n")
+    return list(csv.DictReader(io.StringIO((whole + end).decode(), newline="")))
 
 
 def _csv(rows: Iterable[Row], columns: Sequence[str], *, header: bool) -> str:

@@ -106,6 +106,8 @@ class Task(LightningModule, ABC):
             self.register_buffer(name, numbers.view(3, 1, 1), persistent=False)
         self._measured: list[tuple[Tensor, ...]] = []
         self._compiled_for: int | None = None
+        self._restored_sums: Tensor | None = None
+        self._validated_step: int | None = None
 
     @abstractmethod
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
@@ -168,6 +170,10 @@ class Task(LightningModule, ABC):
             for name in ("mean", "std"):
                 if (value := getattr(data, name, None)) is not None:
                     getattr(self, name).copy_(torch.as_tensor(value).view(3, 1, 1))
+
+    def on_train_start(self) -> None:
+        if self._restored_sums is not None:  # read before Lightning moved the module to its device
+            self.train_sums, self._restored_sums = self._restored_sums.to(self.device), None
 
     def on_train_epoch_start(self) -> None:
         # On the device, and read only once, at the end of the epoch.
@@ -253,6 +259,8 @@ class Task(LightningModule, ABC):
         self._measured = []
         self.images_measured = len(measured[0])
         self.log_dict({f"{part}/{name}": value for name, value in self.summarize(*measured).items()})
+        if part == "val":
+            self._validated_step = self.global_step
 
     def _of_all_processes(self, mine: Tensor) -> Tensor:
         """Return the rows of all processes, [N, ...], in the order of the set; BatchSampler deals them out in turn."""
@@ -266,9 +274,20 @@ class Task(LightningModule, ABC):
         return rows
 
     def val_metrics(self) -> dict[str, float]:
-        """Return what the last validation logged, such as "val/accuracy"."""
+        """Return what validation logged for the present weights, such as "val/accuracy"; {} if they were not validated.
+
+        Lightning keeps old values in `callback_metrics` if not every epoch is validated.
+        """
+        if self._validated_step != self.global_step:
+            return {}
         logged = self.trainer.callback_metrics
         return {key: float(value) for key, value in logged.items() if key.startswith("val/")}
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Return what was logged for the present epoch: training metrics, and those of validation if there was one."""
+        logged = self.trainer.callback_metrics
+        train = {key: float(value) for key, value in logged.items() if key.startswith("train/")}
+        return {**train, **self.val_metrics()}
 
     # ---- checkpoints
 
@@ -280,7 +299,7 @@ class Task(LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The sums are those of all processes, so that only one of them may start with them.
         share = 1.0 if self.trainer.is_global_zero else 0.0
-        self.train_sums = share * checkpoint["train_sums"].to(self.device)
+        self._restored_sums = share * checkpoint["train_sums"]
 
 
 def data_of(trainer: Trainer) -> ImageDataModule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import ClassVar
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -21,6 +22,8 @@ class Pruning(Callback):
     journal: the file of the study. trial: its number in the study. metric: a logged validation scalar. startup, warmup:
     completed trials, and epochs of this one, before it can be pruned.
     """
+
+    can_change_result: ClassVar[bool] = False  # a trial is the same run with and without its search
 
     def __init__(self, *, journal: str, trial: int, metric: str, startup: int, warmup: int) -> None:
         self.journal, self.trial, self.metric = Path(journal), trial, metric

@@ -38,6 +38,7 @@ class FigureCallback(Callback):
 
     figures: ClassVar[dict[str, tuple[str, str]]]
     needs: ClassVar[tuple[str, ...]] = ()
+    can_change_result: ClassVar[bool] = False
 
     def __init__(self, *, every_n_epochs: EveryNEpochs = 0) -> None:
         self.every_n_epochs = every_n_epochs

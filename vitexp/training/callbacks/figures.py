@@ -168,7 +168,8 @@ class AugmentedBatch(FigureCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             images, targets = cast(Task, pl_module).training_batch(batch, batch_idx)
-            self.batch = images[: self.images], targets[: self.images]
+            # On the CPU: a slice would keep the whole batch in the memory of the device.
+            self.batch = images[: self.images].cpu(), targets[: self.images].cpu()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.batch is not None and self.publish(trainer, pl_module, data_of(trainer).train):
@@ -179,7 +180,7 @@ class AugmentedBatch(FigureCallback):
 
     def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
         assert self.batch is not None
-        seen, targets = (part.cpu() for part in self.batch)
+        seen, targets = self.batch
         unit = seen.float() * module.std.cpu() + module.mean.cpu()
         yield figures.augmented_batch(
             images=unit.clamp(0, 1).permute(0, 2, 3, 1).numpy(),
@@ -214,7 +215,7 @@ class LearningCurves(FigureCallback):
         self.history: dict[str, tuple[list[float], list[float]]] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        logged = trainer.callback_metrics
+        logged = cast(Task, pl_module).epoch_metrics()
         now: dict[str, Any] = {
             name: logged[name] for name in ("val/loss", "val/accuracy", "train/accuracy") if name in logged
         }

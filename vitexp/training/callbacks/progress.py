@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 
 from vitexp.errors import UserError
+from vitexp.system.timing import finished
+from vitexp.training.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ class EpochProgress(Callback):
     ) -> None:
         assert self.last_end is not None
         # From the end of one step to the end of the next, to include loading.
+        if self.first_step_s is None:
+            finished(pl_module.device)  # otherwise this would be the time of queueing the step
         since, self.last_end = self.last_end, time.perf_counter()
         if self.first_step_s is None:
             self.time_to_first_step_s = round(time.time() - self.started, 3)
@@ -92,13 +96,13 @@ class EpochProgress(Callback):
             self.bar.update(self.task, completed=batch_idx + 1, speed=speed)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
+        self._complete_steps(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
+        self._complete_steps(pl_module)
         self.images += self.epoch_images
         self.seconds += self.epoch_seconds
-        logged = trainer.callback_metrics
+        logged = cast(Task, pl_module).epoch_metrics()
         parts = [f"epoch {trainer.current_epoch + 1:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
         for name, key, style in (
             ("train loss", "train/loss_epoch", ".3f"),
@@ -132,6 +136,12 @@ class EpochProgress(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
+    def _complete_steps(self, pl_module: LightningModule) -> None:
+        """Wait for the steps that the device has not executed yet, and count that time."""
+        if self.last_end is not None and self.epoch_images:
+            self.epoch_seconds += finished(pl_module.device) - self.last_end
+        self._stop()
+
     def _stop(self) -> None:
         self.last_end = None
         if self.bar is not None:
@@ -146,13 +156,17 @@ class NonFiniteLoss(UserError):
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Count, on the device, the steps with a loss of NaN or infinity, and read the count when scalars are logged.
+    """Keep, on the device, the first step with a loss of NaN or infinity, and read it when scalars are logged.
 
     Raises NonFiniteLoss then, and before each validation and checkpoint, so that checkpoints hold finite weights.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.count: Tensor | None = None
+        self.first: Tensor | None = None  # 0 if all losses were finite
+        self.step = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.step = trainer.global_step + 1  # the same for all batches whose gradients are accumulated
 
     def on_train_batch_end(
         self,
@@ -163,8 +177,10 @@ class StopOnNonFiniteLoss(Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(outputs, Mapping)
-        bad = ~torch.isfinite(outputs["loss"].detach())
-        self.count = bad.long() if self.count is None else self.count + bad
+        loss = outputs["loss"].detach()
+        if self.first is None:
+            self.first = torch.zeros((), dtype=torch.long, device=loss.device)
+        self.first = torch.where((self.first == 0) & ~torch.isfinite(loss), self.step, self.first)
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._check(trainer)
 
@@ -178,8 +194,7 @@ class StopOnNonFiniteLoss(Callback):
         self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        if self.count is not None and (count := int(self.count.item())):
-            step = trainer.global_step - count + 1  # once a weight is NaN, so is every later loss
+        if self.first is not None and (step := int(self.first.item())):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             raise NonFiniteLoss(
                 f"the loss has been NaN or infinite since step {step} (learning rate {lr:.2g}); try a lower optim.lr, "
