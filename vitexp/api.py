@@ -36,6 +36,7 @@ from vitexp.runs.run import run as run_training
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
 from vitexp.runs.weights import starting_weights
+from vitexp.system.hardware import choose_device
 from vitexp.system.signals import Interrupted
 from vitexp.text import plural
 
@@ -77,9 +78,13 @@ class Run(FinishedRun):
         explainer = Explainer(self)
         if method not in explainer.methods:
             raise UserError(f"method={method} must be one of {', '.join(explainer.methods)} for this network.")
-        if label is not None and not 0 <= label < len(self.classes):
-            raise UserError(f"label={label} must be from 0 to {len(self.classes) - 1}.")
+        if label is not None and label not in range(len(self.classes)):
+            raise UserError(f"label={label} must be a class number from 0 to {len(self.classes) - 1}.")
         given: Any = images if isinstance(images, list | tuple) else [images]
+        if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+            given = predictions.images_in(Path(images))
+        if not given:
+            raise UserError("there are no images to explain.")
         arrays = np.stack([self.prepare_image(predictions.as_array(image)) for image in given])
         predicted = list(predictions.predict(self, given))
         labels = [each.label if label is None else label for each in predicted]
@@ -171,8 +176,13 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
 def load(run: str | Path = "newest", *, device: torch.device | str = "cpu") -> Run:
     """Load a finished run: a folder, "newest" (completed last under logs/) or "pretrained" (the bundled GTSRB network).
 
-    Raises UserError if it is not a completed run of a classifier.
+    device: of torch, or "auto". Raises UserError if the run is not a completed one of a classifier, or if there is no
+    such device.
     """
+    if isinstance(device, str):
+        device = (
+            choose_device(device, key="device") if device in ("auto", "gpu", "cuda", "mps") else torch.device(device)
+        )
     return Run(**vars(load_run(requested_run(str(run)), device=device)))
 
 

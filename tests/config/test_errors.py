@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from vitexp.errors import ConfigError
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -98,3 +100,32 @@ def test_configuration_errors_and_help_do_not_wait_for_torch(tmp_path: Path) -> 
             [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
         )
         assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["loss=focal", "loss.gama=2"], "did you mean loss.gamma"),
+        (["loss=focal", "augment.policy=x", "augment=none"], "augment.policy' belongs to augment=natural; select it"),
+        (["model=vit_tiniest"], "--config-dir adds options of your own"),
+    ],
+)
+def test_suggestions_are_those_of_the_selected_options(words: list[str], sentence: str) -> None:
+    from vitexp.config.compose import compose
+
+    with pytest.raises(ConfigError, match=sentence):
+        compose(words)
+
+
+def test_a_missing_folder_of_options_is_refused() -> None:
+    from vitexp.config.compose import compose
+
+    with pytest.raises(ConfigError, match="config_dir=nowhere is not a folder"):
+        compose([], config_dir="nowhere")
+
+
+def test_options_may_stand_between_overrides() -> None:
+    from vitexp.commands.words import options_first
+
+    words = ["model=vit_tiny", "--config-dir", "conf", "loss=bce", "-m", "seed=1,2"]
+    assert options_first(words) == ["--config-dir", "conf", "-m", "model=vit_tiny", "loss=bce", "seed=1,2"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from tests.conftest import tiny_run
 from vitexp.errors import UserError
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.predictions import predict_folder, write_test_predictions
+from vitexp.runs.predictions import as_array, predict_folder, write_test_predictions
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +58,28 @@ def test_file_paths_of_a_test_set(tmp_path: Path) -> None:
         '0/a.png,"Stop, or go","Stop, or go",0.750000\n'
         '1/b.png,Yield,"Stop, or go",1.000000\n'
     )
+
+
+def test_a_pil_image_is_read_like_its_file(run: FinishedRun, tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(pixels).save(file, exif=exif)
+    with Image.open(file) as image:
+        assert np.array_equal(as_array(image), as_array(file))
+    assert as_array(file).shape == (50, 40, 3)
+
+
+@pytest.mark.parametrize("image", [np.zeros((0, 4, 3), np.uint8), torch.zeros(3, 8, 8), Image.new("F", (8, 8)), 5])
+def test_what_is_no_image_is_one_sentence(image: Any) -> None:
+    with pytest.raises(UserError, match="image"):
+        as_array(image)
+
+
+@pytest.mark.parametrize("out", ["", "nowhere/out.csv", "/dev/null"])
+def test_predictions_replace_regular_files_only(tmp_path: Path, out: str) -> None:
+    from vitexp.system.disk import refuse_unwritable
+
+    with pytest.raises(UserError, match="regular file|not a writable folder"):
+        refuse_unwritable(tmp_path / out)

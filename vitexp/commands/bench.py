@@ -11,6 +11,7 @@ training run: python train.py --help.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.commands.words import help_requested
+from vitexp.commands.words import help_requested, options_first
 from vitexp.config.check import check
 from vitexp.config.components import facts
 from vitexp.config.compose import searchpath_override, user_searchpath
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    sys.argv[1:] = options_first(sys.argv[1:])
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
             run_bench()
@@ -54,12 +56,14 @@ def run_bench(config: DictConfig) -> None:
         check_bench(config)
         hydra_config = HydraConfig.get()
         typed, model = list(hydra_config.overrides.task), hydra_config.runtime.choices["model"]
+        if ignored := [word for word in typed if re.match(r"[+~]*loss\b", word)]:
+            raise ConfigError(f"{ignored[0]} has no effect: the cross-entropy is benchmarked; drop it.")
         bench(config, overrides=typed, model=model, searchpath=user_searchpath())
 
 
 def check_bench(config: DictConfig) -> None:
     """Raise ConfigError for a configuration that cannot be benchmarked."""
-    if not facts(config.task).get("uses_labels", True):
+    if not facts(config.task).get("has_predictions", True):
         raise ConfigError("only classification can be benchmarked; drop task=.")
     for key in ("devices", "accumulate_grad_batches"):
         if config.trainer[key] != 1:

@@ -16,6 +16,7 @@ from pathlib import Path
 from vitexp.commands.words import DEVICES, read_words, run_command
 from vitexp.errors import ConfigError
 from vitexp.runs.find import requested_run
+from vitexp.system.disk import refuse_unwritable
 
 
 def main(words: Sequence[str]) -> None:
@@ -25,6 +26,7 @@ def main(words: Sequence[str]) -> None:
     images, out = Path(given.get("images")).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
     if not images.is_dir():
         raise ConfigError(f"images={images} is not a folder.")
+    refuse_unwritable(out)
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     print(f"run          {folder}")
     # These import torch, so only once the command line is valid.

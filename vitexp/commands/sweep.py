@@ -19,8 +19,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.commands.words import config_dir_of, help_requested
+from vitexp.commands.words import help_requested, options_first
 from vitexp.config.conf import CONF
+from vitexp.config.overrides import config_dir_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.schema import SWEEP
 from vitexp.config.secrets import refuse_typed_secrets
@@ -36,6 +37,7 @@ def sweep(config: DictConfig) -> None:
 
 
 def main() -> None:
+    sys.argv[1:] = options_first(sys.argv[1:])
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
             refuse_typed_secrets(sys.argv[1:])

@@ -14,10 +14,11 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from vitexp.commands.words import config_dir_of, help_requested
+from vitexp.commands.words import help_requested, options_first
 from vitexp.config.check import check
 from vitexp.config.conf import CONF
 from vitexp.config.multirun import one_run, refuse_several_devices
+from vitexp.config.overrides import config_dir_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.runs.resume import with_stored_overrides
@@ -40,6 +41,7 @@ def train(config: DictConfig) -> None:
 
 
 def main() -> None:
+    sys.argv[1:] = options_first(sys.argv[1:])
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
             refuse_typed_secrets(sys.argv[1:])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from vitexp.config.overrides import config_dir_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.errors import ConfigError, nearest
@@ -79,15 +80,20 @@ def read_words(words: Sequence[str], *, keys: Collection[str], data: Collection[
     return Words(values, tuple(about_data), config_dir)
 
 
-def config_dir_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the folder that `--config-dir DIR` or `--config-dir=DIR` names, and the other words."""
-    others = list(words)
-    for place, word in enumerate(others):
-        if word == "--config-dir" and place + 1 < len(others):
-            return others[place + 1], [*others[:place], *others[place + 2 :]]
-        if word.startswith("--config-dir="):
-            return word.partition("=")[2], [*others[:place], *others[place + 1 :]]
-    return None, others
+# Hydra's options that are followed by a value.
+_TAKE_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p")
+
+
+def options_first(words: Sequence[str]) -> list[str]:
+    """Return the words of a Hydra command with options in front: argparse takes overrides on one side of them only."""
+    options, overrides, rest = [], [], iter(words)
+    for word in rest:
+        if word.startswith("-"):
+            options.append(word)
+            options += [value for value in [next(rest, None)] if value is not None] if word in _TAKE_A_VALUE else []
+        else:
+            overrides.append(word)
+    return [*options, *overrides]
 
 
 def help_requested(words: Sequence[str], text: str | Callable[[], str] | None) -> bool:

@@ -9,10 +9,14 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.conf import CONF
 from vitexp.config.overrides import quoted
+from vitexp.config.plain_errors import explain
+from vitexp.errors import ConfigError
 
 
 def compose(
@@ -26,11 +30,18 @@ def compose(
 
     config_dir: a folder of additional options, laid out like conf/; the same as `--config-dir`. searchpath: URLs of
     more such folders, see `user_searchpath`.
+
+    Raises ConfigError if they cannot be composed.
     """
+    if config_dir is not None and not Path(config_dir).expanduser().is_dir():
+        raise ConfigError(f"config_dir={config_dir} is not a folder.")
     urls = [*searchpath, *([] if config_dir is None else [f"file://{Path(config_dir).expanduser().absolute()}"])]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose(config_name, [*overrides, *searchpath_override(urls)])
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra_compose(config_name, [*overrides, *searchpath_override(urls)])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides)) from error
 
 
 def user_searchpath() -> list[str]:

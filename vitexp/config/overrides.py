@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,17 @@ def flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def key_of(override: str) -> str:
     """Return the key of an override: "model.dim" for "+model.dim=8"."""
     return override.lstrip("+~").partition("=")[0]
+
+
+def config_dir_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the folder that `--config-dir DIR` or `--config-dir=DIR` names, and the other words."""
+    others = list(words)
+    for place, word in enumerate(others):
+        if word == "--config-dir" and place + 1 < len(others):
+            return others[place + 1], [*others[:place], *others[place + 2 :]]
+        if word.startswith("--config-dir="):
+            return word.partition("=")[2], [*others[:place], *others[place + 1 :]]
+    return None, others
 
 
 def last_of_each_key(overrides: Iterable[str]) -> tuple[str, ...]:

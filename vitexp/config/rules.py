@@ -87,10 +87,17 @@ def _tokens(model: Mapping[str, Any], side: int) -> int:
     return int((side // argument(model, "patch_size")) ** 2 + (argument(model, "registers") or 0) + is_cls)
 
 
+def _has_options_of_vit(model: Mapping[str, Any]) -> bool:
+    """Return whether the sizes of a ViT are options of the model; a subclass may set them in its constructor."""
+    return None not in (argument(model, key) for key in ("patch_size", "dim", "depth", "num_heads", "mlp_ratio"))
+
+
 def _patches(config: Config) -> Iterator[str]:
     """Check networks with patches and attention heads."""
     model, training, image_size = config["model"], config["training"], config["data"]["image_size"]
     if not facts(model).get("has_patches"):
+        return
+    if not _has_options_of_vit(model):
         return
     upsample, patch_size, dim = (argument(model, key) for key in ("upsample", "patch_size", "dim"))
     if upsample is not None and upsample < image_size:
@@ -276,7 +283,7 @@ def _no_effect(config: Config) -> Iterator[str]:
         ),
         ("training.layer_decay", facts(model).get("has_blocks") is False, "this model has no blocks"),
         (
-            "loss.label_smoothing loss.class_weights data.sampler training.mixup_alpha training.cutmix_alpha "
+            "loss.label_smoothing loss.class_weights training.mixup_alpha training.cutmix_alpha "
             "training.layer_decay training.teacher",
             no_labels,
             "this task uses no labels and has no classifier",
@@ -327,6 +334,9 @@ def _no_effect(config: Config) -> Iterator[str]:
         options = " ".join(f"callbacks.{name}.{key}" for key in node if key != "_target_")
         lacking = unmet_needs(node, model=model, task=task)
         rules.append((options, bool(lacking), f"this model or task has no {' or '.join(lacking)}".replace("_", " ")))
+    of_task, loss = component(str(task["_target_"])), config["loss"]["_target_"]
+    if of_task is not None and not of_task.is_open and "loss" not in of_task.options and loss != _default_loss():
+        yield f"loss._target_={loss} has no effect because this task has a loss of its own; drop loss=."
     for keys, is_dead, because in rules:
         for key in keys.split() if is_dead else ():
             value = _value(config, key)
@@ -356,6 +366,10 @@ def _in_conf(key: str) -> list[Any]:
     group, _, inside = key.partition(".")
     values = [_value(_read(CONF / "train.yaml"), key)]
     return [*values, *(_value(_read(file), inside) for file in sorted((CONF / group).glob("*.yaml")))]
+
+
+def _default_loss() -> Any:
+    return _read(CONF / "loss" / "cross_entropy.yaml")["_target_"]
 
 
 @cache

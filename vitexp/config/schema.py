@@ -356,7 +356,7 @@ CONTRACTS: Mapping[str, str] = {
     "model": "a torch.nn.Module that takes num_classes and image_size and maps images [B, 3, S, S] to logits "
     "[B, num_classes]",
     "augment": "a torch.nn.Module that maps images [B, 3, H, W], float32 from 0 to 1, to images of the same kind",
-    "loss": "a callable that maps logits [B, C] and soft targets [B, C] to a scalar, the mean over the batch",
+    "loss": "a class whose objects map logits [B, C] and soft targets [B, C] to a scalar, the mean over the batch",
     "optim": "a torch.optim.Optimizer that takes groups of parameters, lr and weight_decay",
     "schedule": "a subclass of vitexp.training.schedules.Schedule",
     "task": "a subclass of vitexp.training.task.Task",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +127,14 @@ class ImageDataModule(LightningDataModule):
     def _refuse_unusable(self, everything: Prepared) -> None:
         if len(self.classes) < 2:
             raise DataError(f"{self.name} has only one class ({self.classes[0]}); a classifier needs two or more.")
+        if doubled := [name for name, count in Counter(self.classes).items() if count > 1]:
+            raise DataError(f"{self.name} has several classes named {doubled[0]!r}; every class needs its own name.")
+        for part in (everything, self.test):
+            if len(part) and not 0 <= part.labels.min() <= part.labels.max() < len(self.classes):
+                raise DataError(
+                    f"{self.name} has labels from {part.labels.min()} to {part.labels.max()}, but "
+                    f"{len(self.classes)} classes; labels must be from 0 to {len(self.classes) - 1}."
+                )
         for label, count in enumerate(np.bincount(everything.labels, minlength=len(self.classes))):
             if count < 2:
                 has = "only one training image" if count else "no training image"

@@ -120,10 +120,17 @@ def _decode(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            image.load()  # first, because some metadata follows the pixels
-            turn = _TURNS.get(_orientation(image))
-            depth = start[24] if image.format == "PNG" else 8
-            rgb = _to_rgb(image, depth)
+            return as_rgb(image, depth=start[24] if image.format == "PNG" else 8)
+
+
+def as_rgb(image: Image.Image, *, depth: int = 8) -> NDArray[np.uint8]:
+    """Convert an image of Pillow as `read_image` does: uint8 [H, W, 3], turned upright, on white.
+
+    depth: bits per channel in a PNG. Raises ValueError for an image without a known range, and what decoding raises.
+    """
+    image.load()  # first, because some metadata follows the pixels
+    turn = _TURNS.get(_orientation(image))
+    rgb = _to_rgb(image, depth)
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 

@@ -43,7 +43,7 @@ _DATA = (  # of config.data
 def build(node: DictConfig | Any, group: str = "", **arguments: Any) -> Any:
     """Build the component that a node names. group: its config group, for error messages.
 
-    Raises ConfigError if the class refuses its arguments; OSError and MemoryError are raised as they are.
+    Raises ConfigError if the class refuses its arguments; MemoryError is raised as it is.
     """
     try:
         return instantiate(node, **arguments)
@@ -51,16 +51,16 @@ def build(node: DictConfig | Any, group: str = "", **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error
-        if isinstance(cause, OSError | MemoryError | torch.OutOfMemoryError):
-            raise
+        if isinstance(cause, MemoryError | torch.OutOfMemoryError):
+            raise cause from error
         words = ", ".join(
             f"{key!s}={value}" for key, value in node.items() if isinstance(value, str) and not str(key).startswith("_")
         )
         given = f" (given {words})" if words and isinstance(cause, TypeError) else ""
         reason = str(error) if cause is None else str(cause)
-        if is_import := "Error locating" in str(error):
-            reason = f"cannot be imported ({reason})"
-        contract = f"; it must be {CONTRACTS[group]}." if group and (is_import or isinstance(cause, TypeError)) else ""
+        if "Error locating" in str(error):
+            reason = f"cannot be imported ({reason}); run in the folder that contains its package, or install it."
+        contract = f"; it must be {CONTRACTS[group]}." if group and isinstance(cause, TypeError) else ""
         raise ConfigError(
             f"{node.get('_target_', 'the configuration')}: {one_line(reason)}{given}{contract}"
         ) from error
@@ -129,7 +129,9 @@ def build_task(config: DictConfig, **parts: Any) -> Task:
     make = build(config.task, "task", _partial_=True, _convert_="all")
     try:
         return make(**{name: part for name, part in parts.items() if name in taken})  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # user code may raise anything
         raise misfit("task", config.task, f"failed ({one_line(str(error))})") from error
 
 
@@ -161,6 +163,8 @@ def _class_weights(config: DictConfig, labels: NDArray[np.int64], num_classes: i
             f"loss.class_weights has {len(weights)} weights, but {config.data.name} has {num_classes} classes; "
             "give one per class, or balanced."
         )
+    if weights is not None and not any(weights):
+        raise ConfigError("loss.class_weights are all 0, so that nothing would be learned; increase one.")
     return weights if weights is None else list(weights)
 
 

@@ -141,6 +141,7 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], *, header: dict[str, Any]) -> None:
     """Write model.safetensors atomically. header: model, image_size, classes, mean and std."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    # Cloned, because safetensors refuses tensors that share memory, as tied layers do.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     # A single metadata entry: safetensors writes several in random order, and equal runs would differ in bytes.
     write_atomically(folder / "model.safetensors", save(tensors, metadata={"vitexp": json.dumps(header)}))

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from vitexp.data.imagefile import ENDINGS, read_image
+from vitexp.data.imagefile import ENDINGS, as_rgb, read_image
 from vitexp.data.source import BrokenImage
-from vitexp.errors import UserError
+from vitexp.errors import UserError, one_line
 from vitexp.runs.finished import FinishedRun
 from vitexp.system.disk import write_atomically
 
@@ -97,10 +97,18 @@ def as_array(image: ImageLike) -> NDArray[np.uint8]:
     """Return an image as uint8 [H, W, 3]. Raises BrokenImage for a file, UserError for a wrong dtype or shape."""
     if isinstance(image, str | os.PathLike):
         return read_image(Path(image).expanduser())
-    array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise UserError(f"an image must be uint8 [H, W, 3], not {array.dtype} {list(array.shape)}.")
-    return array
+    if isinstance(image, Image.Image):
+        try:
+            return as_rgb(image)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"cannot convert an image of mode {image.mode}: {one_line(str(error)).rstrip('.')}."
+            ) from error
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"an image must be a path, a PIL image or a NumPy array, not a {type(image).__name__}.")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UserError(f"an image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
+    return image
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -177,7 +177,7 @@ def _callbacks(
             length=[config.trainer.max_epochs, config.trainer.max_steps, config.trainer.max_time],
             stop=stop,
         )
-        callbacks += [best, last]
+        callbacks += [last] if best.monitor is None else [best, last]
     return [*callbacks, *(build_a(Callback, callback, "callbacks") for callback in config.callbacks.values())]
 
 

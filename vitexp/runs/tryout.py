@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vitexp.data.augment import AlbumentationsAugment, per_image
 from vitexp.data.prepare import ever_prepared
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import ConfigError, one_line
@@ -40,8 +42,18 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
         mean = loss(torch.zeros(2, 2), torch.full((2, 2), 0.5))
     if not isinstance(mean, Tensor) or mean.ndim or not mean.is_floating_point():
         raise misfit("loss", config.loss, f"returned {_kind_of(mean)}")
+    if isinstance(loss, nn.Module) and any(each.requires_grad for each in loss.parameters()):
+        raise misfit("loss", config.loss, "has parameters, but only those of the network are trained")
     schedule = build_a(Schedule, config.schedule, "schedule")
+    with _refused("schedule", config.schedule):
+        length = {"total_steps": 10, "steps_per_epoch": 5, "peak_lr": config.optim.lr}
+        rates = [float(schedule(step, **length)) for step in (0, 5, 9)]
+    if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+        raise misfit("schedule", config.schedule, f"returned the learning rates {', '.join(map(str, rates))}")
+    _try_augment(config)
     task = build_task(config, net=net, num_classes=2, loss=loss, schedule=schedule)
+    if "loss" not in task.metrics:
+        raise misfit("task", config.task, f"has the metrics {', '.join(task.metrics)} without loss")
     make_optimizer = build(config.optim, "optim", _partial_=True)
     with _refused("optim", config.optim):
         optimizer = make_optimizer(parameter_groups(task.net, layer_decay=config.training.layer_decay))
@@ -61,6 +73,22 @@ def _refused(group: str, node: DictConfig, doing: str = "") -> Iterator[None]:
 
 def _kind_of(made: object) -> str:
     return f"a {type(made).__name__}" + (f" of shape {list(made.shape)}" if isinstance(made, Tensor) else "")
+
+
+def _try_augment(config: DictConfig) -> None:
+    """Raise ConfigError for an augmentation of the user that does not map images to images of the same kind."""
+    augment: Any = build_a((nn.Module, AlbumentationsAugment), config.augment, "augment")
+    if not isinstance(augment, nn.Module) or type(augment).__module__.startswith("vitexp.data.augment."):
+        return
+    size = config.data.image_size
+    images = torch.linspace(0, 1, 2 * 3 * size**2).view(2, 3, size, size)
+    with _refused("augment", config.augment, f" on images of {size} pixels"):
+        changed = per_image(augment)(images.clone())
+    if not isinstance(changed, Tensor) or changed.shape != images.shape or not changed.is_floating_point():
+        raise misfit("augment", config.augment, f"returned {_kind_of(changed)} for images {list(images.shape)}")
+    low, high = changed.aminmax()
+    if not (low >= -1 and high <= 2):  # not strictly from 0 to 1: noise may go a little further
+        raise misfit("augment", config.augment, f"returned values from {low:.3g} to {high:.3g}")
 
 
 def _try_transforms(config: DictConfig) -> None:

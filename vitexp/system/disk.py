@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vitexp.errors import UserError
+
 log = logging.getLogger(__name__)
 
 # No space, no quota, file too large, I/O error, and read-only after an error.
@@ -90,6 +92,15 @@ class GrowingFile:
         with open(self.path, "ab", buffering=0) as file:
             while self.waiting:
                 self.waiting = self.waiting[file.write(self.waiting) :]
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise UserError if `write_atomically` cannot create or replace the file `path`, for example a device."""
+    folder = path.absolute().parent
+    if path.exists() and not path.is_file():
+        raise UserError(f"{typed(path)} is not a regular file; name the file to write.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{typed(path)} cannot be written because {typed(folder)} is not a writable folder.")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
