@@ -88,7 +88,7 @@ def test_explanations(run: vitexp.Run, photo: Path) -> None:
     assert repr(explanation) == "Explanation(relevance of 2 images)"
     with pytest.raises(UserError, match="method=x must be one of attention, rollout, relevance"):
         run.explain(photo, method="x")
-    with pytest.raises(UserError, match="label=43 must be from 0 to 42"):
+    with pytest.raises(UserError, match="label=43 must be a class number from 0 to 42"):
         run.explain(photo, label=43)
 
 

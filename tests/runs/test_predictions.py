@@ -81,5 +81,5 @@ def test_what_is_no_image_is_one_sentence(image: Any) -> None:
 def test_predictions_replace_regular_files_only(tmp_path: Path, out: str) -> None:
     from vitexp.system.disk import refuse_unwritable
 
-    with pytest.raises(UserError, match="regular file|not a writable folder"):
+    with pytest.raises(UserError, match=r"regular file|not a writable folder"):
         refuse_unwritable(tmp_path / out)

@@ -96,8 +96,8 @@ def test_a_wrong_number_of_class_weights_gives_a_one_line_error(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("torch.nn.NLLLoss", r"torch\.nn\.NLLLoss failed .*maps logits \[B, C\] and soft targets \[B, C\]"),
-        ("torch.nn.Identity", "torch.nn.Identity failed .*maps logits"),
+        ("torch.nn.NLLLoss", r"torch\.nn\.NLLLoss failed .*map logits \[B, C\] and soft targets \[B, C\]"),
+        ("torch.nn.Identity", "torch.nn.Identity failed .*map logits"),
         ("torch.nn.Cross", "cannot be imported"),
     ],
 )
