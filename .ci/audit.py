@@ -1,4 +1,4 @@
-"""Fail if an installed package has a known vulnerability, as far as pip-audit can reach its database."""
+"""Fail if an installed package has a known vulnerability; pass if pip-audit cannot reach its database."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def verdict(report: Mapping[str, Any], accepted: Mapping[str, str]) -> tuple[str
         if accepted.keys().isdisjoint({finding["id"], *finding.get("aliases", ())})
     ]
     unknown = [each["name"] for each in packages if "skip_reason" in each]
-    lines = [f"pip-audit: {len(audited)} packages audited, {len(found)} unaccepted findings", *found]
+    lines = [f"pip-audit: {len(audited)} packages audited, unaccepted findings: {len(found)}", *found]
     if unknown:
         lines.append(f"unknown to the service: {', '.join(unknown)}")
     return "\n".join(lines), bool(found)

@@ -46,7 +46,7 @@ def described() -> dict[str, Section]:
         for option in options if group in COMPONENTS else ():
             config: Any = OmegaConf.to_container(compose([f"{group}={option}"]))
             for section in sections(config):
-                if section.title.startswith(group) or group == "augment":  # any option shows the keys without a class
+                if section.title.startswith(group) or group == "augment":  # keys without a class: any option has them
                     found.setdefault(section.title, section)
     order = [_group(section.title) for section in sections(config)]
     return dict(sorted(found.items(), key=lambda item: order.index(_group(item[0]))))
@@ -100,12 +100,12 @@ def json_schema() -> dict[str, Any]:
         node = properties.setdefault(group, _object({}, is_open=group in COMPONENTS and group != "data"))
         if name:
             node = node["properties"].setdefault(name, _object({}, is_open=True))
-        for key, value in keys.items():  # of several classes, any may be meant
+        for key, value in keys.items():  # a key of several classes accepts what any of them accepts
             known = node["properties"].setdefault(key, value)
             if known is not value and value["anyOf"][0] not in known["anyOf"]:
                 known["anyOf"].insert(0, value["anyOf"][0])
     properties["data"]["properties"]["source"] = {"type": "object"}
-    title = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "an experiment of vitexp"}
+    title = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "a vitexp experiment"}
     return title | _object(properties, is_open=False)
 
 
@@ -124,7 +124,7 @@ def _value(section: Section, key: str, option: Option) -> dict[str, Any]:
 
 
 def _as_draft_7(node: Any) -> Any:
-    """Rename the keyword for tuples, which editors know from draft 7."""
+    """Rename the keyword for tuples to its name in draft 7, which editors support."""
     if isinstance(node, list):
         return [_as_draft_7(item) for item in node]
     if not isinstance(node, dict):

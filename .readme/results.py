@@ -2,12 +2,12 @@
 
     python .readme/results.py                       rewrite README.md and the headers of conf/experiment/*.yaml
     python .readme/results.py add RUN               first copy the record of a finished run of an experiment
-    python .readme/results.py add ablation=NAME ... first copy the records of the sweep run with these words
+    python .readme/results.py add ablation=NAME ... first copy the records of the sweep with these arguments
 
-Results of `python -m vitexp evaluate` are included: the mean over views (tta=true), and a record of its own for other
+Results of `python -m vitexp evaluate` are included: the mean over views (tta=true), and a separate record for other
 data. Records are stored in .readme/results/, without host names, as <ablation>.json and as
-<experiment>/<model>-<data>-<epochs>-<seed>.json. Every experiment has a row in the table, also before it was run; an
-ablation that was run has its own table, between two markers in README.md.
+<experiment>/<model>-<data>-<epochs>-<seed>.json. Every experiment has a row in the table, even if it has not been
+run; an ablation that was run has its own table, between two markers in README.md.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _record(run: Path) -> dict[str, Any]:
     given = tuple(f"{key}=" for key in GIVEN_BY_THE_SWEEP)
     record["overrides"] = [each for each in record["overrides"] if not each.startswith(given)]
     if absolute := [each for each in record["overrides"] if "=/" in each or "=~" in each]:
-        raise ValueError(f"{absolute} contain absolute paths; run it with paths below the working directory")
+        raise ValueError(f"{absolute} contain absolute paths; use paths relative to the working directory")
     record["environment"].pop("hostname", None)
     return record
 

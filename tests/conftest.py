@@ -16,16 +16,16 @@ from omegaconf import DictConfig
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # see vitexp/sweeps/engines/ray_engine.py; read when ray is imported
-# Read when torch is imported. The nets are tiny: threads that wait for each other cost more than they bring.
+# Read when torch is imported. The nets are tiny: more threads would cost time, not save it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell starts what runs in the background with SIGINT ignored, and our child processes would inherit that.
+# A shell starts background jobs with SIGINT ignored, and our child processes would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONF = Path(__file__).parents[1] / "conf"
 
-# A net and a set so small that a run takes seconds.
+# A network and a data set so small that a run takes seconds.
 TINY = (
     "data.train_per_class=4",
     "data.test_per_class=2",
@@ -45,7 +45,7 @@ TINY = (
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Prepared images go into a folder of the session."""
+    """Cache prepared images in a folder of the session."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITEXP_CACHE", str(folder))
@@ -53,13 +53,13 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def composed(*overrides: str) -> DictConfig:
-    """The configuration of `python train.py *overrides`, without Hydra's own node."""
+    """Return the configuration of `python train.py *overrides`, without Hydra's own node."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", list(overrides))
 
 
 def tiny_run(folder: Path, *overrides: str) -> Path:
-    """Run a tiny training with `overrides`; its run folder."""
+    """Run a tiny training with `overrides`; return its run folder."""
     from vitexp.runs.run import run
 
     before = set(folder.glob("*/*"))
@@ -69,11 +69,11 @@ def tiny_run(folder: Path, *overrides: str) -> Path:
 
 
 def command(folder: Path, *overrides: str) -> list[str]:
-    """The same as a command, for a process of its own."""
+    """Return the command that does the same in a separate process."""
     script = str(CONF.parent / "train.py")
     return [sys.executable, script, *TINY, "logger=csv", f"log_dir={folder}", *overrides]
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """result.json of a run folder."""
+    """Return the content of result.json in a run folder."""
     return dict(json.loads((folder / "result.json").read_text()))

@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class NoMemory(Callback):
-    """On these ranks the batch at step `step` does not fit."""
+    """A callback that simulates running out of memory at step `step` on some ranks."""
 
     def __init__(self, *, ranks: Sequence[int], step: int) -> None:
         self.ranks, self.step = ranks, step

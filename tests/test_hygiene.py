@@ -26,7 +26,7 @@ KEY, PASSWORD, AWS = "0badc0ffee" * 4, "correct-horse-battery", "wJalrXUtnFEMI/K
 
 @pytest.fixture
 def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Secrets where they belong, in the environment and in .netrc: all of them."""
+    """Put secrets where they belong, in the environment and in .netrc; return them all."""
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {PASSWORD}\n")
     named = {"WANDB_API_KEY": KEY, "RAY_AUTH_TOKEN": AWS + "r", "HF_TOKEN": AWS + "h", "AWS_SECRET_ACCESS_KEY": AWS}
     for name, value in {**named, "NETRC": str(tmp_path / "netrc"), "WANDB_MODE": "offline"}.items():
@@ -62,7 +62,7 @@ def test_a_secret_in_a_setting_is_refused_without_repeating_it(secrets: list[str
 
 def test_what_is_no_secret_passes(secrets: list[str]) -> None:
     harmless = ("data.root=ssh://git@example.org/a", "model.pool=token", "a.token=true", "a.token=null", "-m", "a@b=c")
-    refuse_typed_secrets([*harmless, "+logger.wandb.api_key=${oc.env:WANDB_API_KEY}"])  # its value is looked at later
+    refuse_typed_secrets([*harmless, "+logger.wandb.api_key=${oc.env:WANDB_API_KEY}"])  # its value is checked later
     for options in ((), ("data=gtsrb", "data.root=/a"), ("logger=wandb", "trainer=ddp")):
         refuse_secrets(dict(composed(*options)))
     refuse_secrets({"a": {"token": None, "key": 3, "password": ""}})
@@ -120,13 +120,13 @@ def test_no_file_of_a_sweep_holds_a_secret_of_the_environment(secrets: list[str]
 
 
 def listening(line: list[str], environment: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Every (address, process) that a command and what it starts listens on, looked at five times a second."""
+    """Return every (address, process) on which a command or its children listen, checked five times per second."""
     process = psutil.Popen(line, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     family, seen = {process}, set()
     while process.poll() is None:
         with suppress(psutil.Error):
             family |= set(process.children(recursive=True))
-        for each in list(family):  # also those whose parent has gone, as Ray's have
+        for each in list(family):  # including processes whose parent has exited, as with Ray
             with suppress(psutil.Error):
                 name = each.name()
                 seen |= {(c.laddr.ip, name) for c in each.net_connections("inet") if c.status == psutil.CONN_LISTEN}
@@ -150,7 +150,7 @@ def test_nothing_on_one_machine_listens_beyond_it(tmp_path: Path, line: list[str
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MASTER_"))}
     arguments = [*TINY, "logger=default", f"log_dir={tmp_path / 'logs'}"]
     seen = listening([sys.executable, *line, *arguments], {**environment, "WANDB_MODE": "offline"})
-    assert alone == (not seen), seen  # whatever has several processes listens to itself; or else we saw nothing
+    assert alone == (not seen), seen  # several processes must listen to each other; else the check is broken
     assert {address.removeprefix("::ffff:") for address, _ in seen} <= {"127.0.0.1", "::1"}, seen
 
 

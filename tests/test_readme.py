@@ -66,7 +66,7 @@ def test_a_record_without_its_machines_name(
         (run / "result.json").write_text(json.dumps(record))
         elsewhere = {"data": {"name": "signs"}, "metrics": {"accuracy": share / 2}}
         (run / "evaluation" / "on-signs" / "evaluation.json").write_text(json.dumps(elsewhere))
-        if seed == 4:  # a row tells of views only where all of its seeds do
+        if seed == 4:  # a row reports views only if all of its seeds have them
             views = {"views": ["as it is", "left"], "metrics": {"accuracy": 0.9}}
             (run / "evaluation" / "evaluation.json").write_text(json.dumps({"test_time_augmentation": views}))
         assert "secret" not in "".join(file.read_text() for file in results.add(run).iterdir())

@@ -33,7 +33,7 @@ def run() -> FinishedRun:
 
 
 def layer(opacity: float, color: tuple[int, int, int], *, columns: slice) -> np.ndarray:
-    """A canvas of 32 x 32 pixels with some columns painted."""
+    """Return a canvas of 32 x 32 pixels with some columns painted."""
     made = np.zeros((32, 32, 4), np.uint8)
     made[:, columns, :3] = color
     made[:, columns, 3] = round(255 * opacity)

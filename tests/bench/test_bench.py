@@ -118,7 +118,7 @@ def test_memory(tmp_path: Path) -> None:
     subject = measured(tmp_path, "what=memory")["subjects"]["memory"]
     computed, training, run = rows(subject, rounds=1).values()
     facts = subject["facts"]
-    assert facts["data_bytes"] == 6 * 43 * 32 * 32 * 3  # 4 images a class for training, 2 for the test
+    assert facts["data_bytes"] == 6 * 43 * 32 * 32 * 3  # 4 images per class for training, 2 for the test
     assert facts["model_bytes"] >= facts["gradients_bytes"] > 0
     assert facts["optimizer_bytes"] >= 2 * facts["gradients_bytes"]
     parts = ("data", "model", "gradients", "optimizer", "activations")
@@ -134,8 +134,8 @@ def test_start(tmp_path: Path) -> None:
     for row in (first_step, typo, help_text):
         assert row["difference_s"] == pytest.approx(row["median"] - imports["median"])
     assert imports["difference_s"] == 0
-    # an error and the help need no torch, a step does
-    assert typo["median"] < min(imports["median"], first_step["median"])  # whether torch is imported is no noise
+    # errors and --help do not import torch; a training step does
+    assert typo["median"] < min(imports["median"], first_step["median"])  # importing torch takes longer than noise
 
 
 def test_activations_are_counted_once() -> None:
@@ -170,7 +170,7 @@ def test_peers_have_our_shape() -> None:
     assert {net(images).shape for net in nets.values()} == {(2, 43)}
     sizes = {name: sum(parameter.numel() for parameter in net.parameters()) for name, net in nets.items()}
     assert sizes["timm VisionTransformer"] == sizes["vitexp"]
-    # those of vit-pytorch differ by norms around the patches, biases and position embeddings
+    # vit-pytorch differs by norms around the patches, biases and position embeddings
     assert all(abs(size / sizes["vitexp"] - 1) < 0.03 for size in sizes.values())
 
 

@@ -1,4 +1,4 @@
-"""A wrong configuration is refused in one sentence that says what is wrong and what would be right."""
+"""An invalid configuration is refused in one sentence that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_an_optimizer_of_an_earlier_version_may_say_partial() -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        # of another type than it seems
+        # of a different type than it looks
         (["model.dim=true"], "model.dim=true"),
         (["data.batch_size=32.0"], "data.batch_size=32.0"),
         (["optim.lr=nan"], "optim.lr=nan"),
@@ -104,13 +104,13 @@ def test_an_optimizer_of_an_earlier_version_may_say_partial() -> None:
         (["data.root=7"], "data.root=7"),
         (["trainer.max_time=forever"], "DD:HH:MM:SS"),
         (["trainer.devices=0"], "trainer.devices=0"),
-        # that nobody could allocate
+        # too large to allocate
         (["model.dim=1000000000", "model.num_heads=1"], "at most"),
         (["data.image_size=1000000", "model.patch_size=1000"], "at most"),
         (["data.image_size=4096", "model.patch_size=1"], "tokens"),
         (["model.dim=60000", "model.depth=900"], "parameters"),
         (["data.train_per_class=1000000000"], "at most"),
-        # of a wrong structure
+        # wrong structure
         (["~model.name"], "model.name"),
         (["~optim.lr"], "optim.lr is missing"),
         (["~trainer.devices"], "trainer.devices is missing"),
@@ -123,14 +123,14 @@ def test_an_optimizer_of_an_earlier_version_may_say_partial() -> None:
         (["+extra=1"], "extra"),
         (["+model._partial_=true"], "_partial_"),
         (["+callbacks.twice={_target_:vitexp.training.callbacks.LearningCurves}"], "callbacks.curves"),
-        # names that are no names
+        # invalid names
         (["name=a/../../b"], "log_dir"),
         (["run_id=a/b"], "run_id"),
         (["run_id=.."], "run_id"),
         (["data.name=../x"], "data.name"),
         (["log_dir=/dev/null"], "log_dir"),
         (["data.cache_dir=/dev/null/x"], "data.cache_dir"),
-        # each right, and not together
+        # valid individually, but not together
         (["checkpoint.monitor=val/loss", "checkpoint.mode=max"], "checkpoint.mode=min"),
         (["checkpoint.monitor=null", "training.patience=3"], "training.patience waits"),
         (["checkpoint.monitor=none"], "checkpoint.monitor"),
@@ -206,8 +206,8 @@ def test_a_key_without_effect_is_refused_and_one_with_effect_is_not(dead: list[s
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["training.mixup_alpha=0", "training.mix_prob=1"],  # as a row of an ablation says "off"
-        ["model=vit_small", "model.depth=1"],  # whose own drop_path is then idle
+        ["training.mixup_alpha=0", "training.mix_prob=1"],  # how an ablation row turns mixing off
+        ["model=vit_small", "model.depth=1"],  # its drop_path then has no effect
         ["augment.blur_prob=0", "augment.erase_prob=0"],
         ["model=resnet18", "callbacks=default"],
         ["task=mae", "model=vit_tiny", "callbacks=default"],

@@ -1,4 +1,4 @@
-"""Every option of every config group composes and makes what it names."""
+"""Every option of every config group composes and builds what it names."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_hash_changes_with_what_is_computed_and_only_then() -> None:
 
 
 def test_every_key_of_the_configuration_is_written_down_once() -> None:
-    """The keys that users type (fixed) are there without a plus sign."""
+    """The keys that users type (`fixed`) can be set without a leading plus sign."""
     fixed = (
         "seed name data.root data.download data.image_size data.batch_size data.val_fraction data.num_workers "
         "data.cache_dir data.prepare augment model.patch_size model.dim model.depth model.num_heads model.mlp_ratio "

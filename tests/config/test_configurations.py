@@ -1,4 +1,4 @@
-"""Whatever configuration is thrown at train.py, it starts a correct run, or says in one sentence why it does not."""
+"""For any configuration, train.py starts a correct run, or says in one sentence why it does not."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from PIL import Image
 
 from tests.conftest import CONF, TINY, composed
 
-CASES = 15  # where it is not the soak test
+CASES = 15  # outside the soak test
 SOAK = 1000
-STEPS = 40  # after so many a run has shown that it trains, and is stopped
+STEPS = 40  # a run that gets this far does train, and is stopped
 PATIENCE_S = 120
 
 DRAWING: dict[str, Any] = {
     "database": None,
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
-    "phases": [Phase.generate],  # a failure names its command line, short enough as it is
+    "phases": [Phase.generate],  # no shrinking: a failure prints its command line, which is short
 }
-# What only the images of a folder show: how many there are.
+# Messages about the number of images, known only once the folder is read.
 FROM_THE_IMAGES = ("larger than the training part", "needs two or more", "is less than one", "must not exceed the")
 
 GROUPS = ("augment", "callbacks", "data", "logger", "model", "loss", "optim", "schedule", "task", "trainer")
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key in dotted form, branches too, with its value."""
+    """Yield every key in dotted form, including branches, with its value."""
     for key, value in node.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
@@ -53,7 +53,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @cache
 def _keys() -> dict[str, dict[str, list[Any]]]:
-    """Every key of the configuration: the options that have it, "" for all, and the values that conf gives to it."""
+    """Return the values in conf of every key, by the option that has it; "" stands for all options."""
     found: dict[str, dict[str, list[Any]]] = {}
     options = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
     for option in ["", *options]:
@@ -61,15 +61,15 @@ def _keys() -> dict[str, dict[str, list[Any]]]:
             group = key.partition(".")[0]
             if (option or "=").partition("=")[0] == (group if group in GROUPS and group != key else ""):
                 found.setdefault(key, {}).setdefault(option, []).append(value)
-    for of_key in found.values():  # sets that are not here can only be refused
+    for of_key in found.values():  # data sets that are not on this machine can only be refused
         for here in {"data=signs", "data=folder"} & set(of_key):
             for option in set(of_key) - {"data=signs", "data=folder"}:
                 of_key[here] += of_key.pop(option, [])
     return found
 
 
-HERE = "ROOT"  # stands for the folder of a small set
-# What starts processes beside this one, waits for other machines, or takes a minute to compile: tests of their own.
+HERE = "ROOT"  # placeholder for the folder of a small data set
+# Values that start other processes, wait for other machines or compile for a minute; they have separate tests.
 NEVER = {
     "trainer.compile": ("on", "true", "True"),
     "trainer.num_nodes": None,
@@ -99,7 +99,7 @@ _NUMBERS = st.one_of(
 
 
 def _typed(value: Any) -> str:
-    """A value of the configuration as an override."""
+    """Format a value of the configuration as in an override."""
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, list):
@@ -111,7 +111,7 @@ def _typed(value: Any) -> str:
 
 @st.composite
 def _override(draw: st.DrawFn) -> list[str]:
-    """A real key with a value that is right, borderline or hostile, and the option that has the key."""
+    """Draw a real key with a valid, borderline or hostile value, and the option that has the key."""
     key = draw(st.sampled_from(sorted(_keys())))
     option = draw(st.sampled_from(sorted(_keys()[key])))
     options = [option] if option and option.partition("=")[2] not in ("gpu", "ddp", "auto") else []
@@ -133,7 +133,7 @@ def _override(draw: st.DrawFn) -> list[str]:
 
 @st.composite
 def _option(draw: st.DrawFn) -> list[str]:
-    """An option of a group, or none of that name."""
+    """Draw an option of a group, or a name that does not exist."""
     group = draw(st.sampled_from(GROUPS))
     options = [file.stem for file in sorted((CONF / group).glob("*.yaml"))]
     name = draw(st.sampled_from([*options, *options, "none", "null", "nothing", "../train", ""]))
@@ -166,11 +166,11 @@ _GARBAGE = st.one_of(
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
-    """Overrides of train.py, most of them sensible on their own."""
+    """Draw overrides for train.py, most of them sensible on their own."""
     kinds = [_override()] * 8 + [_option(), _GARBAGE.map(lambda word: [word])]
     drawn = [word for _ in range(draw(st.sampled_from([1, 1, 2, 2, 3]))) for word in draw(draw(st.sampled_from(kinds)))]
     keys = {override.lstrip("+~").partition("=")[0] for override in drawn}
-    dropped = []  # what another option does not have
+    dropped = []  # keys that the drawn option does not have
     if any(override.startswith("model=") and "vit" not in override for override in drawn):
         dropped.append("model.")
     if any(override.startswith("data=") and "signs" not in override for override in drawn):
@@ -187,7 +187,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How `python train.py` ended."""
+    """The outcome of `python train.py`."""
 
     overrides: list[str]
     code: int | None  # None: it did not end
@@ -195,17 +195,17 @@ class Outcome:
     read: bool  # whether data were read
     steps: int  # trained
     results: list[dict[str, Any]]  # result.json of the runs
-    started: bool  # whether a run would have begun, where none is wanted
+    started: bool  # without `run`: whether a run would have started
 
 
 def _train(folder: Path, overrides: list[str], *, run: bool = True) -> Outcome:
-    """`python train.py overrides` in a fork of this process, which has imported everything; run: see _begin."""
+    """Run `python train.py overrides` in a fork of this process, which has imported everything. run: see _begin."""
     [outcome] = _train_all([(folder, overrides)], run=run, at_once=1)
     return outcome
 
 
 def _train_all(cases: list[tuple[Path, list[str]]], *, run: bool = True, at_once: int) -> Iterator[Outcome]:
-    """The same for several, some of them at the same time; in the order in which they end."""
+    """Do the same for several cases, `at_once` at a time; yield their outcomes as they end."""
     waiting, running = cases[::-1], {}
     while waiting or running:
         while waiting and len(running) < at_once:
@@ -223,7 +223,7 @@ def _train_all(cases: list[tuple[Path, list[str]]], *, run: bool = True, at_once
 
 
 def _begin(folder: Path, overrides: list[str], *, run: bool) -> int:
-    """The id of the process that does it. run: false stops where the run would begin."""
+    """Fork a process that runs train.py and return its id. run: if false, stop where the run would start."""
     folder.mkdir()
     pid = os.fork()
     if pid == 0:
@@ -246,7 +246,7 @@ def _found(folder: Path, overrides: list[str], code: int | None) -> Outcome:
 
 
 def _child(folder: Path, overrides: list[str], run: bool) -> NoReturn:
-    """The process that is forked; it never comes back."""
+    """Run train.py in the forked process; never return."""
     code = 70
     try:
         os.chdir(folder)
@@ -285,7 +285,7 @@ def _child(folder: Path, overrides: list[str], run: bool) -> NoReturn:
 
 
 def _watch(folder: Path) -> None:
-    """Leave a mark when data are read, and one for every step; stop a run that has shown that it trains."""
+    """Record in files when data are read and how many steps are trained; stop a run after STEPS steps."""
     from vitexp.data.cifar import CIFAR
     from vitexp.data.folder import Folder
     from vitexp.data.gtsrb import GTSRB
@@ -315,7 +315,7 @@ def _watch(folder: Path) -> None:
 
 
 def _judge(outcome: Outcome) -> str:
-    """What became of a command line: refused, trained, stopped or diverged. Fails the test for anything else."""
+    """Return refused, started, trained, stopped or diverged; fail the test for any other outcome."""
     told = f"\n{' '.join(map(repr, outcome.overrides))}\n{outcome.stderr}"
     assert outcome.code is not None, f"hangs: {told}"
     assert "Traceback" not in outcome.stderr, told
@@ -365,7 +365,7 @@ def _ready(folder: Path) -> None:
     **DRAWING,
 )
 def test_a_configuration_starts_a_run_or_is_refused_in_one_sentence(overrides: list[str]) -> None:
-    """All that train.py does before it imports torch."""
+    """This covers everything that train.py does before it imports torch."""
     with TemporaryDirectory() as folder:
         outcome = _train(Path(folder) / "case", overrides, run=False)
         assert outcome.results == []
@@ -374,7 +374,7 @@ def test_a_configuration_starts_a_run_or_is_refused_in_one_sentence(overrides: l
 
 @pytest.mark.soak
 def test_a_thousand_configurations(tmp_path: Path) -> None:
-    """The same to the end: what is refused has read no data, and what is not trains and is recorded."""
+    """Run to the end: a refused configuration has read no data; any other one trains and is recorded."""
     _ready(tmp_path)
     cases: dict[tuple[str, ...], None] = {}  # each once, in the order drawn
 

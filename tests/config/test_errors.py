@@ -1,4 +1,4 @@
-"""What a person sees who mistypes: one sentence, exit code 2, and nothing read or written."""
+"""What a user sees after a typo: one sentence, exit code 2, and nothing read or written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python train.py -m: Hydra's own way to many runs."""
+"""python train.py -m: Hydra's own way to start several runs."""
 
 from __future__ import annotations
 

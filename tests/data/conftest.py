@@ -19,7 +19,7 @@ import pytest
 
 @dataclass
 class FileServer:
-    """Serves `files` on 127.0.0.1, at most `cut` bytes of a body; continues downloads if `ranges`."""
+    """A server of `files` on 127.0.0.1 that sends at most `cut` bytes of a body, and resumes downloads if `ranges`."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)

@@ -108,7 +108,7 @@ def test_damaged(official: dict[Kind, dict[str, bytes]], tmp_path: Path, damaged
 
 
 class Payload:
-    """Calls a function when unpickled."""
+    """An object that calls a function when unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments

@@ -54,7 +54,7 @@ def test_worker_processes_do_not_change_the_result(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Deadly:
-    """Kills the process that reads it, as the kernel does when memory runs out."""
+    """A reader that kills its process, as the kernel does when memory runs out."""
 
     def __call__(self, index: int, /) -> NDArray[np.uint8]:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -40,7 +40,7 @@ def own(finished: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same test images as files: in folders named as the classes, and in folders named by their numbers."""
+    """The same test images as files: in folders named after the classes, and in folders named by class number."""
     root = tmp_path_factory.mktemp("folders")
     draw = DrawSign(split="test", size=48, seed=0)
     for index in range(TEST_IMAGES):
@@ -82,7 +82,7 @@ def test_all_files_are_written(own: dict[str, Any], finished: Path) -> None:
 def test_the_same_images_in_a_folder_give_the_same_metrics(
     own: dict[str, Any], finished: Path, folders: Path, kind: str, tmp_path: Path
 ) -> None:
-    """The classes have another order there, and are named in capitals or by numbers."""
+    """The classes are in another order there, and have names in capitals or numbers."""
     typed = ("data=folder", f"data.root={folders / kind}", f"data.name={kind}")
     results = evaluate(finished, data=typed, out=tmp_path)
     assert results["data"] == {"name": kind, "images": TEST_IMAGES, "of_the_run": False, "classes": 43}
@@ -120,7 +120,7 @@ def test_no_temperature_is_fitted_without_the_data_of_the_run(finished: Path, tm
 
 
 def test_earlier_results_are_kept(own: dict[str, Any], finished: Path, tmp_path: Path) -> None:
-    """Only those of the same network and images."""
+    """This applies only to results of the same network and images."""
     first = evaluate(finished, out=tmp_path, tta=True)
     again = evaluate(finished, out=tmp_path)
     assert again["test_time_augmentation"] == first["test_time_augmentation"]

@@ -14,7 +14,7 @@ from vitexp.evaluate.tables import class_table, confusion_table
 from vitexp.explain.figures import confusion_counts
 
 NAMES = ["a", "b|c", "d", "e"]
-# true:      a  a  a  a  b  b  d; nothing is, or is taken for, e
+# true:      a  a  a  a  b  b  d; no image is of class e, or predicted as e
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 1, 0, 0])
 CONFIDENCE = np.array([0.9, 0.7, 0.5, 0.3, 0.8, 0.6, 0.4])

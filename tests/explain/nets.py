@@ -1,4 +1,4 @@
-"""Nets small enough to be worked out by hand or in a moment."""
+"""Small networks for fast tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitexp.models import ViT
 
 
 def vit(**options: Any) -> ViT:
-    """A ViT on 16 x 16 pixels, 4 x 4 patches, weights large enough that its heads differ."""
+    """Return a ViT for 16 x 16 pixels and 4 x 4 patches, with weights large enough that its heads differ."""
     torch.manual_seed(0)
     net = ViT(image_size=16, num_classes=5, patch_size=4, dim=24, depth=3, num_heads=3, **options).eval()
     for parameter in net.parameters():
@@ -19,5 +19,5 @@ def vit(**options: Any) -> ViT:
 
 
 def grid(net: ViT) -> dict[str, Any]:
-    """Where the patches are among its tokens."""
+    """Return where the patches are among the tokens."""
     return {"prefix_tokens": net.prefix_tokens, "has_cls": net.has_cls, "grid_size": net.grid_size}

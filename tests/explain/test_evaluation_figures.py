@@ -1,4 +1,4 @@
-"""The figures of an evaluation: every text inside the picture, and what they show is what they were given."""
+"""The figures of an evaluation: every text lies inside the figure, and they show the given data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG = "End of no passing by vehicles over 3.5 metric tons, $\\frac{a_b$"
 
 
 def check(figure: Figure) -> str:
-    """Draw; no text leaves the figure, and the picture is not blank. All texts, a line each."""
+    """Check that no text leaves the figure and that it is not blank; return all texts, one per line."""
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())
     assert pixels.std() > 5

@@ -9,7 +9,7 @@ from vitexp.explain.methods.faithfulness import area_under, blurred, deletion, i
 
 
 def brightness(images: Tensor) -> Tensor:
-    """A net of two classes that counts the bright pixels of the upper left quarter."""
+    """Return the logits of two classes, from the bright pixels of the upper left quarter."""
     bright = (images[:, 0, :4, :4] > 0.5).float().mean(dim=(1, 2))
     return torch.stack([20 * bright - 10, torch.zeros(len(images))], dim=1)
 

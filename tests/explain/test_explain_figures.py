@@ -1,4 +1,4 @@
-"""Figures of explanations: drawn, with all their texts inside, also for odd names and many classes."""
+"""Figures of explanations: drawn, with all their texts inside, even for odd names and many classes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_heads(layers: int, heads: int) -> None:
     check(figure)
     assert "uniform over patches" in drawn_texts(figure) and "over 1,234 images" in drawn_texts(figure)
     assert figure.axes[0].get_ylim()[1] > 16.7
-    with pytest.raises(ValueError, match="do not fit each other"):
+    with pytest.raises(ValueError, match="do not match"):
         head_diversity(distance=some, entropy=some, apart=apart[:-1], tokens=65)
 
 

@@ -42,14 +42,14 @@ def test_relevance_of_two_tokens_by_hand() -> None:
     maps = relevance(logits, [first, second], classes=[0], **TWO)
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps, [[[1.1 * 0.4 + 0.75]]], atol=1e-6)
-    # For the other class all signs turn. First: A [[0, 0], [0, .8]], B [[0, .2], [0, 0]]: mean [[0, .1], [0, .4]].
+    # For the other class all signs flip. First: A [[0, 0], [0, .8]], B [[0, .2], [0, 0]]: mean [[0, .1], [0, .4]].
     # Second: A [.5, 0], B [0, 1.8]: mean [.25, .9]. Entry: (1 + .25) * .1 + .9 * (1 + .4).
     other = relevance(logits, [first, second], classes=[1], **TWO)
     np.testing.assert_allclose(other, [[[1.25 * 0.1 + 0.9 * 1.4]]], atol=1e-6)
 
 
 def test_rollout_without_class_token_by_hand() -> None:
-    # Mean of the heads of a single layer [[.7, .3], [.4, .6]] as two of four patches; the other two keep to themselves.
+    # Mean of the heads of a single layer [[.7, .3], [.4, .6]] as two of four patches; the others attend to themselves.
     attention = torch.eye(4).repeat(1, 2, 1, 1)
     attention[0, :, :2, :2] = FIRST[0]
     maps = rollout([attention], prefix_tokens=0, has_cls=False, grid_size=2)
@@ -58,7 +58,7 @@ def test_rollout_without_class_token_by_hand() -> None:
 
 
 def theirs(net: Any, **options: Any) -> Any:
-    """timm's model with the weights of ours, its attention made explicit."""
+    """Return timm's model with the weights of ours and unfused attention."""
     model = timm_vit.VisionTransformer(
         img_size=16, num_classes=5, patch_size=4, embed_dim=24, depth=3, num_heads=3, **options
     ).eval()
@@ -73,7 +73,7 @@ def theirs(net: Any, **options: Any) -> Any:
     [({}, {}), ({"pool": "gap"}, {"global_pool": "avg", "class_token": False}), ({"registers": 2}, {"reg_tokens": 2})],
 )
 def test_flow_against_timm_and_captum(ours: dict[str, Any], options: dict[str, Any]) -> None:
-    """Gradient and attention as captum reads them from timm's model, then the papers' matrices as they are written."""
+    """The reference applies the papers' equations to what captum reads from timm's model."""
     net = vit(**ours)
     model, images, classes = theirs(net, **options), torch.randn(3, 3, 16, 16), [0, 3, 1]
     layers = [block.attn.attn_drop for block in model.blocks]

@@ -1,4 +1,4 @@
-"""Grad-CAM: by hand on two places, and against captum and pytorch-grad-cam on our nets."""
+"""Grad-CAM: by hand on two positions, and against captum and pytorch-grad-cam on our nets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitexp.models.resnet import ResNet18
 
 
 def test_two_places_by_hand() -> None:
-    # Two channels over two places; mean gradients (1 + 3) / 2 = 2 and (-1 + 0) / 2 = -0.5.
+    # Two channels over two positions; mean gradients (1 + 3) / 2 = 2 and (-1 + 0) / 2 = -0.5.
     activations = torch.tensor([[[[1.0, 2.0]], [[6.0, 2.0]]]])
     gradients = torch.tensor([[[[1.0, 3.0]], [[-1.0, 0.0]]]])
     maps = grad_cam(activations, gradients)
@@ -42,7 +42,7 @@ def test_tokens_lie_row_by_row() -> None:
 
 
 def stretched(maps: np.ndarray) -> np.ndarray:
-    """From 0 to 1 each, as pytorch-grad-cam returns them."""
+    """Scale each map to [0, 1], as pytorch-grad-cam does."""
     lowest = maps.min(axis=(1, 2), keepdims=True)
     return (maps - lowest) / (1e-7 + (maps - lowest).max(axis=(1, 2), keepdims=True))
 
@@ -62,7 +62,7 @@ def test_tokens_against_pytorch_grad_cam(options: dict[str, Any], where: str) ->
     maps = grad_cam(*map(to_grid, record(net, layer, images, classes)))
     with GradCAM(net, [layer], reshape_transform=to_grid) as cam:
         reference = cam(images, [ClassifierOutputTarget(label) for label in classes])
-    # theirs come back as large as the images, and stretched before and after that
+    # theirs are resized to the images, and scaled to [0, 1] before and after that
     ours = stretched(np.stack([cv2.resize(each, (16, 16)) for each in stretched(maps)]))
     np.testing.assert_allclose(ours, reference, atol=1e-4)
     assert ours.std() > 0.1

@@ -12,7 +12,7 @@ from vitexp.explain.methods.heads import (
     mean_attention_distance,
 )
 
-# Four tokens, two heads: one looks at itself, one at all alike.
+# Four tokens, two heads: in one, every token attends to itself; in the other, to all tokens equally.
 ITSELF, ALL = torch.eye(4), torch.full((4, 4), 0.25)
 LAYER = torch.stack([ITSELF, ALL])[None]
 
@@ -24,7 +24,7 @@ def test_entropy_in_bits() -> None:
 
 
 def test_distance_in_pixels_by_hand() -> None:
-    # On a 2 x 2 grid of 8-pixel patches all alike: itself at 0, two at 8, one at 8 sqrt 2.
+    # Equal attention on a 2 x 2 grid of 8-pixel patches: itself at 0, two at 8, one at 8 sqrt 2.
     distance = mean_attention_distance([LAYER], prefix_tokens=0, grid_size=2, patch_size=8)
     assert distance.dtype == np.float32
     np.testing.assert_allclose(distance, [[0, (8 + 8 + 8 * 2**0.5) / 4]], rtol=1e-6, atol=1e-6)
@@ -37,7 +37,7 @@ def test_distance_of_attention_that_prefers_nothing() -> None:
 
 
 def test_distance_leaves_the_prefix_out() -> None:
-    # Every patch gives half of its attention to the class token, and the rest to itself or all alike.
+    # Every patch gives half of its attention to the class token, and the rest to itself or to all equally.
     with_cls = torch.full((1, 2, 5, 5), 0.5)
     with_cls[:, :, 1:, 1:] = LAYER / 2
     ours = mean_attention_distance([with_cls], prefix_tokens=1, grid_size=2, patch_size=8)

@@ -1,4 +1,4 @@
-"""The explanations that a run leaves without being asked: of any net, in any precision, at no risk to the run."""
+"""The explanations that every run draws by default: for any network and precision, without risk to the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEW = (*ONLY, "trainer.limit_train_batches=1", "callbacks.explanations.images=2"
 
 
 class Flat(nn.Module):
-    """No convolution, no transformer."""
+    """A network without convolution or attention."""
 
     def __init__(self, *, num_classes: int, image_size: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Flat(nn.Module):
 
 
 class Brittle(Flat):
-    """Takes no more images than a batch has."""
+    """A network that fails on more images than a batch has."""
 
     def forward(self, images: Tensor) -> Tensor:
         if len(images) > 32:
@@ -87,5 +87,5 @@ def test_what_a_net_without_maps_can_be_asked() -> None:
     assert explainer.methods == ["occlusion"]
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), dtype=np.uint8)
     scores = measure_faithfulness(explainer, images, steps=1000).scores
-    assert list(scores) == ["occlusion", RANDOM]  # in the order of what they are worth
+    assert list(scores) == ["occlusion", RANDOM]  # the most faithful first
     assert scores["occlusion"] > scores[RANDOM] + 0.05

@@ -25,7 +25,7 @@ ODD_NAMES = ("$\\frac{a_b$", "<b>&amp;", "Überholverbot", "line\nbreak", "停�
 
 @pytest.fixture(autouse=True)
 def _any_font():
-    # Whether a machine has letters for every name depends on its fonts; a box in their place is no failure here.
+    # Whether a machine has glyphs for every name depends on its fonts; a missing glyph is not a failure here.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -54,7 +54,7 @@ def drawn_texts(figure: Figure) -> str:
 
 
 def check(figure: Figure) -> np.ndarray:
-    """Draw; no text leaves the figure, and the picture is not blank. Returns its pixels [height, width, 4]."""
+    """Check that no text leaves the figure and that it is not blank; return its pixels [height, width, 4]."""
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())
     height, width = pixels.shape[:2]
@@ -78,7 +78,7 @@ def drawn(text: Text, figure: Figure) -> bool:
 
 
 def check_apart(figure: Figure, pieces: list[Text]) -> None:
-    """No two of these texts lie on each other."""
+    """Check that no two of these texts overlap."""
     figure.draw_without_rendering()
     boxes = [(text.get_text(), text.get_window_extent()) for text in pieces if text.get_text()]
     for index, (words, box) in enumerate(boxes):
@@ -101,7 +101,7 @@ def test_confusion_matrix_says_it_in_words() -> None:
     words = drawn_texts(confusion_matrix(counts=matrix, class_names=["cat", "$dog_1$", "cow"]))
     assert "Accuracy 85.00% on 20 images" in words
     assert "Most frequent of the 3 confusions: true → predicted\n" in words
-    assert words.index("$dog_1$ → cow, 1 of 5") < words.index("cat → $dog_1$, 2 of 10")  # drawn from the foot up
+    assert words.index("$dog_1$ → cow, 1 of 5") < words.index("cat → $dog_1$, 2 of 10")  # drawn from the bottom up
 
 
 def test_confusion_matrix_numbers_many_classes_only_where_listed() -> None:
@@ -175,7 +175,7 @@ def test_augmented_batch_takes_what_the_network_gets() -> None:
         check(figure)
         check_apart(figure, [*figure.texts, *(axes.xaxis.label for axes in figure.axes)])
         shown = np.asarray(figure.axes[0].images[0].get_array(), dtype=float)
-        # The values cover the whole range, so that undoing the normalisation gives the photograph back.
+        # The values cover the whole range, so that undoing the normalization gives the photograph back.
         np.testing.assert_allclose(shown / shown.max(), photographs[0] / photographs[0].max(), atol=0.01)
     assert figure.axes[5].get_xlabel().startswith("Stop 0.7\nEnd of no passing")
 
@@ -192,7 +192,7 @@ def test_scales_of_position_embeddings() -> None:
     )
     maps, _, lengths, _ = opposite.axes
     assert maps.images[0].get_clim() == (-1, 1)  # around zero, whatever the run
-    assert lengths.images[0].get_clim() == (0, 9.9)  # a hundredth is no contrast
+    assert lengths.images[0].get_clim() == (0, 9.9)  # a difference of 1 % must not look like contrast
     alike = position_embedding(similarity=np.linspace(0.72, 1, 16).reshape((2,) * 4), norm=np.zeros((2, 2)))
     assert alike.axes[0].images[0].get_clim() == pytest.approx((0.7, 1))
 
@@ -264,7 +264,7 @@ def test_lengths_must_agree() -> None:
 
 
 def test_pngs_stay_small(tmp_path: Path) -> None:
-    # Noise is the worst that a PNG can hold; real images take less.
+    # Noise is the worst case for PNG compression; real images take less space.
     truth = names(20)
     figure = sample_predictions(images=images(20), truth=truth, predicted=truth, confidence=[0.5] * 20)
     figure.savefig(tmp_path / "a.png")

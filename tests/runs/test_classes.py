@@ -23,7 +23,7 @@ def test_by_name_or_number(theirs: list[str], matched: list[int]) -> None:
 
 def test_numbered_classes_of_the_network() -> None:
     assert match_classes(OURS, ["2", "0", "1"], name="set").tolist() == [1, 2, 0]
-    assert match_classes(["0", "1"], ["1", "0"], name="set").tolist() == [1, 0]  # both are: by name
+    assert match_classes(["0", "1"], ["1", "0"], name="set").tolist() == [1, 0]  # both are numbered: matched by name
 
 
 @pytest.mark.parametrize("theirs", [["Stop", "Go"], ["0", "3"], ["0", "Stop"], ["Stop", "Yield", "No entry", "x"]])

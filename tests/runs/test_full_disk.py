@@ -62,7 +62,7 @@ def free_space(folder: Path) -> None:
 
 
 class FullFrom(Callback):
-    """Fills the disk at step `step` and frees it at step `until`."""
+    """A callback that fills the disk at step `step` and frees it at step `until`."""
 
     def __init__(self, folder: Path, *, step: int, until: int | None = None) -> None:
         self.folder, self.step, self.until = folder, step, until
@@ -109,7 +109,7 @@ def test_training_survives_refused_checkpoints(
     capsys: pytest.CaptureFixture[str],
     until: int | None,
 ) -> None:
-    """A disk that stays full: the last weights are tested. With space again: the last checkpoint is written."""
+    """If the disk stays full, the last weights are tested; if there is space again, the last checkpoint is written."""
     if until is None:
         with pytest.raises(FullDisk):
             run_on(monkeypatch, small_disk, "callbacks=none", step=2, checkpoints=True)
@@ -155,7 +155,7 @@ def test_numbers_survive_a_full_disk(
     printed = " ".join(capsys.readouterr().out.split())
     assert "top-5 accuracy" in printed  # the table
     assert "epoch 2/2" in printed
-    record = result(made)  # readable, and complete but for the weights
+    record = result(made)  # readable, and complete except for the weights
     assert record["status"] == "failed"
     assert "is full" in record["error"]
     assert record["steps"] == 8
@@ -165,7 +165,7 @@ def test_numbers_survive_a_full_disk(
     [_, summary] = printed.split("not written, or not completely: ")
     for what in ("metrics.csv", "train.log", "figures/curves.png", "figures/samples.png"):
         assert what in summary
-    # whole rows of before, whatever is half at the end
+    # the rows from before are intact; the last row may be incomplete
     assert [row["step"] for row in rows(made / "metrics.csv")][:2] == ["0", "0"]
 
 
@@ -185,7 +185,7 @@ def test_tensorboard_starts_another_file_once_there_is_space(
     assert {0, 1, 56, 59} <= seen < set(range(61))
     output = capfd.readouterr()
     assert output.out.count("cannot write tensorboard (No space left on device)") == 1
-    assert "Traceback" not in output.err  # of the thread that writes
+    assert "Traceback" not in output.err  # from the writer thread
     assert result(made)["status"] == "completed"
 
 
@@ -197,7 +197,7 @@ def test_tensorboard_waits_for_space_for_its_first_file(small_disk: Path, monkey
     monkeypatch.setattr("threading.excepthook", lambda ended: None)  # logging_to does so in a run
     logger = tensorboard_logger(folder=small_disk, run_id="id", name="n")
     fill(small_disk)
-    assert not hasattr(logger, "experiment")  # as Lightning asks
+    assert not hasattr(logger, "experiment")  # as Lightning checks
     logger.log_metrics({"a": 1.0}, step=0)
     logger.save()
     assert list(unwritten()) == ["tensorboard"]
@@ -242,7 +242,7 @@ def test_record_on_a_full_disk_is_never_partial(small_disk: Path) -> None:
     assert result(small_disk)["metrics"] == {"test": {"accuracy": 0.5}}
     assert result(small_disk)["status"] == "failed"
     assert not unwritten()
-    record.update(name="n" * 10_000)  # more than the blocks that it has
+    record.update(name="n" * 10_000)  # larger than the blocks of the file
     assert unwritten() == {"result.json": "No space left on device"}
     free_space(small_disk)
     record.finish("completed")

@@ -66,7 +66,7 @@ def test_without_network_the_message_names_the_folder(
     published: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
+        unused.bind(("127.0.0.1", 0))  # bound but not listening, so no other process gets the port
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/vit.pth"
         entry = Published(url=url, sha256="00", normalize="half", num_heads=3)
         monkeypatch.setattr(weights, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})

@@ -42,7 +42,7 @@ RESULT: dict[str, Any] = {
 
 
 class Page(HTMLParser):
-    """Checks that every element is closed in its turn, and keeps text, tags and attributes."""
+    """A parser that checks that elements are nested correctly, and keeps text, tags and attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

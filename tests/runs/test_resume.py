@@ -27,7 +27,7 @@ from vitexp.errors import ConfigError
 from vitexp.runs.resume import differences
 from vitexp.training.checkpoints import read_checkpoint, sealed
 
-# Everything that draws or remembers: mixing, drop path, dropout, averaged weights.
+# Everything that draws random numbers or keeps state: mixing, drop path, dropout, averaged weights.
 SMALL = (
     *TINY,
     "logger=csv",
@@ -52,7 +52,7 @@ def server() -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run wrote."""
+    """The outputs of a run."""
 
     folder: Path
     result: dict[str, Any]
@@ -61,7 +61,7 @@ class Run:
 
 
 def whole(server: Server, folder: Path, *overrides: str) -> Run:
-    """A run that is not interrupted."""
+    """Train without interruption; return the run."""
     server.train(folder / "first.log", *SMALL, *overrides, f"log_dir={folder}", "name=first")  # prepares the images
     start = time.monotonic()
     assert server.train(folder / "whole.log", *SMALL, *overrides, f"log_dir={folder}", "name=whole") == 0
@@ -69,7 +69,7 @@ def whole(server: Server, folder: Path, *overrides: str) -> Run:
 
 
 def left_by(task: Path, seconds: float = 0.0) -> Run:
-    """The only run of a task."""
+    """Return the only run of a task."""
     [file] = task.glob("*/result.json")
     return Run(file.parent, result(file.parent), (file.parent / "model.safetensors").read_bytes(), seconds)
 
@@ -245,14 +245,14 @@ def test_completed_run_is_not_repeated(server: Server, tmp_path: Path) -> None:
     assert server.train(tmp_path / "again.log", f"resume={before.folder}") == 0
     assert left_by(tmp_path / "done") == before
 
-    # another configuration is another run, unless this very one is to go on
+    # a different configuration starts a new run, unless this run is to be resumed
     assert server.train(tmp_path / "log", *command, "resume=auto", "optim.lr=0.01") == 0
     assert len(list((tmp_path / "done").iterdir())) == 2
     assert server.train(tmp_path / "refused.log", f"resume={before.folder}", "optim.lr=0.01") == 2
     assert "optim.lr=0.001, now 0.01" in (tmp_path / "refused.log").read_text()
     assert result(before.folder) == before.result
 
-    # but it may go on longer
+    # but it may be resumed for more epochs
     assert server.train(tmp_path / "log", f"resume={before.folder}", "trainer.max_epochs=2", "logger=none") == 0
     longer = result(before.folder)
     assert (longer["status"], longer["epochs"], longer["steps"]) == ("completed", 2, 2 * before.result["steps"])

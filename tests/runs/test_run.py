@@ -123,7 +123,7 @@ def test_test_accuracy_is_exact(finished: Path) -> None:
 def test_chosen_or_last_weights_are_tested(tmp_path: Path, monitor: str) -> None:
     hopeless = ("schedule=constant", "schedule.warmup_epochs=0", "optim.lr=0.5", "trainer.max_epochs=3")
     run = tiny_run(tmp_path, "callbacks=none", *hopeless, f"checkpoint.monitor={monitor}")
-    chosen = monitor != "null"  # the first epoch: none is more accurate
+    chosen = monitor != "null"  # the first epoch, because no later one is more accurate
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["net.norm.weight"]
     with safe_open(run / "model.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("norm.weight"), last) != chosen
@@ -161,7 +161,7 @@ def test_metrics_csv_has_every_scalar(finished: Path) -> None:
 
 
 def test_learning_curves_have_every_epoch(finished: Path) -> None:
-    """Each scalar is shown at its epoch, also those that are only known after it."""
+    """Each scalar is shown at its epoch, including scalars that are only known after it."""
     checkpoint = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
     history = checkpoint["callbacks"]["LearningCurves"]["history"]
     assert set(history) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"}
@@ -176,7 +176,7 @@ def test_learning_curves_have_every_epoch(finished: Path) -> None:
 
 def test_wandb_file_holds_scalars_images_matrix_config_and_summary(finished: Path) -> None:
     [folder] = (finished / "wandb").glob("offline-run-*")
-    assert folder.name.endswith(finished.name)  # the ids are one
+    assert folder.name.endswith(finished.name)  # both ids are the same
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(folder)]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     records = [json.loads(line) for line in listed.splitlines()]
@@ -220,7 +220,7 @@ def test_gradient_accumulation_sees_the_same_batches(tmp_path: Path) -> None:
     record = [result(run) for run in runs]
     assert record[0]["steps"] == record[1]["steps"] == 4
     assert record[0]["images_seen"] == record[1]["images_seen"]
-    for run in runs:  # the mean over the images, about that of guessing among 43 classes
+    for run in runs:  # the mean over the images, close to guessing among 43 classes
         with (run / "metrics.csv").open() as file:
             logged = [float(row["train/loss_step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
         assert logged == pytest.approx([3.76] * 4, abs=0.2)
@@ -228,7 +228,7 @@ def test_gradient_accumulation_sees_the_same_batches(tmp_path: Path) -> None:
 
 def test_patience_stops_early(tmp_path: Path) -> None:
     slow = ("optim.lr=1e-12", "schedule.min_lr=0", "trainer.max_epochs=6", "training.patience=2", "callbacks=none")
-    assert result(tiny_run(tmp_path, *slow))["epochs"] == 3  # nothing gets better after the first
+    assert result(tiny_run(tmp_path, *slow))["epochs"] == 3  # nothing improves after the first
 
 
 @pytest.mark.parametrize("off", ["trainer.enable_checkpointing=false", "trainer.limit_val_batches=0"])

@@ -158,7 +158,7 @@ OURS = ("callbacks=none", "model.dim=24", "model.num_heads=3")
 def test_run_of_the_same_classes_keeps_its_head(
     first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Of a rate of almost nothing, so that what is left at the end is what it started from.
+    # The learning rate is almost 0, so that the final weights are those it started from.
     again = tiny_run(tmp_path, *OURS, f"model.weights={first}", "optim.lr=1e-12", "schedule.min_lr=0")
     before, after = (load_file(folder / "model.safetensors") for folder in (first, again))
     assert before.keys() == after.keys()
@@ -188,7 +188,7 @@ def test_run_of_other_classes_and_size_keeps_the_normalization(
     assert "positions from 4 x 4 to 6 x 6; new: head" in log
     assert "images enlarged to 48 pixels" in log
 
-    # Finished, it needs no longer what it began with.
+    # A finished run no longer needs its starting weights.
     shutil.rmtree(source)
     finished, origin = load_run(run), load_run(first)
     assert torch.equal(finished.mean, origin.mean)
@@ -203,9 +203,9 @@ def test_run_of_other_classes_and_size_keeps_the_normalization(
     with pytest.raises(Exception, match="timm's ViT has no upsample=48"):
         refuse_impossible(finished, ["timm"])
 
-    # Nor does it to go on.
+    # Resuming does not need them either.
     longer = (*options, "training.layer_decay=0.5", "trainer.max_epochs=2", f"resume={run}")
-    with pytest.raises(ValueError, match="not enough values to unpack"):  # of no new folder
+    with pytest.raises(ValueError, match="not enough values to unpack"):  # tiny_run finds no new folder
         tiny_run(tmp_path / "logs", *longer)
     assert result(run)["epochs"] == 2
     assert result(run)["model"]["weights"] == info

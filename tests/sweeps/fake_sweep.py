@@ -17,7 +17,7 @@ from vitexp.sweeps.engines.trial import Event, Trial
 
 
 def fake_trial(folder: Path, *options: str) -> Trial:
-    """A trial of the fake trainer, in `folder`."""
+    """Return a trial of the fake trainer, in `folder`."""
     trainer = str(Path(__file__).with_name("fake_trainer.py"))
     command = (sys.executable, "-S", trainer, str(folder), *options)
     return Trial(row=folder.name, seed=0, overrides=options, folder=folder, command=command)

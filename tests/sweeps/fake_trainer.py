@@ -4,7 +4,7 @@
 
 end: completed (default) | failed (records it) | crash (exit 1, no record) | kill (SIGKILL) | refuse (exit 2) | hang |
 silent (exit 0, no record) | deaf (hangs and ignores signals). until=N: ends this way in the first N attempts, then
-completes. meet=N: waits until N trials have started next to each other. Every start appends a line to FOLDER/starts,
+completes. meet=N: waits until N trials of the sweep have started. Every start appends a line to FOLDER/starts,
 every completion appends start, end and GPUs to FOLDER/spans.
 """
 
@@ -72,7 +72,7 @@ elif end == "failed":
     write("failed", "its own words")
     sys.exit(1)
 elif end == "completed":
-    # A sweep that dies has its trials stopped by signals; between these two lines the result would lack its span.
+    # When a sweep dies, signals stop its trials; between these two calls, that would leave a result without its span.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     write("completed", accuracy=float(options.get("accuracy", 0.5)))
     append("spans", f"{begun} {time.time()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}")

@@ -44,7 +44,7 @@ def sweep(folder: Path, number: int, *options: str) -> list[Trial]:
 
 
 def lines(trials: list[Trial], file: str) -> list[int]:
-    """Lines of `file` in the folders of `trials`: "starts" counts processes, "spans" completions."""
+    """Return the number of lines of `file` per trial: "starts" counts processes, "spans" completions."""
     paths = [trial.folder / file for trial in trials]
     return [len(path.read_text().splitlines()) if path.exists() else 0 for path in paths]
 
@@ -80,7 +80,7 @@ def test_what_is_completed_is_left_alone_and_the_rest_runs(tmp_path: Path) -> No
     assert [event.status for event in events if isinstance(event, Finished)] == ["failed", "completed"]
     assert lines(trials, "starts") == [1, 1, 1, 1]
     run_trials(trials, local(), folder=tmp_path, on_event=print)
-    assert lines(trials, "starts") == [1, 1, 2, 1]  # what failed has another chance
+    assert lines(trials, "starts") == [1, 1, 2, 1]  # a failed trial is tried again
 
 
 def test_a_second_sweep_is_told_who_runs_the_first(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_threads_are_the_cpus_of_a_trial_unless_the_user_says_otherwise(
         ([{"CPU": 64, "GPU": 8}], {}, 100, (8, 1), 8),
         ([{"CPU": 2, "GPU": 8}], {}, 100, (0.25, 1), 8),  # too few cores keep no GPU idle
         ([{"CPU": 4, "GPU": 3}], {"gpus_per_trial": 0.5}, 100, (0.6666, 0.5), 6),
-        ([{"CPU": 16, "GPU": 4}], {"gpus_per_trial": 0.3}, 100, (1, 0.3), 12),  # 3 a GPU, none across two
+        ([{"CPU": 16, "GPU": 4}], {"gpus_per_trial": 0.3}, 100, (1, 0.3), 12),  # 3 per GPU, none across two
         ([{"CPU": 16, "GPU": 5}], {"gpus_per_trial": 2}, 100, (6, 2), 2),
         ([{"CPU": 64, "GPU": 8}, {"CPU": 96}], {}, 100, (8, 1), 8),  # the GPU node's own CPUs count
         ([{"CPU": 8, "GPU": 2}], {"gpus_per_trial": 0}, 4, (2, 0), 4),
@@ -234,12 +234,12 @@ def test_ray_shares_what_there_is(
 def test_ray_refuses_what_no_node_has() -> None:
     engine = ray(gpus_per_trial=2)
     assert isinstance(engine, RayEngine)
-    with pytest.raises(ConfigError, match="no node has the 2 GPUs"):
+    with pytest.raises(ConfigError, match=r"no node has what a trial needs \(GPUs: 2,"):
         engine._share([{"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}], 1)
 
 
 def test_pretend_gpus_are_for_a_ray_of_our_own() -> None:
-    with pytest.raises(ConfigError, match=r"engine\.gpus=8 applies to a Ray that the sweep starts"):
+    with pytest.raises(ConfigError, match=r"engine\.gpus=8 applies only if the sweep starts Ray"):
         ray(gpus=8, address="auto")
 
 
@@ -255,7 +255,7 @@ def test_a_missing_package_is_named(
 @pytest.mark.slow
 @needs_ray
 def test_ray_packs_shares_of_gpus_and_survives_failures(tmp_path: Path) -> None:
-    """Two pretend GPUs: four trials that wait for each other; one that crashes, and one that cannot even be started."""
+    """Two fake GPUs: four trials that wait for each other, one that crashes, and one that cannot be started."""
     before = set(with_argument("raylet"))
     good = sweep(tmp_path, 4, "meet=4")
     bad = [

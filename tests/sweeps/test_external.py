@@ -1,4 +1,4 @@
-"""Sweeps with components, ablations, searches and engines from outside of this repository."""
+"""Sweeps with components, ablations, searches and engines from outside this repository."""
 
 from __future__ import annotations
 

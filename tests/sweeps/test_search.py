@@ -22,7 +22,7 @@ from vitexp.sweeps.search.study import Reporter, journal
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials without composing their configuration, which takes Hydra 0.2 s each; and no pictures."""
+    """Skip composing configurations, which takes 0.2 s per trial, and drawing figures."""
 
     def plan(folder: Path, *, ablation: Any, arguments: Sequence[str], searchpath: Any) -> Plan:
         [row] = ablation["rows"]
@@ -67,7 +67,7 @@ def test_the_first_round_is_random_and_the_next_fill_the_engine(tmp_path: Path) 
 @pytest.mark.parametrize("stopped_in", [1, 5, 8, 9, 23])
 def test_goes_on_where_it_was_stopped_and_runs_nothing_twice(tmp_path: Path, stopped_in: int) -> None:
     class Stopped(FakeEngine):
-        """Ctrl-C while the trial runs; of the one before, all is written but nothing told."""
+        """An engine that is interrupted after a trial has finished, but before the study knows."""
 
         def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
             def until(event: Event) -> None:
@@ -152,7 +152,7 @@ def test_validation_alone_is_told(tmp_path: Path) -> None:
 
 
 def reported(trial: Trial, final: float) -> float:
-    """As a run of six epochs with the callback would."""
+    """Report as a run of six epochs with the callback would; return the last value."""
     values = options(trial)
     prune = {key: int(values[f"callbacks.pruning.{key}"]) for key in ("startup", "warmup")}
     path, number = Path(values["callbacks.pruning.journal"]), int(values["callbacks.pruning.trial"])
@@ -171,7 +171,7 @@ def test_what_is_pruned_is_told_and_recorded(tmp_path: Path) -> None:
     found = run(tmp_path, engine, prune={"startup": 3, "warmup": 2})
     pruned = [line for line in found if line["state"] == "pruned"]
     assert pruned and all(line["epochs"] == "2" for line in pruned)
-    assert all(int(line["trial"]) >= 3 for line in pruned)  # the first three are compared to nothing
+    assert all(int(line["trial"]) >= 3 for line in pruned)  # the first three are never pruned
     for line in found:
         record = json.loads((tmp_path / "found" / line["folder"] / "result.json").read_text())
         assert record["status"] == "completed" and record.get("pruned", False) == (line["state"] == "pruned")
@@ -181,7 +181,7 @@ def test_what_is_pruned_is_told_and_recorded(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_trial_that_has_ended_reports_nothing_more(tmp_path: Path) -> None:
-    """config.yaml of a pruned trial repeats it in full."""
+    """A run of the config.yaml of a pruned trial is not pruned."""
     run(tmp_path, FakeEngine(lambda trial: reported(trial, peak(trial))), prune={"startup": 3, "warmup": 2}, trials=4)
     path = journal(tmp_path / "found")
     assert Reporter.open(path, 0, startup=1, warmup=1) is None

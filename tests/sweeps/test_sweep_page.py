@@ -27,7 +27,7 @@ COMMAND = "python sweep.py ablation=recipe 'x=<1>'"
 
 
 def drawn(made: Table) -> np.ndarray:
-    """The figure's luminance, uint8 [height, width]."""
+    """Return the luminance of the figure, uint8 [height, width]."""
     file = BytesIO()
     draw(made, file)
     return np.asarray(Image.open(file).convert("L"))
@@ -58,7 +58,7 @@ def test_rows_without_numbers_or_intervals_are_drawn(metric: str) -> None:
 
 
 class Page(HTMLParser):
-    """Checks that every element is closed in its turn, and keeps texts and addresses."""
+    """A parser that checks that elements are nested correctly, and keeps texts and addresses."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -83,7 +83,7 @@ def test_what_is_no_finite_number_is_none(tmp_path: Path, value: object) -> None
 
 
 def test_tables_start_at_once() -> None:
-    """What takes long to import waits until it is used."""
+    """Slow imports are deferred until they are used."""
     heavy = ("torch", "lightning", "matplotlib", "wandb", "scipy", "pandas")
     code = (
         "import sys, vitexp.sweeps.tables.formats, vitexp.sweeps.tables.page, vitexp.sweeps.tables.wandb_table;"

@@ -63,7 +63,7 @@ def test_of_one_seed_there_is_no_deviation_and_no_interval() -> None:
 
 @pytest.mark.parametrize("gain", [0.0, 0.01])
 def test_equal_differences_cannot_be_judged(gain: float) -> None:
-    """Also where single precision makes them differ in the last places."""
+    """This holds even if they differ in the last digits, because of single precision."""
     baseline = np.float32([0.10, 0.92, 0.5])
     values = baseline + np.float32(gain)
     assert gain == 0 or len({float(a) - float(b) for a, b in zip(values, baseline, strict=True)}) > 1

@@ -12,7 +12,7 @@ from vitexp.sweeps.tables.table import Table, build_table
 
 
 def texts(made: Table, row: str) -> dict[str, str]:
-    """The row's cells by their heading on one line."""
+    """Return the cells of a row by their heading, which is put on one line."""
     found = next(entry for entry in made.rows if entry.name == row)
     names = [heading.replace("-\n", "").replace("\n", " ") for heading in headings(made)]
     return dict(zip(names, cells(made, found), strict=True))

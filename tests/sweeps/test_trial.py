@@ -27,7 +27,7 @@ def run(trial: Trial, *, retries: int = 0, timeout: float | None = None, **envir
 
 
 def starts(trial: Trial) -> int:
-    """How many processes of the fake trainer there have been."""
+    """Return how many processes of the fake trainer have started."""
     file = trial.folder / "starts"
     return len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -114,7 +114,7 @@ def test_a_record_that_says_running_is_taken_up(tmp_path: Path) -> None:
 
 
 def test_the_record_says_running_from_the_start(tmp_path: Path) -> None:
-    """Also while the process is still importing torch; and with every key that a table reads."""
+    """This holds even while the process is importing torch, and the record has every key that a table reads."""
     trial = Trial(row="a", seed=7, overrides=("x=1",), folder=tmp_path / "a", command=("sleep", "1"))
     thread = threading.Thread(target=run, args=[trial])
     thread.start()
@@ -183,7 +183,7 @@ def test_sigkill_of_the_supervisor_ends_the_trial(tmp_path: Path, end: str) -> N
     supervisor.wait()
     until(lambda: not with_argument(str(trial.folder)))
     until(lambda: not is_held(trial.folder / LOCK))  # a process that was killed takes a moment to let go
-    assert status(trial) == "running"  # nobody was left to say otherwise
+    assert status(trial) == "running"  # no process was left to update it
 
 
 def test_ctrl_c_lets_the_trial_say_so_itself(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ READY = Ready(slots=2, where="2 GPUs, 1 per trial")
 
 
 def trial(folder: Path, number: int, *, accuracy: float | None = None) -> Trial:
-    """Trial `number`; completed if it has an accuracy."""
+    """Return trial `number`; it is completed if it has an accuracy."""
     made = Trial(row=f"row [{number}]", seed=number, overrides=(), folder=folder / str(number), command=())
     if accuracy is not None:
         complete(made, accuracy)

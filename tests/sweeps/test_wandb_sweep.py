@@ -20,7 +20,7 @@ from vitexp.metrics import METRICS
 
 
 def command_of(**sampled: Any) -> list[str]:
-    """What the agent runs for `sampled`; fixed parameters come with their values."""
+    """Return the command of the agent for `sampled`; fixed parameters have their values."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     config: Any = yaml.safe_load((CONF / "wandb_sweep.yaml").read_text())

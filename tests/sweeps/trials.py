@@ -70,7 +70,7 @@ def table(rows: Mapping[str, list[dict[str, Any] | None]], **options: Any) -> Ta
 
 
 def odd_table() -> Table:
-    """A table with everything in it: significant, worse, of one seed, failed, running, missing, a name to escape."""
+    """Return a table with every kind of row: significant, worse, one seed, failed, running, missing, name to escape."""
     return table(
         {
             "baseline": [record(0.900, val=0.91), record(0.905, val=0.915), record(0.910, val=0.92)],

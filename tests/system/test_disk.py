@@ -1,4 +1,4 @@
-"""What a disk refuses, and files that wait for room; with limits of a file's size instead of a full disk."""
+"""Failed writes, and files that wait for space; a limit on file size stands in for a full disk."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_kind_is_warned_of_once_and_what_is_written_later_is_not_missing(caplo
     assert [record.args[0] for record in caplog.records] == ["figures/a.png", "report.html"]  # type: ignore[index]
 
 
-# In a process of its own: a limit of a file's size holds for all files of a process.
+# In a separate process, because a limit on file size applies to all files of a process.
 LIMITED_FILES = """
 import resource, sys
 from pathlib import Path

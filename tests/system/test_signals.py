@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: at once, after the step, and in the middle of somebody else's work."""
+"""Signals that ask a run to stop: at once, after the step, and in the middle of other code's work."""
 
 # ruff: noqa: PT012 - what happens within is the test
 
@@ -23,7 +23,7 @@ def test_at_once(number: int, code: int) -> None:
         with pytest.raises(Interrupted) as interrupted, stop.at_once():
             send(number)
         assert interrupted.value.exit_code == code
-        send(signal.SIGTERM)  # a cluster repeats itself, while the record is written
+        send(signal.SIGTERM)  # a cluster may signal again while the record is written
     assert signal.getsignal(number) == before
 
 

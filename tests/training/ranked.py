@@ -88,7 +88,7 @@ def classifier(net: nn.Module, *, lr: float) -> Classifier:
 
 
 class LearningRates(Callback):
-    """Records the learning rate of every optimizer step."""
+    """A callback that records the learning rate of every optimizer step."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []

@@ -110,7 +110,7 @@ def test_if_every_checkpoint_is_damaged_none_is_used(tmp_path: Path) -> None:
 
 
 class Call:
-    """Calls `function` when unpickled."""
+    """An object that calls `function` when unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments

@@ -44,7 +44,7 @@ def trained(net: nn.Module, *, pixels: int = 4, mean: float = 0.0, std: float = 
 
 
 class Fixed(nn.Module):
-    """Returns the same logits for any input."""
+    """A network that returns the same logits for any input."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ def test_only_the_loss_holds_the_teacher() -> None:
     assert [name for name, _ in module.named_parameters()] == ["net.linear.weight", "net.linear.bias"]
     assert set(module.state_dict()) == {"net.linear.weight", "net.linear.bias"}
     assert module.distillation is not None
-    assert copy.deepcopy(module).distillation is module.distillation  # as weight averaging creates one
+    assert copy.deepcopy(module).distillation is module.distillation  # as weight averaging does
     fit(module)
     assert not teacher.training and all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())

@@ -223,7 +223,7 @@ def embed(explainer: Explainer[TrainedNet], train: ImageSet, *, sample: int) -> 
 def draw_embedding(
     explainer: Explainer[TrainedNet], about: Shown, among: Embedded, *, method: Method = "pca"
 ) -> Figure:
-    """Draw a few images in a plane with training images, and their nearest neighbors among these."""
+    """Draw a few images in a plane with training images, and their nearest neighbors among them."""
     few, names = about.few(), explainer.run.classes
     given = explainer.embeddings(about.images[few])
     found, similarity = nearest(among.vectors, given, neighbors=_NEIGHBORS)

@@ -85,7 +85,7 @@ class Explainer(Generic[Run]):
         """Explain one class per image: float32 [B, h, w]; only occlusion has negative values.
 
         method: one of `methods`; "attention" and "rollout" do not depend on the class.
-        layer: for "attention", which layer.
+        layer: the layer, for "attention" only.
 
         Raises IndexError for a layer or class that does not exist.
         """
@@ -114,7 +114,7 @@ class Explainer(Generic[Run]):
         return distance, attention_entropy(weights), head_distance(weights), weights[0].shape[-1]
 
     def as_cut(self, images: Images) -> NDArray[np.uint8]:
-        """Return images as a ViT cuts them into patches, enlarged if it does so: uint8 [B, s, s, 3]."""
+        """Return images as a ViT cuts them into patches, after any enlargement: uint8 [B, s, s, 3]."""
         assert self.vit is not None
         enlarged = self.vit.enlarged(torch.as_tensor(images).permute(0, 3, 1, 2).float())
         return np.asarray(enlarged.permute(0, 2, 3, 1).clamp(0, 255).round().to(torch.uint8).numpy())

@@ -48,8 +48,8 @@ def plan(
     """Return the plan of the sweep in `folder`.
 
     ablation: the chosen file of conf/ablation/; None for a grid. arguments: overrides for all trials; one with
-    several values (a=1,2 or a=range(3)) makes one row per value, except seeds. searchpath: URLs of folders with further
-    options, which the trials use too.
+    several values (a=1,2 or a=range(3)) makes one row per value, unless the key is seed. searchpath: URLs of folders
+    with more config options, which the trials use too.
 
     Raises ConfigError if the ablation or the configuration of any trial cannot work; nothing has run by then.
     """

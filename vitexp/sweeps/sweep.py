@@ -101,7 +101,7 @@ def _engine(node: DictConfig) -> Engine:
 
 
 def _run_rows(planned: Plan, config: DictConfig, engine: Engine, *, folder: Path, console: Console) -> None:
-    """Run the trials of an ablation or a grid, unless config.show, and show their table, also when interrupted."""
+    """Run the trials of an ablation or a grid, unless config.show, and show their table, even when interrupted."""
     _table(planned, config, folder.name)  # raises for a wrong metric or baseline before anything runs
     left = []
     try:
@@ -115,7 +115,7 @@ def _run_rows(planned: Plan, config: DictConfig, engine: Engine, *, folder: Path
         console.print(f"wandb     {log_to_wandb(table, folder, group=folder.name, **planned.wandb)}", soft_wrap=True)
     if left:
         raise TrialsFailed(
-            f"{len(left)} of {len(planned.trials)} trials failed: the page names them; the same command retries them."
+            f"{len(left)} of {len(planned.trials)} trials failed; see sweep.html, and repeat the command to retry them."
         )
 
 

@@ -16,7 +16,7 @@ from vitexp.sweeps.engines.trial import Event, Finished, Ready, Started, Trial, 
 from vitexp.system.disk import typed
 from vitexp.text import duration, plural
 
-_ROWS = 16  # running trials in the display; the others are counted
+_ROWS = 16  # running trials that are listed; any others are only counted
 
 
 class View:
@@ -31,7 +31,7 @@ class View:
         self.completed = self.failed = 0
         self.running: dict[Trial, tuple[Started, float]] = {}  # and when it started, by our clock
         self.slots, self.where = 0, ""
-        self.seconds: list[float] = []  # of the trials completed now
+        self.seconds: list[float] = []  # durations of the trials completed in this session
         self.best: tuple[float, Trial] | None = None
         self.start = time.monotonic()
         for trial in trials:

@@ -16,7 +16,7 @@ from vitexp.explain.figures import style
 _PLANE: Final = 4.4  # inches
 _GAP: Final = 0.08
 _LINE: Final = 1.3 * style.SMALL_SIZE / 72
-# Further classes are gray. Marks differ too, because not every reader can tell ten colors apart.
+# All other classes are gray. Markers differ too, because not every reader can tell ten colors apart.
 _COLORS: Final = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c6d31", "#b2182b", "#4d4d4d"),
 )

@@ -45,7 +45,7 @@ def reliability_diagram(*, panels: list[ReliabilityPanel], title: str) -> Figure
 
     If the model is calibrated, 80 % of the images predicted with 80 % confidence are correct.
 
-    Raises ValueError for another number of panels.
+    Raises ValueError unless there are one or two panels.
     """
     if len(panels) not in (1, 2):
         raise ValueError(f"need one or two panels, not {len(panels)}")
@@ -121,7 +121,7 @@ def robustness_curves(
         images: number of images that were measured.
 
     Raises:
-        ValueError: the arguments do not fit each other.
+        ValueError: the arguments do not match.
     """
     severities = examples.shape[1] - 1
     if len(accuracy) != len(examples) or any(len(line) != severities for line in accuracy.values()):

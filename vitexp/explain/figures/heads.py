@@ -35,11 +35,11 @@ def head_diversity(
         images: number of images that were averaged, for the title.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
     layers, heads = distance.shape
     if entropy.shape != (layers, heads) or apart.shape != (layers * heads,) * 2:
-        raise ValueError(f"distance {distance.shape}, entropy {entropy.shape} and {apart.shape} do not fit each other")
+        raise ValueError(f"distance {distance.shape}, entropy {entropy.shape} and apart {apart.shape} do not match")
     title = "How the heads differ" + (f", on average over {images:,} images" if images else "")
     figure = style.new_figure(height=style.TITLE_HEIGHT + 2 * _SIDE + 0.95, title=title)
     right = style.WIDTH - style.MARGIN - _SIDE - 0.1

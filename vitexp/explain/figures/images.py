@@ -18,7 +18,7 @@ _GAP: Final = 0.08
 _CELL: Final = (style.WIDTH - 2 * style.MARGIN - (_PER_ROW - 1) * _GAP) / _PER_ROW
 _LINE: Final = 1.25 * style.SMALL_SIZE / 72
 _HEADING: Final = 0.25
-_COLUMNS: Final = style.columns_in(_CELL, style.SMALL_SIZE)  # letters of small text below one image
+_COLUMNS: Final = style.columns_in(_CELL, style.SMALL_SIZE)  # characters of small text below one image
 # Inches, for the eight images per row of reconstructions.
 _MASKED_PER_ROW: Final = 8
 _MASKED_CELL: Final = (style.WIDTH - 2 * style.MARGIN - (_MASKED_PER_ROW - 1) * _GAP) / _MASKED_PER_ROW
@@ -110,7 +110,7 @@ def confident_mistakes(
         images: uint8 [N, H, W, 3].
         truth, predicted: N class names each.
         confidence: N probabilities of the predicted class.
-        errors, of: number of wrong predictions, and of all.
+        errors, of: number of wrong predictions and of all predictions.
 
     Raises:
         ValueError: the lengths differ or are 0.
@@ -145,7 +145,7 @@ def reconstructions(
 
     Args:
         images, seen, completed: [N, H, W, 3], N from 1 to 8, uint8 or floats in [0, 1].
-        visible, patches: number of visible patches, and of all.
+        visible, patches: number of visible patches and of all patches.
 
     Raises:
         ValueError: the shapes differ, or N is out of range.

@@ -103,7 +103,7 @@ def position_embedding(*, similarity: NDArray[np.floating], norm: NDArray[np.flo
         norm: Euclidean length of each embedding [g, g].
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
     side = norm.shape[0]
     if norm.shape != (side, side) or similarity.shape != (side,) * 4:

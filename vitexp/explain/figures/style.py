@@ -140,7 +140,7 @@ def place(figure: Figure, *, left: float, top: float, width: float, height: floa
 
 
 def place_bare(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:
-    """Add axes without ticks and frame (see `place`)."""
+    """Add axes without ticks or a frame (see `place`)."""
     axes = place(figure, left=left, top=top, width=width, height=height)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

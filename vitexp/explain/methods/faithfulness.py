@@ -71,7 +71,7 @@ def exchange(
     Args:
         predict: images to logits.
         start, end: float [B, C, H, W] each.
-        maps: [B, h, w] of any size; a cell has the mean of its area. Equal cells are in an order drawn from `seed`.
+        maps: [B, h, w] of any size; a cell gets the mean of its area. Ties are broken at random by `seed`.
         classes: B classes, one per image.
         cells: cells per side; must be the same for all maps that are compared.
         steps: number of predictions after `start`; the last one is for `end`.

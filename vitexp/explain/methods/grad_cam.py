@@ -85,7 +85,10 @@ def last_map_layer(net: nn.Module, images: Tensor, *, side: int = 4) -> nn.Modul
 
 
 def class_scores(logits: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
-    """Return the logit of one class per image: [B, C] and B classes to [B]. Raises IndexError, ValueError."""
+    """Return the logit of one class per image: [B, C] and B classes to [B].
+
+    Raises IndexError for a class that does not exist, ValueError unless there is one class per image.
+    """
     chosen = torch.as_tensor(classes, device=logits.device, dtype=torch.int64)
     if chosen.shape != logits.shape[:1]:
         raise ValueError(f"need one class for each of {len(logits)} images; got {tuple(chosen.shape)}")
@@ -96,7 +99,7 @@ def class_scores(logits: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
 
 @contextmanager
 def calls_of(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Record input and output of each call of `module` by this thread in the yielded list.
+    """Record the input and output of each call of `module` by this thread in the yielded list.
 
     Other threads may run the same network at the same time, for example in a web app.
     """

@@ -23,7 +23,7 @@ def mean_attention_distance(
 ) -> NDArray[np.float32]:
     """Return the mean distance between a patch and the patches it attends to, in pixels: float32 [layers, heads].
 
-    The distance of patch centers, weighted by the attention between patches (normalized without class token and
+    The distance between patch centers, weighted by the attention between patches (normalized without class token and
     registers), averaged over all patches and images: Dosovitskiy et al. 2021, figure 7, right.
 
     Raises:
@@ -65,7 +65,7 @@ def head_distance(weights: Sequence[Tensor]) -> NDArray[np.float32]:
 
 
 def _distances(grid_size: int, patch_size: int) -> Tensor:
-    """Return the distances of all patch centers in pixels: float32 [g * g, g * g]."""
+    """Return the distances between all patch centers in pixels: float32 [g * g, g * g]."""
     places = torch.stack(torch.meshgrid(torch.arange(grid_size), torch.arange(grid_size), indexing="ij"), dim=-1)
     centers = places.reshape(-1, 2).float() * patch_size
     return torch.cdist(centers, centers)

@@ -27,7 +27,7 @@ class Engine(ABC):
     def __init__(
         self,
         *,
-        retries: Annotated[int, Field(ge=0, le=1000), Doc("further attempts after a failure")] = 1,
+        retries: Annotated[int, Field(ge=0, le=1000), Doc("more attempts after a failure")] = 1,
         timeout: Annotated[
             Annotated[float, Field(gt=0, le=1e9)] | None, Doc("seconds per attempt; null: no limit")
         ] = None,
@@ -45,7 +45,8 @@ class Engine(ABC):
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
         """Run all `trials`; call `on_event` with Ready, then with Started and Finished of every trial.
 
-        A failed trial is an event. An exception (Ctrl-C, a ConfigError) ends all running trials and the sweep.
+        A failed trial is reported as an event, not raised. An exception (Ctrl-C, a ConfigError) ends all running trials
+        and the sweep.
         """
 
 
@@ -75,7 +76,7 @@ def thread_limit(cpus: float) -> dict[str, str]:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM in the block, as Ray passes it on unchanged; leave with SystemExit(143)."""
+    """Raise KeyboardInterrupt on SIGTERM, because Ray passes that on unchanged; exit the block with SystemExit(143)."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return

@@ -2,7 +2,7 @@
 
     python guard.py COMMAND ...
 
-The starter keeps the other end of stdin open and makes this process the leader of a group. Signals to the group are
+The parent keeps the other end of stdin open and makes this process the leader of a group. Signals to the group are
 left to the command, whose exit code is returned, 128 + n if signal n killed it. One guard runs for every trial; it is
 a separate script that imports only os and signal, so that it starts in milliseconds.
 """
@@ -29,7 +29,7 @@ def become(command: list[str]) -> None:
 if __name__ == "__main__":
     for number in STOPPING:
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which would survive exec
-    # A separate process watches the starter: a Ray worker that ends kills its children, but not their children.
+    # A separate process watches the parent: a Ray worker that ends kills its children, but not their children.
     if os.fork() == 0:
         watch()
     if (process := os.fork()) == 0:

@@ -1,4 +1,4 @@
-"""engine=local: one trial after the other on this machine, without further packages."""
+"""engine=local: one trial at a time on this machine, without extra packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitexp.text import plural
 
 
 class LocalEngine(Engine):
-    """One trial after the other, on the first GPUs of this machine."""
+    """One trial at a time, on the first GPUs of this machine."""
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
         """Run all `trials`; see Engine."""

@@ -25,7 +25,7 @@ _PATIENCE_S = 20.0
 # the project's own environment pointing to a temporary copy.
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
-# For a Ray that only this sweep uses, read when ray is imported: all ports on 127.0.0.1. When memory runs out, the
+# For a Ray instance of this sweep alone, read when ray is imported: all ports on 127.0.0.1. When memory runs out, the
 # kernel ends the trial, which is recorded; Ray would end the worker and start over forever.
 _PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_memory_monitor_refresh_ms": "0"}
 
@@ -38,10 +38,10 @@ class RayEngine(Engine):
         *,
         address: Annotated[
             str | None,
-            Doc("null: start Ray for this sweep | auto: the Ray that runs on this machine | host:port of a cluster"),
+            Doc("null: start Ray for this sweep | auto: the instance running on this machine | host:port of a cluster"),
         ] = None,
         gpus: Annotated[
-            Annotated[int, Field(ge=0, le=1024)] | None, Doc("GPUs of the Ray that is started; null: all")
+            Annotated[int, Field(ge=0, le=1024)] | None, Doc("GPUs of the Ray instance that is started; null: all")
         ] = None,
         **common: Any,
     ) -> None:
@@ -49,7 +49,7 @@ class RayEngine(Engine):
         self.address, self.gpus = address, gpus
         if self.gpus is not None and self.address is not None:
             raise ConfigError(
-                f"engine.gpus={self.gpus} applies to a Ray that the sweep starts (engine.address=null); the one "
+                f"engine.gpus={self.gpus} applies only if the sweep starts Ray (engine.address=null); the one "
                 f"at {self.address} has its own."
             )
 
@@ -83,7 +83,7 @@ class RayEngine(Engine):
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        """Yield the ray package, connected to the cluster at `address`, or to a Ray that lives as long as the sweep."""
+        """Yield the ray package, connected to the cluster at `address`, or to an instance of this sweep alone."""
         if self.address is None:
             os.environ.update(_PRIVATE)
         os.environ.update(_ALWAYS)
@@ -122,9 +122,10 @@ class RayEngine(Engine):
         cpus = self.cpus_per_trial if self.cpus_per_trial != "auto" else _fair_cpus(nodes, gpus, trials)
         if not _slots(nodes, cpus, gpus):
             raise ConfigError(
-                f"no node has the {gpus:g} GPUs (engine.gpus_per_trial) and {cpus:g} CPUs (engine.cpus_per_trial) "
-                f"that a trial needs; the largest has {max(node.get('GPU', 0) for node in nodes):g} and "
-                f"{max(node.get('CPU', 0) for node in nodes):g}."
+                f"no node has what a trial needs (GPUs: {gpus:g}, CPUs: {cpus:g}); the most per node are "
+                f"GPUs: {max(node.get('GPU', 0) for node in nodes):g}, "
+                f"CPUs: {max(node.get('CPU', 0) for node in nodes):g}. "
+                "Lower engine.gpus_per_trial or engine.cpus_per_trial."
             )
         return cpus, gpus
 

@@ -1,4 +1,4 @@
-"""engine=slurm: every trial is a job of one SLURM array, submitted with submitit."""
+"""engine=slurm: every trial is a job of one SLURM job array, submitted with submitit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOT_SRUN = {"SLURM_JOB_NAME": "bash"}
 
 
 class SlurmEngine(Engine):
-    """All trials as one array of jobs, submitted together and watched; an exception cancels them."""
+    """All trials as one job array, submitted together and monitored; an exception cancels them."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class SlurmEngine(Engine):
         gpus_per_trial: Annotated[int, Field(ge=0, le=1024), Doc("GPUs of a job")] = 1,
         cpus_per_trial: Annotated[int, Field(ge=1, le=4096), Doc("cores and threads of a job")] = 8,
         parameters: Annotated[
-            dict[str, Any] | None, Doc("of submitit.AutoExecutor: timeout_min, mem_gb, slurm_partition, ...")
+            dict[str, Any] | None, Doc("parameters of submitit.AutoExecutor: timeout_min, mem_gb, slurm_partition, ...")
         ] = None,
         **common: Any,
     ) -> None:

@@ -45,15 +45,15 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """The engine is about to start trials."""
+    """Event: the engine is about to start trials."""
 
     slots: int  # concurrent trials
-    where: str  # on what, in words
+    where: str  # the hardware or cluster, in words
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A trial has a slot."""
+    """Event: a trial has started in its slot."""
 
     trial: Trial
     host: str
@@ -62,12 +62,12 @@ class Started:
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial is completed, or will not be tried again."""
+    """Event: a trial is completed, or will not be tried again."""
 
     trial: Trial
     status: str  # completed | failed | interrupted
     error: str | None
-    attempts: int  # processes started now; 0 if another sweep completed it meanwhile
+    attempts: int  # processes started by this sweep; 0 if another one completed it meanwhile
     exit_code: int | None  # of the last process, 128 + n if signal n killed it
     seconds: float
 
@@ -133,7 +133,7 @@ def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, s
     start, code, late = time.monotonic(), None, False
     try:
         code, late = _run_process(trial, timeout=timeout, environment=environment, cwd=cwd, lock=lock)
-    finally:  # also if Ctrl-C or Ray ends it
+    finally:  # even if Ctrl-C or Ray ends it
         if code is None and status(trial) == "running":
             _record(trial).finish("interrupted", error="the sweep was stopped")
         seconds = round(time.monotonic() - start, 3)
@@ -148,7 +148,7 @@ def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, s
 def _run_process(
     trial: Trial, *, timeout: float | None, environment: Mapping[str, str], cwd: Path, lock: int
 ) -> tuple[int, bool]:
-    """Run `trial` in a process group that ends with this process; return its exit code, and whether it was late."""
+    """Run `trial` in a process group that ends with this process; return its exit code, and whether it timed out."""
     guard = str(Path(__file__).with_name("guard.py"))
     with open(trial.log, "ab") as output:
         process = subprocess.Popen(
@@ -180,7 +180,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
                 os.killpg(process.pid, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(patience)
-    finally:  # also after a second Ctrl-C
+    finally:  # even after a second Ctrl-C
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -117,7 +117,7 @@ def _importances(
 ) -> dict[str, float]:
     """Return how much each key contributes to being in the best quarter (PED-ANOVA, Watanabe et al. 2023); sum 1.
 
-    Only membership in the best quarter counts, so pruned trials take part as the worst, whatever they would have
+    Only membership in the best quarter counts, so pruned trials are included as the worst, whatever they would have
     reached.
     """
     import optuna

@@ -44,10 +44,10 @@ def search(
     engine: Engine,
     console: Console,
 ) -> None:
-    """Run the search `node`, a file of conf/search/, until all its trials have run; `show` only shows the results.
+    """Run the search `node`, a file of conf/search/, until all its trials have run, or only show the results (`show`).
 
-    folder: of the sweep. arguments: overrides for all trials. searchpath: URLs of folders with further options,
-    which the trials use too.
+    folder: the folder of the sweep. arguments: overrides for all trials. searchpath: URLs of folders with more config
+    options, which the trials use too.
 
     Raises ConfigError if a trial cannot work, before any has started, and NothingFound if none was completed.
     """
@@ -97,7 +97,7 @@ class _Search:
         self.configuration = self._plan(folder.name, ()).folder.name
 
     def run(self, study: Study) -> None:
-        """Run the trials, first those that an earlier search has left unfinished."""
+        """Run the trials, starting with any that an earlier search left unfinished."""
         from optuna.trial import TrialState
 
         points = study.get_trials(states=(TrialState.RUNNING,))

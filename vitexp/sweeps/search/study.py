@@ -30,7 +30,7 @@ Count = Annotated[int, Field(ge=1, le=10**6)]
 Prune = Annotated[
     dict[Literal["startup", "warmup"], Count], Field(min_length=2), Words("startup and warmup, integers of 1 or more")
 ]
-Space = Annotated[dict[str, dict[str, Any]], Field(min_length=1), Words("a mapping of keys of the trials to ranges")]
+Space = Annotated[dict[str, dict[str, Any]], Field(min_length=1), Words("a mapping from keys of the trials to ranges")]
 Metric = Annotated[
     str,
     Field(pattern=r"^val/\w+$"),
@@ -48,7 +48,7 @@ class Settings:
     metric: Annotated[Metric, Doc("validation metric to optimize")]
     direction: Annotated[Literal["maximize", "minimize"], Doc("which values are better")]
     sampler: Annotated[Literal["tpe", "random"], Doc("tpe: tree-structured Parzen estimator (Bergstra et al. 2011)")]
-    seed: Annotated[Annotated[int, Field(ge=0, le=2**32 - 1)], Doc("of the sampler; seed=... sets that of the trials")]
+    seed: Annotated[Annotated[int, Field(ge=0, le=2**32 - 1)], Doc("sampler seed; seed=... sets that of the trials")]
     prune: Annotated[
         Prune | None,
         Doc("completed trials before pruning starts, and epochs of a trial before it can be pruned; null: never"),
@@ -62,7 +62,7 @@ class Settings:
         return cls(**node)
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Return Optuna's form of `space`. Raises ConfigError for an invalid range."""
+        """Return `space` as Optuna distributions. Raises ConfigError for an invalid range."""
         return {key: _distribution(key, spec) for key, spec in self.space.items()}
 
     def corners(self) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def cells(table: Table, row: Row) -> list[str]:
 
 
 def _step(table: Table) -> str:
-    """Return the name of a gain of 0.01."""
+    """Return the unit name of a gain of 0.01: "point" for a percentage, otherwise "0.01"."""
     return "point" if table.metric.is_percent else "0.01"
 
 
@@ -123,7 +123,7 @@ def _difference(table: Table, row: Row) -> str:
 
 
 def _count(row: Row, over: Summary | Difference) -> str:
-    """Return the number of seeds of a value if it is 1 or not the number of completed trials."""
+    """Return " (n = N)" for a value over one seed, or over fewer seeds than completed trials; otherwise ""."""
     return f" (n = {over.n})" if over.n == 1 or over.n != row.completed else ""
 
 

@@ -28,7 +28,7 @@ _LATEX: Final = str.maketrans(
         "|": r"\textbar{}",
         '"': r"\textquotedblright{}",
         **{letter: f"\\{letter}" for letter in "{}$&#%_"},
-        # After a line break these would be its arguments.
+        # LaTeX would read these as arguments of a preceding line break (two backslashes).
         **{letter: f"{{{letter}}}" for letter in "[]*"},
         "–": "--",
         "±": r"$\pm$",
@@ -46,7 +46,7 @@ _LATEX: Final = str.maketrans(
 def to_rich(table: Table, *, compact: bool = False) -> rich_table.Table:
     """Return the table with its notes below.
 
-    compact: for less than 130 columns; deviations and intervals are on separate lines, and the last column is omitted.
+    compact: for fewer than 130 columns; deviations and intervals are on separate lines, and the last column is omitted.
     """
     kept = slice(None, -1 if compact else None)
     printed = rich_table.Table(
@@ -86,7 +86,7 @@ def _markdown(text: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return all numbers in full, in the units of result.json (fractions, seconds); unknown ones are empty."""
+    """Return all numbers at full precision in the units of result.json (fractions, seconds); missing ones are empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -20,9 +20,9 @@ from vitexp.system.disk import typed, write_atomically
 
 
 def write_page(table: Table, folder: Path, *, overrides: Mapping[str, Sequence[str]], command: str) -> Path:
-    """Write `folder`/sweep.html, which embeds its figure and loads nothing.
+    """Write `folder`/sweep.html, which embeds its figure and loads no other file; return its path.
 
-    overrides: of each row, by its name. command: the command line that repeats the sweep.
+    overrides: the overrides of each row, by row name. command: the command line that repeats the sweep.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

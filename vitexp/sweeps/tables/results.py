@@ -22,7 +22,7 @@ STATUSES: Final = ("completed", "running", "interrupted", "failed", "missing")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The outcome of a trial: status is one of STATUSES, result the record, None if it is missing."""
+    """The outcome of a trial. status: one of STATUSES. result: the record, or None if it is missing."""
 
     row: str
     seed: int

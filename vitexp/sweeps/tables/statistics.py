@@ -38,7 +38,7 @@ class Difference:
 
 
 def summarize(values: Collection[float]) -> Summary | None:
-    """Return mean and deviation; None without values."""
+    """Return the mean and the standard deviation; None without values."""
     if not values:
         return None
     return Summary(mean=fmean(values), sd=stdev(values) if len(values) > 1 else None, n=len(values))
@@ -72,8 +72,8 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values, in their order, adjusted for multiple comparisons by Holm's step-down method.
 
-    Compare each with the level for all comparisons together (Holm 1979, A simple sequentially rejective multiple test
-    procedure).
+    Compare each adjusted value with the family-wise significance level (Holm 1979, A simple sequentially rejective
+    multiple test procedure).
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0

@@ -12,7 +12,7 @@ from vitexp.metrics import METRICS, Metric
 from vitexp.sweeps.tables.results import Outcome
 from vitexp.sweeps.tables.statistics import Difference, Summary, holm, paired_difference, summarize
 
-SIGNIFICANCE: Final = 0.05  # for all comparisons of a table together
+SIGNIFICANCE: Final = 0.05  # family-wise, over all comparisons of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Row:
 class Table:
     """Rows in the order of the sweep.
 
-    key: the metric in result.json. compared: the split of the differences; "test", or "val" without a test.
+    key: the metric in result.json. compared: the split on which rows are compared: "test", or "val" if none was tested.
     """
 
     title: str
