@@ -144,7 +144,7 @@ def config_hash(config: DictConfig) -> str:
 
 
 def without(plain: Any, keys: Iterable[str]) -> Any:
-    """Remove `keys`, in dotted form, from `plain`, a configuration of dicts, and return it."""
+    """Remove dotted `keys` from `plain`, a nested dict, and return it."""
     for key in keys:
         *parents, last = key.split(".")
         node = plain
@@ -161,7 +161,7 @@ def metrics_of(logged: Any, names: Iterable[str] = METRICS) -> dict[str, float |
 
 
 def is_pretraining(result: Mapping[str, Any]) -> bool:
-    """Return whether a record describes a completed pretraining, which measures only a loss."""
+    """Return whether a record describes a completed pretraining run, which measures only a loss."""
     return list((result.get("metrics") or {}).get("test") or {}) == ["loss"]
 
 

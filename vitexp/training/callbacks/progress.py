@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 class EpochProgress(Callback):
     """A bar with images per second, if there is a terminal, and a line per epoch, also in train.log.
 
-    started: Unix time in seconds at which the run started or resumed. Afterwards: `time_to_first_step_s`;
+    started: Unix time in seconds at which the run started or resumed. Provides `time_to_first_step_s`;
     `first_step_s`, the duration of that step including compilation; `images_per_s` over all later training steps,
-    without validation and figures; `fit_s` and `total_s`, the durations of training and run. Of an interrupted run,
-    only what its last checkpoint contains counts.
+    without validation and figures; `fit_s` and `total_s`, the durations of training and run. For an interrupted run,
+    only the part up to its last checkpoint counts.
     """
 
     def __init__(self, *, console: Console, show_bar: bool, started: float) -> None:
@@ -140,13 +140,13 @@ class EpochProgress(Callback):
 
 
 class NonFiniteLoss(UserError):
-    """The training diverged."""
+    """Training diverged."""
 
     exit_code = 1
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Count, on the device, the steps with a loss of NaN or infinity, and read the count when scalars are logged.
+    """A callback that counts steps with a NaN or infinite loss on the device, and reads the count when logging.
 
     Raises NonFiniteLoss then, and before each validation and checkpoint, so that checkpoints hold finite weights.
     """
