@@ -128,7 +128,7 @@ def test_resuming_keeps_the_overrides_of_the_run(run: vitexp.Run, tmp_path: Path
 def test_another_process_of_a_distributed_run_ends_with_it(run: vitexp.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUN_FOLDER, str(run.folder))
     monkeypatch.setattr("vitexp.runs.lifecycle.die_with_parent", lambda: None)
-    with pytest.raises(ConfigError, match="started for a run with another configuration"):
+    with pytest.raises(ConfigError, match="started for a run with a different configuration"):
         vitexp.train(*TINY, "seed=5")
     monkeypatch.setattr("vitexp.runs.run._train_and_test", lambda *given: None)
     with pytest.raises(SystemExit):

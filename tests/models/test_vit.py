@@ -266,7 +266,7 @@ def test_images_of_another_size_train_the_positions() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 18, 18), (3, 16, 24), (1, 16, 16)])
 def test_images_that_do_not_fit_are_refused(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match=r"square images of 3 channels with a side that patch_size=4 divides"):
+    with pytest.raises(ValueError, match=r"square images with 3 channels and a side divisible by patch_size=4"):
         build()(torch.zeros(1, *shape))
 
 

@@ -92,7 +92,7 @@ def test_resuming_needs_the_same_teacher(teacher: Path, student: Path, tmp_path:
     info = load_teacher(config, resumed=before)
     assert info is not None and info.info == before["model"]["teacher"]
     config.training.teacher = str(mine)
-    with pytest.raises(ConfigError, match=r"has other weights \(SHA-256 .*\) than when this run started"):
+    with pytest.raises(ConfigError, match=r"has different weights \(SHA-256 .*\) than when this run started"):
         load_teacher(config, resumed=before)
 
 
@@ -152,7 +152,7 @@ def test_other_classes_are_refused_before_images_are_read(
 ) -> None:
     monkeypatch.setattr("vitexp.data.signs.source.Signs.classes", property(lambda self: [str(i) for i in range(43)]))
     monkeypatch.setattr("vitexp.data.datamodule.ImageDataModule.setup", lambda self: pytest.fail("images were read"))
-    with pytest.raises(ConfigError, match=r"has a class .* where these data have '0'"):
+    with pytest.raises(ConfigError, match=r"has a class .* where this data set has '0'"):
         tiny_run(tmp_path, *SMALL, f"training.teacher={teacher}")
 
 

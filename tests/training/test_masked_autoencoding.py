@@ -44,7 +44,7 @@ def test_its_figures_and_report(pretrained: Path) -> None:
     figures = {path.stem for path in (pretrained / "figures").iterdir()}
     assert figures == {"augmented_batch", "reconstructions", "position_embedding", "curves"}
     page = (pretrained / "report.html").read_text()
-    assert "test loss of the pretraining" in page
+    assert "test loss of the pretraining run" in page
     assert f"python train.py data=signs model=vit_tiny model.weights={pretrained}" in page
     assert "vitexp.explain" not in page
 
@@ -66,7 +66,7 @@ def test_training_starts_from_all_weights_of_the_encoder(pretrained: Path, tmp_p
 
 def test_loading_a_pretraining_as_a_classifier_is_refused(pretrained: Path) -> None:
     with pytest.raises(
-        UserError, match=r"is a pretraining, which has no classifier; train a classifier .* model\.weights="
+        UserError, match=r"is a pretraining run, which has no classifier; train a classifier .* model\.weights="
     ):
         load_run(pretrained)
     assert completed_runs(pretrained.parents[1]) == []

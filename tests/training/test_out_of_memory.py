@@ -129,7 +129,7 @@ def test_messages_of_allocators_are_recognized(error: Exception, lacks: bool) ->
 
 def test_the_message_says_how_much_gpu_memory_is_in_use_and_by_whom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2_000_000_000, 80_000_000_000))
-    for reserved, said in ((77_500_000_000, ""), (58_000_000_000, ", 20 GB of it by others")):
+    for reserved, said in ((77_500_000_000, ""), (58_000_000_000, ", 20 GB of it by other processes")):
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device, reserved=reserved: reserved)
         assert _used(torch.device("cuda")) == f" (78 of 80 GB in use{said})"
     assert _used(torch.device("cpu")) == ""

@@ -1,1 +1,1 @@
-"""Training speed of this machine: of the net alone, of a whole run, and of other implementations."""
+"""Training speed on this machine: the net alone, a whole run, and other implementations."""

@@ -26,14 +26,14 @@ OURS, LIKE, THEIRS = "vitexp", "vitexp, rotation and shift only", "per-image pip
 
 
 def measure_loader(config: DictConfig) -> Subject:
-    """Measure whole epochs of our loader, and with `peers` of a standard pipeline on files of the same images."""
+    """Measure whole epochs of our loader and, with `peers`, of a standard pipeline on files of the same images."""
     device = choose_device(config.trainer.accelerator)
     datamodule, augment = ready_data(config)
     module = build_module(config, datamodule, augment).to(device)
     contestants = {OURS: _our_epoch(datamodule, module, module.augment, device)}
     with tempfile.TemporaryDirectory() as folder:
         if config.peers:
-            # Only what the standard pipeline does to an image.
+            # Only the augmentations of the standard pipeline.
             like = SignsAugment(rotation=15, translation=0.125, padding="zeros")
             contestants[LIKE] = _our_epoch(datamodule, module, like, device)
             contestants[THEIRS] = _their_epoch(datamodule, Path(folder), device)
@@ -86,7 +86,7 @@ def _our_epoch(
 
 
 def _their_epoch(datamodule: ImageDataModule, folder: Path, device: torch.device) -> Callable[[], int]:
-    from vitexp.bench.peers import ImageFiles, file_loader, write_files  # torchvision takes long to import
+    from vitexp.bench.peers import ImageFiles, file_loader, write_files  # torchvision is slow to import
 
     files = write_files(datamodule.train_dataloader(), folder, count=FILES)
     dataset = ImageFiles(files=files, image_size=datamodule.image_size, mean=datamodule.mean, std=datamodule.std)

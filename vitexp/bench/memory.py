@@ -35,7 +35,7 @@ print(peak_resident_bytes())
 
 
 class PeakMemory(Callback):
-    """A callback that writes the peak memory of the device, up to the end of training and of the run, to a file.
+    """A callback that writes the peak device memory, until training ends and until the run ends, to a file.
 
     path: the file, {"training_bytes": int, "run_bytes": int, "modules": names of the imported modules}.
     """
@@ -61,7 +61,7 @@ def _peak_bytes(device: torch.device) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """Return the peak memory of this process."""
+    """Return the peak resident memory of this process, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         # A child process inherits ru_maxrss on Linux, and with it the peak of its parent.
@@ -71,7 +71,7 @@ def peak_resident_bytes() -> int:
 
 
 def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
-    """Measure a short run in a separate process; on the CPU, without the memory that its imports take by themselves."""
+    """Measure a short run in a separate process; on the CPU, exclude the memory that its imports alone take."""
     parts = _computed(config)
     computed = sum(parts.values())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -101,7 +101,7 @@ def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
 
 
 def _computed(config: DictConfig) -> dict[str, int]:
-    """Return the bytes that a run needs on the device, by purpose. Prepares and caches the data as well."""
+    """Return the bytes that a run needs on the device, by purpose. Also prepares and caches the data."""
     datamodule, _ = ready_data(config)
     step = train_step(config, build_net(config, num_classes=len(datamodule.classes)))
     step()

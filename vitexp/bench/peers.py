@@ -89,7 +89,7 @@ def equalized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_files(batches: Iterable[tuple[Tensor, Tensor]], folder: Path, *, count: int) -> list[tuple[Path, int]]:
-    """Write the first `count` images of `batches` (uint8 [B, S, S, 3], int64 [B]) as PPM; return them with labels."""
+    """Write the first `count` images of `batches` (uint8 [B, S, S, 3], int64 [B]) as PPM; return paths and labels."""
     files: list[tuple[Path, int]] = []
     for images, labels in batches:
         for image, label in zip(images.cpu().numpy(), labels.tolist(), strict=True):
@@ -117,5 +117,5 @@ def file_loader(
 
 
 def _one_thread(worker_id: int) -> None:
-    """Limit OpenCV, because the workers already share the cores; torch limits itself."""
+    """Run OpenCV in one thread, because the workers already share the cores; torch does so by itself."""
     cv2.setNumThreads(0)

@@ -16,7 +16,7 @@ from vitexp.text import format_value
 class Row:
     """A row of the table: one of the alternatives.
 
-    rounds: the result of each round, in the unit of the subject. compared: ratio or difference from the reference.
+    rounds: the result of each round, in the unit of the subject. compared: ratio to, or difference from, the reference.
     details: other numbers of this row, whose names end in their unit.
     """
 
@@ -46,8 +46,8 @@ class Row:
 class Subject:
     """One table.
 
-    unit: of the rounds. comparison, comparison_title: name of `Row.compared` in JSON, and in the table. facts: numbers
-    that belong to no row, whose names end in their unit. lines: printed below the table.
+    unit: the unit of the rounds. comparison, comparison_title: the name of `Row.compared` in JSON and in the table.
+    facts: numbers that belong to no row, whose names end in their unit. lines: printed below the table.
     """
 
     title: str
@@ -79,5 +79,5 @@ class Subject:
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median ratio of two values of the same round, so that load in a whole round cancels out."""
+    """Return the median over rounds of numerator / denominator; load that affects a whole round cancels out."""
     return float(np.median(np.divide(numerators, denominators)))

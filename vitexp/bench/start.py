@@ -39,7 +39,7 @@ class ExitAtFirstStep(Callback):
 
 
 def measure_start(overrides: Sequence[str], *, starts: int) -> Subject:
-    """Measure whole processes, which take turns; the first round only fills caches. overrides: of the training run."""
+    """Time whole processes in turns; the first round only fills caches. overrides: for the training run."""
     train = [sys.executable, "-m", "vitexp", "train"]
     processes: dict[str, Callable[[], float]] = {
         IMPORTS: lambda: _seconds([sys.executable, "-c", IMPORTS]),
@@ -78,7 +78,7 @@ def _seconds_to_first_step(overrides: Sequence[str]) -> float:
 
 
 def train_in_process(callback: type[Callback], folder: Path, *overrides: str) -> Path:
-    """Train in a new process, with log_dir=`folder`; return the file that `callback` has written."""
+    """Train in a new process, with log_dir=`folder`; return the file that `callback` wrote."""
     path = folder / "measured.json"
     node = f"+callbacks.measure={{_target_:{callback.__module__}.{callback.__name__},path:{quoted(str(path))}}}"
     output_of([sys.executable, "-m", "vitexp", "train", *overrides, f"log_dir={quoted(str(folder))}", node])
@@ -86,7 +86,7 @@ def train_in_process(callback: type[Callback], folder: Path, *overrides: str) ->
 
 
 def output_of(command: Sequence[str], *, exit_code: int = 0) -> str:
-    """Return what a command prints. Raises ConfigError, with its last line of stderr, if it exits with another code."""
+    """Return the stdout of a command. Raises ConfigError, with the last line of stderr, for any other exit code."""
     # Without the variables that vitexp sets for its child processes.
     inherited = {
         key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "VITEXP_PLAIN_ERRORS")
@@ -96,5 +96,5 @@ def output_of(command: Sequence[str], *, exit_code: int = 0) -> str:
     )
     if ended.returncode != exit_code:
         [*_, last] = ["no message", *ended.stderr.strip().splitlines()]
-        raise ConfigError(f"{shlex.join(command)} ended with code {ended.returncode}: {last}")
+        raise ConfigError(f"{shlex.join(command)} exited with code {ended.returncode}: {last}")
     return ended.stdout

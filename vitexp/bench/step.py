@@ -35,8 +35,8 @@ PRECISIONS = {
 class TrainStep:
     """Forward pass, cross-entropy, backward pass, clipping and optimizer step, on random images on the device.
 
-    optimizer: creates a torch optimizer from parameter groups. precision: Lightning's name. clip: largest norm of the
-    gradient; None: no clipping. Raises ConfigError for another precision.
+    optimizer: creates a torch optimizer from parameter groups. precision: as Lightning names it. clip: maximum gradient
+    norm; None: no clipping. Raises ConfigError for a precision that is not in PRECISIONS.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class TrainStep:
         return sum(self() for _ in range(20 if self.device.type == "cuda" else 1))
 
     def warm_up(self) -> float:
-        """Run the first steps; return their seconds, including compilation."""
+        """Run the first steps; return how many seconds they took, including compilation."""
         start = finished(self.device)
         for _ in range(3):
             self()
         return finished(self.device) - start
 
     def activation_bytes(self) -> int:
-        """Return the bytes that autograd keeps from the forward for the backward pass; each storage counts once.
+        """Return the bytes that autograd saves for the backward pass; each storage counts once.
 
         Includes the batch and copies of the weights in half precision, but not the parameters.
         """
@@ -139,7 +139,7 @@ def train_step(config: DictConfig, net: nn.Module, *, compiled: bool = False) ->
 
 
 def measure_step(config: DictConfig) -> Subject:
-    """Measure our step, also compiled if training would compile it, and with `peers` the steps of the peers."""
+    """Measure our step (also compiled, if training would compile it) and, with `peers`, the steps of the peers."""
     device = choose_device(config.trainer.accelerator)
     nets = {"vitexp": build_net(config, num_classes=CLASSES)}
     flops = 3 * flops_per_image(nets["vitexp"], config.data.image_size) * config.data.batch_size

@@ -75,7 +75,7 @@ class AgainstBareStep(Callback):
 
 
 def measure_train(config: DictConfig) -> Subject:
-    """Measure a run without validation, checkpoints and figures; then a run of a trivial net."""
+    """Measure a run without validation, checkpoints or figures, then a run of a trivial net."""
     measured = _run(config)
     batch, steps = config.data.batch_size, measured["steps"]
     speeds = {key: (steps * batch / np.array(measured[key])).tolist() for key in ("step_s", "fit_s")}
@@ -98,7 +98,7 @@ def measure_train(config: DictConfig) -> Subject:
 
 
 def _run(config: DictConfig) -> dict[str, Any]:
-    """Run a training without validation, checkpoints and figures; return what AgainstBareStep measured."""
+    """Train without validation, checkpoints or figures; return what AgainstBareStep measured."""
     config = copy.deepcopy(config)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, open_dict(config):  # W&B may still write
         path = Path(folder) / "rounds.json"

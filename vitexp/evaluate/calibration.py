@@ -23,7 +23,7 @@ _MAX_TEMPERATURE = 100.0
 class Reliability:
     """Test images by confidence, in bins of equal width over [0, 1].
 
-    accuracy, confidence: float64 [BINS], means of a bin, NaN if it is empty. counts: int64 [BINS], its images.
+    accuracy, confidence: float64 [BINS], means per bin, NaN for an empty one. counts: int64 [BINS], images per bin.
     """
 
     accuracy: NDArray[np.float64]
@@ -32,7 +32,7 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """The expected calibration error: the mean gap between accuracy and confidence, weighted by images."""
+        """The expected calibration error: the mean gap between accuracy and confidence, weighted by bin counts."""
         filled = self.counts > 0
         gaps = np.abs(self.accuracy - self.confidence)[filled]
         return float((gaps * self.counts[filled]).sum() / self.counts.sum())
@@ -90,10 +90,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def measure_calibration(
     logits: Tensor, labels: Tensor, *, validation: tuple[Tensor, Tensor] | None
 ) -> tuple[dict[str, Any], list[ReliabilityPanel]]:
-    """Measure the calibration of test images, as trained and with the temperature fitted on validation images.
+    """Measure the calibration on test images, as trained and with a temperature fitted on validation images.
 
-    logits: float [N, C]; labels: int64 [N]; validation: the same, None if there is none. Returns the results for
-    evaluation.json, and the panels of the figure.
+    logits: float [N, C]; labels: int64 [N]; validation: logits and labels of the validation images, if there are any.
+    Returns the results for evaluation.json, and the panels of the figure.
     """
     before = reliability(logits.softmax(dim=1), labels)
     ece = calibrated(logits, labels, 1.0)["ece"]

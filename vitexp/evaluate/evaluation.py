@@ -41,7 +41,7 @@ MISTAKES = 20
 _COMPARED = 256  # images on which an exported network is compared
 _LISTED = 10  # confusions in the terminal
 _OPTIONAL = ("test_time_augmentation", "corruptions", "latency", "export")
-# Other hardware or compilation changes the last bits of a logit, and rarely one prediction in a thousand.
+# Different hardware or compilation changes the last bits of a logit and, rarely, one prediction in a thousand.
 _TOLERANCE = 2e-3
 
 
@@ -190,7 +190,7 @@ class _Evaluation:
                 part = self.run.data.val
                 if self.run.data.classes == self.run.classes:
                     return self.run.all_logits(part), torch.from_numpy(part.labels)
-            self._note("no temperature was fitted because the run's data set now has other classes.")
+            self._note("no temperature was fitted because the run's data set now has different classes.")
         except UserError as error:
             self._note(f"no temperature was fitted because the run's validation images are missing: {error}")
         return None
@@ -266,7 +266,7 @@ class _Evaluation:
             figure.savefig(self.folder / f"{name}.png")
 
     def _record(self, results: dict[str, Any], printed: Any) -> None:
-        """Print a part, and write evaluation.json with it."""
+        """Print a part of the results, and add it to evaluation.json."""
         self.results |= results
         self.console.print(printed, soft_wrap=isinstance(printed, str), highlight=False)
         text = json.dumps(self.results, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -283,13 +283,13 @@ class _Evaluation:
 
 
 def _metrics(probabilities: Tensor, loss: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the metrics of result.json: probabilities float32 [N, C], labels int64 [N]."""
+    """Return the metrics of result.json. probabilities: float32 [N, C]; labels: int64 [N]."""
     metrics = {**classification_metrics(probabilities, labels), "loss": loss}
     return {name: float(value) for name, value in metrics.items()}
 
 
 def _notes(run: FinishedRun, test: TestSet) -> Iterator[str]:
-    """Yield what a reader of the numbers must know."""
+    """Yield caveats about the numbers."""
     tested = (run.result.get("data") or {}).get("test")
     if test.own and tested is not None and tested != len(test.labels):
         yield f"result.json reports {tested:,} test images, so its metrics are not compared with these."

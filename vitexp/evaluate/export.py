@@ -86,7 +86,7 @@ def export_onnx(run: FinishedRun, path: Path, *, images: NDArray[np.uint8]) -> d
     temporary = path.with_name(f".{path.name}")
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # about the exporter's age and assertions in the network
+            warnings.simplefilter("ignore")  # the exporter is deprecated, and the network contains assertions
             # The new exporter (dynamo=True) needs onnxscript and writes the same graph for our networks.
             torch.onnx.export(
                 module,
@@ -171,7 +171,7 @@ def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) ->
     net = _as_timm(run)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(_timm_config(run, net), indent=2, ensure_ascii=False) + "\n")
-    # timm has the same parameter names; fixed position embeddings, which our weights omit, are learned ones there.
+    # timm has the same parameter names; fixed position embeddings, which our weights omit, are parameters there.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     if net.pos_embed is not None:
         weights.setdefault("pos_embed", net.pos_embed.detach().cpu().contiguous())
@@ -183,7 +183,7 @@ def _as_timm(run: FinishedRun) -> ViT:
     """Return the network. Raises UserError if timm has no equivalent."""
     net = run.net
     if not isinstance(net, ViT):
-        raise UserError(f"export=timm needs a ViT of vitexp; {run.config.model.name} is a {type(net).__name__}.")
+        raise UserError(f"export=timm needs a vitexp ViT; {run.config.model.name} is a {type(net).__name__}.")
     for key, same in _SAME_IN_TIMM.items():
         if (value := run.config.model.get(key, same[0])) not in same:
             raise UserError(

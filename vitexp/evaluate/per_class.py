@@ -82,7 +82,7 @@ def class_rows(
 
 
 def confusions_by_cost(counts: NDArray[np.int64], names: Sequence[str]) -> list[Confusion]:
-    """Return all confusions by decreasing cost; equal ones by decreasing share of their class."""
+    """Return all confusions by decreasing cost, ties by decreasing share of their class."""
     total, support = int(counts.sum()), counts.sum(axis=1)
     confusions = [
         Confusion(

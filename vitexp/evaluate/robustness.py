@@ -99,7 +99,7 @@ class Robustness:
         return {name: float(np.mean(each)) for name, each in self.accuracy.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Return the numbers."""
+        """Return the numbers for evaluation.json."""
         return {
             "images": self.images,
             "clean": self.clean,
@@ -119,7 +119,7 @@ class Robustness:
 
 
 def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robustness:
-    """Measure on at most `images` test images, evenly spaced.
+    """Measure the accuracy on at most `images` test images, evenly spaced.
 
     They are corrupted after resizing but before the remaining steps of data.prepare, as if by a camera: CLAHE, which
     equalizes contrast, then receives dark images.

@@ -11,7 +11,7 @@ from vitexp.evaluate.latency import Latency
 from vitexp.evaluate.per_class import ClassRow, Confusion
 from vitexp.evaluate.robustness import SEVERITIES, Robustness
 from vitexp.metrics import METRICS
-from vitexp.text import format_value, markdown_table
+from vitexp.text import format_value, markdown_table, plural
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def confusion_table(confusions: Sequence[Confusion]) -> Table:
         for each in confusions
     ]
     mistakes = sum(each.count for each in confusions)
-    return Table(f"Most costly confusions of {mistakes:,} mistakes", heading, cells, text_columns=(0, 1))
+    return Table(f"Most costly confusions among {plural(mistakes, 'mistake')}", heading, cells, text_columns=(0, 1))
 
 
 def robustness_table(found: Robustness) -> Table:

@@ -14,9 +14,9 @@ _SHIFT = 1  # pixels per 32 pixels of image size
 
 
 def views(run: FinishedRun) -> dict[str, Change]:
-    """Return the views by name: the original image, and shifted left, right, up and down with the edge repeated.
+    """Return the views by name: the original image, and copies shifted left, right, up and down with edges repeated.
 
-    Mirrored views are added only if the run was trained with flips: a mirrored traffic sign is another sign.
+    Mirrored views are added only if the run was trained with flips: a mirrored traffic sign is a different sign.
     """
     step = max(1, _SHIFT * run.image_size // 32)
     shifts = {"original": (0, 0), "left": (0, -step), "right": (0, step), "up": (-step, 0), "down": (step, 0)}

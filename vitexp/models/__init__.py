@@ -9,7 +9,7 @@ importing the class, and a subclass inherits them:
     has_patches: a grid of patches with position embeddings, for their figure and masked autoencoding
     has_batch_norm: batch norm layers
     accepts_weights: can start from model.weights, whose tensors have the names of a ViT
-    any_image_size: works with other image sizes than `image_size`, for training.image_sizes
+    any_image_size: works with image sizes other than `image_size`, for training.image_sizes
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Attention(nn.Module):
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *, read: int | None = None) -> Tensor:
-        """(B, T, dim) -> (B, T, dim), or (B, read, dim): only the first `read` tokens, which attend to all."""
+        """Map (B, T, dim) to (B, T, dim), or to (B, read, dim): only the first `read` tokens, which attend to all."""
         q, k, v = self._heads(x) if read is None else self._heads_read(x, read)
         # In bfloat16 on a CPU the backward pass of the fused kernel is several times slower than explicit products.
         if self.lsa or (v.device.type == "cpu" and v.dtype == torch.bfloat16):
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         return self._merge(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout))
 
     def forward_with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, dim) -> (B, T, dim) and the attention weights (B, num_heads, T, T), after softmax, before dropout.
+        """Return the output (B, T, dim) and the weights (B, num_heads, T, T), after softmax and before dropout.
 
         The output depends on the weights in the autograd graph.
         """
@@ -64,14 +64,14 @@ class Attention(nn.Module):
         return self._merge(heads), weights
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, dim) -> queries, keys and values, each (B, num_heads, T, head_dim)."""
+        """Return queries, keys and values, each (B, num_heads, T, head_dim), of tokens (B, T, dim)."""
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return self.q_norm(q), self.k_norm(k), v
 
     def _heads_read(self, x: Tensor, read: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with queries of the first `read` tokens only: (B, num_heads, read, head_dim)."""
+        """Do the same with queries of the first `read` tokens only: (B, num_heads, read, head_dim)."""
         (batch, tokens, dim), weight, bias = x.shape, self.qkv.weight, self.qkv.bias
         q = F.linear(x[:, :read], weight[:dim], bias[:dim]).view(batch, read, self.num_heads, self.head_dim)
         kv = F.linear(x, weight[dim:], bias[dim:]).view(batch, tokens, 2, self.num_heads, self.head_dim)
@@ -88,5 +88,5 @@ class Attention(nn.Module):
         return F.dropout(weights, self.attention_dropout, self.training) @ v, weights
 
     def _merge(self, heads: Tensor) -> Tensor:
-        """(B, num_heads, T, head_dim) -> (B, T, dim)."""
+        """Merge and project the heads: (B, num_heads, T, head_dim) -> (B, T, dim)."""
         return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]

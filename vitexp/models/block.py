@@ -39,7 +39,7 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): (B, T, dim) -> (B, T, dim).
 
-    conv_prefix: add a convolution over the patches to the MLP, skipping this many tokens before them; None adds none.
+    conv_prefix: number of tokens before the patches, which a convolution in the MLP skips; None: no convolution.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Block(nn.Module):
         self.drop_path = DropPath(rate=drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, *, read: int | None = None) -> Tensor:
-        """(B, T, dim) -> (B, T, dim), or (B, read, dim): the first `read` tokens, for a last block without conv."""
+        """Map (B, T, dim) to (B, T, dim), or (B, read, dim) of the first `read` tokens in a last block without conv."""
         x = x[:, :read] + self.drop_path(self.ls1(self.attn(self.norm1(x), read=read)))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))  # type: ignore[no-any-return]
 
     def forward_with_weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The block's output (B, T, dim) and its attention weights (B, num_heads, T, T)."""
+        """Return the block's output (B, T, dim) and its attention weights (B, num_heads, T, T)."""
         branch, weights = self.attn.forward_with_weights(self.norm1(x))
         x = x + self.drop_path(self.ls1(branch))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x)))), weights
@@ -121,7 +121,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B, ...)."""
+        """Drop branches at random: (B, ...) -> (B, ...)."""
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate

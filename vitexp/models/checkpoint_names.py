@@ -81,7 +81,7 @@ def _renamed(tensors: Tensors, rules: tuple[tuple[str, str], ...]) -> Iterator[t
 
 
 def _as_torch_lays_out(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
-    """Convert Flax layouts, (height, width, in, out), (in, out) and an axis for heads, to torch's, output first."""
+    """Convert Flax layouts, (height, width, in, out) or (in, out), perhaps with heads, to torch's (out, in, ...)."""
     for name, tensor in tensors.items():
         if ".attn.query." in name:  # (in, heads, head_dim); the bias has no `in`
             parts = [tensors[name.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]

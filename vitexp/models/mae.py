@@ -19,10 +19,10 @@ class MaskedAutoencoder(nn.Module):
     """An encoder that sees a few patches of an image, and a small decoder that predicts the others.
 
     encoder: a ViT, whose head and pooling weights are removed. Its blocks compute only the visible patches, which makes
-    the training fast. Covered pixels are set to zero, the mean color, before the stem, so that stems with overlapping
+    training fast. Covered pixels are set to zero, the mean color, before the stem, so that stems with overlapping
     receptive fields do not see them either.
-    mask_ratio: share of the patches that is covered. decoder_dim, decoder_depth, decoder_heads: sizes of the decoder,
-    which has fixed sine-cosine positions.
+    mask_ratio: fraction of the patches that are covered. decoder_dim, decoder_depth, decoder_heads: sizes of the
+    decoder, which has fixed sine-cosine positions.
     normalize_targets: predict each patch with its own mean and deviation removed (He et al. 2022, table 1d).
 
     Raises ValueError for values that do not fit together.
@@ -69,7 +69,7 @@ class MaskedAutoencoder(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) -> losses, float32 (B,): the mean squared error over the covered patches of each image.
+        """Return the losses, float32 (B,), of images (B, C, H, W): the mean squared error over their covered patches.
 
         visible: (B, V) int64, the indices of the visible patches, row by row; None draws them.
         """
@@ -88,16 +88,16 @@ class MaskedAutoencoder(nn.Module):
         return order[:, : self.visible].sort(dim=1).values
 
     def covered(self, visible: Tensor) -> Tensor:
-        """Visible patches (B, V) int64 -> float32 (B, N), 1 for a covered patch and 0 for a visible one."""
+        """Return float32 (B, N), 1 for a covered patch and 0 for a visible one. visible: (B, V) int64."""
         return torch.ones(len(visible), self.patches, device=visible.device).scatter_(1, visible, 0.0)
 
     def covered_pixels(self, visible: Tensor) -> Tensor:
-        """The same for pixels: float32 (B, 1, S, S)."""
+        """Return the same for pixels: float32 (B, 1, S, S)."""
         grid = self.covered(visible).view(-1, 1, self.encoder.grid_size, self.encoder.grid_size)
         return F.interpolate(grid, scale_factor=self.encoder.patch_size)  # nearest
 
     def encode(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> normalized tokens (B, P + V, dim) of the P prefix tokens and the visible patches."""
+        """Encode images (B, C, H, W) to normalized tokens (B, P + V, dim): P prefix tokens and the visible patches."""
         encoder = self.encoder
         images = encoder.enlarged(images)
         images = images * (1.0 - self.covered_pixels(visible))
@@ -105,7 +105,7 @@ class MaskedAutoencoder(nn.Module):
         return encoder.fc_norm(encoder.forward_features(images, only=visible))  # type: ignore[no-any-return]
 
     def predict_patches(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> the decoder's prediction of all N patches, (B, N, C * patch_size^2)."""
+        """Return the decoder's prediction of all N patches of images (B, C, H, W): (B, N, C * patch_size^2)."""
         tokens = self.decoder_embed(self.encode(images, visible))  # (B, P + V, decoder_dim)
         prefix = self.encoder.prefix_tokens
         places = visible.unsqueeze(2).expand(-1, -1, tokens.shape[2])
@@ -117,7 +117,7 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder_pred(self.decoder_norm(x)[:, prefix:])  # type: ignore[no-any-return]
 
     def targets(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> the targets of the prediction, (B, N, C * patch_size^2)."""
+        """Return the targets of the prediction for images (B, C, H, W): (B, N, C * patch_size^2)."""
         patches = self.cut(images)
         if not self.normalize_targets:
             return patches
@@ -125,7 +125,7 @@ class MaskedAutoencoder(nn.Module):
         return (patches - mean) / deviation
 
     def complete(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Return images (B, C, H, W) with predicted covered patches, in the size that is cut into patches.
+        """Return images (B, C, H, W) with the covered patches predicted, at the size that is cut into patches.
 
         With `normalize_targets`, the mean and deviation of a covered patch are not predicted; the true ones are used.
         """
@@ -139,7 +139,7 @@ class MaskedAutoencoder(nn.Module):
         return F.pixel_shuffle(grid, self.encoder.patch_size)
 
     def cut(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> the patches that the stem sees, row by row, (B, N, C * patch_size^2)."""
+        """Cut images (B, C, H, W) into the patches that the stem sees, row by row: (B, N, C * patch_size^2)."""
         images = self.encoder.enlarged(images).float()
         return F.pixel_unshuffle(images, self.encoder.patch_size).flatten(2).transpose(1, 2)
 

@@ -17,7 +17,7 @@ class SequencePool(nn.Module):
         self.score = nn.Linear(dim, 1)
 
     def weights(self, tokens: Tensor) -> Tensor:
-        """(B, T, dim) -> (B, T): the share of each token, summing to 1."""
+        """Return the weights of tokens (B, T, dim) in the mean: (B, T), summing to 1."""
         return self.score(tokens).squeeze(-1).softmax(dim=-1)  # type: ignore[no-any-return]
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -21,12 +21,12 @@ _HEADS = ("head", "head_dist")
 
 
 class Misfit(ValueError):
-    """The weights belong to another model. The message continues the sentence "model.weights=... does not fit:"."""
+    """The weights belong to a different model. The message continues the sentence "model.weights=... does not fit:"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What was loaded: `taken` of the model's `of` tensors.
+    """A summary of what was loaded: `taken` of the model's `of` tensors.
 
     new: parts of the model that were not changed; unused: parts of the weights that were not used.
     grids: patches per side of their position embedding and of the model's, if it was interpolated.
@@ -42,7 +42,7 @@ class Loaded:
 def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mapping[str, Any]) -> Loaded:
     """Load `tensors`, named as in ViT, into `net`, with positions interpolated to its grid.
 
-    The head, and that of a distillation token, is loaded if `keep_head` is true and its shape is the same. A token that
+    The head (and that of a distillation token) is loaded if `keep_head` is true and its shape matches. A token that
     the weights lack stays new; one that the net lacks is unused. The last norm is loaded whether it is applied to the
     tokens or to their mean. known: options of the pretrained model, such as num_heads, that the tensors do not show.
 

@@ -1,4 +1,4 @@
-"""ResNet-18 for small images. A module of its own because torchvision is slow to import."""
+"""ResNet-18 for small images. A separate module, because torchvision is slow to import."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class PatchStem(nn.Module):
 class ConvStem(nn.Module):
     """Overlapping 3x3 convolutions, each with ReLU and a 3x3 max-pool of stride 2 (CCT, Hassani et al. 2021, 3.4).
 
-    Each stage halves the side, so `log2(patch_size)` stages result in the grid of patches of `patch_size`.
+    Each stage halves the side, so `log2(patch_size)` stages give the same grid as patches of `patch_size`.
 
     Raises ValueError unless `patch_size` is a power of two, at least 2.
     """

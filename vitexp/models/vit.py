@@ -38,9 +38,9 @@ STEMS: dict[Stem, type[PatchStem] | type[ConvStem] | type[ShiftedStem]] = {
 
 
 class ViT(nn.Module):
-    """Images (B, in_channels, image_size, image_size), float -> logits (B, num_classes).
+    """A Vision Transformer: float images (B, in_channels, image_size, image_size) -> logits (B, num_classes).
 
-    Square images of other sizes that `patch_size` divides also work: the position embedding is interpolated.
+    Square images of other sizes divisible by `patch_size` also work: the position embedding is interpolated.
 
     Raises ValueError for values that do not fit together.
     """
@@ -95,7 +95,7 @@ class ViT(nn.Module):
             bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")
         ] = False,
         upsample: Annotated[
-            Pixels | None, Doc("pixels per side to which the net itself enlarges images, bicubically; null for none")
+            Pixels | None, Doc("pixels per side to which the net enlarges its input (bicubic); null for none")
         ] = None,
         distillation_token: Annotated[
             bool, Doc("for pool=cls: a second token and head that learn from training.teacher (DeiT)")
@@ -163,7 +163,7 @@ class ViT(nn.Module):
             )
             for block, rate in enumerate(drop_path_rates(maximum=drop_path, depth=depth), start=1)
         )
-        # As in timm: a mean is normalized after it is taken, everything else before.
+        # As in timm: with "gap" the norm follows the pooling, otherwise it precedes it.
         self.norm = nn.Identity() if pool == "gap" else nn.LayerNorm(dim, eps=NORM_EPS)
         self.fc_norm = nn.LayerNorm(dim, eps=NORM_EPS) if pool == "gap" else nn.Identity()
         if pool == "seqpool":
@@ -173,9 +173,9 @@ class ViT(nn.Module):
         self._initialize(init)
 
     def forward(self, x: Tensor, *, separate: bool = False) -> Tensor:
-        """Images (B, C, H, W) -> logits (B, num_classes).
+        """Return the logits (B, num_classes) of images (B, C, H, W).
 
-        separate: return those of the class token and of the distillation token separately, (2, B, num_classes);
+        separate: return the logits of the class and the distillation token separately, (2, B, num_classes);
         otherwise their mean (Touvron et al. 2021, DeiT, section 4).
         """
         # Only these tokens of the last block are read, so only they need a query and the MLP there.
@@ -183,15 +183,15 @@ class ViT(nn.Module):
         return self.forward_head(self._encode(x, read=read), separate=separate)
 
     def forward_features(self, x: Tensor, *, only: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm: class token first, patches last.
+        """Return the tokens (B, T, dim) of images (B, C, H, W) after the final norm: class token first, patches last.
 
-        With pool "gap" the norm follows the mean, and the tokens are those of the last block.
-        only: indices of patches, (B, V) int64; the blocks then compute no others.
+        With pool "gap" the norm follows the mean, and the tokens are the output of the last block.
+        only: indices of the patches that the blocks process, (B, V) int64; None: all.
         """
         return self._encode(x, read=None, only=only)
 
     def forward_head(self, tokens: Tensor, *, separate: bool = False) -> Tensor:
-        """Tokens of `forward_features` (B, T, dim) -> logits (B, num_classes), or (2, B, num_classes)."""
+        """Return logits (B, num_classes), or (2, B, num_classes), for the tokens of `forward_features` (B, T, dim)."""
         if self.head_dist is not None:
             both = torch.stack([self.head(tokens[:, 0]), self.head_dist(tokens[:, 1])])
             return both if separate else both.mean(dim=0)
@@ -204,7 +204,7 @@ class ViT(nn.Module):
         return self.head(self.fc_norm(pooled))  # type: ignore[no-any-return]
 
     def forward_with_attention(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, C, H, W) -> logits (B, num_classes) and each block's attention weights (B, num_heads, T, T).
+        """Return logits (B, num_classes) and each block's attention weights (B, num_heads, T, T).
 
         The weights are taken after the softmax and before dropout; row i, which sums to 1, is where token i attends.
         The logits depend on them in the autograd graph, so that `torch.autograd.grad(logit, weights)` works.
@@ -233,7 +233,7 @@ class ViT(nn.Module):
         self.load_state_dict(state_dict)
 
     def enlarged(self, x: Tensor) -> Tensor:
-        """Images (B, C, image_size, image_size), float -> the images to cut into patches, `upsample` pixels a side."""
+        """Enlarge float images (B, C, image_size, image_size) to `upsample` pixels per side, before they are cut."""
         if self.upsample in (None, x.shape[-1]):
             return x
         return F.interpolate(x, size=(self.upsample, self.upsample), mode="bicubic", align_corners=False)
@@ -254,7 +254,7 @@ class ViT(nn.Module):
         return int(self.has_cls) + int(self.distillation_token) + self.registers
 
     def _encode(self, x: Tensor, *, read: int | None, only: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) -> tokens (B, T, dim) after the final norm, or the first `read` of them."""
+        """Return the tokens (B, T, dim) of images (B, C, H, W) after the final norm, or the first `read` of them."""
         x = self._embed(x)
         if only is not None:
             seen = x[:, self.prefix_tokens :].gather(1, only.unsqueeze(2).expand(-1, -1, self.dim))
@@ -268,13 +268,13 @@ class ViT(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def _embed(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> the input of the first block (B, T, dim)."""
+        """Return the input of the first block, (B, T, dim), for images (B, C, H, W)."""
         channels, height, width = x.shape[1:]
         side = self.upsample or height
         if channels != self.in_channels or height != width or side % self.patch_size:
             raise ValueError(
-                f"The images have {channels} channels and {height}x{width} pixels; this model takes square images of "
-                f"{self.in_channels} channels with a side that patch_size={self.patch_size} divides."
+                f"The images have {channels} channels and {height}x{width} pixels; this model takes square images with "
+                f"{self.in_channels} channels and a side divisible by patch_size={self.patch_size}."
             )
         x = self.patch_embed(self.enlarged(x))  # (B, N, dim)
         if self.prefix_tokens:
@@ -289,7 +289,7 @@ class ViT(nn.Module):
         return self.pos_drop(x)  # type: ignore[no-any-return]
 
     def _prefix(self) -> list[Tensor]:
-        """Return the learned tokens before the patches, in their order."""
+        """Return the learned tokens before the patches, in order."""
         return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
 
     @torch.no_grad()

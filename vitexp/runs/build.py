@@ -43,7 +43,7 @@ _DATA = (  # of config.data
 def build(node: DictConfig | Any, group: str = "", **arguments: Any) -> Any:
     """Build the component that a node names. group: its config group, for error messages.
 
-    Raises ConfigError if the class refuses its arguments; MemoryError is raised as it is.
+    Raises ConfigError if the class refuses its arguments; MemoryError propagates.
     """
     try:
         return instantiate(node, **arguments)
@@ -67,7 +67,7 @@ def build(node: DictConfig | Any, group: str = "", **arguments: Any) -> Any:
 
 
 def build_a(kind: type[Made] | tuple[type[Made], ...], node: DictConfig, group: str, **arguments: Any) -> Made:
-    """Build a component that must be of this kind. Raises ConfigError otherwise."""
+    """Build a component and check that it is of this kind. Raises ConfigError otherwise."""
     made = build(node, group, **arguments)
     if not isinstance(made, kind):
         raise misfit(group, node, f"makes a {type(made).__name__}")

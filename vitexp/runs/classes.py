@@ -11,10 +11,10 @@ from vitexp.errors import UserError
 
 
 def match_classes(theirs: Sequence[str], ours: Sequence[str], *, name: str) -> NDArray[np.int64]:
-    """Return for each class of the data set `name` the label of the same class of the network: int64 [len(theirs)].
+    """Return, for each class of the data set `name`, the network's label for the same class: int64 [len(theirs)].
 
-    Classes are matched by name, regardless of case and spaces; the data set may have fewer. If all classes of one side
-    are numbers (folders 00000, 00001, ...), these are the labels of the other side.
+    Classes are matched by name, regardless of case and spaces; the data set may have fewer. If all classes on one
+    side are numbers (folders 00000, 00001, ...), they are labels of the other side.
 
     Raises UserError if a class of the data set is unknown to the network, or if two match the same class.
     """
@@ -33,7 +33,7 @@ def match_classes(theirs: Sequence[str], ours: Sequence[str], *, name: str) -> N
     if unknown:
         some = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
         raise UserError(
-            f"{len(unknown)} of the {len(theirs)} classes of {name} are unknown to the network ({some}; its "
+            f"the network does not know {len(unknown)} of the {len(theirs)} classes of {name} ({some}; its "
             f"{len(ours)} classes are {', '.join(map(repr, ours[:3]))}, ...); use the same names, or numbers."
         )
     known = [label for label in matched if label is not None]

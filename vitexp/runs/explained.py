@@ -59,9 +59,10 @@ def explain_run(
     """Draw every explanation of a run into its folder; print the file names and the faithfulness of each method.
 
     other: a run to compare. image: a file to explain instead of test images. data: overrides for the location of the
-    data set. images: test images for the faithfulness. shown: test images in the figures. embedded: training images in
-    the maps of embeddings. layer, head: whose attention is drawn, from 1; 0 for the last layer and the mean of all
-    heads. label: name or number of the class to explain; "" for the predicted one.
+    data set. images: number of test images to measure faithfulness on. shown: number of test images in the figures.
+    embedded: number of training images in the maps of embeddings. layer, head: number, from 1, of the layer and head
+    whose attention is drawn; 0 for the last layer and the mean of all heads. label: name or number of the class to
+    explain; "" for the predicted one.
     Raises ConfigError for arguments that do not fit the run, UserError if something cannot be read or written.
     """
     explainer = load_explainer(folder, data)
@@ -142,7 +143,7 @@ def index_of(key: str, number: int, count: int) -> int | None:
 
 
 def check_same_test(pair: Pair) -> None:
-    """Raise ConfigError if the test labels of two runs differ, so that their test images differ too."""
+    """Raise ConfigError if the test labels of two runs differ, which means that their test images differ too."""
     first, second = (explainer.run.data.test.labels for explainer in pair)
     if not np.array_equal(first, second):
         raise ConfigError(

@@ -15,7 +15,7 @@ _SHIPPED = Path(__file__).parent / "shipped" / "gtsrb"  # trained by experiment=
 
 
 def run_folder(typed: str) -> Path:
-    """Return the folder that run=`typed` names; for "pretrained" logs/pretrained/<run id>, copied there if necessary.
+    """Return the folder that run=`typed` names; for "pretrained", logs/pretrained/<run id>, copied if necessary.
 
     Raises ConfigError if there is no such folder, UserError if logs cannot be written.
     """
@@ -31,7 +31,7 @@ def run_folder(typed: str) -> Path:
 
 
 def _unpacked(logs: Path) -> Path:
-    """Return a copy, because explanations and evaluations are written into the folder of their run."""
+    """Return a copy of the bundled run, because explanations and evaluations are written into run folders."""
     folder = logs / str(json.loads((_SHIPPED / "result.json").read_text())["run_id"])
     if not folder.exists():
         unfinished = logs / f".{folder.name}.{os.getpid()}"

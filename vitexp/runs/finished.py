@@ -98,7 +98,7 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
     """Load a run folder from its config.yaml, result.json and model.safetensors.
 
     The weights are read as numbers only; the network is built from the class that config.yaml names, as in training.
-    Raises UserError if `folder` is not a completed run, or if its files do not fit each other.
+    Raises UserError if `folder` is not a completed run, or if its files do not match.
     """
     folder = Path(folder).expanduser().resolve()
     try:
@@ -118,7 +118,7 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
         raise UserError(f"the run {folder} is {status}, not completed; vitexp train resume={folder} resumes it.")
     if not facts(config.task).get("uses_labels", True):
         raise UserError(
-            f"the run {folder} is a pretraining, which has no classifier; train a classifier from it with "
+            f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "
             f"vitexp train model.weights={folder}."
         )
     net = build_net(config, num_classes=len(classes))
@@ -143,5 +143,5 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor], *, header: dict[s
     """Write model.safetensors atomically. header: model, image_size, classes, mean and std."""
     # Cloned, because safetensors refuses tensors that share memory, as tied layers do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    # A single metadata entry: safetensors writes several in random order, and equal runs would differ in bytes.
+    # A single metadata entry: safetensors writes several in random order, so the files of equal runs would differ.
     write_atomically(folder / "model.safetensors", save(tensors, metadata={"vitexp": json.dumps(header)}))

@@ -42,7 +42,7 @@ def _split(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:
 
 
 def location(source: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the options of a source that say where its images are, which does not change them."""
+    """Return the options of a source that only say where its images are stored."""
     return facts(source).get("location", ("root", "download"))  # type: ignore[no-any-return]
 
 

@@ -60,7 +60,7 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
         record = RunRecord.read(Path(os.environ[RUN_FOLDER]), is_ours=False)
         if record.result["config_hash"] != config_hash(config):
             raise ConfigError(
-                "this process was started for a run with another configuration; every device executes the whole "
+                "this process was started for a run with a different configuration; every device executes the whole "
                 "script, so a script that trains on several devices must train only once."
             )
         yield OpenRun(record, Console(quiet=True))

@@ -153,7 +153,7 @@ def write_test_predictions(
 ) -> None:
     """Write predictions.csv for a test set: file (or index), true class, predicted class, probability.
 
-    probabilities: float [N, C]; labels: int64 [N]; paths: the files of the first N images, None without files.
+    probabilities: float [N, C]; labels: int64 [N]; paths: the files of the first N images, None if they have none.
     """
     confidence, predicted = probabilities.max(dim=1)
     where = range(len(labels)) if paths is None else paths

@@ -159,7 +159,7 @@ def config_hash(config: DictConfig) -> str:
 
 
 def deciding(config: DictConfig, *, ignored: Iterable[str] = ()) -> dict[str, Any]:
-    """Return everything in the configuration that can change a result, without the keys `ignored`, in dotted form."""
+    """Return everything in the configuration that can change a result, except the dotted keys `ignored`."""
     plain: dict[str, Any] = _without(OmegaConf.to_container(config, resolve=True), (*NOT_HASHED, *ignored))
     callbacks = plain.pop("callbacks", None) or {}
     if training := {name: node for name, node in callbacks.items() if facts(node).get("can_change_result", True)}:
@@ -168,7 +168,7 @@ def deciding(config: DictConfig, *, ignored: Iterable[str] = ()) -> dict[str, An
 
 
 def _without(plain: Any, keys: Iterable[str]) -> Any:
-    """Remove `keys`, in dotted form, from `plain`, a configuration of dicts, and return it."""
+    """Remove dotted `keys` from `plain`, a nested dict, and return it."""
     for key in keys:
         *parents, last = key.split(".")
         node = plain
@@ -185,7 +185,7 @@ def metrics_of(logged: Any, names: Iterable[str] = METRICS) -> dict[str, float |
 
 
 def is_pretraining(result: Mapping[str, Any]) -> bool:
-    """Return whether a record describes a completed pretraining, which measures only a loss."""
+    """Return whether a record describes a completed pretraining run, which measures only a loss."""
     return list((result.get("metrics") or {}).get("test") or {}) == ["loss"]
 
 

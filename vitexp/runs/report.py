@@ -39,7 +39,7 @@ def write_report(folder: Path) -> Path:
     """
     result, problem = _read_result(folder / "result.json")
     config = folder / "config.yaml"
-    import jinja2  # only once a run ends
+    import jinja2  # imported only when a run ends
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -86,7 +86,7 @@ def _headline(result: Mapping[str, Any]) -> tuple[str, str] | None:
         if accuracy is not None:
             return metric("accuracy").format(accuracy), words
     if is_pretraining(result):
-        return metric("loss").format(metrics["test"]["loss"]), "test loss of the pretraining"
+        return metric("loss").format(metrics["test"]["loss"]), "test loss of the pretraining run"
     return None
 
 
@@ -178,7 +178,7 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if is_pretraining(result):
         same = [f"{group}={_part(result, group).get('name')}" for group in ("data", "model")]
         tune = command_line("train", *same, f"model.weights={path}")
-        commands.append(("To train the same model, starting from this pretraining:", tune))
+        commands.append(("To train the same model, starting from these weights:", tune))
     elif (folder / "model.safetensors").is_file():
         explain = command_line("explain", f"run={path}")
         commands.append(("To explain more of its predictions, with every layer and head:", explain))

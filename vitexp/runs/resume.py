@@ -30,7 +30,7 @@ def run_to_resume(config: DictConfig) -> Path | None:
     """Return the folder of the run that `config.resume` names; None for a new run.
 
     "auto" is the newest run with this name and configuration, or the one with run_id. Raises ConfigError, which shows
-    the differences, if the named run has another configuration.
+    the differences, if the named run has a different configuration.
     """
     if config.resume is None:
         return None
@@ -46,8 +46,8 @@ def run_to_resume(config: DictConfig) -> Path | None:
         return next((run for run in _newest_first(runs, config.seed) if not differences(run, config, LENGTH)), None)
     if changed := differences(folder, config):
         raise ConfigError(
-            f"{typed(folder)} has another configuration ({', '.join(changed)}); a resumed run may only be longer, log "
-            "differently or use other hardware. Drop resume= to start a new run."
+            f"{typed(folder)} has a different configuration ({', '.join(changed)}); a resumed run may only be longer, "
+            "log differently or use other hardware. Drop resume= to start a new run."
         )
     return folder
 
@@ -80,7 +80,7 @@ def _names_a_folder(config: DictConfig) -> bool:
 
 
 def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> list[str]:
-    """Return the forbidden changes of `config` to the run in `folder`, in words. also: more forbidden keys."""
+    """Describe the changes in `config` that the run in `folder` does not allow. also: more keys that may not change."""
     allowed = set(LENGTH) - set(also)
     return [
         f"{key}={old}, now {new}"
@@ -100,7 +100,7 @@ def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
 
 
 def _compared(config: DictConfig) -> dict[str, Any]:
-    """Return the keys that a resumed run may not change, and those of its length, in dotted form."""
+    """Return the options that a resumed run may not change, and its length, with dotted keys."""
     from vitexp.config.rules import monitored  # pydantic takes a while to import
 
     plain = deciding(config, ignored=(*HARDWARE, *DISPLAY))

@@ -46,7 +46,7 @@ log = logging.getLogger("vitexp")
 def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
     """Train, test and record the run of `config`, a checked configuration; return its folder.
 
-    overrides: those that composed it, for the record; None: Hydra's.
+    overrides: the overrides that composed it, to be recorded; None: taken from Hydra.
 
     Raises UserError for problems that a user can fix; result.json then says "failed", with the same message. A signal
     raises Interrupted, with the exit code 130 (SIGINT), 143 (SIGTERM) or 138 (SIGUSR1); result.json says "interrupted".
@@ -189,7 +189,7 @@ def _describe(
     datamodule: ImageDataModule,
     sources: dict[str, Any],
 ) -> None:
-    """Record the sizes of data and model, and the devices. sources: of weights and teacher, if any."""
+    """Record the sizes of data and model, and the devices. sources: the origin of weights and teacher, if any."""
     device = trainer.strategy.root_device
     record.update(
         data={

@@ -32,8 +32,8 @@ def opening_lines(
 ) -> dict[str, str]:
     """Return the lines about folder, device, data, model and training, with effective values, by name.
 
-    record: must contain data, model and environment. task: its description. resumed_from: position of the checkpoint
-    that the run resumes from.
+    record: must contain data, model and environment. task: the description of the task. resumed_from: position
+    of the checkpoint that the run resumes from.
     """
     data, model, environment = (record.result[key] for key in ("data", "model", "environment"))
     found = datamodule.source.describe()

@@ -1,4 +1,4 @@
-"""Load the finished run that a training distills, and check that it may be used."""
+"""Load the finished run that training distills, and check that it may be used."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Teacher(TrainedNet):
     info: dict[str, Any]
 
     def refuse_other_classes(self, classes: list[str]) -> None:
-        """Raise ConfigError if the student has other classes, or the same in another order."""
+        """Raise ConfigError if the student has different classes, or the same ones in a different order."""
         if self.classes == classes:
             return
         if len(self.classes) != len(classes):
-            difference = f"{len(self.classes)} classes, and these data have {len(classes)}"
+            difference = f"{len(self.classes)} classes, and this data set has {len(classes)}"
         else:
             mine, theirs = next(pair for pair in zip(self.classes, classes, strict=True) if pair[0] != pair[1])
-            difference = f"a class {mine!r} where these data have {theirs!r}"
+            difference = f"a class {mine!r} where this data set has {theirs!r}"
         raise ConfigError(
             f"training.teacher={self.name} has {difference}; teacher and student need the same classes in the same "
             "order."
@@ -60,7 +60,7 @@ def load_teacher(config: DictConfig, *, resumed: Mapping[str, Any] | None) -> Te
         raise ConfigError(f"training.teacher={name}: {error}") from error
     if resumed is not None and (before := resumed["model"]["teacher"]["sha256"]) != digest:
         raise ConfigError(
-            f"training.teacher={name} has other weights (SHA-256 {digest[:8]}) than when this run started "
+            f"training.teacher={name} has different weights (SHA-256 {digest[:8]}) than when this run started "
             f"({before[:8]}); restore them, or start a new run."
         )
     refuse_other_split(config, run.config, key=f"training.teacher={name}")

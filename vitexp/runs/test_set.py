@@ -53,8 +53,8 @@ def open_test_set(
     """Return the run, and the test set that the overrides `typed` (data=..., data.key=value) select.
 
     Without overrides it is the run's own. If they only say where the run's own data are stored, the returned run reads
-    them there. Raises ConfigError for overrides that cannot work, UserError if the images are missing or have other
-    classes.
+    them from there. Raises ConfigError for overrides that cannot work, UserError if the images are missing or have
+    different classes.
     """
     config = _data_config(run, typed, config_dir)
     if own := _identity(config) == _identity(run.config):

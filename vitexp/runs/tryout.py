@@ -27,7 +27,7 @@ from vitexp.training.schedules import Schedule
 def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
     """Raise ConfigError for parts of the configuration that cannot be built or do not do what their group requires.
 
-    weights: the weights that the network starts from; ConfigError if they belong to another network.
+    weights: the weights that the network starts from; ConfigError if they belong to a different network.
     """
     net, size = build_net(config, num_classes=2), config.data.image_size
     if weights is not None:
@@ -64,7 +64,7 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
 
 @contextmanager
 def _refused(group: str, node: DictConfig, doing: str = "") -> Iterator[None]:
-    """Turn any exception of a component into a ConfigError that says what it must be."""
+    """Turn any exception from a component into a ConfigError that says what it must be."""
     try:
         yield
     except Exception as error:  # user code may raise anything

@@ -1,4 +1,4 @@
-"""Read the weights that training starts from: finished runs, files of other libraries, published weights."""
+"""Read the weights that training starts from: finished runs, files from other libraries, published weights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Published:
 
 # By dim, depth and patch_size. Both publishers include the first eight digits of the SHA-256 in the file name.
 PUBLISHED: Mapping[str, Mapping[tuple[int, int, int], Published]] = {
-    # torchvision's, trained from scratch on ImageNet-1k: 81.07 % there for vit_b16.
+    # torchvision's, trained from scratch on ImageNet-1k: 81.07% there for vit_b16.
     "imagenet1k": {
         (dim, depth, patch_size): Published(
             url=f"https://download.pytorch.org/models/{name}-{digits}.pth",
@@ -131,7 +131,7 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
         return weights
     path = Path(os.path.expanduser(name))
     weights = read_weights(path, name=name)
-    with suppress(OSError, YAMLError, OmegaConfBaseException, KeyError):  # a file of weights is not a run
+    with suppress(OSError, YAMLError, OmegaConfBaseException, KeyError):  # a weights file is not a run
         run = read_config(path / "config.yaml")
         if facts(run.task).get("uses_labels", True):
             refuse_other_split(config, run, key=f"model.weights={name}")
@@ -161,14 +161,14 @@ def normalization(choice: str, weights: StartingWeights | None) -> Normalization
 
 
 def read_weights(path: Path, *, name: str) -> StartingWeights:
-    """Read a file of weights, or the one in a run folder, as numbers only: code in the file is never executed.
+    """Read a weights file, or the one in a run folder, as numbers only: code in the file is never executed.
 
     name: used in error messages. Raises ConfigError if the file is missing or does not contain weights.
     """
     path = path / "model.safetensors" if os.path.isdir(path) else path
     if not os.path.isfile(path):  # unlike Path.is_file, accepts impossible names
         raise ConfigError(
-            f"model.weights={name}: there is no {path}; give {', '.join(PUBLISHED)}, a file of weights "
+            f"model.weights={name}: there is no {path}; give {', '.join(PUBLISHED)}, a weights file "
             "(.pth, .safetensors, .npz) or the folder of a finished run."
         )
     try:
@@ -180,7 +180,7 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
     if publisher is None:
         names = ", ".join(sorted(tensors)[:3]) or "nothing"
         raise ConfigError(
-            f"model.weights={name} is not a ViT of torchvision, timm, Google or vitexp; it contains {names}."
+            f"model.weights={name} is not a ViT from torchvision, timm, Google or vitexp; it contains {names}."
         )
     weights = StartingWeights(
         name=name,
@@ -221,7 +221,7 @@ def _fetched(published: Published, folder: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a file, and the header of a file that vitexp wrote."""
+    """Return the tensors of a file, and its header if vitexp wrote it."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}, {}
@@ -237,7 +237,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _normalization_of_timm(path: Path) -> Normalization | None:
-    """Return mean and std from the config.json of a model folder of timm."""
+    """Return mean and std from the config.json of a timm model folder."""
     try:
         stated = json.loads((path.parent / "config.json").read_text())["pretrained_cfg"]
         return tuple(map(float, stated["mean"])), tuple(map(float, stated["std"]))

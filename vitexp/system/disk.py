@@ -79,8 +79,10 @@ def forget() -> None:
 
 
 class GrowingFile:
-    """A text file that is only appended to. What the disk refuses is kept and written first once there is space, so
-    that nothing is lost and no line is split."""
+    """A text file that is only appended to.
+
+    What the disk refuses is kept and written first once there is space, so that nothing is lost and no line is split.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -19,7 +19,7 @@ def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
     """Open the store through which the processes that Lightning starts find each other; keep it until the end.
 
     torch would open one on all addresses of the machine, whatever MASTER_ADDR says (pytorch/pytorch#173909), where
-    anyone could write to it. Returns None and does nothing if there is one process, if another launcher starts the
+    anyone could write to it. Returns None and does nothing if there is only one process, if another launcher starts the
     processes (srun, torchrun), or if the user has chosen the address: trainer.num_nodes, MASTER_ADDR.
     """
     strategy = trainer.strategy

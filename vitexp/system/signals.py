@@ -32,7 +32,7 @@ def die_with_parent() -> None:
 
 
 class StopSignals:
-    """Record SIGINT, SIGTERM and SIGUSR1 in `requested` while open; inside `at_once`, raise Interrupted.
+    """A context that records SIGINT, SIGTERM and SIGUSR1 in `requested`; inside `at_once`, they raise Interrupted.
 
     Where signals are only recorded, training finishes its step and writes a checkpoint, and records are written
     completely; a second SIGINT does not wait for that. A repeated SIGTERM or SIGUSR1 changes nothing: clusters send

@@ -17,7 +17,7 @@ LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
 
 
 class _ConsoleHandler(logging.Handler):
-    """Print lines through rich, which keeps them above a progress bar; not wrapped, so that paths can be copied."""
+    """A handler that prints through rich, above any progress bar; unwrapped, so that paths can be copied."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
@@ -29,7 +29,7 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _LogFile(logging.Handler):
-    """Append lines to a file; those that a full disk refuses are written later, once there is space."""
+    """A handler that appends lines to a file; what a full disk refuses is written once there is space."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ def time_in_turns(
 
 
 def finished(device: torch.device) -> float:
-    """Return the time in seconds once the device has finished its work."""
+    """Wait until the device has finished its work, and return the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

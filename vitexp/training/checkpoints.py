@@ -1,4 +1,4 @@
-"""The checkpoint from which a stopped run resumes, to the same weights as an uninterrupted run.
+"""The checkpoint from which a stopped run resumes; it reaches the same weights as an uninterrupted run.
 
 It contains everything that Lightning stores (net, optimizer, schedule, averaged weights, callbacks) and a `position`,
 but no state of random generators: the order of images and the draws of a step depend only on seed and position.
@@ -34,15 +34,15 @@ log = logging.getLogger(__name__)
 # Newest first. A new checkpoint is "next" until it is complete, so that two complete ones exist at any time.
 NAMES = ("next.ckpt", "last.ckpt", "previous.ckpt")
 Position = dict[str, Any]  # completed epochs, images of the next one, steps, and what must not change on resume
-_SHARE = 0.05  # of the time may be spent on checkpoints after epochs
+_SHARE = 0.05  # fraction of the time that may be spent on checkpoints after epochs
 _AGREE_EVERY = 10  # steps between agreements of the processes, each of which waits for all others
 
 
 class LastCheckpoint(Checkpoint):
-    """Write `folder`/last.ckpt after each epoch and at intervals of steps or minutes; keep the previous one.
+    """A callback that writes `folder`/last.ckpt after epochs and every few steps or minutes; it keeps the previous one.
 
     Skips epochs if they are so short that checkpoints would take more than a twentieth of the time.
-    length: of the training; a run that stopped early only continues if this has changed.
+    length: the length of training; a run that stopped early continues only if this has changed.
     stop: obeyed between two steps, after a checkpoint.
     """
 
@@ -134,7 +134,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def begin_at(position: Position, datamodule: ImageDataModule) -> None:
-    """Start `datamodule`, which is set up, at the position of a checkpoint. Raises UserError for other data."""
+    """Start `datamodule`, which is set up, at the position of a checkpoint. Raises UserError if the data changed."""
     if position["data"] != datamodule.fingerprint:
         raise UserError(f"the training images of {datamodule.name} changed; start a new run without resume=.")
     datamodule.begin_at(epoch=position["epochs"], images=position["images"])
@@ -226,9 +226,9 @@ class DamagedCheckpoint(UserError):
 
 
 class CheckedCheckpointIO(CheckpointIO):
-    """Write the output of torch.save followed by its SHA-256, as the comment that a zip archive may end with.
+    """Checkpoint files: the output of torch.save, then its SHA-256 as the comment that a zip archive may end with.
 
-    So torch.load can read the file, and the checksum cannot get lost. Files are replaced atomically. If the disk is
+    torch.load can read such a file, and the checksum cannot get lost. Files are replaced atomically. If the disk is
     full, a warning says what was not written, and the old file remains.
     """
 

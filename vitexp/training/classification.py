@@ -32,7 +32,7 @@ class Classifier(Task):
     Args:
         loss: training loss of logits float32 [B, C] and soft targets float32 [B, C]; default CrossEntropy().
         mixing: mixup and CutMix; default: off.
-        image_sizes: pixels per side; each training batch draws one, the same in all processes. None: data size.
+        image_sizes: pixels per side; each training batch draws one, the same in all processes. None: data.image_size.
         distillation: adds a teacher's share to the loss. If the net has a distillation token, only that one learns
             from the teacher.
         parts: see Task.
@@ -78,7 +78,7 @@ class Classifier(Task):
         return self.mixing(images, targets, progress=self.global_step / self.total_steps)
 
     def augmented(self, images: Tensor, batch_index: int) -> Tensor:
-        """Augment float images [B, 3, S, S] in [0, 1] and resize them to the size that this batch draws."""
+        """Augment float images [B, 3, S, S] in [0, 1] and resize them to the size drawn for this batch."""
         images = super().augmented(images, batch_index)
         if self.image_sizes is None:
             return images
@@ -109,9 +109,9 @@ class Classifier(Task):
 
 
 def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return the metrics of result.json, except the loss, of a whole set: probabilities [N, C], labels int64 [N].
+    """Return the metrics of result.json, except the loss. probabilities: [N, C] of a whole set; labels: int64 [N].
 
-    Macro means weigh classes equally and skip classes that neither occur nor are predicted. ece is the expected
+    Macro means weight classes equally and skip classes that neither occur nor are predicted. ece is the expected
     calibration error over 15 bins (Guo et al. 2017). Top-5 is top-C if there are fewer than 5 classes.
     """
     both, classes = (probabilities, labels), probabilities.shape[1]

@@ -44,7 +44,7 @@ class Distillation:
     def __call__(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
         """Return (1 - weight) * loss + weight * loss against the teacher.
 
-        loss: the loss of the labels. logits: [B, C] of the student, to learn from the teacher. images: float
+        loss: the loss against the labels. logits: the student's, [B, C], to compare with the teacher's. images: float
         [B, 3, S, S] in [0, 1], augmented and mixed as the student sees them; resized for the teacher.
         """
         return (1.0 - self.weight) * loss + self.weight * self._of_teacher(logits.float(), self.teacher_logits(images))

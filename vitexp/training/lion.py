@@ -23,7 +23,9 @@ class Lion(Optimizer):
         params: Iterable[Any],
         *,
         lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the given batch size")] = 2e-4,
-        weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("factor on the weights, times lr, per step")] = 0.25,
+        weight_decay: Annotated[
+            float, Field(ge=0, le=1e4), Doc("each step shrinks the weights by lr times this")
+        ] = 0.25,
         betas: Annotated[
             tuple[Rate, Rate], Doc("weight of the momentum in the step, and of the old momentum in the new one")
         ] = (0.9, 0.99),

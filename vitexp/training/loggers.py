@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 _Name = Annotated[
     str, Field(pattern=r"^[^/\\#?%:]{1,128}$"), Words("a name of at most 128 characters without / \\ # ? % :")
 ]
-_ROOM = 1 << 16  # bytes; a disk with less free space is full
+_ROOM = 1 << 16  # bytes; a disk with less free space counts as full
 
 
 class MetricsCsvLogger(CSVLogger):
-    """Writes metrics.csv in `folder`; see MetricsFile."""
+    """A logger that writes `folder`/metrics.csv; see MetricsFile."""
 
     def __init__(self, *, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="")
@@ -83,7 +83,7 @@ class PatientTensorBoardLogger(TensorBoardLogger):
 
     @contextmanager
     def tolerating(self) -> Iterator[None]:
-        """Tolerate a full disk while events are written inside."""
+        """Tolerate a full disk while the block writes events."""
         with tolerating("tensorboard"):
             if self._refused_at is not None and time.monotonic() < self._refused_at + self.retry_s:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -115,7 +115,7 @@ class PatientTensorBoardLogger(TensorBoardLogger):
 
 
 def tensorboard_logger(*, folder: Path, run_id: str, name: str) -> Logger:
-    """Build the logger of events in `tensorboard/` of the run folder. Raises ConfigError without tensorboard."""
+    """Build the logger of events in `tensorboard/` of the run folder. Raises ConfigError if tensorboard is missing."""
     try:
         return PatientTensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
     except ModuleNotFoundError as error:
@@ -133,7 +133,7 @@ class BackgroundWandbLogger(WandbLogger):
         self._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns about it
         self._mode = mode
         self._opening: Future[Any] | None = None
-        self._lossy = False  # the disk was full at some time
+        self._lossy = False  # the disk was full at some point
 
     @rank_zero_only
     def open(self, config: dict[str, Any], *, earlier: Sequence[Row]) -> None:
@@ -168,7 +168,7 @@ class BackgroundWandbLogger(WandbLogger):
 
     @contextmanager
     def tolerating(self) -> Iterator[None]:
-        """Tolerate a full disk while scalars and images are passed on inside.
+        """Tolerate a full disk while the block logs scalars and images.
 
         The service of wandb writes them later and silently gives up on a full disk, so check the free space here.
         """

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from vitexp.options import Doc, Field, Rate
 
 Weight = Annotated[float, Field(ge=0, le=1e6)]
-LabelSmoothing = Annotated[Rate, Doc("share of the target that is spread evenly over all classes")]
+LabelSmoothing = Annotated[Rate, Doc("fraction of the target that is spread evenly over all classes")]
 ClassWeights = Annotated[
     list[Weight] | Literal["balanced"] | None,
     Doc("factor on each class: a list, or balanced (inverse to the number of training images); null: all 1"),
@@ -71,7 +71,9 @@ class Focal(ClassificationLoss):
     def __init__(
         self,
         *,
-        gamma: Annotated[float, Field(ge=0, le=100), Doc("how much less easy images count; 0: cross-entropy")] = 2.0,
+        gamma: Annotated[
+            float, Field(ge=0, le=100), Doc("how strongly easy images are down-weighted; 0: cross-entropy")
+        ] = 2.0,
         label_smoothing: LabelSmoothing = 0.0,
         class_weights: ClassWeights = None,
     ) -> None:
@@ -86,7 +88,7 @@ class Focal(ClassificationLoss):
 
 
 class BinaryCrossEntropy(ClassificationLoss):
-    """One sigmoid per class, averaged over classes and images (Wightman et al. 2021, "ResNet strikes back")."""
+    """Binary cross-entropy of each class, averaged over classes (Wightman et al. 2021, "ResNet strikes back")."""
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, self._smoothed(targets), weight=self.class_weights)

@@ -19,7 +19,7 @@ _MASKS = 1024  # for validation and test: image i has mask i modulo this
 class MaskedAutoencoding(Task):
     """A ViT as the encoder of a masked autoencoder; the decoder is discarded after training.
 
-    In training each image gets a mask of its own at every step. The masks of validation and test are the same in every
+    In training each image gets a mask of its own at every step. The masks of validation and test are the same for every
     epoch, run and number of processes, so that losses can be compared.
 
     Args:
@@ -39,7 +39,7 @@ class MaskedAutoencoding(Task):
         self,
         *,
         net: ViT,
-        mask_ratio: Annotated[Fraction, Doc("share of the patches that is covered")] = 0.75,
+        mask_ratio: Annotated[Fraction, Doc("fraction of the patches that are covered")] = 0.75,
         decoder_dim: Annotated[int, Field(ge=4, le=8192, multiple_of=4), Doc("channels of the decoder")] = 96,
         decoder_depth: Annotated[int, Field(ge=1, le=100), Doc("blocks of the decoder")] = 2,
         decoder_heads: Annotated[int, Field(ge=1, le=8192), Doc("attention heads of the decoder")] = 3,
@@ -49,7 +49,7 @@ class MaskedAutoencoding(Task):
         **parts: Any,
     ) -> None:
         if not isinstance(net, ViT):
-            raise ValueError(f"it leaves out patches, and a {type(net).__name__} has none; use a Vision Transformer.")
+            raise ValueError(f"it needs patches, but {type(net).__name__} has none; use a Vision Transformer.")
         autoencoder = MaskedAutoencoder(
             encoder=net,
             mask_ratio=mask_ratio,

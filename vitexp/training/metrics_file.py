@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 
 class MetricsFile:
-    """Writes the rows that Lightning's CSVLogger passes on; rows that do not fit on a full disk are written later.
+    """A file for the rows that Lightning's CSVLogger passes on; what does not fit on a full disk is written later.
 
     An existing file was started by an earlier process of this run: it keeps the rows of steps before the first one
     logged now, and the later ones are logged again.

@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Mixing:
-    """Blend each image of a batch with a partner of the same batch, and their targets in the same proportion.
+    """A blend of each image with a partner from the same batch, and of their targets in the same proportion.
 
     mixup_alpha, cutmix_alpha: the share of an image that remains is drawn from Beta(alpha, alpha); 0 turns it off.
-    mix_prob: share of the batches that are mixed. mix_switch_prob: share of these that use CutMix, if both are on.
-    mix_until: share of the training, in (0, 1], after which nothing is mixed.
+    mix_prob: fraction of batches that are mixed. mix_switch_prob: fraction of these that use CutMix, if both are on.
+    mix_until: fraction of training, in (0, 1], after which nothing is mixed.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Mixing:
     def __call__(self, images: Tensor, targets: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
         """Return mixed images and targets.
 
-        images: float [B, C, H, W]; targets: float [B, num_classes], rows sum to 1; progress: share of the training
+        images: float [B, C, H, W]; targets: float [B, num_classes], rows sum to 1; progress: fraction of training
         that is done, in [0, 1]. Partners are drawn on the device, and the numbers that all images share on the CPU, so
         that nothing waits for the device.
         """
@@ -54,7 +54,7 @@ def mixup(images: Tensor, partner: Tensor, share: float) -> Tensor:
 
 
 def cutmix(images: Tensor, partner: Tensor, share: float) -> tuple[Tensor, float]:
-    """Replace a rectangle of about 1 - share of the area, at a random place, by the partner's.
+    """Replace a rectangle of about 1 - share of the area, at a random place, with the partner's.
 
     images: float [B, C, H, W]; partner: int64 [B]. Returns the images and the share that actually remained, because
     the rectangle is clipped at the border and rounded to whole pixels.

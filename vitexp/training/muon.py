@@ -13,7 +13,7 @@ from torch.optim import AdamW, Optimizer
 
 from vitexp.options import Doc, Field, Rate
 
-# Of the quintic iteration that brings singular values into about [0.7, 1.2] in five steps (Jordan et al. 2024).
+# Coefficients of a quintic iteration that brings singular values into about [0.7, 1.2] (Jordan et al. 2024).
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 
@@ -34,7 +34,9 @@ class Muon(Optimizer):
         params: Iterable[dict[str, Any]],
         *,
         lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the given batch size")] = 1e-3,
-        weight_decay: Annotated[float, Field(ge=0, le=1e4), Doc("factor on the weights, times lr, per step")] = 0.05,
+        weight_decay: Annotated[
+            float, Field(ge=0, le=1e4), Doc("each step shrinks the weights by lr times this")
+        ] = 0.05,
         momentum: Annotated[Rate, Doc("momentum of the matrices")] = 0.95,
         nesterov: Annotated[bool, Doc("use Nesterov momentum")] = True,
         update_rms: Annotated[
@@ -118,7 +120,7 @@ class Muon(Optimizer):
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """Return approximately the orthogonal factors U V^T of matrices U S V^T, [N, rows, columns], in bfloat16.
+    """Return the approximate orthogonal factors U V^T of matrices U S V^T, [N, rows, columns], in bfloat16.
 
     A Newton-Schulz iteration brings the singular values near 1, which is close enough (Jordan et al. 2024).
     """

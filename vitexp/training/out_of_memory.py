@@ -1,4 +1,4 @@
-"""When a batch does not fit into memory: one sentence that names a batch size which was tried and fits."""
+"""Explain in one sentence that a batch does not fit into memory, and name a batch size that was tried and fits."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def lacks_memory(error: BaseException) -> bool:
 def explained_out_of_memory(trainer: Trainer, *, model: str) -> Iterator[None]:
     """Raise OutOfMemory if memory runs out inside, where `trainer` fits and tests a Task.
 
-    Smaller batches are tried on the device of this process first, and the message says what to type instead. model: its
-    name in the message.
+    Smaller batches are tried on the device of this process first, and the message says what to type instead. model: the
+    model's name in the message.
     """
     witness = _Witness(model)
     trainer.callbacks.append(witness)  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def explained_out_of_memory(trainer: Trainer, *, model: str) -> Iterator[None]:
 
 
 class _Witness(Callback):
-    """Examines a failure before Lightning clears the device, which still holds all that the next attempt will need.
+    """A callback that examines a failure before Lightning clears the device, which still holds what a retry needs.
 
     The last of the callbacks, because it does not restore the state of the others.
     """
@@ -117,7 +117,7 @@ def _largest_fitting(trainer: Trainer, module: Task, at_once: int, spare: float)
     if not alone or any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
         return None
     before, needed, fitting = _bytes(_RESIDENT), 0, 0
-    # Upwards, because the memory of a CPU must not run out: Linux would kill the process.
+    # From small to large, because CPU memory must not run out: Linux would kill the process.
     for halvings in range(at_once.bit_length() - 1, 0, -1):
         size = at_once >> halvings
         if fitting and needed * size / fitting > spare:
@@ -198,7 +198,7 @@ def _used(device: torch.device) -> str:
         return ""
     free, total = torch.cuda.mem_get_info(device)
     others = total - free - torch.cuda.memory_reserved(device)
-    foreign = f", {others / 1e9:.0f} GB of it by others" if others > total / 10 else ""
+    foreign = f", {others / 1e9:.0f} GB of it by other processes" if others > total / 10 else ""
     return f" ({(total - free) / 1e9:.0f} of {total / 1e9:.0f} GB in use{foreign})"
 
 

@@ -17,7 +17,7 @@ def parameter_groups(net: nn.Module, *, layer_decay: float = 1.0) -> list[dict[s
     `_embed`, as in timm; Touvron et al. 2021) and temperatures (`scale`), whatever their shape.
 
     With a `layer_decay` below 1 there are two such groups per layer, the head's first. The learning rate of a group is
-    multiplied by its "lr_scale": 1 for the head, then once more by `layer_decay` for each block downwards, and finally
+    multiplied by its "lr_scale": 1 for the head, multiplied by `layer_decay` at each block below it, and once more
     for stem, tokens and positions together (Clark et al. 2020, ELECTRA; for ViTs Bao et al. 2022, BEiT).
 
     Raises ValueError for a `layer_decay` below 1 if the net has no blocks.

@@ -62,7 +62,7 @@ class CosineRestarts(Schedule):
         if period_epochs <= 0 or period_factor < 1:
             raise ValueError(
                 f"period_epochs={period_epochs} must be above 0 and period_factor={period_factor} at least 1: "
-                "shrinking periods would never fill the training."
+                "shrinking periods would never reach the end of training."
             )
         self.min_lr, self.period_epochs, self.period_factor = min_lr, period_epochs, period_factor
 
@@ -75,7 +75,7 @@ class CosineRestarts(Schedule):
 
 
 class Constant(Schedule):
-    """The peak until the end."""
+    """The peak learning rate until the end."""
 
     def after_warmup(self, step: int, steps: int, steps_per_epoch: float, peak_lr: float) -> float:
         return peak_lr

@@ -48,9 +48,9 @@ class Task(LightningModule, ABC):
 
     Select it with a file conf/task/mean_color.yaml that contains `_target_: package.module.MeanColor` and its options.
     The constructor may take any of the parts that a run has, as keyword arguments: net, num_classes, augment, loss,
-    mixing, optimizer, schedule, seed, mean, std, layer_decay, image_sizes, distillation. A constructor with **kwargs
-    that it passes on to Task also takes Task's. Its other arguments are the options of the YAML file, annotated as in
-    vitexp/options.py. Hooks that a task overrides must call super().
+    mixing, optimizer, schedule, seed, mean, std, layer_decay, image_sizes, distillation. A constructor that passes
+    **kwargs on to Task also takes Task's arguments. Its other arguments are the options of the YAML file, annotated as
+    in vitexp/options.py. Hooks that a task overrides must call super().
 
     Class attributes (facts that are read without importing the class):
         metrics: the names of what is measured, "loss" among them; logged as val/... and test/...
@@ -60,7 +60,7 @@ class Task(LightningModule, ABC):
         has_reconstructions: whether there is a method `reconstruct`.
 
     Args:
-        net: maps float images [B, 3, S, S] to its output, for models of vitexp logits [B, num_classes].
+        net: maps float images [B, 3, S, S] to its output; for vitexp's models, logits [B, num_classes].
         augment: runs on the training device, float [B, 3, S, S] in [0, 1] to the same; None does nothing.
         optimizer: takes groups of named parameters, e.g. a partial torch optimizer; default AdamW, lr 1e-3, decay 0.05.
         schedule: learning rate at each step; default CosineWarmup().
@@ -118,7 +118,7 @@ class Task(LightningModule, ABC):
 
     @abstractmethod
     def measure(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """Return what `summarize` needs, each [B, ...], of a batch of validation or test.
+        """Return what `summarize` needs from a validation or test batch, each [B, ...].
 
         images: float [B, 3, S, S], normalized. labels: int64 [B].
         """
@@ -126,7 +126,7 @@ class Task(LightningModule, ABC):
     def summarize(self, *measured: Tensor) -> dict[str, Tensor]:
         """Return the metrics of a whole set from what `measure` returned, each [N, ...] in the order of the set.
 
-        Here the mean of each, under the names of `metrics`.
+        By default, the mean of each, under the names of `metrics`.
         """
         return {name: rows.mean() for name, rows in zip(self.metrics, measured, strict=True)}
 
@@ -216,7 +216,7 @@ class Task(LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(parameter_groups(self.net, layer_decay=self.layer_decay))
-        # A fused optimizer would unscale fp16 gradients itself, and Lightning could not clip them before.
+        # A fused optimizer would unscale fp16 gradients itself, so Lightning could not clip them first.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         self.total_steps = total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
@@ -297,7 +297,7 @@ class Task(LightningModule, ABC):
         checkpoint["train_sums"] = self._sums_of_all_processes().cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # The sums are those of all processes, so that only one of them may start with them.
+        # The sums cover all processes, so only one process may start with them.
         share = 1.0 if self.trainer.is_global_zero else 0.0
         self._restored_sums = share * checkpoint["train_sums"]
 

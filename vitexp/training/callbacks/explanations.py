@@ -82,12 +82,12 @@ class Explanations(FigureCallback):
 
 
 class EmbeddingMap(FigureCallback):
-    """Training images in the plane, as the classifier receives them, and a few test images among them."""
+    """A 2D map of training images, as the classifier receives them, with a few test images among them."""
 
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "embedding": (
             "What looks alike to the model",
-            "Each point is a training image as the classifier receives it, projected to the plane: overlapping classes "
+            "Each point is a training image as the classifier receives it, projected onto a plane: overlapping classes "
             "are easily confused. Stars are test images, mistakes first (✗), each next to its nearest training images.",
         )
     }
@@ -96,9 +96,7 @@ class EmbeddingMap(FigureCallback):
     def __init__(
         self,
         *,
-        training: Annotated[
-            int, Field(ge=3, le=10**6), Doc("number of training images, drawn at random, always the same")
-        ] = 1000,
+        training: Annotated[int, Field(ge=3, le=10**6), Doc("number of training images, a fixed random sample")] = 1000,
     ) -> None:
         super().__init__()
         self.training = training

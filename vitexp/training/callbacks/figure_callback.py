@@ -26,14 +26,14 @@ EveryNEpochs = Annotated[
 
 
 class FigureCallback(Callback):
-    """Draw figures into `figures/<key>.png` of the run folder and pass them to the loggers under `<key>`.
+    """A callback that draws `figures/<key>.png` in the run folder and passes them to the loggers under `<key>`.
 
     Figures are drawn from test images at the end of a run, and from validation images every `every_n_epochs` during
     training; the file is replaced each time.
 
     A subclass implements `draw` and states two facts, which are read without importing the class:
         figures: title and caption in the report by the key of the figure, in the order of the report.
-        needs: what drawing requires: a fact has_<need> of the task or of the model.
+        needs: what drawing requires; each is a fact has_<need> of the task or the model.
     """
 
     figures: ClassVar[dict[str, tuple[str, str]]]

@@ -22,11 +22,11 @@ from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
 from vitexp.training.task import Batch, Task, data_of
 
-Images = Annotated[int, Field(ge=1, le=200), Doc("number of images, drawn at random, always the same")]
+Images = Annotated[int, Field(ge=1, le=200), Doc("number of images, a fixed random sample")]
 
 
 class ConfusionMatrix(FigureCallback):
-    """Which classes are mistaken for which; for the test set also interactive in W&B."""
+    """A confusion matrix; for the test set also an interactive one in W&B."""
 
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "confusion_matrix": (
@@ -60,14 +60,15 @@ class ConfusionMatrix(FigureCallback):
 
 
 class AttentionMaps(FigureCallback):
-    """Where the last layer of a ViT attends."""
+    """Maps of where the last layer of a ViT attends."""
 
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "attention": (
             "Attention",
             "From top to bottom: the image, how strongly the last layer attends to each patch (bright is strong), and "
             "both overlaid. Each map has its own scale: compare positions, not strengths. Attention shows what that "
-            "layer reads, but often not why the model decides; its score among the explanations says how far it does.",
+            "layer reads, but often not why the model decides; its score among the explanations says to what extent it "
+            "does.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions", "attention")
@@ -132,7 +133,7 @@ class SamplePredictions(FigureCallback):
 
 
 class PositionEmbedding(FigureCallback):
-    """What a ViT has learned about the positions of its patches."""
+    """Maps of what a ViT has learned about the positions of its patches."""
 
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "position_embedding": (
@@ -189,7 +190,7 @@ class AugmentedBatch(FigureCallback):
 
 
 def _in_words(target: Tensor, classes: list[str]) -> str:
-    """Return the name of the class, or for a mixed target those of the two classes with their shares."""
+    """Return the name of the class or, for a mixed target, the names of both classes with their shares."""
     if target.ndim == 0:
         return classes[int(target)]
     shares, labels = target.float().topk(min(2, len(target)))
@@ -205,8 +206,8 @@ class LearningCurves(FigureCallback):
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "curves": (
             "Learning curves",
-            "Loss, accuracy and learning rate during training; the dashed line marks the best validation. Training "
-            "values are measured on augmented and mixed images, so they may be worse than validation.",
+            "Loss, accuracy and learning rate during training; the dashed line marks the best validation result. "
+            "Training values are measured on augmented and mixed images, so they may be worse than validation.",
         )
     }
 

@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 class EpochProgress(Callback):
     """A bar with images per second, if there is a terminal, and a line per epoch, also in train.log.
 
-    started: Unix time in seconds at which the run started or resumed. Afterwards: `time_to_first_step_s`;
+    started: Unix time in seconds at which the run started or resumed. Provides `time_to_first_step_s`;
     `first_step_s`, the duration of that step including compilation; `images_per_s` over all later training steps,
-    without validation and figures; `fit_s` and `total_s`, the durations of training and run. Of an interrupted run,
-    only what its last checkpoint contains counts.
+    without validation and figures; `fit_s` and `total_s`, the durations of training and run. For an interrupted run,
+    only the part up to its last checkpoint counts.
     """
 
     def __init__(self, *, console: Console, show_bar: bool, started: float) -> None:
@@ -150,13 +150,13 @@ class EpochProgress(Callback):
 
 
 class NonFiniteLoss(UserError):
-    """The training diverged."""
+    """Training diverged."""
 
     exit_code = 1
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Keep, on the device, the first step with a loss of NaN or infinity, and read it when scalars are logged.
+    """A callback that records, on the device, the first step with a NaN or infinite loss, and reads it when logging.
 
     Raises NonFiniteLoss then, and before each validation and checkpoint, so that checkpoints hold finite weights.
     """
