@@ -101,7 +101,7 @@ class Run(FinishedRun):
         """Evaluate the run on its own test set, or on other data with the same classes; return evaluation.json.
 
         data: an option of conf/data, or of data/ in `config_dir`. keys: keys of that data set, such as root="photos".
-        out: the folder of the results, RUN/evaluation by default, with the files of `vitexp evaluate`. Raises UserError
+        out: the folder for the files that `vitexp evaluate` writes; RUN/evaluation by default. Raises UserError
         if the data is missing or has other classes.
         """
         typed = [] if data is None else [f"data={data}"]
@@ -176,8 +176,8 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
 def load(run: str | Path = "newest", *, device: torch.device | str = "cpu") -> Run:
     """Load a finished run: a folder, "newest" (completed last under logs/) or "pretrained" (the bundled GTSRB network).
 
-    device: of torch, or "auto". Raises UserError if the run is not a completed one of a classifier, or if there is no
-    such device.
+    device: a torch device, or "auto". Raises UserError if the run is not a completed classifier, or if
+    there is no such device.
     """
     if isinstance(device, str):
         device = (

@@ -89,7 +89,7 @@ def test_it_trains_with_every_stem(tmp_path: Path, options: list[str]) -> None:
         (["training.mixup_alpha=0.2"], "training.mixup_alpha=0.2 has no effect"),
         (["training.layer_decay=0.5"], "training.layer_decay=0.5 has no effect"),
         (["checkpoint.monitor=val/accuracy", "checkpoint.mode=max"], "is not measured by this task; use val/loss"),
-        (["task.mask_ratio=1"], "task.mask_ratio=1 must be a number between 0 and 1, both excluded"),
+        (["task.mask_ratio=1"], "task.mask_ratio=1 must be a number between 0 and 1, exclusive"),
         (["task.mask_ratio=0.99"], "task.mask_ratio=0.99 hides all of the 16 patches"),
         (["task.mask_ratio=0.01"], "task.mask_ratio=0.01 hides none of the 16 patches"),
         (["task.decoder_dim=30"], "must be an integer of 4 or more, at most 8,192"),

@@ -125,8 +125,8 @@ class Views:
             ),
             View(
                 name="Embeddings",
-                description="Training images by their embedding before the classification head, this image as a star, "
-                "and its nearest neighbors. **Click a point to open that training image.**",
+                description="A map of the training images by the features that the classification head receives. The "
+                "star is this image, shown with its nearest neighbors. **Click a point to open that training image.**",
                 figures={"embedding": of_image(lambda seen, _: drawing.draw_embedding(net, seen, self.embedded))},
             ),
             View(
@@ -210,7 +210,7 @@ class Views:
         return [folder for folder in completed_runs(self.run.folder.parents[1]) if folder != self.run.folder]
 
     def side_by_side(self, picture: Picture, choice: Choice) -> Figure | None:
-        """Draw the explanations of both runs, each of the image as that run prepares it. None without another run."""
+        """Draw the explanations of both runs; each prepares the image in its own way. None without another run."""
         if not choice.other:
             return None
         pair = self.explainer, self._load(choice.other)

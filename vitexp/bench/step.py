@@ -113,7 +113,7 @@ class TrainStep:
         return total
 
     def state_bytes(self) -> dict[str, int]:
-        """Return the bytes of the model with its buffers, the gradients and the optimizer, after a first step."""
+        """Return the bytes of the model with its buffers, of the gradients and of the optimizer state, after a step."""
         parameters = sum(parameter.nbytes for parameter in self.net.parameters())
         state = (value for values in self.optimizer.state.values() for value in values.values())
         return {
@@ -124,7 +124,7 @@ class TrainStep:
 
 
 def train_step(config: DictConfig, net: nn.Module, *, compiled: bool = False) -> TrainStep:
-    """Return the step of `net` as `config` would train it."""
+    """Return a TrainStep for `net` with the settings of `config`."""
     device = choose_device(config.trainer.accelerator)
     return TrainStep(
         net=net,

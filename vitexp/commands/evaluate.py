@@ -2,7 +2,7 @@
 
     vitexp evaluate [run=RUN] [data=OPTION] [data.KEY=VALUE ...] [key=value ...]
 
-run                folder of a finished run, or pretrained for the bundled GTSRB network (default: the newest run)
+run                folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest run)
 log_dir            where to look for the newest run (default: logs)
 data, data.KEY     the images to test on, as for vitexp train (default: those of the run)
 corruptions=true   also measure on dark, blurred, noisy, occluded and JPEG-compressed images

@@ -2,7 +2,7 @@
 
     vitexp explain [run=RUN] [run2=RUN] [image=FILE] [key=value ...]
 
-run             folder of a finished run, or pretrained for the bundled GTSRB network (default: the newest in logs/)
+run             folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
 run2            another run with the same classes, to compare
 image           one image file instead of test images
 images          test images for the faithfulness table and curves (default: 100)
@@ -44,7 +44,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     if image and not image.is_file():
         raise ConfigError(f"image={image} is not a file.")
     if image and given.get("run2"):
-        raise ConfigError("run2 compares two runs on test images; remove image.")
+        raise ConfigError("run2 compares two runs on test images; remove image=.")
     return {
         "image": image,
         "data": given.data,

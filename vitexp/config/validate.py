@@ -41,8 +41,8 @@ def complaints(config: Mapping[str, Any], *, own_keys: Mapping[str, Option]) -> 
     names = (*filter(None, SECTIONS), *NODES, *MAPPINGS)
     for name in names:
         if not isinstance(config.get(name), dict):
-            example = f"{name}={as_typed(config.get(name))} must be an option of conf/{name}"
-            yield f"{name} is empty; {example}." if name in config else f"there is no {name}; give {name}=..."
+            example = f"choose an option of conf/{name}"
+            yield f"{name} is empty; {example}." if name in config else f"{name} is missing; set {name}=..."
     for name in filter(None, SECTIONS):
         if name != "data":
             yield from keys(f"{name}.", config[name], SECTIONS[name])
@@ -52,11 +52,11 @@ def complaints(config: Mapping[str, Any], *, own_keys: Mapping[str, Option]) -> 
     for name in MAPPINGS:
         yield from _mapping(name, config[name])
     top = {key: value for key, value in config.items() if key not in names}
-    yield from keys("", top, {**SECTIONS[""], **own_keys}, also=names)  # last, because the name refers to other keys
+    yield from keys("", top, {**SECTIONS[""], **own_keys}, also=names)  # last: `name` interpolates other keys
 
 
 def options_of_node(group: str, node: Mapping[str, Any]) -> tuple[Options, bool]:
-    """Return the options of the component that `node` names, and whether it may have others."""
+    """Return the options of the component that `node` names, and whether it accepts other options."""
     common = dict(COMMON.get(group, {}))
     found = component(str(node.get("_target_")))
     if found is None:
@@ -117,7 +117,7 @@ def _with_limits(kind: Any, limits: Mapping[str, Any]) -> str:
     """Return "a number of 0 or more, below 1", for example."""
     text = _NOUNS.get(kind, "a valid value")
     if kind is float and limits in ({"ge": 0, "le": 1}, {"gt": 0, "lt": 1}):
-        return f"{text} between 0 and 1" + (", both excluded" if "gt" in limits else "")
+        return f"{text} between 0 and 1" + (", exclusive" if "gt" in limits else "")
     for key, template in _LIMITS.items():
         if key in limits:
             bound = limits[key]
@@ -178,7 +178,7 @@ def _mapping(group: str, nodes: Mapping[str, Any]) -> Iterator[str]:
         if not accepts(Node, node):
             yield f"{path}={as_typed(node)} must be {words(Node)}; ~{path} removes it."
         if other := seen.get(node["_target_"]):
-            yield f"{path} and {group}.{other} are both a {node['_target_']}; remove one."
+            yield f"{path} and {group}.{other} both use {node['_target_']}; remove one."
         seen[node["_target_"]] = name
         yield from node_complaints(path, node, group=group)
 
@@ -219,7 +219,7 @@ def keys(
     for key in node:
         if key not in options and not is_open:
             known = sorted({*options, *also})
-            hint = nearest(str(key), known) if known else "it has no options."
+            hint = nearest(str(key), known) if known else "this class takes no options."
             yield f"there is no key {f'{prefix}{as_typed(key)}'!r}{f' of {of}' if of else ''}; {hint}"
     for key, option in options.items():
         if key in node and not accepts(option.type, node[key]):

@@ -1,6 +1,6 @@
 """A cache of folders that are created once, atomically, and verified before use.
 
-entry.json of an entry holds the SHA-256 of its other files. An entry is filled under a temporary name and renamed, so
+Each entry has an entry.json with the SHA-256 of its other files. It is filled under a temporary name and renamed, so
 that a crash leaves no partial entry. A damaged entry is moved away, never overwritten, because other processes may have
 its files mapped. A lock file lets one process create an entry while the others wait.
 """
@@ -89,7 +89,7 @@ def _build(entry: Path, fill: Callable[[Path], None], files: Sequence[str]) -> N
         try:
             os.rename(building, entry)
         except OSError:
-            if not entry.exists():  # otherwise another process created it first, where locks do not work
+            if not entry.exists():  # else another process was faster, where locks do not work
                 raise
 
 

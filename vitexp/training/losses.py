@@ -1,9 +1,9 @@
 """Classification losses for soft targets.
 
 A loss is called with logits, float32 [B, C], and targets, float32 [B, C] whose rows sum to 1 (mixup and CutMix blend
-labels), and returns the mean over the batch, a scalar. Any callable of this form works as `loss`: a class of your own
-or one of torch.nn, such as torch.nn.CrossEntropyLoss. With `loss.class_weights=balanced` a run passes N / (C * n_c) for
-each class c with n_c of the N training images (`balanced_weights`).
+labels), and returns the mean over the batch, a scalar. Your own class, or one from torch.nn such as CrossEntropyLoss,
+works as `loss` too. With `loss.class_weights=balanced` a run passes N / (C * n_c) for each class c that has n_c of the
+N training images (`balanced_weights`).
 
 The weighted losses are divided by B, not by the sum of the weights, so that processes can average their gradients.
 """
@@ -25,7 +25,7 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 LabelSmoothing = Annotated[Rate, Doc("fraction of the target that is spread evenly over all classes")]
 ClassWeights = Annotated[
     list[Weight] | Literal["balanced"] | None,
-    Doc("factor on each class: a list, or balanced (inverse to the number of training images); null: all 1"),
+    Doc("factor per class: a list, or balanced (inverse to the size of the class); null: all 1"),
 ]
 
 
@@ -38,7 +38,7 @@ class ClassificationLoss(nn.Module, ABC):
     def __init__(self, *, label_smoothing: LabelSmoothing = 0.0, class_weights: ClassWeights = None) -> None:
         super().__init__()
         if isinstance(class_weights, str):
-            raise ValueError(f"class_weights={class_weights} must be numbers here; see losses.balanced_weights.")
+            raise ValueError(f"class_weights={class_weights} must be a list of numbers; see balanced_weights.")
         self.label_smoothing = label_smoothing
         self.class_weights: Tensor | None
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
@@ -82,7 +82,7 @@ class Focal(ClassificationLoss):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         log_p = F.log_softmax(logits, dim=1)
-        # 1 - p is exactly 0 for a certain prediction, where the gradient of a power below 1 is infinite.
+        # 1 - p is exactly 0 for a prediction with probability 1, where the gradient of a power below 1 is infinite.
         losses = -self._smoothed(targets) * (-torch.expm1(log_p)).clamp(min=1e-7) ** self.gamma * log_p
         return (losses if self.class_weights is None else losses * self.class_weights).sum(dim=1).mean()
 

@@ -22,7 +22,7 @@ class Muon(Optimizer):
     """Momentum with the update of each matrix replaced by the nearest orthogonal matrix (Jordan et al. 2024).
 
     params: groups of named parameters, see parameter_groups. Hidden matrices are the two-dimensional weights in
-    `blocks`; queries, keys and values count as three. AdamW, to which `betas`, `eps` and `fused` belong, trains
+    `blocks`; a fused query-key-value weight is treated as three. AdamW (`betas`, `eps`, `fused`) trains
     everything else (stem, head, tokens, vectors, convolutions). Both decay weights by lr * weight_decay per step.
 
     Unlike torch.optim.Muon, matrices of the same shape are orthogonalized together.
@@ -42,9 +42,7 @@ class Muon(Optimizer):
         update_rms: Annotated[
             float,
             Field(gt=0, le=1000),
-            Doc(
-                "root mean square of a matrix's update, in multiples of lr; AdamW's is about 0.2 (Liu et al. 2025, 2.2)"
-            ),
+            Doc("root mean square of a matrix's update, in multiples of lr; AdamW's is about 0.2 (Liu 2025, sec. 2.2)"),
         ] = 0.2,
         betas: Annotated[tuple[Rate, Rate], Doc("betas of AdamW")] = (0.9, 0.999),
         eps: Annotated[float, Field(gt=0, le=1), Doc("eps of AdamW")] = 1e-8,
@@ -59,7 +57,7 @@ class Muon(Optimizer):
                     groups.append({**group, "params": kept, "hidden": part})
         if not hidden:
             raise ValueError(
-                "Muon trains the matrices in blocks, which this model does not have; use optim=adamw or optim=sgd."
+                "this model has no weight matrices in `blocks` for Muon to train; use optim=adamw or optim=sgd."
             )
         self.momentum, self.nesterov, self.update_rms = momentum, nesterov, update_rms
         super().__init__([*hidden, *others], {"lr": lr, "weight_decay": weight_decay})
@@ -69,7 +67,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step of both. closure: computes the loss and its gradients; the loss is returned."""
+        """Run one step of Muon and AdamW. closure: computes the loss and its gradients; the loss is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -17,7 +17,7 @@ Padding = Literal["reflection", "border", "zeros"]
 def inverse_affine(
     *, angle: Tensor, scale: Tensor, shear_x: Tensor, shear_y: Tensor, shift_x: Tensor, shift_y: Tensor
 ) -> Tensor:
-    """Return the map from output to input pixels of "shear, scale, rotate about the center, then shift".
+    """Return the inverse, from output to input pixels, of "shear, scale, rotate about the center, then shift".
 
     All arguments are float [B]: angle in radians, clockwise; shear as the tangent of the angle; shift in pixels.
     Returns float [B, 2, 3], acting on (x, y, 1) in pixels from the center of the image.
@@ -123,5 +123,5 @@ class RandomCropFlip(nn.Module):
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Mirror indices up to size - 1 outside [0, size) into it; beyond that, use the nearest edge."""
+    """Mirror out-of-range indices into [0, size); clamp those more than size - 1 outside."""
     return ((size - 1) - ((size - 1) - index.abs()).abs()).clamp(min=0)

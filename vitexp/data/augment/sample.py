@@ -21,7 +21,8 @@ class AlbumentationsAugment:
     transforms: configs of transforms, or transforms (see `build_transforms`).
 
     Call `reseed` before each batch, and pass `worker_init_fn=augment.worker_init_fn` to the DataLoader. Albumentations
-    2.0.8 ignores global seeds: forked workers repeat each other and, unless they persist, their first epoch.
+    2.0.8 ignores global seeds: forked workers draw the same numbers as each other and, unless they are persistent, the
+    same numbers in every epoch.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class AlbumentationsAugment:
 
         # Workers share the cores already; OpenCV's own threads would only compete.
         cv2.setNumThreads(0)
-        # Ctrl-C and clusters signal workers too, but the run needs them until its step is finished. SIGTERM leaves a
-        # minute for that, because it also ends workers that hang.
+        # Ctrl-C and cluster schedulers also signal the workers, but the run needs them until its step is finished.
+        # After SIGTERM a worker exits within a minute, so that a hung one ends too.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))

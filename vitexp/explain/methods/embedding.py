@@ -23,7 +23,7 @@ def available_methods() -> list[Method]:
 
 @torch.no_grad()
 def embeddings(net: nn.Module, head: nn.Module, images: Tensor, *, batch_size: int = 256) -> NDArray[np.float32]:
-    """Return the input of the classifier: float32 [B, D]; for a ViT with a class token, this token after the last norm.
+    """Return the input of the classifier: float32 [B, D]; for a ViT with a class token, that token after the last norm.
 
     Args:
         head: the module of `net` that computes the logits.

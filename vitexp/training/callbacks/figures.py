@@ -67,8 +67,8 @@ class AttentionMaps(FigureCallback):
             "Attention",
             "From top to bottom: the image, how strongly the last layer attends to each patch (bright is strong), and "
             "both overlaid. Each map has its own scale: compare positions, not strengths. Attention shows what that "
-            "layer reads, but often not why the model decides; its score among the explanations says to what extent it "
-            "does.",
+            "layer reads, but often not why the model decides; the faithfulness table says how far it explains the "
+            "decision.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions", "attention")
@@ -78,7 +78,7 @@ class AttentionMaps(FigureCallback):
         self.images = images
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
-        predicted, truth, _ = predictions_of(module)  # fewer than images with trainer.limit_..._batches
+        predicted, truth, _ = predictions_of(module)  # trainer.limit_..._batches may leave fewer than self.images
         chosen = np.random.default_rng(0).permutation(len(truth))[: self.images]
         net: Any = module.net
         training = net.training
@@ -122,7 +122,7 @@ class SamplePredictions(FigureCallback):
         order = np.random.default_rng(0).permutation(len(truth))
         hits = (predicted == truth)[order]
         chosen = np.concatenate([order[hits][: self.right], order[~hits][: self.wrong]])
-        if len(chosen):  # else only correct ones are requested, and there are none, or vice versa
+        if len(chosen):  # none if, for example, only wrong predictions are requested
             classes = data_of(trainer).classes
             yield figures.sample_predictions(
                 images=images.images(chosen),
@@ -247,7 +247,7 @@ class Reconstructions(FigureCallback):
             "Reconstructions",
             "Images, what the encoder sees of them, and the decoder's reconstruction of the rest. The model cannot "
             "recover fine detail; look for continued shapes. With task.normalize_targets the mean color and the "
-            "contrast of each covered patch are not predicted; the true ones are shown.",
+            "contrast of each masked patch are not predicted; the true ones are shown.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("reconstructions",)
