@@ -65,7 +65,7 @@ def test_compiled_and_eager_runs_have_the_same_losses_and_two_graphs(tmp_path: P
 @pytest.mark.slow
 def test_bf16_reaches_the_accuracy_of_fp32_within_the_noise_of_three_seeds(tmp_path: Path) -> None:
     small = (
-        *("model=vit_tiny_conv", "model.dim=64", "model.depth=2", "model.num_heads=1", "model.patch_size=4"),
+        *("model=vit_tiny_conv", "model.dim=64", "model.depth=2", "model.num_heads=1", "model.patch_size=8"),
         *("data.train_per_class=120", "data.test_per_class=20", "trainer.max_epochs=6", "augment=none"),
         *("callbacks=none", "optim.lr=2e-3"),
     )
