@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.components import Option
-from vitexp.config.plain_errors import explain_value
+from vitexp.config.compose import explain_value
 from vitexp.config.secrets import refuse_secrets
 from vitexp.errors import ConfigError
 
