@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,3 +20,20 @@ class NoMemory(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_rank in self.ranks and trainer.global_step == self.step:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+
+
+class SecondProcess(Callback):
+    """A callback that ends the process of rank 1 at step 1: how = raise | kill. stuck: rank 0 then never goes on."""
+
+    def __init__(self, *, how: str, stuck: bool = False) -> None:
+        self.how, self.stuck = how, stuck
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step != 1:
+            return
+        if trainer.global_rank == 0 and self.stuck:
+            time.sleep(600)
+        elif trainer.global_rank == 1 and self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif trainer.global_rank == 1:
+            raise ValueError("the second process has had enough")

@@ -1,118 +1,55 @@
-"""Run train.py in processes that tests can kill at any moment, without importing torch in each of them.
-
-A server that has imported everything, but computed nothing, forks for every command. The child is an ordinary process
-with its own signals and exit code.
-"""
+"""Run `vitexp train` in processes that tests can kill at any moment, without importing torch in each of them."""
 
 from __future__ import annotations
 
-import json
 import os
-import runpy
-import signal
 import subprocess
-import sys
-import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tests.conftest import CONF
+from vitexp.sweeps.engines.warm import Forked, warm_process
 
 TRAIN = CONF.parent / "train.py"
 
 
 class Server:
-    """Run train.py in forked processes, one at a time."""
+    """Run trainings forked by a warm process, as sweeps do."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked"],
-            cwd=CONF.parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        address = warm_process({})
+        assert address is not None, "forks are unsafe on this system"
+        self.address = address
 
-    def start(self, log: Path, *arguments: str) -> int:
-        """Start `python train.py *arguments`, append its output to `log`, and return the process id."""
-        return int(self._ask(start=[str(log), *arguments]))
+    def start(self, log: Path, *arguments: str) -> Forked:
+        """Start `vitexp train *arguments`, and append its output to `log`."""
+        with log.open("ab") as output:
+            descriptor = output.fileno()
+            process = Forked.start(
+                self.address, arguments, output=descriptor, lock=descriptor, env=os.environ, cwd=CONF.parent
+            )
+        assert process is not None, "the warm process cannot fork"
+        return process
 
-    def end(self, process: int, *, timeout: float = 120.0) -> int:
+    def end(self, process: Forked, *, timeout: float = 120.0) -> int:
         """Return the exit code of `process`, 128 + n if signal n killed it.
 
-        Raises TimeoutError, and kills the process, after `timeout` seconds.
+        Raises subprocess.TimeoutExpired, and kills the process, after `timeout` seconds.
         """
-        code = self._ask(end=process, timeout=timeout)
-        if code is None:
-            raise TimeoutError(f"still running after {timeout:g} s")
-        return int(code)
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise
 
     def train(self, log: Path, *arguments: str, timeout: float = 120.0) -> int:
-        """Run `python train.py *arguments` to its end and return the exit code."""
+        """Run `vitexp train *arguments` to its end and return the exit code."""
         return self.end(self.start(log, *arguments), timeout=timeout)
 
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
-    def _ask(self, **question: Any) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-
-def _serve() -> None:
-    import vitexp.runs.run  # noqa: F401 - before the fork
-
-    for line in sys.stdin:
-        question = json.loads(line)
-        if "start" in question:
-            log, *arguments = question["start"]
-            answer: int | None = os.fork()
-            if answer == 0:
-                _become(log, arguments)
-        else:
-            answer = _wait(question["end"], question["timeout"])
-        print(json.dumps(answer), flush=True)
-
-
-def _become(log: str, arguments: list[str]) -> None:
-    code = 1
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.argv = [str(TRAIN), *arguments]
-        try:
-            runpy.run_path(str(TRAIN), run_name="__main__")
-            code = 0
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else int(left.code is not None)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
-
-
-def _wait(process: int, timeout: float) -> int | None:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-        time.sleep(0.01)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return None
-
-
-if __name__ == "__main__":
-    _serve()
+def kill(process: Forked, number: int) -> None:
+    """Send a signal to the training itself, not to its guard."""
+    with suppress(ProcessLookupError, FileNotFoundError):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if len(children) == 2:  # the one that watches the parent, and the training
+            os.kill(int(children[1]), number)

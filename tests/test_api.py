@@ -16,7 +16,7 @@ from PIL import Image
 import vitexp
 from tests.conftest import TINY, result
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.lifecycle import RUN_FOLDER
+from vitexp.runs.launcher import RUN_FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +125,18 @@ def test_resuming_keeps_the_overrides_of_the_run(run: vitexp.Run, tmp_path: Path
     assert (longer.result["epochs"], longer.config.model.dim) == (2, 16)
 
 
-def test_another_process_of_a_distributed_run_ends_with_it(run: vitexp.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(RUN_FOLDER, str(run.folder))
+def test_another_process_of_a_distributed_run_ends_with_it(
+    run: vitexp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "copied"))
+    monkeypatch.setenv(RUN_FOLDER, str(folder))
+    monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr("vitexp.runs.lifecycle.die_with_parent", lambda: None)
-    with pytest.raises(ConfigError, match="started for a run with a different configuration"):
+    with pytest.raises(SystemExit) as ended:
         vitexp.train(*TINY, "seed=5")
+    assert ended.value.code == 2
+    assert "started for a run with a different configuration" in (folder / ".failed-process-1").read_text()
     monkeypatch.setattr("vitexp.runs.run._train_and_test", lambda *given: None)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         vitexp.train(*run.result["overrides"])
+    assert ended.value.code is None

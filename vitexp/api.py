@@ -29,7 +29,7 @@ from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.lifecycle import RUN_FOLDER
+from vitexp.runs.launcher import is_first_process
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.resume import resumed_overrides
 from vitexp.runs.run import run as run_training
@@ -161,14 +161,13 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     """
     config = compose_unchecked(overrides, config_dir=config_dir)
     config = compose(*resumed_overrides(config, overrides), config_dir=config_dir)
-    is_first_process = RUN_FOLDER not in os.environ
     try:
         folder = run_training(config, overrides=overrides)
     except Interrupted as interrupted:
         if interrupted.exit_code != 128 + signal.SIGINT:
             sys.exit(interrupted.exit_code)
         raise KeyboardInterrupt(interrupted.sentence) from None
-    if not is_first_process:
+    if not is_first_process(config):
         sys.exit()
     return load(folder)
 

@@ -11,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import CONF, TINY, composed, result, tiny_run
-from tests.forked import TRAIN, Server
+from tests.forked import TRAIN, Server, kill
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError
 from vitexp.runs.resume import differences
@@ -44,10 +42,8 @@ STOPS = 50  # of the soak tests
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
+def server() -> Server:
+    return Server()
 
 
 @dataclass(frozen=True)
@@ -89,8 +85,7 @@ def stopped_and_resumed(
         process = server.start(folder / f"{name}.log", *command)
         if number is not None:
             time.sleep(dice.uniform(0.2, seconds))
-            with suppress(ProcessLookupError):
-                os.kill(process, number)
+            kill(process, number)
         codes.append(server.end(process))
     return codes
 
@@ -136,7 +131,7 @@ def test_sigterm_writes_a_checkpoint_and_the_record(server: Server, tmp_path: Pa
     while not list(scalars.glob("*/metrics.csv")):
         time.sleep(0.01)
     time.sleep(0.3)
-    os.kill(process, signal.SIGTERM)
+    kill(process, signal.SIGTERM)
     assert server.end(process) == 143
     [folder] = scalars.iterdir()
     record = result(folder)
@@ -156,7 +151,7 @@ def test_usr1_and_a_second_ctrl_c(server: Server, tmp_path: Path) -> None:
         while not list((tmp_path / name).glob("*/checkpoints/last.ckpt")):
             time.sleep(0.01)
         for number in numbers:
-            os.kill(process, number)
+            kill(process, number)
         assert server.end(process, timeout=20) == code
         [file] = (tmp_path / name).glob("*/result.json")
         assert json.loads(file.read_text())["status"] == "interrupted"
@@ -200,7 +195,7 @@ def test_wandb_shows_one_curve(server: Server, tmp_path: Path) -> None:
     process = server.start(tmp_path / "log", *command, "trainer.max_epochs=100")
     while not list((tmp_path / "curve").glob("*/checkpoints/last.ckpt")):
         time.sleep(0.01)
-    os.kill(process, signal.SIGTERM)
+    kill(process, signal.SIGTERM)
     assert server.end(process) == 143
     [folder] = (tmp_path / "curve").iterdir()
     steps = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
@@ -211,7 +206,7 @@ def test_wandb_shows_one_curve(server: Server, tmp_path: Path) -> None:
     process = server.start(tmp_path / "log", f"resume={folder}")
     while not last.exists() or last.stat().st_mtime_ns == before:
         time.sleep(0.01)
-    os.kill(process, signal.SIGTERM)
+    kill(process, signal.SIGTERM)
     assert server.end(process) == 143
     parts = sorted((folder / "wandb").glob("offline-run-*"))
     assert len(parts) == 2

@@ -24,6 +24,7 @@ from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.source import Source
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.models.trained_net import TrainedNet
+from vitexp.runs.launcher import cluster_environment, refuse_other_number
 from vitexp.runs.weights import StartingWeights, accepts_weights, normalization
 from vitexp.system.hardware import resolve_precision
 from vitexp.training.checkpoints import CheckedCheckpointIO
@@ -215,18 +216,19 @@ def build_trainer(
     config: DictConfig, *, device: torch.device, callbacks: list[Callback], loggers: list[Logger], folder: Path
 ) -> Trainer:
     """Return Lightning's Trainer with the arguments of config.trainer and checksummed checkpoint files."""
-    ours = ("compile", "precision", "plugins")
+    ours, environment = ("compile", "precision", "plugins"), cluster_environment()
     arguments = {key: value for key, value in config.trainer.items() if key not in ours}
     trainer: Trainer = build(
         OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
         precision=resolve_precision(config.trainer.precision, device),
-        plugins=[*(config.trainer.plugins or []), CheckedCheckpointIO()],
+        plugins=[*(config.trainer.plugins or []), CheckedCheckpointIO(), environment],
         logger=loggers,
         callbacks=callbacks,
         enable_progress_bar=False,  # ours is among the callbacks
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # our sampler neither pads nor repeats images
     )
+    refuse_other_number(environment, trainer.world_size)
     _refuse_uneven_shares(config, trainer)
     return trainer
 

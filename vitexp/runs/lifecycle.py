@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from rich.console import Console
 
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError, UserError
+from vitexp.runs.companions import forget_failures, report_failure
+from vitexp.runs.launcher import RUN_FOLDER, Meeting
 from vitexp.runs.record import RunRecord, config_hash, new_run_folder
 from vitexp.runs.report import write_report
 from vitexp.runs.resume import is_finished, run_to_resume
@@ -27,7 +30,6 @@ from vitexp.system.terminal import logging_to
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"  # in the run folder, held while the run lasts
-RUN_FOLDER = "VITEXP_RUN_FOLDER"  # tells the other processes of a distributed run where the first one records
 
 
 class FullDisk(UserError):
@@ -50,46 +52,93 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
     """Start the run of `config`, or resume the one that config.resume names; record how the with block ends.
 
     On leaving, result.json says "completed", "failed" or "interrupted", and report.html is written, whatever happened.
-    In another process of a distributed run, which Lightning starts with the same command, nothing is written.
+    Of the processes of a distributed run, only the first one writes; the others join its run.
 
     Raises ConfigError for a run that cannot be started or resumed, FullDisk if the disk was full, and otherwise what
     the block raises.
     """
-    if RUN_FOLDER in os.environ:
-        die_with_parent()
-        record = RunRecord.read(Path(os.environ[RUN_FOLDER]), is_ours=False)
+    with _environment():
+        if RUN_FOLDER in os.environ:
+            die_with_parent()
+            name = f"process {os.environ['LOCAL_RANK']}"
+            with _joined(Path(os.environ[RUN_FOLDER]), config, name) as opened:
+                yield opened
+            return
+        meeting = Meeting.of(config)
+        if meeting.rank == 0:
+            with _recorded(config, overrides, meeting) as opened:
+                yield opened
+            return
+        told = meeting.hear()
+        if "exit_code" in told:
+            sys.exit(told["exit_code"])
+        if told["is_complete"]:
+            yield OpenRun(RunRecord.read(Path(told["folder"]), is_ours=False), Console(quiet=True), is_complete=True)
+            return
+        with _joined(Path(told["folder"]), config, f"process {meeting.rank}") as opened:
+            yield opened
+
+
+@contextmanager
+def _joined(folder: Path, config: DictConfig, process: str) -> Iterator[OpenRun]:
+    """Take part in the run in `folder`, which another process records; tell it if this one, `process`, fails."""
+    try:
+        record = RunRecord.read(folder, is_ours=False)
         if record.result["config_hash"] != config_hash(config):
             raise ConfigError(
                 "this process was started for a run with a different configuration; every device executes the whole "
                 "script, so a script that trains on several devices must train only once."
             )
-        yield OpenRun(record, Console(quiet=True))
-        return
-    console, folder = Console(), run_to_resume(config)
-    if folder is not None and is_finished(folder, config):
-        console.print(f"{typed(folder)} is already complete; drop resume= to start a new run.", soft_wrap=True)
-        yield OpenRun(RunRecord.read(folder), console, is_complete=True)
-        return
-    resumes, folder = folder is not None, folder or new_run_folder(config)
-    with ExitStack() as stack:
-        # Before a record can be seen there: another process with resume=auto must not take it for a stopped run.
-        with suppress(OSError):  # some network drives have no locks
-            stack.enter_context(hold(folder / LOCK, wait=False))
-        if resumes:
-            record = RunRecord.resume(folder, config, overrides=list(overrides))
-        else:
-            record = RunRecord.start(folder, config, overrides=merged([], overrides))
-        stack.enter_context(_environment(record.folder))
-        stack.enter_context(logging_to(record.folder / "train.log", console))
-        stack.enter_context(_outcome(record))
-        yield OpenRun(record, console)
+        console = Console(quiet=True)
+        with logging_to(None, console):
+            yield OpenRun(record, console)
+    except UserError as error:
+        with suppress(OSError):
+            report_failure(folder, process, str(error))
+            sys.exit(error.exit_code)  # the first process prints the message
+        raise
+    except Exception as error:
+        with suppress(OSError):
+            report_failure(folder, process, f"{type(error).__name__}: {error}")
+        raise
 
 
 @contextmanager
-def _environment(folder: Path) -> Iterator[None]:
-    """Tell child processes where the run is; afterwards, remove the seeds and ranks that Lightning sets."""
+def _recorded(config: DictConfig, overrides: Sequence[str], meeting: Meeting) -> Iterator[OpenRun]:
+    """Start or resume the run as its first process; tell the others of `meeting` where."""
+    with ExitStack() as stack:
+        try:
+            opened = _opened(config, overrides, stack)
+        except BaseException as error:
+            meeting.tell(exit_code=getattr(error, "exit_code", 1))
+            raise
+        meeting.tell(folder=str(opened.record.folder), is_complete=opened.is_complete)
+        yield opened
+
+
+def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> OpenRun:
+    console, folder = Console(), run_to_resume(config)
+    if folder is not None and is_finished(folder, config):
+        console.print(f"{typed(folder)} is already complete; drop resume= to start a new run.", soft_wrap=True)
+        return OpenRun(RunRecord.read(folder), console, is_complete=True)
+    resumes, folder = folder is not None, folder or new_run_folder(config)
+    # Before a record can be seen there: another process with resume=auto must not take it for a stopped run.
+    with suppress(OSError):  # some network drives have no locks
+        stack.enter_context(hold(folder / LOCK, wait=False))
+    if resumes:
+        record = RunRecord.resume(folder, config, overrides=list(overrides))
+        forget_failures(folder)
+    else:
+        record = RunRecord.start(folder, config, overrides=merged([], overrides))
+    stack.enter_context(logging_to(record.folder / "train.log", console))
+    stack.enter_context(_outcome(record))
+    return OpenRun(record, console)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Afterwards, remove the seeds and ranks that Lightning and others set."""
     before = dict(os.environ)
-    os.environ[RUN_FOLDER] = str(folder)
     try:
         yield
     finally:
@@ -119,6 +168,13 @@ def _outcome(record: RunRecord) -> Iterator[None]:
         raise failure from error
     finally:
         _write_report(record.folder)
+
+
+def end_failed(record: RunRecord, error: str) -> None:
+    """Record from another thread that the run failed, just before the program exits."""
+    with disk.tolerating("result.json"):
+        record.finish("failed", error=error)
+    _write_report(record.folder)
 
 
 def _write_report(folder: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer
+from vitexp.runs.companions import companions
 from vitexp.runs.finished import write_weights
-from vitexp.runs.lifecycle import OpenRun, open_run
+from vitexp.runs.lifecycle import OpenRun, end_failed, open_run
 from vitexp.runs.predictions import write_test_predictions
 from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import closing_line, closing_table, opening_lines
@@ -30,7 +32,6 @@ from vitexp.runs.tryout import try_out
 from vitexp.runs.weights import starting_weights
 from vitexp.system.disk import tolerating
 from vitexp.system.hardware import choose_device, describe_device, flops_per_image, keep_freed_memory, resolve_compile
-from vitexp.system.rendezvous import meet_on_loopback
 from vitexp.system.signals import StopSignals
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
@@ -72,7 +73,6 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         best = _best_checkpoint(config, checkpoints)
         callbacks = _callbacks(config, progress, best, checkpoints, stop, device=device, is_logged=bool(loggers))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
-        store = meet_on_loopback(trainer)  # open as long as this variable lives
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
         try_out(config, weights)
         datamodule, augment = build_datamodule(config, weights)
@@ -96,7 +96,10 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             module.compile_net(batch_size=datamodule.batch_size // shares)
         if device.type == "cpu":
             keep_freed_memory()
-        with explained_out_of_memory(trainer, model=config.model.name):
+        with (
+            companions(trainer, record.folder, end=partial(end_failed, record)),
+            explained_out_of_memory(trainer, model=config.model.name),
+        ):
             with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             _record_training(record, trainer, datamodule, progress)
@@ -107,7 +110,6 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         log.info(closing_line(record.result))
         if trainer.is_global_zero:  # after the metrics, so that a full disk does not lose them
             _save_weights(record.folder, config, module, datamodule)
-        del store
 
 
 @contextmanager

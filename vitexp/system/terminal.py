@@ -42,12 +42,12 @@ class _LogFile(logging.Handler):
 
 
 @contextmanager
-def logging_to(path: Path, console: Console) -> Iterator[None]:
-    """Send vitexp's messages to `console` and `path`, and messages of libraries to `path` only.
+def logging_to(path: Path | None, console: Console) -> Iterator[None]:
+    """Send vitexp's messages to `console` and `path`, and messages of libraries to `path` only; None drops them.
 
     Tracebacks of threads also go to `path`: whoever needs the result of a thread reports its failure in one sentence.
     """
-    file = _LogFile(path)
+    file = logging.NullHandler() if path is None else _LogFile(path)
     people = _ConsoleHandler(console)
     ours = logging.getLogger("vitexp")
     loggers = [ours, *map(logging.getLogger, LIBRARIES)]

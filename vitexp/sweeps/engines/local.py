@@ -11,6 +11,7 @@ from pathlib import Path
 from vitexp.errors import ConfigError
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Ready, Trial, run_trial
+from vitexp.sweeps.engines.warm import warm_process
 from vitexp.system.cores import available_cores
 from vitexp.text import plural
 
@@ -23,10 +24,16 @@ class LocalEngine(Engine):
         cpus = available_cores() if self.cpus_per_trial == "auto" else self.cpus_per_trial
         gpus = self._gpus()
         environment = {**thread_limit(cpus), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        warm = warm_process(thread_limit(cpus))
         on_event(Ready(slots=1, where="this machine"))
         for trial in trials:
             for event in run_trial(
-                trial, retries=self.retries, timeout=self.timeout, environment=environment, cwd=Path.cwd()
+                trial,
+                retries=self.retries,
+                timeout=self.timeout,
+                environment=environment,
+                cwd=Path.cwd(),
+                warm=warm,
             ):
                 on_event(event)
 

@@ -16,6 +16,7 @@ from vitexp.errors import ConfigError, require
 from vitexp.options import Doc, Field
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
+from vitexp.sweeps.engines.warm import warm_process
 from vitexp.system.cores import available_cores
 
 # Longer than a trial may take to stop.
@@ -65,8 +66,14 @@ class RayEngine(Engine):
                 max_retries=-1,  # a lost node is not the trial's fault
                 max_calls=0,  # otherwise a worker with a GPU would restart for every trial; ours never uses the GPU
             )(_run_on_node)
-            settings = {"retries": self.retries, "timeout": self.timeout, "cwd": Path.cwd()}
-            streams = {task.remote(trial, environment=thread_limit(cpus), **settings): trial for trial in trials}
+            limit = thread_limit(cpus)
+            settings = {
+                "retries": self.retries,
+                "timeout": self.timeout,
+                "cwd": Path.cwd(),
+                "warm": warm_process(limit),
+            }
+            streams = {task.remote(trial, environment=limit, **settings): trial for trial in trials}
             try:
                 while streams:
                     for stream in ray.wait(list(streams), num_returns=1)[0]:
@@ -130,12 +137,17 @@ class RayEngine(Engine):
         return cpus, gpus
 
 
-def _run_on_node(trial: Trial, *, environment: dict[str, str], **settings: Any) -> Iterator[Started | Finished]:
+def _run_on_node(
+    trial: Trial, *, environment: dict[str, str], warm: str | None, **settings: Any
+) -> Iterator[Started | Finished]:
     """Run a trial as a Ray task. Always two events, so that a node that takes over yields the same ones."""
     import ray
 
+    if warm is not None and not Path(warm).exists():  # on another machine than the sweep
+        warm = warm_process(environment)
     gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
-    yield from run_trial(trial, environment={**environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}, **settings)
+    environment = {**environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    yield from run_trial(trial, environment=environment, warm=warm, **settings)
 
 
 def _next(ray: Any, stream: Any, trial: Trial) -> Started | Finished | None:

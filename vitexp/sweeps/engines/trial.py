@@ -10,14 +10,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vitexp.errors import UserError
 from vitexp.runs.record import SCHEMA, RunRecord, now
+from vitexp.sweeps.engines.warm import TRAIN, Forked
 from vitexp.system.disk import write_atomically
 from vitexp.system.lock import hold, is_held
 
@@ -25,6 +27,8 @@ LOCK = "trial.lock"  # in a trial's folder: held by whoever runs the trial, and 
 _POLL_S = 0.02
 # How long a trial may take to write its checkpoint after each signal, before the next one and finally SIGKILL.
 _PATIENCE_S = {signal.SIGINT: 10.0, signal.SIGTERM: 5.0}
+
+Process = subprocess.Popen[bytes] | Forked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,13 @@ def status(trial: Trial) -> str | None:
 
 
 def run_trial(
-    trial: Trial, *, retries: int, timeout: float | None, environment: Mapping[str, str], cwd: Path
+    trial: Trial,
+    *,
+    retries: int,
+    timeout: float | None,
+    environment: Mapping[str, str],
+    cwd: Path,
+    warm: str | None = None,
 ) -> Iterator[Started | Finished]:
     """Run `trial` until it is completed or out of attempts; yield Started, then Finished.
 
@@ -90,6 +100,7 @@ def run_trial(
     lock was left by a process that died, and the trial is resumed. Invalid input (exit code 2) is not tried again.
 
     timeout: seconds per attempt; None is no limit. environment: variables of the trial's process in addition to ours.
+    warm: the address of a warm process that may fork the trial; otherwise, a process starts that imports everything.
     """
     start, attempts, code, failure = time.monotonic(), 0, None, None
     yield Started(trial=trial, host=socket.gethostname(), gpus=environment.get("CUDA_VISIBLE_DEVICES"))
@@ -98,7 +109,8 @@ def run_trial(
         with hold(trial.folder / LOCK, wait=True) as lock:
             while status(trial) != "completed" and attempts <= retries and code != UserError.exit_code:
                 attempts += 1
-                code = _attempt(trial, timeout=timeout, environment=environment, cwd=cwd, lock=lock)
+                start_process = partial(_start, trial, environment=environment, cwd=cwd, lock=lock, warm=warm)
+                code = _attempt(trial, timeout=timeout, environment=environment, start_process=start_process)
     except OSError as error:  # no space or no permission: this trial fails, not the sweep
         failure = f"{type(error).__name__}: {error}"
         with suppress(OSError):
@@ -123,7 +135,9 @@ def record_failure(trial: Trial, error: str) -> Finished:
     return Finished(trial, result["status"], result["error"], attempts=1, exit_code=None, seconds=0.0)
 
 
-def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, str], cwd: Path, lock: int) -> int:
+def _attempt(
+    trial: Trial, *, timeout: float | None, environment: Mapping[str, str], start_process: Callable[[], Process]
+) -> int:
     """Run one process of `trial` and return its exit code. Afterwards result.json never says "running"."""
     _record(trial).update(status="running", error=None, finished_at=None)
     attempts: list[dict[str, Any]] = _read(trial.folder / "trial.json") or []
@@ -132,7 +146,7 @@ def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, s
     length = trial.log.stat().st_size if trial.log.exists() else 0
     start, code, late = time.monotonic(), None, False
     try:
-        code, late = _run_process(trial, timeout=timeout, environment=environment, cwd=cwd, lock=lock)
+        code, late = _supervise(start_process(), timeout=timeout)
     finally:  # even if Ctrl-C or Ray ends it
         if code is None and status(trial) == "running":
             _record(trial).finish("interrupted", error="the sweep was stopped")
@@ -145,22 +159,28 @@ def _attempt(trial: Trial, *, timeout: float | None, environment: Mapping[str, s
     return code
 
 
-def _run_process(
-    trial: Trial, *, timeout: float | None, environment: Mapping[str, str], cwd: Path, lock: int
-) -> tuple[int, bool]:
-    """Run `trial` in a process group that ends with this process; return its exit code, and whether it timed out."""
-    guard = str(Path(__file__).with_name("guard.py"))
+def _start(trial: Trial, *, environment: Mapping[str, str], cwd: Path, lock: int, warm: str | None) -> Process:
+    """Start `trial` in a process group that ends with this process."""
+    env = {**os.environ, **environment}
     with open(trial.log, "ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard, *trial.command],
+        if warm is not None and trial.command[: len(TRAIN)] == TRAIN:
+            words = trial.command[len(TRAIN) :]
+            if forked := Forked.start(warm, words, output=output.fileno(), lock=lock, env=env, cwd=cwd):
+                return forked
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), *trial.command],
             stdin=subprocess.PIPE,  # never written to: the guard notices when it is closed
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env={**os.environ, **environment},
+            env=env,
             start_new_session=True,
             pass_fds=[lock],
         )
+
+
+def _supervise(process: Process, *, timeout: float | None) -> tuple[int, bool]:
+    """Return the exit code of `process` when it has ended, and whether it timed out."""
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     late = False
     try:
@@ -169,10 +189,10 @@ def _run_process(
             late = time.monotonic() > deadline
     finally:
         _stop(process)
-    return process.returncode, late
+    return process.wait(), late
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: Process) -> None:
     """End the process group, patiently at first; then kill what remains of it."""
     try:
         for number, patience in _PATIENCE_S.items():
