@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 
@@ -20,6 +24,45 @@ class NoMemory(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_rank in self.ranks and trainer.global_step == self.step:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+
+
+class Alone(Callback):
+    """A callback that ends or stops its process at step 1: how = raise | kill | hang | tell.
+
+    tell writes what the process has been given to the file `path`.
+    """
+
+    def __init__(self, *, how: str, path: str = "") -> None:
+        self.how, self.path = how, path
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step != 1:
+            return
+        if self.how == "tell":
+            Path(self.path).write_text(json.dumps(given()))
+        elif self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.how == "hang":
+            time.sleep(600)
+        else:
+            raise ValueError("enough")
+
+
+def given() -> dict[str, Any]:
+    """Return what the starter of a process decides."""
+    return {
+        "environment": {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MINE")},
+        "threads": torch.get_num_threads(),
+        "cwd": os.getcwd(),
+        "arguments": sys.argv[1:],
+        "main": str(sys.modules["__main__"].__spec__ and sys.modules["__main__"].__spec__.name),
+        "path": sys.path[0],
+        "session": os.getsid(0) == os.getpgrp(),
+        "stdin": os.readlink("/proc/self/fd/0"),
+        "stdout": os.readlink("/proc/self/fd/1"),
+        "children": str(signal.getsignal(signal.SIGCHLD)),
+        "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+    }
 
 
 class SecondProcess(Callback):
@@ -36,4 +79,4 @@ class SecondProcess(Callback):
         elif trainer.global_rank == 1 and self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif trainer.global_rank == 1:
-            raise ValueError("the second process has had enough")
+            raise ValueError("the second process failed")

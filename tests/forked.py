@@ -21,12 +21,13 @@ class Server:
         assert address is not None, "forks are unsafe on this system"
         self.address = address
 
-    def start(self, log: Path, *arguments: str) -> Forked:
-        """Start `vitexp train *arguments`, and append its output to `log`."""
+    def start(self, log: Path, *arguments: str, **environment: str) -> Forked:
+        """Start `vitexp train *arguments` with additional variables, and append its output to `log`."""
         with log.open("ab") as output:
             descriptor = output.fileno()
+            env = {**os.environ, **environment}
             process = Forked.start(
-                self.address, arguments, output=descriptor, lock=descriptor, env=os.environ, cwd=CONF.parent
+                self.address, arguments, output=descriptor, lock=descriptor, env=env, cwd=CONF.parent
             )
         assert process is not None, "the warm process cannot fork"
         return process

@@ -14,8 +14,6 @@ from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
 
 _POLL_S = 0.5
-# This job name tells Lightning that srun did not start one process per device; the trial starts them itself.
-_NOT_SRUN = {"SLURM_JOB_NAME": "bash"}
 
 
 class SlurmEngine(Engine):
@@ -50,7 +48,7 @@ class SlurmEngine(Engine):
             _run_in_job,
             retries=self.retries,
             timeout=self.timeout,
-            environment={**thread_limit(float(self.cpus_per_trial)), **_NOT_SRUN},
+            environment=thread_limit(float(self.cpus_per_trial)),
             cwd=Path.cwd(),
         )
         jobs = dict(zip(executor.map_array(run, trials), trials, strict=True))

@@ -91,12 +91,13 @@ class Forked:
 
     def poll(self) -> int | None:
         """Return the exit code, 128 + n if signal n killed the process; None while it runs."""
+        killed = 128 + signal.SIGKILL
         if self.returncode is None:
             has_gone = not Path(f"/proc/{self.pid}").exists()  # asked first, because it tells its code and then ends
             if select.select([self.connection], [], [], 0)[0]:
-                self.returncode = int(self.connection.recv(16))
+                self.returncode = int(self.connection.recv(16) or killed)  # nothing if its guard was killed too
             elif has_gone:
-                self.returncode = 128 + signal.SIGKILL
+                self.returncode = killed
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
