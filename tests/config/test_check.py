@@ -39,6 +39,13 @@ def test_the_defaults_stand() -> None:
         ("trainer.max_epochs=0", "trainer.max_epochs=0", "1 or more"),
         ("trainer.compile=maybe", "trainer.compile=maybe", "auto, on or off"),
         ("trainer.accumulate_grad_batches=3", "split evenly", "multiple of 3"),
+        ("trainer.float32_matmul_precision=tf32", "trainer.float32_matmul_precision=tf32", "highest, high or medium"),
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp", "auto, ddp"),
+        (
+            "trainer.strategy={_target_: lightning.pytorch.strategies.FSDPStrategy}",
+            "shards the network over the devices, which vitexp does not support",
+            "use trainer.strategy=ddp",
+        ),
         ("loss.label_smoothing=1", "loss.label_smoothing=1", "below 1"),
         ("training.mixup_alpha=-0.1", "training.mixup_alpha=-0.1", "0 (off), or a number"),
         ("training.mix_prob=2", "training.mix_prob=2", "between 0 and 1"),

@@ -73,6 +73,9 @@ def test_schedule(option: str) -> None:
     assert schedule(0, total_steps=100, steps_per_epoch=10, peak_lr=1.0) == pytest.approx(0.1)
 
 
+OURS = ("compile", "float32_matmul_precision")  # keys of trainer that lightning.Trainer does not have
+
+
 @pytest.mark.parametrize("option", options("trainer"))
 def test_trainer(option: str, tmp_path: Path) -> None:
     config = composed(f"trainer={option}", "trainer.precision=32-true")
@@ -83,7 +86,7 @@ def test_trainer(option: str, tmp_path: Path) -> None:
         except ConfigError as error:
             assert "trainer.accelerator=cpu" in str(error)  # noqa: PT017 - either outcome is right, depending on the machine
             return
-    arguments = {key: value for key, value in config.trainer.items() if key not in ("compile", "precision")}
+    arguments = {key: value for key, value in config.trainer.items() if key not in (*OURS, "precision")}
     trainer = Trainer(**arguments, logger=False, default_root_dir=tmp_path)
     assert trainer.max_epochs == config.trainer.max_epochs
 
@@ -94,7 +97,7 @@ def test_trainer_lists_every_argument_of_lightning() -> None:
     ours = {"logger", "callbacks", "default_root_dir", "enable_autolog_hparams", "model_registry"}  # set by the run
     ours |= {"barebones", "limit_predict_batches", "overfit_batches", "use_distributed_sampler"}  # with one valid value
     theirs = set(inspect.signature(Trainer).parameters) - ours
-    assert set(composed().trainer) - {"compile"} == theirs
+    assert set(composed().trainer) - {*OURS} == theirs
 
 
 @pytest.mark.parametrize("option", options("callbacks"))

@@ -137,7 +137,7 @@ def _option(draw: st.DrawFn) -> list[str]:
     group = draw(st.sampled_from(GROUPS))
     options = [file.stem for file in sorted((CONF / group).glob("*.yaml"))]
     name = draw(st.sampled_from([*options, *options, "none", "null", "nothing", "../train", ""]))
-    return [f"{group}={'cpu' if group == 'trainer' and name in ('gpu', 'ddp', 'fsdp', 'auto') else name}"]
+    return [f"{group}={'cpu' if group == 'trainer' and name in ('gpu', 'ddp', 'auto') else name}"]
 
 
 _GARBAGE = st.one_of(

@@ -83,6 +83,7 @@ def bench(config: DictConfig, *, overrides: Sequence[str], model: str, searchpat
     from vitexp.bench.start import measure_start
     from vitexp.bench.step import measure_step
     from vitexp.bench.train import measure_train
+    from vitexp.system.hardware import choose_device, float32_matmul_precision
 
     for_train = [f"model={model}", f"data.batch_size={config.data.batch_size}", *searchpath_override(searchpath)]
     for_train += [each for each in overrides if key_of(each) not in (*BENCH, "model")]
@@ -94,12 +95,14 @@ def bench(config: DictConfig, *, overrides: Sequence[str], model: str, searchpat
         "start": lambda: measure_start(for_train, starts=config.starts),
     }
     console, path = Console(), Path(config.output).expanduser()
+    device = choose_device(config.trainer.accelerator)
     info: dict[str, Any] = {"what": config.what, "overrides": list(overrides), **_circumstances(config)}
     info["subjects"] = {}
     console.print(f"{info['environment']['device']}, torch {info['environment']['torch']}, {info['precision']}")
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in subjects if config.what == "all" else (config.what,):
-        subject = subjects[name]()
+        with float32_matmul_precision(config.trainer.float32_matmul_precision, device):
+            subject = subjects[name]()
         console.print(subject.as_table())
         info["subjects"][name] = subject.as_json()
         path.write_text(json.dumps(info, indent=2, allow_nan=False) + "\n")  # after each, because the next one may fail
@@ -119,6 +122,7 @@ def _circumstances(config: DictConfig) -> dict[str, Any]:
     return {
         "environment": {**environment(), "device": hardware.describe_device(device), "device_count": 1},
         "threads": torch.get_num_threads(),
+        "float32_matmul_precision": config.trainer.float32_matmul_precision,
         "precision": str(hardware.resolve_precision(config.trainer.precision, device)),
         "compiled": hardware.resolve_compile(config.trainer.compile, device),
         "model": config.model.name,

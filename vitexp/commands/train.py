@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from vitexp.commands.words import help_requested, options_first
 from vitexp.config.check import check
 from vitexp.config.conf import CONF
-from vitexp.config.multirun import one_run, refuse_several_devices
+from vitexp.config.multirun import one_run, place_on_gpu, refuse_several_devices
 from vitexp.config.overrides import config_dir_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
@@ -29,6 +29,7 @@ from vitexp.system.signals import Interrupted
 def train(config: DictConfig) -> None:
     with plain_errors():
         refuse_several_devices(config)
+        place_on_gpu(config)
     with one_run():
         config = with_stored_overrides(config)
         check(config)

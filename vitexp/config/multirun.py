@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from vitexp.config.overrides import command_line
 from vitexp.config.plain_errors import plain_errors
 from vitexp.errors import ConfigError, UserError
+from vitexp.system.cores import visible_gpus
 
 
 class JobFailed(UserError):
@@ -55,6 +57,19 @@ def refuse_several_devices(config: DictConfig) -> None:
             f"a multirun cannot use several devices per run (trainer.devices={devices}); use {sweep} "
             "instead, where N is the number of devices per run."
         )
+
+
+def place_on_gpu(config: DictConfig) -> None:
+    """Give each job of a multirun whose launcher runs several at a time a GPU, in turn; otherwise all would use one.
+
+    A process that runs several jobs, as joblib's do, keeps its first GPU, because CUDA cannot change it later.
+    """
+    if not is_multirun() or config.trainer.accelerator == "cpu":
+        return
+    if HydraConfig.get().launcher._target_.endswith(".BasicLauncher"):  # one job after the other
+        return
+    if len(gpus := visible_gpus()) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[HydraConfig.get().job.num % len(gpus)]
 
 
 def _may_be_several(devices: Any) -> bool:

@@ -23,6 +23,7 @@ from vitexp.metrics import METRICS
 
 Config = Mapping[str, Any]
 
+_SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 _TOKENS = 65_536  # per image; attention compares every pair
 _PARAMETERS = 10**11
 
@@ -224,6 +225,13 @@ def _lengths(config: Config) -> Iterator[str]:
 
 def _devices(config: Config) -> Iterator[str]:
     trainer, batch, devices = config["trainer"], config["data"]["batch_size"], config["trainer"]["devices"]
+    strategy = trainer["strategy"]
+    named = str(strategy["_target_"] if isinstance(strategy, dict) else strategy)
+    if named.rpartition(".")[2] in _SHARDING:
+        yield (
+            f"trainer.strategy={named} shards the network over the devices, which vitexp does not support, because its "
+            "networks fit on one GPU; use trainer.strategy=ddp."
+        )
     if trainer["precision"] == "16-mixed" and trainer["accelerator"] == "cpu":
         yield "trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true."
     if trainer["accelerator"] == "cpu" and (devices in (-1, "-1") or isinstance(devices, list) or "," in str(devices)):

@@ -198,19 +198,24 @@ class Checkpoint:
 
 
 class Trainer:
-    """max_epochs, precision and compile; the others are arguments of lightning.Trainer."""
+    """max_epochs, three keys about speed, and arguments of lightning.Trainer."""
 
     max_epochs: Annotated[Epochs, Doc("length of training")]
     precision: Annotated[
         Literal["auto", "32-true", "bf16-mixed", "16-mixed"],
         Doc("auto: bf16-mixed where CUDA, AMX or AVX512-BF16 supports it, otherwise 32-true"),
     ]
+    float32_matmul_precision: Annotated[
+        Literal["highest", "high", "medium"],
+        Doc("products of float32 matrices, on CUDA only: highest (float32) | high (TF32) | medium (bf16)"),
+    ]
     compile: Annotated[
         Literal["auto", "on", "off"] | bool, Words("auto, on or off"), Doc("torch.compile; auto: on CUDA only")
     ]
     accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], Doc("kind of device")]
     devices: Annotated[Devices, Doc("number of devices per node, or a list of them")]
-    # Other strategies cannot be started by a command, or write checkpoints that are not single files.
+    # Others cannot be started by a command, or shard the network (FSDP, DeepSpeed): checkpoints would not be single
+    # files, for nothing, because ViT-B, the largest network here, fits on any GPU.
     strategy: Annotated[
         Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"] | Node,
         Doc("how several devices share the work"),

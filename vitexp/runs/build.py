@@ -216,7 +216,8 @@ def build_trainer(
     config: DictConfig, *, device: torch.device, callbacks: list[Callback], loggers: list[Logger], folder: Path
 ) -> Trainer:
     """Return Lightning's Trainer with the arguments of config.trainer and checksummed checkpoint files."""
-    ours, environment = ("compile", "precision", "plugins"), cluster_environment()
+    environment = cluster_environment()
+    ours = ("compile", "precision", "float32_matmul_precision", "plugins")
     arguments = {key: value for key, value in config.trainer.items() if key not in ours}
     trainer: Trainer = build(
         OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),

@@ -29,7 +29,7 @@ from vitexp.errors import UserError, one_line
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.build import build_datamodule, build_net
 from vitexp.system.disk import write_atomically
-from vitexp.system.hardware import resolve_precision
+from vitexp.system.hardware import float32_matmul_precision, resolve_precision
 
 Change: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # of a batch, uint8 [B, S, S, 3]
 
@@ -58,7 +58,8 @@ class FinishedRun(TrainedNet):
         They are bitwise equal to those of the test for the same batches on the same kind of device, uncompiled.
         """
         prepared = self.prepared(images).contiguous(memory_format=torch.channels_last)
-        with self._autocast():
+        precision = self.config.trainer.get("float32_matmul_precision", "highest")
+        with float32_matmul_precision(precision, self.device), self._autocast():
             return self.net(prepared).float()  # type: ignore[no-any-return]
 
     def all_logits(self, images: Prepared, *, change: Change | None = None) -> Tensor:

@@ -31,7 +31,14 @@ from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
 from vitexp.runs.weights import starting_weights
 from vitexp.system.disk import tolerating
-from vitexp.system.hardware import choose_device, describe_device, flops_per_image, keep_freed_memory, resolve_compile
+from vitexp.system.hardware import (
+    choose_device,
+    describe_device,
+    float32_matmul_precision,
+    flops_per_image,
+    keep_freed_memory,
+    resolve_compile,
+)
 from vitexp.system.signals import StopSignals
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
@@ -67,7 +74,8 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
     checkpoint, position = newest_checkpoint(checkpoints) or (None, None)  # None for a new run
     earlier = record.result if position else None
     device = choose_device(config.trainer.accelerator)
-    with _loggers(config, record) as loggers:
+    precision = float32_matmul_precision(config.trainer.float32_matmul_precision, device)
+    with _loggers(config, record) as loggers, precision:
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         best = _best_checkpoint(config, checkpoints)

@@ -47,7 +47,8 @@ def opening_lines(
     lines = {
         "run": typed(record.folder),
         "device": (f"{devices} x " if devices > 1 else "")
-        + f"{environment['device']}, {trainer.precision}, {'' if compiled else 'not '}compiled",
+        + f"{environment['device']}, {trainer.precision}{_rounding(config, trainer)}, "
+        + f"{'' if compiled else 'not '}compiled",
         "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, "
         f"{data['val']:,} validation, {data['test']:,} test images, {data['classes']} classes, "
         f"{datamodule.image_size} pixels",
@@ -74,6 +75,12 @@ def opening_lines(
             "the last" if is_trained else f"in epoch {resumed_from['epochs'] + 1}"
         )
     return lines
+
+
+def _rounding(config: DictConfig, trainer: Trainer) -> str:
+    choice = config.trainer.float32_matmul_precision
+    on_cuda = trainer.strategy.root_device.type == "cuda"
+    return {"high": " with TF32", "medium": " with bf16 products"}.get(choice, "") if on_cuda else ""
 
 
 def closing_table(result: dict[str, Any]) -> Table:

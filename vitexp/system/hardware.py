@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -17,17 +18,17 @@ from vitexp.text import plural
 
 
 def choose_device(accelerator: str, *, key: str = "trainer.accelerator") -> torch.device:
-    """Return the device that Lightning uses for `accelerator`. Raises ConfigError, naming `key`, if it is missing."""
-    available = {
-        "gpu": torch.cuda.is_available(),
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if accelerator == "auto":
-        accelerator = next((kind for kind in ("cuda", "mps") if available[kind]), "cpu")
-    if not available.get(accelerator, True):
+    """Return the device that Lightning uses for `accelerator`; "gpu" is CUDA, or MPS on a Mac.
+
+    Raises ConfigError, naming `key`, if it is missing.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    if accelerator == "auto" or (accelerator == "gpu" and found != "cpu"):
+        return torch.device(found)
+    if not available.get(accelerator, False):
         raise ConfigError(f"{key}={accelerator}, but torch finds no such device; use {key}=cpu.")
-    return torch.device("cuda" if accelerator == "gpu" else accelerator)
+    return torch.device(accelerator)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -39,6 +40,21 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     else:
         fast = device.type == "cpu" and _cpu_computes_bf16()
     return "bf16-mixed" if fast else "32-true"
+
+
+@contextmanager
+def float32_matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Within the block, multiply float32 matrices on CUDA with this precision: highest, high (TF32) or medium (bf16).
+
+    Other devices are left alone: torch would also round on some CPUs, which would not be repeatable.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _cpu_computes_bf16() -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from vitexp.errors import ConfigError
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Ready, Trial, run_trial
 from vitexp.sweeps.engines.warm import warm_process
-from vitexp.system.cores import available_cores
+from vitexp.system.cores import available_cores, visible_gpus
 from vitexp.text import plural
 
 
@@ -39,7 +37,7 @@ class LocalEngine(Engine):
 
     def _gpus(self) -> list[str]:
         """Return the GPUs of a trial, as in CUDA_VISIBLE_DEVICES."""
-        visible = _visible_gpus()
+        visible = visible_gpus()
         number = min(1, len(visible)) if self.gpus_per_trial == "auto" else math.ceil(self.gpus_per_trial)
         if number > len(visible):
             raise ConfigError(
@@ -47,13 +45,3 @@ class LocalEngine(Engine):
                 "engine.gpus_per_trial=auto uses what is available."
             )
         return visible[:number]
-
-
-def _visible_gpus() -> list[str]:
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [gpu for gpu in visible.split(",") if gpu not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(index) for index, _ in enumerate(listed.stdout.splitlines())]
