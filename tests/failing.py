@@ -27,9 +27,9 @@ class NoMemory(Callback):
 
 
 class Alone(Callback):
-    """A callback that ends or stops its process at step 1: how = raise | kill | hang | tell.
+    """A callback that ends or stops its process at step 1: how = raise | kill | hang | record.
 
-    tell writes what the process has been given to the file `path`.
+    record writes what the process has been given to the file `path`.
     """
 
     def __init__(self, *, how: str, path: str = "") -> None:
@@ -38,7 +38,7 @@ class Alone(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step != 1:
             return
-        if self.how == "tell":
+        if self.how == "record":
             Path(self.path).write_text(json.dumps(given()))
         elif self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)

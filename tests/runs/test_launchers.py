@@ -199,4 +199,4 @@ def test_a_folder_that_only_one_machine_sees_is_named(tmp_path: Path, monkeypatc
     meeting = Meeting(1, 2)
     meeting._store = Store()
     with pytest.raises(Exception, match=r"is not visible on .*; set log_dir to a folder that all machines share"):
-        meeting.hear()
+        meeting.received()

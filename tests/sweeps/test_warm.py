@@ -54,19 +54,19 @@ def failing(how: str, path: Path | str = "") -> str:
 
 @pytest.mark.slow
 def test_a_forked_trial_is_what_a_fresh_process_would_be(warm: str, tmp_path: Path) -> None:
-    told: list[dict[str, Any]] = []
+    given: list[dict[str, Any]] = []
     seconds, weights = [], []
     for name, address in (("fresh", None), ("again", None), ("forked", warm)):
         folder = tmp_path / name / "sweep" / "run"
         start = time.monotonic()
-        ended = run(trial(folder, failing("tell", tmp_path / "told")), address, CUDA_VISIBLE_DEVICES="", MINE="a b")
+        ended = run(trial(folder, failing("record", tmp_path / "given")), address, CUDA_VISIBLE_DEVICES="", MINE="a b")
         seconds.append(time.monotonic() - start)
         assert ended.status == "completed", (folder / "trial.log").read_text()
-        told.append(json.loads((tmp_path / "told").read_text().replace(str(tmp_path / name), "HERE")))
+        given.append(json.loads((tmp_path / "given").read_text().replace(str(tmp_path / name), "HERE")))
         weights.append((folder / "model.safetensors").read_bytes())
         assert "leaked" not in (folder / "trial.log").read_text()
-    assert told[0] == told[2]
-    assert told[0]["environment"]["MINE"] == "a b"
+    assert given[0] == given[2]
+    assert given[0]["environment"]["MINE"] == "a b"
     assert weights[0] == weights[1] == weights[2]
     assert seconds[2] < seconds[1] / 2
 
@@ -140,8 +140,8 @@ def test_trials_outlive_the_warm_process_and_do_without_it(tmp_path: Path) -> No
 def test_the_warm_process_ends_with_its_owner_and_leaves_nothing() -> None:
     code = "from vitexp.sweeps.engines.warm import *; import vitexp.sweeps.engines.warm as w; a = warm_process({});"
     code += "print(a, next(iter(w._servers.values()))[0].pid)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CONF.parent)
-    address, pid = told.stdout.split()
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CONF.parent)
+    address, pid = ended.stdout.split()
     until(lambda: not Path(f"/proc/{pid}").exists(), seconds=60)
     assert not Path(address).parent.exists()
 

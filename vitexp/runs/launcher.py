@@ -115,13 +115,13 @@ class Meeting:
             ) from error
         return meeting
 
-    def tell(self, **facts: Any) -> None:
+    def announce(self, **facts: Any) -> None:
         """Tell the other processes: folder and is_complete, or exit_code if there is no run."""
         if self._store is not None:
             self._store.set(self._key, json.dumps(facts))
 
-    def hear(self) -> dict[str, Any]:
-        """Return what the first process tells. Raises UserError if it has ended without a word."""
+    def received(self) -> dict[str, Any]:
+        """Wait for what the first process announces, and return it. Raises UserError if it has ended without a word."""
         try:
             facts: dict[str, Any] = json.loads(self._store.get(self._key))
         except RuntimeError as error:

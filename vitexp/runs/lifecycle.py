@@ -69,13 +69,13 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
             with _recorded(config, overrides, meeting) as opened:
                 yield opened
             return
-        told = meeting.hear()
-        if "exit_code" in told:
-            sys.exit(told["exit_code"])
-        if told["is_complete"]:
-            yield OpenRun(RunRecord.read(Path(told["folder"]), is_ours=False), Console(quiet=True), is_complete=True)
+        info = meeting.received()
+        if "exit_code" in info:
+            sys.exit(info["exit_code"])
+        if info["is_complete"]:
+            yield OpenRun(RunRecord.read(Path(info["folder"]), is_ours=False), Console(quiet=True), is_complete=True)
             return
-        with _joined(Path(told["folder"]), config, f"process {meeting.rank}") as opened:
+        with _joined(Path(info["folder"]), config, f"process {meeting.rank}") as opened:
             yield opened
 
 
@@ -110,9 +110,9 @@ def _recorded(config: DictConfig, overrides: Sequence[str], meeting: Meeting) ->
         try:
             opened = _opened(config, overrides, stack)
         except BaseException as error:
-            meeting.tell(exit_code=getattr(error, "exit_code", 1))
+            meeting.announce(exit_code=getattr(error, "exit_code", 1))
             raise
-        meeting.tell(folder=str(opened.record.folder), is_complete=opened.is_complete)
+        meeting.announce(folder=str(opened.record.folder), is_complete=opened.is_complete)
         yield opened
 
 
