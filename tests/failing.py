@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ class NoMemory(Callback):
 
 
 class Alone(Callback):
-    """A callback that ends or stops its process at step 1: how = raise | kill | hang | record.
+    """A callback that ends or stops its process at step 1: how = raise | kill | hang | block | exit | record.
 
     record writes what the process has been given to the file `path`.
     """
@@ -44,6 +45,12 @@ class Alone(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.how == "hang":
             time.sleep(600)
+        elif self.how == "block":  # within a library, where Python runs no signal handler
+            mutex = ctypes.create_string_buffer(64)
+            for _ in range(2):
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
+        elif self.how == "exit":  # as a library might
+            sys.exit(7)
         else:
             raise ValueError("enough")
 

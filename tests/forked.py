@@ -24,11 +24,12 @@ class Server:
     def start(self, log: Path, *arguments: str, **environment: str) -> Forked:
         """Start `vitexp train *arguments` with additional variables, and append its output to `log`."""
         with log.open("ab") as output:
-            descriptor = output.fileno()
-            env = {**os.environ, **environment}
-            process = Forked.start(
-                self.address, arguments, output=descriptor, lock=descriptor, env=env, cwd=CONF.parent
-            )
+            return self.start_into(output.fileno(), *arguments, **environment)
+
+    def start_into(self, output: int, *arguments: str, **environment: str) -> Forked:
+        """Do the same with a descriptor for the output."""
+        env = {**os.environ, **environment}
+        process = Forked.start(self.address, arguments, output=output, lock=output, env=env, cwd=CONF.parent)
         assert process is not None, "the warm process cannot fork"
         return process
 

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.compose import explain
 from vitexp.errors import ConfigError, UserError, one_line
+from vitexp.system.output import dropping_unread_output
 
 _FULL_ERRORS = "HYDRA_FULL_ERROR"
 _OURS = "VITEXP_PLAIN_ERRORS"
@@ -24,7 +25,14 @@ def plain_errors() -> Iterator[None]:
 
     If the user sets HYDRA_FULL_ERROR=1, every error keeps its traceback. Without that variable Hydra prints errors
     itself and exits with code 1, so it is set here; a second variable tells child processes that vitexp set it.
+    Output that nobody reads is dropped.
     """
+    with dropping_unread_output(), _one_sentence():
+        yield
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
     if os.environ.get(_FULL_ERRORS) == "1" and _OURS not in os.environ:
         yield
         return

@@ -158,7 +158,7 @@ def _outcome(record: RunRecord) -> Iterator[None]:
             record.finish("interrupted", error=interrupted.sentence)
         log.info("%s; resume=%s resumes the run", interrupted.sentence, typed(record.folder))
         raise
-    except Exception as error:
+    except BaseException as error:  # a library may exit the program
         failure = error if isinstance(error, UserError) else _full_disk(error, record.folder)
         log.debug("failed", exc_info=error)
         with disk.tolerating("result.json"):
@@ -170,10 +170,10 @@ def _outcome(record: RunRecord) -> Iterator[None]:
         _write_report(record.folder)
 
 
-def end_failed(record: RunRecord, error: str) -> None:
-    """Record from another thread that the run failed, just before the program exits."""
+def end_at_once(record: RunRecord, status: str, error: str) -> None:
+    """Record from another thread how the run ended, just before the program exits."""
     with disk.tolerating("result.json"):
-        record.finish("failed", error=error)
+        record.finish(status, error=error)
     _write_report(record.folder)
 
 
@@ -191,7 +191,7 @@ def _write_report(folder: Path) -> None:
         log.warning("not written, or not completely: %s (%s)", ", ".join(unwritten), reasons)
 
 
-def _full_disk(error: Exception, folder: Path) -> FullDisk | None:
+def _full_disk(error: BaseException, folder: Path) -> FullDisk | None:
     """Return a FullDisk if a failed write caused `error`."""
     reason = disk.refusal(error)
     if reason is None:

@@ -23,7 +23,7 @@ from vitexp.data.datamodule import ImageDataModule
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer
 from vitexp.runs.companions import companions
 from vitexp.runs.finished import write_weights
-from vitexp.runs.lifecycle import OpenRun, end_failed, open_run
+from vitexp.runs.lifecycle import OpenRun, end_at_once, open_run
 from vitexp.runs.predictions import write_test_predictions
 from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import closing_line, closing_table, opening_lines
@@ -39,6 +39,7 @@ from vitexp.system.hardware import (
     keep_freed_memory,
     resolve_compile,
 )
+from vitexp.system.output import dropping_unread_output
 from vitexp.system.signals import StopSignals
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
@@ -57,12 +58,14 @@ def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
     overrides: the overrides that composed it, to be recorded; None: taken from Hydra.
 
     Raises UserError for problems that a user can fix; result.json then says "failed", with the same message. A signal
-    raises Interrupted, with the exit code 130 (SIGINT), 143 (SIGTERM) or 138 (SIGUSR1); result.json says "interrupted".
+    raises Interrupted, with the exit code 130 (SIGINT), 143 (SIGTERM), 129 (SIGHUP) or 138 (SIGUSR1); result.json says
+    "interrupted".
     """
     start = time.time()
     if overrides is None:
         overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    with StopSignals() as stop, open_run(config, overrides=overrides) as opened:
+    with dropping_unread_output(), StopSignals() as stop, open_run(config, overrides=overrides) as opened:
+        stop.on_overdue = partial(end_at_once, opened.record, "interrupted")
         if not opened.is_complete:
             with stop.at_once():
                 _train_and_test(config, opened, stop, start)
@@ -105,7 +108,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         if device.type == "cpu":
             keep_freed_memory()
         with (
-            companions(trainer, record.folder, end=partial(end_failed, record)),
+            companions(trainer, record.folder, end=partial(end_at_once, record, "failed")),
             explained_out_of_memory(trainer, model=config.model.name),
         ):
             with stop.patient() if trainer.checkpoint_callbacks else nullcontext():

@@ -54,10 +54,10 @@ def run_trials(trials: Sequence[Trial], engine: Engine, *, folder: Path, on_even
     """Run the trials that are not completed; return those that are still not completed afterwards.
 
     This process holds `folder`/sweep.lock; a second one on the same sweep raises Held, which names the first.
-    Ctrl-C (KeyboardInterrupt) and SIGTERM (SystemExit 143) end all trials before they are raised.
+    Ctrl-C (KeyboardInterrupt), SIGTERM (SystemExit 143) and SIGHUP (129) end all trials before they are raised.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder / "sweep.lock", wait=False), _sigterm_as_ctrl_c():
+    with hold(folder / "sweep.lock", wait=False), _as_ctrl_c():
         left = [trial for trial in trials if status(trial) != "completed"]
         try:
             if left:
@@ -75,24 +75,28 @@ def thread_limit(cpus: float) -> dict[str, str]:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, because Ray passes that on unchanged; exit the block with SystemExit(143)."""
+def _as_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM, because Ray passes that on unchanged, and on SIGHUP, unless it is ignored.
+
+    The block then ends with SystemExit 143 or 129.
+    """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    received = False
+    received: list[int] = []
 
-    def interrupt(*_: object) -> None:
-        nonlocal received
-        received = True
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handled = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     except KeyboardInterrupt:
         if received:
-            sys.exit(128 + signal.SIGTERM)
+            sys.exit(128 + received[0])
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
