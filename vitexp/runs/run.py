@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    WeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -44,6 +50,7 @@ from vitexp.system.signals import StopSignals
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
 from vitexp.training.classification import Classifier
+from vitexp.training.faults import harmless, turning_off
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.metrics_file import rows_before
 from vitexp.training.out_of_memory import explained_out_of_memory
@@ -114,20 +121,19 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             _record_training(record, trainer, datamodule, progress)
-            _test(record, trainer, module, datamodule, best, progress)
+            _test(record, config, trainer, module, datamodule, best)
+            record.update(timing={"total_s": round(progress.total_s, 3), **record.result["timing"]})
         with tolerating("terminal output"):
             opened.console.print(closing_table(record.result))
         log.debug("metrics %s", record.result["metrics"])
         log.info(closing_line(record.result))
-        if trainer.is_global_zero:  # after the metrics, so that a full disk does not lose them
-            _save_weights(record.folder, config, module, datamodule)
 
 
 @contextmanager
 def _loggers(config: DictConfig, record: RunRecord) -> Iterator[list[Logger]]:
     """Yield the loggers of config.logger; tell W&B whether the block failed."""
     loggers: list[Logger] = [
-        build_a(Logger, logger, "logger", folder=record.folder, run_id=record.run_id, name=config.name)
+        harmless(build_a(Logger, logger, "logger", folder=record.folder, run_id=record.run_id, name=config.name))
         for logger in config.logger.values()
     ]
     has_failed = True
@@ -137,7 +143,8 @@ def _loggers(config: DictConfig, record: RunRecord) -> Iterator[list[Logger]]:
     finally:
         for logger in loggers:
             if isinstance(logger, BackgroundWandbLogger):
-                logger.close(failed=has_failed)
+                with turning_off(logger):
+                    logger.close(failed=has_failed)
 
 
 def _open_wandb(loggers: Sequence[Logger], config: DictConfig, record: RunRecord, *, steps: int) -> None:
@@ -251,13 +258,16 @@ def _record_training(record: RunRecord, trainer: Trainer, datamodule: ImageDataM
 
 def _test(
     record: RunRecord,
+    config: DictConfig,
     trainer: Trainer,
     module: Task,
     datamodule: ImageDataModule,
     best: ModelCheckpoint,
-    progress: EpochProgress,
 ) -> None:
-    """Load the weights that checkpoint.monitor chose, and record their metrics on validation and test."""
+    """Load the weights that checkpoint.monitor chose, and record their metrics on validation and test.
+
+    Metrics and weights are written before the figures are drawn.
+    """
     val = module.val_metrics()
     if best.best_model_path:  # "" without checkpoints or validation, and for checkpoint.monitor=null
         try:
@@ -269,17 +279,28 @@ def _test(
             val = checkpoint["val_metrics"]
             if (chosen := checkpoint["epoch"] + 1) < record.result["epochs"]:
                 log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", chosen)
-    [test] = trainer.test(module, datamodule=datamodule, verbose=False)
-    record.update(
-        data={**record.result["data"], "test": module.images_measured},
-        metrics={"test": metrics_of(test, module.metrics), "val": metrics_of(val, module.metrics)},
-        timing={"total_s": round(progress.total_s, 3), **record.result["timing"]},
-    )
-    if trainer.is_global_zero and isinstance(module, Classifier):
+
+    def write(trainer: Trainer, module: Any) -> None:
+        test = {key: value for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        record.update(
+            data={**record.result["data"], "test": module.images_measured},
+            metrics={"test": metrics_of(test, module.metrics), "val": metrics_of(val, module.metrics)},
+        )
+        if trainer.is_global_zero:  # after the metrics, so that a full disk does not lose them
+            _save_predictions(record.folder, module, datamodule)
+            _save_weights(record.folder, config, module, datamodule)
+
+    first: Any = LambdaCallback(on_test_end=write)
+    trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
+    trainer.test(module, datamodule=datamodule, verbose=False)
+
+
+def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -> None:
+    if isinstance(module, Classifier):
         with tolerating("predictions.csv"):
             probabilities, labels = module.predictions
             write_test_predictions(
-                record.folder / "predictions.csv",
+                folder / "predictions.csv",
                 classes=datamodule.classes,
                 paths=datamodule.test.paths,
                 probabilities=probabilities,

@@ -5,6 +5,16 @@ from __future__ import annotations
 import os
 from typing import Literal
 
+from vitexp.errors import ConfigError
+
+_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+
+
+def refuse_unknown_mode() -> None:
+    """Raise ConfigError if the variable WANDB_MODE has a value that W&B does not know."""
+    if (mode := os.environ.get("WANDB_MODE", "online")) not in _MODES:
+        raise ConfigError(f"the environment variable WANDB_MODE={mode} must be one of {', '.join(_MODES)}.")
+
 
 def resolve_wandb_mode(mode: str) -> Literal["online", "offline"]:
     """Return "online" or "offline"; "auto": online if there is a login."""

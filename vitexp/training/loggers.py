@@ -17,10 +17,11 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, one_line
 from vitexp.options import Doc, Field, Words
 from vitexp.system.disk import note, refusal, tolerating
-from vitexp.system.wandb_mode import resolve_wandb_mode
+from vitexp.system.wandb_mode import refuse_unknown_mode, resolve_wandb_mode
+from vitexp.training.faults import is_on, turning_off
 from vitexp.training.metrics_file import MetricsFile, Row
 
 log = logging.getLogger(__name__)
@@ -28,11 +29,14 @@ log = logging.getLogger(__name__)
 _Name = Annotated[
     str, Field(pattern=r"^[^/\\#?%:]{1,128}$"), Words("a name of at most 128 characters without / \\ # ? % :")
 ]
+_WANDB_TIMEOUT_S = 30.0  # for opening a run online; it usually takes two
 _ROOM = 1 << 16  # bytes; a disk with less free space counts as full
 
 
 class MetricsCsvLogger(CSVLogger):
     """A logger that writes `folder`/metrics.csv; see MetricsFile."""
+
+    title = "metrics.csv"
 
     def __init__(self, *, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="")
@@ -64,6 +68,7 @@ class PatientTensorBoardLogger(TensorBoardLogger):
     After a failed write it starts another events file, at most every `retry_s` seconds, because the old one is lost.
     """
 
+    title = "TensorBoard"
     retry_s = 60.0
 
     def __init__(self, **arguments: Any) -> None:
@@ -125,8 +130,11 @@ def tensorboard_logger(*, folder: Path, run_id: str, name: str) -> Logger:
 class BackgroundWandbLogger(WandbLogger):
     """A WandbLogger that opens its run in a thread, because importing wandb and starting its service takes 2 seconds.
 
-    Access to the run waits until it is open. mode: "online", "offline", or "auto" (online if logged in).
+    Access to the run waits until it is open. mode: "online", "offline", or "auto" (online if logged in). A run that
+    cannot be opened online is recorded offline.
     """
+
+    title = "W&B"
 
     def __init__(self, *, mode: str, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -143,8 +151,18 @@ class BackgroundWandbLogger(WandbLogger):
 
     def _open(self, earlier: Sequence[Row]) -> Any:
         # For this run only; Lightning's own `offline` affects the whole process.
-        self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
-        run = super().experiment
+        try:
+            self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
+            run = super().experiment
+        except Exception as error:
+            if self._wandb_init.get("mode") == "offline":
+                raise
+            log.warning("W&B cannot be reached (%s); this run is recorded offline", one_line(str(error)))
+            import wandb
+
+            wandb.teardown()  # its service holds on to the id of the run
+            self._wandb_init["mode"] = "offline"
+            run = super().experiment
         if run.offline:
             # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so log all rows again.
             for row in earlier:
@@ -228,6 +246,7 @@ def wandb_logger(
     """Build the logger of a W&B run with the id of the run folder."""
     if mode not in ("auto", "online", "offline"):
         raise ConfigError(f"logger.wandb.mode={mode} must be auto, online or offline.")
+    refuse_unknown_mode()
     return BackgroundWandbLogger(
         mode=mode,
         name=f"{name}/{run_id}",
@@ -237,20 +256,21 @@ def wandb_logger(
         entity=entity,
         group=group,
         tags=list(tags),
-        settings={"silent": True, "console": "off"},
+        settings={"silent": True, "console": "off", "init_timeout": _WANDB_TIMEOUT_S},
     )
 
 
 def log_figure(loggers: Sequence[Logger], *, key: str, path: Path, step: int) -> None:
     """Log the PNG at `path` with every logger that accepts images."""
-    for logger in loggers:
-        if isinstance(logger, BackgroundWandbLogger):
-            with logger.tolerating():
-                logger.log_image(key, [str(path)], step=step)
-        elif isinstance(logger, PatientTensorBoardLogger):
-            import numpy as np
-            from PIL import Image
+    for logger in filter(is_on, loggers):
+        with turning_off(logger):
+            if isinstance(logger, BackgroundWandbLogger):
+                with logger.tolerating():
+                    logger.log_image(key, [str(path)], step=step)
+            elif isinstance(logger, PatientTensorBoardLogger):
+                import numpy as np
+                from PIL import Image
 
-            image = np.asarray(Image.open(path).convert("RGB"))
-            with logger.tolerating():
-                logger.experiment.add_image(key, image, global_step=step, dataformats="HWC")
+                image = np.asarray(Image.open(path).convert("RGB"))
+                with logger.tolerating():
+                    logger.experiment.add_image(key, image, global_step=step, dataformats="HWC")

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vitexp.data.prepare import Prepared
-from vitexp.errors import one_line
 from vitexp.explain import figures
 from vitexp.explain.drawing import draw_embedding, embed, shown
 from vitexp.explain.explainer import NAMES, Explainer
@@ -69,7 +68,7 @@ class Explanations(FigureCallback):
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
         drawn: list[Figure] = []
-        with _tolerating_any_net(trainer, "explanations"):
+        with _as_in_the_test(trainer):
             explainer = _explainer(trainer, module)
             predicted, truth, _ = predictions_of(module)
             order = np.random.default_rng(0).permutation(len(truth))
@@ -103,7 +102,7 @@ class EmbeddingMap(FigureCallback):
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
         drawn: list[Figure] = []
-        with _tolerating_any_net(trainer, "embedding"):
+        with _as_in_the_test(trainer):
             explainer = _explainer(trainer, module)
             predicted, truth, _ = predictions_of(module)
             order = np.random.default_rng(0).permutation(len(truth))
@@ -129,16 +128,10 @@ def _explainer(trainer: Trainer, module: Classifier) -> Explainer[TrainedNet]:
 
 
 @contextmanager
-def _tolerating_any_net(trainer: Trainer, what: str) -> Iterator[None]:
-    """Skip the figure `what` with a warning if a user's own net cannot be explained or memory runs out.
-
-    Inside, the net computes in the precision of the test, and gradients can be computed, which a test disables.
-    """
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), trainer.precision_plugin.forward_context():
-            yield
-    except Exception as error:  # a user's own code may raise anything
-        log.warning("cannot draw figures/%s.png (%s); the run continues", what, one_line(str(error)))
+def _as_in_the_test(trainer: Trainer) -> Iterator[None]:
+    """Compute in the precision of the test, but with gradients, which a test disables."""
+    with torch.inference_mode(False), torch.enable_grad(), trainer.precision_plugin.forward_context():
+        yield
 
 
 def _side_by_side(

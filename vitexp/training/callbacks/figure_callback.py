@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vitexp.data.prepare import Prepared
+from vitexp.errors import one_line
 from vitexp.options import Doc, Field
 from vitexp.system.disk import tolerating, write_atomically
 from vitexp.training.classification import Classifier
 from vitexp.training.loggers import log_figure
 from vitexp.training.task import data_of
+
+log = logging.getLogger(__name__)
 
 EveryNEpochs = Annotated[
     int, Field(ge=0, le=10**6), Doc("also draw at this interval in epochs, from validation images; 0: only at the end")
@@ -63,11 +67,21 @@ class FigureCallback(Callback):
         return all(any(getattr(each, f"has_{need}", False) for each in (module, module.model)) for need in self.needs)
 
     def publish(self, trainer: Trainer, module: LightningModule, images: Prepared) -> bool:
-        """Draw, write and log the figures; return whether every figure drawn was written."""
+        """Draw, write and log the figures; return whether every figure drawn was written.
+
+        A figure that cannot be drawn, whatever the reason, is skipped with a warning.
+        """
         written = True
         if trainer.is_global_zero and self.applies(module):
-            for key, figure in zip(self.figures, self.draw(trainer, module, images), strict=False):
-                written &= _publish(trainer, key=key, figure=figure)
+            modes = {part: part.training for part in module.modules()}
+            try:
+                for key, figure in zip(self.figures, self.draw(trainer, module, images), strict=False):
+                    written &= _publish(trainer, key=key, figure=figure)
+            except Exception as error:
+                log.warning("cannot draw figures/%s.png (%s); the run continues", next(iter(self.figures)), _why(error))
+                log.debug("%s failed", type(self).__name__, exc_info=error)
+                for part, mode in modes.items():
+                    part.training = mode
         return written
 
 
@@ -81,6 +95,10 @@ def _publish(trainer: Trainer, *, key: str, figure: Figure) -> bool:
         log_figure(trainer.loggers, key=key, path=path, step=trainer.global_step)
         return True
     return False
+
+
+def _why(error: Exception) -> str:
+    return one_line(str(error)) or type(error).__name__
 
 
 def predictions_of(module: Classifier) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:

@@ -18,6 +18,7 @@ from vitexp.explain.methods.attention import cls_attention
 from vitexp.options import Doc, Field
 from vitexp.training.callbacks.figure_callback import EveryNEpochs, FigureCallback, predictions_of
 from vitexp.training.classification import Classifier
+from vitexp.training.faults import is_on, turning_off
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
 from vitexp.training.task import Batch, Task, data_of
@@ -48,11 +49,11 @@ class ConfusionMatrix(FigureCallback):
         if not trainer.is_global_zero or not self.applies(pl_module):
             return
         for logger in trainer.loggers:
-            if isinstance(logger, BackgroundWandbLogger):
-                import wandb
-
+            if isinstance(logger, BackgroundWandbLogger) and is_on(logger):
                 predicted, truth, _ = predictions_of(cast(Classifier, pl_module))
-                with logger.tolerating():
+                with turning_off(logger), logger.tolerating():
+                    import wandb
+
                     plot = wandb.plot.confusion_matrix(
                         y_true=truth.tolist(), preds=predicted.tolist(), class_names=data_of(trainer).classes
                     )
