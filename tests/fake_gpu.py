@@ -160,8 +160,8 @@ class FakeGPU:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         ours = {id(tensor.values): tensor for tensor in tensors if isinstance(tensor, CudaTensor)}
         target = kwargs.get("device")
-        # "meta" is the device of another gradient, for C++.
-        on_device = bool(ours) if target is None else torch.device(target).type in ("cuda", "meta" if ours else "cuda")
+        kinds = ("cuda", "meta") if ours or self.is_backward() else ("cuda",)  # for autograd, gradients are on "meta"
+        on_device = bool(ours) if target is None else torch.device(target).type in kinds
         if not ours and not on_device:
             return func(*args, **kwargs)
         copies = func.overloadpacket in (aten._to_copy, aten.copy_)
