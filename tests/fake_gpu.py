@@ -105,8 +105,13 @@ class CudaTensor(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return cls.gpu.run(func, args, kwargs or {})
 
+    # torch's own refuse subclasses.
+
     def tolist(self) -> Any:
-        return self.cpu().tolist()  # torch's own refuses subclasses
+        return self.cpu().tolist()
+
+    def __format__(self, spec: str) -> str:
+        return format(self.cpu(), spec)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.values.__reduce_ex__(protocol)  # checkpoints are loaded to the CPU

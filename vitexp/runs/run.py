@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
@@ -32,6 +31,7 @@ from vitexp.system.disk import tolerating
 from vitexp.system.hardware import choose_device, describe_device, flops_per_image, keep_freed_memory, resolve_compile
 from vitexp.system.rendezvous import meet_on_loopback
 from vitexp.system.signals import StopSignals
+from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
 from vitexp.training.classification import Classifier
@@ -163,10 +163,8 @@ def _callbacks(
     if is_logged:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if training.ema_decay > 0:
-        # Lightning's EMAWeightAveraging would change constant buffers, such as fixed positions, by rounding.
-        average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
-        # With the module's device, which is still the CPU when Lightning asks, each step would copy all weights to it.
-        callbacks.append(WeightAveraging(device=device, multi_avg_fn=average))
+        # Not the module's device, which is still the CPU when Lightning asks.
+        callbacks.append(MovingAverage(decay=training.ema_decay, device=device))
     if training.patience is not None:
         callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, patience=training.patience))
     if config.trainer.enable_checkpointing:
