@@ -107,6 +107,11 @@ class CudaTensor(Tensor):
 
     # torch's own refuse subclasses.
 
+    def numpy(self, *, force: bool = False) -> Any:
+        if force:
+            return self.detach().cpu().numpy()
+        raise TypeError(f"can't convert {CUDA} device type tensor to numpy. Use Tensor.cpu() to copy it first.")
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
@@ -130,6 +135,9 @@ class _Device(TorchDispatchMode):
         self.gpu = gpu
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.is_inference_mode_enabled() and func._can_decompose():
+            with self:  # without autograd, torch passes compound operations on as they are
+                return func.decompose(*args, **kwargs or {})
         return self.gpu.run(func, args, kwargs or {})
 
 
@@ -328,6 +336,7 @@ def fake_gpu() -> Iterator[FakeGPU]:
         patch.setattr(torch._C, "_group_tensors_by_device_and_dtype", _grouped)
         for module in (_foreach_utils, optimizer):  # as for tensors of CUDA
             patch.setattr(module, "_foreach_supported_types", [*module._foreach_supported_types, CudaTensor])
+        patch.setattr(torch.backends.cudnn, "enabled", False)  # its operations exist on CUDA only
         patch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)
         for name in ("_call_callback_hooks", "_call_lightning_module_hook"):
             patch.setattr(call, name, gpu.hook(getattr(call, name)))
