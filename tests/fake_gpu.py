@@ -49,9 +49,13 @@ ALLOWED_DTYPES = {
     "vitexp/training/muon.py": "Muon orthogonalizes in bfloat16",
 }
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
-STARTS = ("on_train_batch_start", "on_validation_batch_start", "on_test_batch_start")
+STEP_HOOKS = {
+    *(f"on_{kind}_batch_{end}" for kind in ("train", "validation", "test") for end in ("start", "end")),
+    *("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step", "optimizer_step"),
+    *("configure_gradient_clipping", "optimizer_zero_grad", "lr_scheduler_step"),
+    *("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"),
+}
 _make_grads = torch.autograd._make_grads
-ENDS = ("on_train_batch_end", "on_validation_batch_end", "on_test_batch_end")
 
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution, aten.convolution_backward}
 # Not tagged as pointwise, but these also take a CPU tensor without dimensions.
@@ -224,8 +228,10 @@ class FakeGPU:
         """Return a function of Lightning that calls hooks, with the limits of steps watched."""
 
         def call_hooks(trainer: Trainer, name: str, *args: Any, **kwargs: Any) -> Any:
+            if name not in STEP_HOOKS:
+                self.in_step = False
             of_callbacks = original.__name__ == "_call_callback_hooks"
-            if of_callbacks and name in STARTS:
+            if of_callbacks and name.endswith("_batch_start"):
                 # The first step of an epoch may create the state of the optimizer and keep images for a figure.
                 self.in_step = name != "on_train_batch_start" or args[1] > 0
                 self.dtype = DTYPES[str(trainer.precision)]
@@ -233,12 +239,8 @@ class FakeGPU:
                 _check_kept(trainer, args[0]["loss"])
                 if trainer.is_last_batch or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
                     self.in_step = False  # what is logged is read
-            if name == "on_exception":
-                self.in_step = False
             result = original(trainer, name, *args, **kwargs)
-            if not of_callbacks and name in ENDS:
-                self.in_step = False
-                self.steps += name == "on_train_batch_end"
+            self.steps += name == "on_train_batch_end" and not of_callbacks
             return result
 
         return call_hooks
@@ -323,6 +325,7 @@ def fake_gpu() -> Iterator[FakeGPU]:
             "get_device_capability": (9, 0),
             "get_device_properties": properties,
             "mem_get_info": (2**34, 2**34),
+            "memory_reserved": 0,
             "set_device": None,
             "manual_seed_all": None,
             "empty_cache": None,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
@@ -19,11 +19,11 @@ from tests.cuda.runs import rehearse
 from tests.cuda.test_resume import STATEFUL, stopped
 from tests.fake_gpu import MixedDevices, ReadBack, WrongDtype, fake_gpu
 from vitexp.explain.explainer import Explainer, Images, Maps
-from vitexp.models.vit import ViT
 from vitexp.runs.finished import load_run
+from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.classification import Classifier
 from vitexp.training.lion import Lion
-from vitexp.training.task import Task
+from vitexp.training.task import Batch, Task
 
 Learn = Callable[[Classifier, Tensor, Tensor], tuple[Tensor, ...]]
 learn: Learn = Classifier.learn
@@ -90,12 +90,22 @@ def test_in_a_validation_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         rehearse(tmp_path)
 
 
+def test_between_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(task: Classifier, batch: Batch, loader_index: int) -> Batch:
+        assert batch[1].max().item() >= 0
+        return batch
+
+    monkeypatch.setattr(Classifier, "on_after_batch_transfer", read)
+    with pytest.raises(ReadBack):
+        rehearse(tmp_path)
+
+
 def test_restored_tensor_stays_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def keep(task: Task) -> None:
         if task._restored_sums is not None:
             task.train_sums = task._restored_sums
 
-    made = stopped(tmp_path, "model=vit_tiny")
+    made = stopped(tmp_path, *STATEFUL)
     monkeypatch.setattr(Classifier, "on_train_start", keep)
     with pytest.raises(MixedDevices):
         rehearse(tmp_path, *STATEFUL, f"resume={made}")
@@ -108,20 +118,15 @@ def test_teacher_stays_on_the_cpu(tmp_path: Path, finished: Path, monkeypatch: p
 
 
 def test_averaging_that_reads_its_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "vitexp.runs.run.MovingAverage", lambda *, decay, device: WeightAveraging(device=device)
-    )  # of Lightning
+    monkeypatch.setattr("vitexp.runs.run.MovingAverage", lambda *, decay, device: WeightAveraging(device=device))
     with pytest.raises(ReadBack):
         rehearse(tmp_path, "training.ema_decay=0.9")
 
 
 def test_average_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vitexp.training.callbacks.averaging import MovingAverage
-
-    monkeypatch.setattr(
-        "vitexp.runs.run.MovingAverage", lambda *, decay, device: MovingAverage(decay=decay, device=torch.device("cpu"))
-    )
-    with pytest.raises((MixedDevices, ReadBack)):
+    on_cpu = partial(MovingAverage, device=torch.device("cpu"))
+    monkeypatch.setattr("vitexp.runs.run.MovingAverage", lambda *, decay, device: on_cpu(decay=decay))
+    with pytest.raises(MixedDevices):
         rehearse(tmp_path, "training.ema_decay=0.9")
 
 
@@ -135,7 +140,7 @@ def test_optimizer_state_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return loss
 
     monkeypatch.setattr(Lion, "step", half)
-    with pytest.raises(WrongDtype, match="momentum of state 0 is torch.bfloat16"):
+    with pytest.raises(WrongDtype, match=r"momentum of state 0 is torch\.bfloat16"):
         rehearse(tmp_path, "optim=lion")
 
 

@@ -13,10 +13,13 @@ import vitexp
 from tests.conftest import composed, result
 from tests.cuda.runs import SMALL, of_model, options
 from tests.fake_gpu import fake_gpu
-from vitexp.bench.step import TrainStep
+from vitexp.bench.step import train_step
 from vitexp.evaluate.evaluation import evaluate
+from vitexp.evaluate.latency import measure_latency
 from vitexp.explain.explainer import Explainer
+from vitexp.models.trained_net import TrainedNet
 from vitexp.runs import explained
+from vitexp.runs.build import build_net
 from vitexp.runs.finished import load_run
 from vitexp.runs.run import run
 
@@ -63,9 +66,6 @@ def test_every_figure_of_explain(
 @pytest.mark.parametrize("model", options("model"))
 def test_explanations_equal_those_of_the_cpu(model: str) -> None:
     """In float32, for networks with random weights."""
-    from vitexp.models.trained_net import TrainedNet
-    from vitexp.runs.build import build_net
-
     config = composed(*SMALL, *of_model(model))
     torch.manual_seed(0)
     net = build_net(config, num_classes=4).eval()
@@ -79,14 +79,18 @@ def test_explanations_equal_those_of_the_cpu(model: str) -> None:
             np.testing.assert_allclose(explainer.maps(method, IMAGES, [0, 1, 2]), expected[method], atol=1e-4)
 
 
-def test_benchmark_trains_on_channels_last_images() -> None:
-    from vitexp.bench.step import train_step
-    from vitexp.runs.build import build_net
+def test_latency_is_timed_with_an_idle_device(finished: Path) -> None:
+    with fake_gpu() as gpu:
+        rows = measure_latency(load_run(finished, device="cuda"), batch_sizes=(1, 2), repeats=1)
+    assert [row.batch_size for row in rows] == [1, 2]
+    assert len(gpu.synchronized) == 4  # before and after each turn
 
+
+def test_benchmark_trains_on_channels_last_images() -> None:
     config = composed(*SMALL, *of_model("simple_cnn"))
     seen = []
     with fake_gpu() as gpu:
-        step: TrainStep = train_step(config, build_net(config, num_classes=43))
+        step = train_step(config, build_net(config, num_classes=43))
         step.net.register_forward_pre_hook(lambda net, images: seen.extend(images))
         step.warm_up()
     assert all(images.is_cuda and images.is_contiguous(memory_format=torch.channels_last) for images in seen)

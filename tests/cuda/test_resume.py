@@ -9,10 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.conftest import composed, result
-from tests.cuda.runs import SMALL, TINY_VIT, options, rehearse
-from tests.fake_gpu import fake_gpu
-from vitexp.runs.run import run
+from tests.conftest import result
+from tests.cuda.runs import options, rehearse
 from vitexp.training.task import Batch, Task
 
 STATEFUL = (
@@ -34,9 +32,10 @@ def stopped(folder: Path, *overrides: str) -> Path:
             raise Stopped
         return learn(task, batch, batch_index)
 
-    with fake_gpu(), pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Task, "training_step", stop)
-        run(composed(*SMALL, *TINY_VIT, "callbacks=none", f"log_dir={folder}", *STATEFUL, *overrides), overrides=[])
+        with pytest.raises(Stopped):
+            rehearse(folder, *overrides)
     [made] = folder.glob("*/*")
     assert result(made)["status"] == "failed"
     return made
@@ -44,11 +43,11 @@ def stopped(folder: Path, *overrides: str) -> Path:
 
 @pytest.mark.parametrize("optim", options("optim"))
 def test_resumed_run_ends_as_if_it_had_not_stopped(tmp_path: Path, optim: str) -> None:
-    given = (f"optim={optim}", "model=vit_tiny")
+    given = (*STATEFUL, f"optim={optim}")
     made = stopped(tmp_path / "stopped", *given)
-    again, gpu = rehearse(tmp_path / "stopped", *STATEFUL, *given[:1], f"resume={made}")
+    again, gpu = rehearse(tmp_path / "stopped", *given, f"resume={made}")
     assert again == made
     assert gpu.steps == 2  # of 8: the others were done before
-    whole, _ = rehearse(tmp_path / "whole", *STATEFUL, *given[:1])
+    whole, _ = rehearse(tmp_path / "whole", *given)
     torch.testing.assert_close(*(load_file(folder / "model.safetensors") for folder in (made, whole)), rtol=0, atol=0)
     assert result(made)["metrics"] == result(whole)["metrics"]

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from tests.conftest import composed, result
 from tests.cuda.runs import SMALL, of_model, options, rehearse
 from vitexp.runs.run import run
+from vitexp.training.out_of_memory import OutOfMemory
+from vitexp.training.task import Batch, Task
 
 GROUPS = {group: options(group) for group in ("model", "optim", "augment", "loss", "schedule")}
 RUNS = max(map(len, GROUPS.values()))
@@ -80,6 +83,21 @@ def test_figures(tmp_path: Path, model: str) -> None:
 def test_the_device_is_awaited_after_the_first_step_and_after_those_of_an_epoch(tmp_path: Path) -> None:
     _, gpu = rehearse(tmp_path, "trainer.max_epochs=2")
     assert gpu.synchronized == [0, 4, 8]  # steps that have ended; the first one ends after it was timed
+
+
+def test_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for a batch that fits also runs on the device."""
+    step = Task.training_step
+
+    def limited(task: Task, batch: Batch, batch_index: int) -> Tensor:
+        if len(batch[0]) > 5:
+            raise torch.OutOfMemoryError
+        return step(task, batch, batch_index)
+
+    monkeypatch.setattr(Task, "training_step", limited)
+    said = r"the GPU has too little memory for 8 images of vit_tiny at a time \(0 of 17 GB in use\); .* or data\.batch_size=4\.$"
+    with pytest.raises(OutOfMemory, match=said):
+        rehearse(tmp_path, "training.mixup_alpha=0.4")
 
 
 def test_numbers_are_those_of_the_cpu(tmp_path: Path) -> None:
