@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +117,18 @@ def test_teacher_stays_on_the_cpu(tmp_path: Path, finished: Path, monkeypatch: p
 
 
 def test_averaging_that_reads_its_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitexp.runs.run.MovingAverage", lambda *, decay, device: WeightAveraging(device=device))
+    monkeypatch.setattr("vitexp.runs.run.MovingAverage", lambda decay: WeightAveraging())
     with pytest.raises(ReadBack):
         rehearse(tmp_path, "training.ema_decay=0.9")
 
 
 def test_average_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_cpu = partial(MovingAverage, device=torch.device("cpu"))
-    monkeypatch.setattr("vitexp.runs.run.MovingAverage", lambda *, decay, device: on_cpu(decay=decay))
+    def on_cpu(decay: float) -> MovingAverage:
+        average = MovingAverage(decay=decay)
+        average._device = torch.device("cpu")
+        return average
+
+    monkeypatch.setattr("vitexp.runs.run.MovingAverage", on_cpu)
     with pytest.raises(MixedDevices):
         rehearse(tmp_path, "training.ema_decay=0.9")
 

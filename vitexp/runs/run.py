@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
@@ -70,7 +69,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         best = _best_checkpoint(config, checkpoints)
-        callbacks = _callbacks(config, progress, best, checkpoints, stop, device=device, is_logged=bool(loggers))
+        callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         store = meet_on_loopback(trainer)  # open as long as this variable lives
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
@@ -154,7 +153,6 @@ def _callbacks(
     checkpoints: Path,
     stop: StopSignals,
     *,
-    device: torch.device,
     is_logged: bool,
 ) -> list[Callback]:
     """Return the callbacks that every run needs, and those of config.training and config.callbacks."""
@@ -163,8 +161,7 @@ def _callbacks(
     if is_logged:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if training.ema_decay > 0:
-        # Not the module's device, which is still the CPU when Lightning asks.
-        callbacks.append(MovingAverage(decay=training.ema_decay, device=device))
+        callbacks.append(MovingAverage(decay=training.ema_decay))
     if training.patience is not None:
         callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, patience=training.patience))
     if config.trainer.enable_checkpointing:

@@ -15,12 +15,11 @@ class MovingAverage(WeightAveraging):
     Unlike Lightning's EMAWeightAveraging, it leaves constant buffers such as fixed positions exact, and never waits for
     the device: torch's AveragedModel reads its counter from there at every step.
 
-    decay: the share of the old average. device: where the average is kept; on another device than the weights, each
-    step would copy all of them.
+    decay: the share of the old average.
     """
 
-    def __init__(self, *, decay: float, device: torch.device) -> None:
-        super().__init__(device=device)
+    def __init__(self, *, decay: float) -> None:
+        super().__init__()
         self.decay = decay
 
     @torch.no_grad()
