@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.conftest import CONF, composed, result
-from tests.fake_gpu import FakeGPU, fake_gpu
+from tests.cuda.device import NAME, FakeGPU, fake_gpu
 from vitexp.runs.run import run
 
 SMALL = (
@@ -35,5 +35,5 @@ def rehearse(folder: Path, *overrides: str, model: str = "vit_tiny", figures: bo
     with fake_gpu() as gpu:
         made = run(config, overrides=[])
     assert result(made)["status"] == "completed"
-    assert result(made)["environment"]["device"] == "Rehearsal"
+    assert result(made)["environment"]["device"] == NAME
     return made, gpu

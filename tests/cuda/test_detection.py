@@ -14,9 +14,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
+from tests.cuda.device import fake_gpu
+from tests.cuda.rules import MixedDevices, ReadBack, WrongDtype
 from tests.cuda.runs import rehearse
 from tests.cuda.test_resume import STATEFUL, stopped
-from tests.fake_gpu import MixedDevices, ReadBack, WrongDtype, fake_gpu
 from vitexp.explain.explainer import Explainer, Images, Maps
 from vitexp.runs.finished import load_run
 from vitexp.training.callbacks.averaging import MovingAverage
@@ -149,7 +150,7 @@ def test_optimizer_state_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_numpy_of_a_tensor_on_the_device(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def without_cpu(explainer: Explainer[Any], images: Images, classes: list[int]) -> Maps:
-        return np.asarray(explainer.vit.forward_with_attention(explainer.run.prepared(images))[1][0].detach().numpy())
+        return np.asarray(explainer.net(explainer.run.prepared(images)).detach().numpy())
 
     monkeypatch.setattr(Explainer, "_relevance", without_cpu)
     with fake_gpu():

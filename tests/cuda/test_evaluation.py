@@ -11,8 +11,8 @@ import torch
 
 import vitexp
 from tests.conftest import composed, result
+from tests.cuda.device import NAME, fake_gpu
 from tests.cuda.runs import SMALL, of_model, options
-from tests.fake_gpu import fake_gpu
 from vitexp.bench.step import train_step
 from vitexp.evaluate.evaluation import evaluate
 from vitexp.evaluate.latency import measure_latency
@@ -36,7 +36,7 @@ def finished_cnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_evaluation(finished: Path, tmp_path: Path) -> None:
     with fake_gpu():
         found = evaluate(finished, device="cuda", out=tmp_path, tta=True, corruptions=True, corruption_images=4)
-    assert found["environment"]["device"] == "Rehearsal"
+    assert found["environment"]["device"] == NAME
     assert found["metrics"]["accuracy"] == pytest.approx(result(finished)["metrics"]["test"]["accuracy"], abs=0.05)
     assert {"calibration", "test_time_augmentation", "corruptions", "worst_classes"} <= set(found)
 
@@ -47,6 +47,8 @@ def test_prediction(finished: Path, finished_cnn: Path, kind: str) -> None:
     expected = vitexp.load(folder).predict(list(IMAGES))
     with fake_gpu():
         found = vitexp.load(folder, device="cuda").predict(list(IMAGES))
+    assert isinstance(found, list)
+    assert isinstance(expected, list)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=0.01)
 

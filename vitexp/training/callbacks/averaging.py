@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
 
 
 class MovingAverage(WeightAveraging):
@@ -29,7 +30,8 @@ class MovingAverage(WeightAveraging):
         if trainer.global_step == self._latest_update_step:
             return  # gradients are accumulated
         assert self._average_model is not None
-        averaged, current = ([*module.parameters()] for module in (self._average_model.module, pl_module))
+        averaged: list[Tensor] = [*self._average_model.module.parameters()]
+        current: list[Tensor] = [*pl_module.parameters()]
         torch._foreach_lerp_(averaged, current, 1.0 - self.decay if self._latest_update_step else 1.0)
         for kept, buffer in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
             kept.copy_(buffer)
