@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.conftest import CONF, composed, result
 from tests.cuda.device import NAME, FakeGPU, fake_gpu
@@ -20,6 +23,11 @@ TINY_VIT = ("model.dim=12", "model.depth=2", "model.num_heads=2", "model.patch_s
 def options(group: str) -> list[str]:
     """Return the names of all options of a config group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def slow(*values: Any) -> Any:
+    """Return the values of a case that only `pytest -m slow` runs."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def of_model(name: str) -> tuple[str, ...]:

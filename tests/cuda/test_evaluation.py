@@ -12,7 +12,7 @@ import torch
 import vitexp
 from tests.conftest import composed, result
 from tests.cuda.device import NAME, fake_gpu
-from tests.cuda.runs import SMALL, of_model, options
+from tests.cuda.runs import SMALL, of_model, options, slow
 from vitexp.bench.step import train_step
 from vitexp.evaluate.evaluation import evaluate
 from vitexp.evaluate.latency import measure_latency
@@ -53,7 +53,7 @@ def test_prediction(finished: Path, finished_cnn: Path, kind: str) -> None:
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=0.01)
 
 
-@pytest.mark.parametrize("kind", ["vit", "cnn"])
+@pytest.mark.parametrize("kind", [slow("vit"), "cnn"])
 def test_every_figure_of_explain(
     finished: Path, finished_cnn: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.conftest import composed, result
-from tests.cuda.runs import SMALL, of_model, options, rehearse
+from tests.cuda.runs import SMALL, of_model, options, rehearse, slow
 from vitexp.runs.run import run
 from vitexp.training.out_of_memory import OutOfMemory
 from vitexp.training.task import Batch, Task
@@ -19,7 +19,7 @@ GROUPS = {group: options(group) for group in ("model", "optim", "augment", "loss
 RUNS = max(map(len, GROUPS.values()))
 
 
-@pytest.mark.parametrize("number", range(RUNS))
+@pytest.mark.parametrize("number", [slow(0), *range(1, RUNS)])  # the first is a ResNet
 def test_every_option_of_every_group(tmp_path: Path, number: int) -> None:
     """Each run takes the next option of every group, so that all occur."""
     chosen = {group: names[number % len(names)] for group, names in GROUPS.items()}
@@ -51,26 +51,28 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+QUICK = ("one of every two batches steps", "averaged weights", "drawn image sizes", "float16", "auto augment")
+
+
+@pytest.mark.parametrize("variant", [name if name in QUICK else slow(name) for name in VARIANTS])
 def test_variant(tmp_path: Path, variant: str) -> None:
     assert rehearse(tmp_path, *VARIANTS[variant])[1].steps > 0
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
-@pytest.mark.parametrize("token", [False, True])
+@pytest.mark.parametrize(("kind", "token"), [("hard", False), ("soft", True), slow("hard", True), slow("soft", False)])
 def test_distillation(tmp_path: Path, finished: Path, kind: str, token: bool) -> None:
     student = ("model.distillation_token=true", "model.pool=cls") if token else ()
     rehearse(tmp_path, f"training.teacher={finished}", f"training.distillation={kind}", *student, *MIXING)
 
 
-@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("normalized", [slow(False), True])
 def test_masked_autoencoding(tmp_path: Path, normalized: bool) -> None:
     pictures = ("callbacks.reconstructions.every_n_epochs=1", f"task.normalize_targets={normalized}")
     made, _ = rehearse(tmp_path, "task=mae", *pictures, figures=True)
     assert (made / "figures" / "reconstructions.png").exists()
 
 
-@pytest.mark.parametrize("model", ["vit_tiny", "simple_cnn"])
+@pytest.mark.parametrize("model", ["vit_tiny", slow("simple_cnn")])
 def test_figures(tmp_path: Path, model: str) -> None:
     few = ("callbacks.explanations.images=2", "callbacks.explanations.measured=4", "callbacks.embedding.training=20")
     made, _ = rehearse(tmp_path, *few, model=model, figures=True)
