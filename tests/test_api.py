@@ -16,7 +16,7 @@ from PIL import Image
 import vitexp
 from tests.conftest import TINY, result
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.launcher import RUN_FOLDER
+from vitexp.runs.launcher import PARENT, RUN_FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,8 @@ def test_another_process_of_a_distributed_run_ends_with_it(
     folder = Path(shutil.copytree(run.folder, tmp_path / "copied"))
     monkeypatch.setenv(RUN_FOLDER, str(folder))
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr("vitexp.runs.lifecycle.die_with_parent", lambda: None)
+    monkeypatch.setenv(PARENT, "1")
+    monkeypatch.setattr("vitexp.runs.lifecycle.die_with", lambda parent: None)
     with pytest.raises(SystemExit) as ended:
         vitexp.train(*TINY, "seed=5")
     assert ended.value.code == 2

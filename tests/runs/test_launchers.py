@@ -197,6 +197,6 @@ def test_a_folder_that_only_one_machine_sees_is_named(tmp_path: Path, monkeypatc
             return f'{{"folder": "{tmp_path}/nowhere", "is_complete": false}}'
 
     meeting = Meeting(1, 2)
-    meeting._store = Store()
+    meeting._stores = [Store()]
     with pytest.raises(Exception, match=r"is not visible on .*; set log_dir to a folder that all machines share"):
         meeting.received()

@@ -44,10 +44,12 @@ _DATA = (  # of config.data
 def build(node: DictConfig | Any, group: str = "", **arguments: Any) -> Any:
     """Build the component that a node names. group: its config group, for error messages.
 
+    Lists and dictionaries are passed as plain ones, because a checkpoint with OmegaConf's would not be loaded.
+
     Raises ConfigError if the class refuses its arguments; MemoryError propagates.
     """
     try:
-        return instantiate(node, **arguments)
+        return instantiate(node, **{"_convert_": "all", **arguments})
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
@@ -127,7 +129,7 @@ def build_task(config: DictConfig, **parts: Any) -> Task:
     """Build config.task from the `parts` that its constructor takes."""
     taken = _keyword_arguments(task_class(config))
     # In two steps, because Hydra would copy the parts.
-    make = build(config.task, "task", _partial_=True, _convert_="all")
+    make = build(config.task, "task", _partial_=True)
     try:
         return make(**{name: part for name, part in parts.items() if name in taken})  # type: ignore[no-any-return]
     except UserError:
@@ -152,7 +154,7 @@ def _keyword_arguments(kind: type) -> set[str]:
 def build_loss(config: DictConfig, *, weights: list[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
     """Build config.loss; `weights` replace its class_weights if it has that option."""
     given = {"class_weights": weights} if "class_weights" in config.loss else {}
-    return build(config.loss, "loss", _convert_="all", **given)  # type: ignore[no-any-return]
+    return build(config.loss, "loss", **given)  # type: ignore[no-any-return]
 
 
 def _class_weights(config: DictConfig, labels: NDArray[np.int64], num_classes: int) -> list[float] | None:
@@ -220,7 +222,7 @@ def build_trainer(
     ours = ("compile", "precision", "float32_matmul_precision", "plugins")
     arguments = {key: value for key, value in config.trainer.items() if key not in ours}
     trainer: Trainer = build(
-        OmegaConf.create({"_target_": "lightning.Trainer", "_convert_": "all", **arguments}),
+        OmegaConf.create({"_target_": "lightning.Trainer", **arguments}),
         precision=resolve_precision(config.trainer.precision, device),
         plugins=[*(config.trainer.plugins or []), CheckedCheckpointIO(), environment],
         logger=loggers,

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import ParallelStrategy
 
 from vitexp.errors import UserError
-from vitexp.runs.launcher import RUN_FOLDER
+from vitexp.runs.launcher import PARENT, RUN_FOLDER
 from vitexp.system.rendezvous import meet_on_loopback
 from vitexp.system.signals import SIGNALS
 
@@ -70,9 +70,11 @@ def companions(trainer: Trainer, folder: Path, *, end: Callable[[str], None]) ->
         except BaseException as error:
             if isinstance(error, Exception) and not _is_consequence(error):
                 raise
-            if (sentence := watch.failure(patience=_NOTICE_S if isinstance(error, Exception) else 0.0)) is None:
+            sentence = watch.failure(patience=_NOTICE_S if isinstance(error, Exception) else 0.0)
+            if sentence is None and not isinstance(error, Exception):
                 raise
-            raise CompanionFailed(sentence) from error
+            gone = "another process of this run ended without a message; its launcher may say why."
+            raise CompanionFailed(sentence or gone) from error
         finally:
             watch.stop.set()
 
@@ -103,14 +105,17 @@ def _started(trainer: Trainer, folder: Path) -> Iterator[list[subprocess.Popen[b
         WORLD_SIZE=str(trainer.world_size),
         LOCAL_RANK="0",  # also tells Lightning that all processes have been started
     )
+    variables = {**os.environ, RUN_FOLDER: str(folder), PARENT: str(os.getpid())}
     processes = [
-        subprocess.Popen(_this_command(), env={**os.environ, RUN_FOLDER: str(folder), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(_this_command(), env={**variables, "LOCAL_RANK": str(rank)})
         for rank in range(1, trainer.num_devices)
     ]
     try:
         yield processes
-    except Exception:
-        for process in processes:
+    except BaseException as error:
+        for process in processes:  # after a signal, all of them stop after the same step
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0 if isinstance(error, Exception) else _UNWIND_S)
             process.kill()
         raise
     del store

@@ -11,7 +11,7 @@ import os
 import socket
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -20,13 +20,14 @@ from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import DictConfig
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from vitexp.errors import ConfigError, UserError, one_line
 
-RUN_FOLDER = "VITEXP_RUN_FOLDER"  # set for processes that another process of the run has started
+# Set for processes that another process of the run has started: where it is recorded, and which process that is.
+RUN_FOLDER, PARENT = "VITEXP_RUN_FOLDER", "VITEXP_PARENT"
 _WAIT = timedelta(minutes=10)  # for the slowest machine to start
-_meetings = 0  # in this process; a script may train several times
 
 
 class _Srun(SLURMEnvironment):
@@ -38,6 +39,12 @@ class _Srun(SLURMEnvironment):
     @staticmethod
     def detect() -> bool:
         return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+    @property
+    def main_port(self) -> int:
+        """A port of this step alone: several steps of a job may run at the same time."""
+        job, step = (int(os.environ.get(name, 0)) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+        return int(os.environ.get("MASTER_PORT", 15_000 + (job * 16 + step) % 10_000))
 
 
 def cluster_environment() -> ClusterEnvironment:
@@ -72,18 +79,23 @@ def is_first_process(config: DictConfig) -> bool:
 
 def _rank_and_size(config: DictConfig) -> tuple[int, int]:
     """Return the number of this process among those that meet, and how many they are."""
-    environment = cluster_environment()
-    if isinstance(environment, LightningEnvironment):  # one process per machine, which starts the others
-        return (environment.node_rank(), nodes) if (nodes := int(config.trainer.num_nodes)) > 1 else (0, 1)
-    return environment.global_rank(), environment.world_size()
+    environment, nodes = cluster_environment(), int(config.trainer.num_nodes)
+    try:
+        if isinstance(environment, LightningEnvironment):  # one process per machine, which starts the others
+            return (environment.node_rank(), nodes) if nodes > 1 else (0, 1)
+        return environment.global_rank(), environment.world_size()
+    except (KeyError, ValueError) as error:  # a variable is missing, or not a number
+        raise ConfigError(f"the variables of the launcher are incomplete: {one_line(str(error))}.") from error
 
 
 class Meeting:
-    """The processes that have been started for one run; the first tells the others the folder of the run."""
+    """The processes that have been started for one run; the first announces the folder of the run to the others."""
+
+    has_taken_place: ClassVar[bool] = False  # in this process
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
-        self._store: Any = None
+        self._stores: list[Any] = []  # kept, because the first process may serve them
 
     @classmethod
     def of(cls, config: DictConfig) -> Meeting:
@@ -91,39 +103,55 @@ class Meeting:
 
         Raises ConfigError if it is unknown where they meet, and UserError if they do not all come.
         """
-        global _meetings
         environment, devices = cluster_environment(), config.trainer.devices
         if isinstance(devices, int) and devices > 0:  # otherwise known only when the Trainer has found the devices
             refuse_other_number(environment, devices * config.trainer.num_nodes)
         meeting = cls(*_rank_and_size(config))
         if meeting.size == 1:
             return meeting
-        _meetings += 1
         if isinstance(environment, LightningEnvironment) and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
             raise ConfigError(
                 f"trainer.num_nodes={meeting.size} needs a launcher such as torchrun or srun on every machine; without "
                 "one, set MASTER_ADDR, MASTER_PORT and NODE_RANK there."
             )
-        os.environ.update(MASTER_ADDR=environment.main_address, MASTER_PORT=str(environment.main_port))
-        place = f"{environment.main_address}:{environment.main_port}"
+        if Meeting.has_taken_place:
+            raise ConfigError(
+                "a script that torchrun or srun starts can train only once, because all processes but the first end "
+                "with the training."
+            )
+        Meeting.has_taken_place = True
+        meeting._meet(environment.main_address, environment.main_port)
+        return meeting
+
+    def _meet(self, address: str, port: int) -> None:
+        os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
         try:
-            meets = rendezvous("env://", meeting.rank, meeting.size, timeout=_WAIT)
-            meeting._store = next(meets)[0]  # kept: the first process may serve it
+            meets = next(rendezvous("env://", self.rank, self.size, timeout=_WAIT))[0]
+            self._stores.append(meets)
+            # In a store of their own: torchrun keeps its store when it starts the processes again, and with it what the
+            # first ones left there.
+            if self.rank == 0:
+                own = TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=_WAIT)
+                self._stores.append(own)
+                meets.set(f"{self._key}/port", str(own.port))
+            os.environ.update(
+                MASTER_PORT=meets.get(f"{self._key}/port").decode(),
+                TORCHELASTIC_USE_AGENT_STORE="True",  # tells torch that the store exists
+            )
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"the {meeting.size} processes of this run did not meet at {place}: {one_line(str(error))}"
+                f"the {self.size} processes of this run did not meet at {address}:{port}: {one_line(str(error))}"
             ) from error
-        return meeting
 
     def announce(self, **facts: Any) -> None:
         """Tell the other processes: folder and is_complete, or exit_code if there is no run."""
-        if self._store is not None:
-            self._store.set(self._key, json.dumps(facts))
+        if self._stores:
+            self._stores[0].set(self._key, json.dumps(facts))
 
     def received(self) -> dict[str, Any]:
         """Wait for what the first process announces, and return it. Raises UserError if it has ended without a word."""
         try:
-            facts: dict[str, Any] = json.loads(self._store.get(self._key))
+            facts: dict[str, Any] = json.loads(self._stores[0].get(self._key))
         except RuntimeError as error:
             raise UserError(f"the first process of this run has ended: {one_line(str(error))}") from error
         if "folder" in facts and not Path(facts["folder"], "result.json").exists():
@@ -135,5 +163,6 @@ class Meeting:
 
     @property
     def _key(self) -> str:
-        # torchrun may start all processes again, and a script may train several times.
-        return f"vitexp/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{_meetings}"
+        """The name of this start: torchrun may start the processes again, and another step may use the same store."""
+        names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+        return "/".join(("vitexp", *(os.environ.get(name, "") for name in names)))

@@ -17,14 +17,14 @@ from rich.console import Console
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.companions import forget_failures, report_failure
-from vitexp.runs.launcher import RUN_FOLDER, Meeting
+from vitexp.runs.launcher import PARENT, RUN_FOLDER, Meeting
 from vitexp.runs.record import RunRecord, config_hash, new_run_folder
 from vitexp.runs.report import write_report
 from vitexp.runs.resume import is_finished, run_to_resume
 from vitexp.system import disk
 from vitexp.system.disk import typed
 from vitexp.system.lock import hold
-from vitexp.system.signals import Interrupted, die_with_parent
+from vitexp.system.signals import Interrupted, die_with
 from vitexp.system.terminal import logging_to
 
 log = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
     """
     with _environment():
         if RUN_FOLDER in os.environ:
-            die_with_parent()
-            name = f"process {os.environ['LOCAL_RANK']}"
-            with _joined(Path(os.environ[RUN_FOLDER]), config, name) as opened:
+            die_with(int(os.environ[PARENT]))
+            node = f" on node {os.environ['NODE_RANK']}" if config.trainer.num_nodes > 1 else ""
+            with _joined(Path(os.environ[RUN_FOLDER]), config, f"process {os.environ['LOCAL_RANK']}{node}") as opened:
                 yield opened
             return
         meeting = Meeting.of(config)

@@ -10,19 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    LambdaCallback,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
@@ -47,6 +39,7 @@ from vitexp.system.hardware import (
 )
 from vitexp.system.output import dropping_unread_output
 from vitexp.system.signals import StopSignals
+from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
 from vitexp.training.classification import Classifier
@@ -89,7 +82,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         best = _best_checkpoint(config, checkpoints)
-        callbacks = _callbacks(config, progress, best, checkpoints, stop, device=device, is_logged=bool(loggers))
+        callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
         try_out(config, weights)
@@ -174,7 +167,6 @@ def _callbacks(
     checkpoints: Path,
     stop: StopSignals,
     *,
-    device: torch.device,
     is_logged: bool,
 ) -> list[Callback]:
     """Return the callbacks that every run needs, and those of config.training and config.callbacks."""
@@ -183,10 +175,7 @@ def _callbacks(
     if is_logged:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if training.ema_decay > 0:
-        # Lightning's EMAWeightAveraging would change constant buffers, such as fixed positions, by rounding.
-        average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
-        # With the module's device, which is still the CPU when Lightning asks, each step would copy all weights to it.
-        callbacks.append(WeightAveraging(device=device, multi_avg_fn=average))
+        callbacks.append(MovingAverage(decay=training.ema_decay))
     if training.patience is not None:
         callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, patience=training.patience))
     if config.trainer.enable_checkpointing:
@@ -194,11 +183,16 @@ def _callbacks(
             folder=checkpoints,
             every_n_steps=config.checkpoint.every_n_steps,
             every_n_minutes=config.checkpoint.every_n_minutes,
-            length=[config.trainer.max_epochs, config.trainer.max_steps, config.trainer.max_time],
+            length=[_plain(config.trainer[key]) for key in ("max_epochs", "max_steps", "max_time")],
             stop=stop,
         )
         callbacks += [last] if best.monitor is None else [best, last]
     return [*callbacks, *(build_a(Callback, callback, "callbacks") for callback in config.callbacks.values())]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the configuration as a checkpoint may contain it."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _describe(

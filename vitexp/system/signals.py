@@ -29,10 +29,12 @@ class Interrupted(BaseException):
         )
 
 
-def die_with_parent() -> None:
-    """Have this process killed when its parent ends, however it ends (Linux only)."""
+def die_with(parent: int) -> None:
+    """Have this process killed when its parent, process `parent`, ends, however it ends (Linux only)."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended while this process was starting
+        os._exit(1)
 
 
 class StopSignals:

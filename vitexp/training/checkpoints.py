@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import pickle
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -230,13 +231,20 @@ class CheckedCheckpointIO(CheckpointIO):
 
     torch.load can read such a file, and the checksum cannot get lost. Files are replaced atomically. If the disk is
     full, a warning says what was not written, and the old file remains.
+
+    The first checkpoint is read back at once. Raises UserError if it contains what could not be loaded again.
     """
 
+    _is_first = True
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
+        path, content = Path(path), sealed(checkpoint)
+        if self._is_first:
+            self._is_first = False
+            _load(content, path)
         with tolerating(f"checkpoints/{path.name}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, sealed(checkpoint))
+            write_atomically(path, content)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -267,11 +275,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content, mark, digest = data[:-_COMMENT], data[-_COMMENT:-64], data[-64:]
     if mark != _MARK or hashlib.sha256(content).hexdigest().encode() != digest:
         raise DamagedCheckpoint(f"the checkpoint {path} is damaged: its checksum differs.")
+    return _load(data, path)
+
+
+def _load(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        checkpoint: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return cast(dict[str, Any], torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise UserError(
-            f"the checkpoint {path} is not loaded because it contains more than tensors and plain values, "
-            "which could execute code when loaded."
+            f"the checkpoint {path} is not loaded because it contains more than tensors and plain values"
+            f"{f' ({found[1]})' if found else ''}, which could execute code when loaded; the state_dict of a callback, "
+            "an optimizer or a schedule may hold nothing else."
         ) from error
-    return checkpoint

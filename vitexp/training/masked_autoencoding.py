@@ -100,7 +100,8 @@ class MaskedAutoencoding(Task):
 
     def fixed_visible(self, numbers: range | list[int]) -> Tensor:
         """Return the visible patches, int64 [B, V], of images by their numbers in validation or test."""
-        return self._visible[torch.as_tensor(numbers) % _MASKS].to(self.device)
+        # Otherwise the copy would wait until the device has finished its work.
+        return self._visible[torch.as_tensor(numbers) % _MASKS].to(self.device, non_blocking=True)
 
     @property
     def model(self) -> ViT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from vitexp.data.transforms import build_transforms
 from vitexp.options import Doc, Node
-from vitexp.system.signals import die_with_parent
+from vitexp.system.signals import die_with
 
 
 class AlbumentationsAugment:
@@ -63,4 +64,4 @@ class AlbumentationsAugment:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
-        die_with_parent()  # otherwise the worker would keep the lock of the run folder after the run was killed
+        die_with(os.getppid())  # otherwise the worker would keep the lock of the run folder after the run was killed

@@ -63,6 +63,7 @@ def warm_process(environment: Mapping[str, str]) -> str | None:
             pass_fds=[listener.fileno()],
         )
     _servers[key] = process, address
+    atexit.register(shutil.rmtree, Path(address).parent, ignore_errors=True)  # if the warm process was killed
     return address
 
 
@@ -126,7 +127,11 @@ def _serve(listener: socket.socket) -> None:
             if 0 in ready or not _can_fork():
                 sys.exit()
             connection, _ = listener.accept()
-            request, descriptors = _received(connection)
+            try:
+                request, descriptors = _received(connection)
+            except (OSError, ValueError):  # whoever asked is gone
+                connection.close()
+                continue
             if os.fork() == 0:
                 listener.close()
                 output, lock = descriptors
@@ -155,7 +160,9 @@ def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     size, descriptors, *_ = socket.recv_fds(connection, 8, 2)
     data = b""
     while len(data) < int.from_bytes(size, "big"):
-        data += connection.recv(1 << 20)
+        if not (more := connection.recv(1 << 20)):
+            raise ConnectionResetError
+        data += more
     return json.loads(data), descriptors
 
 
