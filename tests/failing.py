@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import psutil
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from matplotlib.figure import Figure
+
+from vitexp.data.prepare import Prepared
+from vitexp.training.callbacks.figure_callback import FigureCallback
 
 
 class NoMemory(Callback):
@@ -70,6 +78,97 @@ def given() -> dict[str, Any]:
         "children": str(signal.getsignal(signal.SIGCHLD)),
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     }
+
+
+class LoggerFault(Callback):
+    """A callback that takes away what a logger needs: when = start | middle | end of the run.
+
+    what = service (kills W&B's helper processes) | folder (a file takes the place of the folder or file `path`).
+    """
+
+    def __init__(self, *, when: str, what: str, path: str = "") -> None:
+        self.when, self.what, self.path = when, what, path
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._break("start")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            self._break("middle")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._break("end")
+
+    def _break(self, now: str) -> None:
+        if now != self.when:
+            return
+        if self.what == "service":
+            helpers = [
+                each for each in psutil.Process().children(recursive=True) if "wandb" in " ".join(each.cmdline())
+            ]
+            assert helpers, "W&B has no helper process"
+            for helper in helpers:
+                helper.kill()
+            return
+        path = Path(self.path)
+        if path.is_dir():
+            shutil.rmtree(path)
+            path.write_text("in the way")
+        else:
+            path.unlink(missing_ok=True)
+            path.mkdir()
+
+
+class FailingLogger(Logger):
+    """A logger whose method `method` raises an exception that nobody expects."""
+
+    def __init__(self, *, method: str) -> None:
+        super().__init__()
+        self.method = method
+
+    def _call(self, method: str) -> None:
+        if method == self.method:
+            raise KeyError("the server is on fire")
+
+    @property
+    def name(self) -> str:
+        return "failing"
+
+    @property
+    def version(self) -> str:
+        return "1"
+
+    @property
+    def experiment(self) -> Any:
+        self._call("experiment")
+        return None
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._call("log_metrics")
+
+    def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
+        self._call("log_hyperparams")
+
+    def save(self) -> None:
+        self._call("save")
+
+    def finalize(self, status: str) -> None:
+        self._call("finalize")
+
+
+def failing_logger(*, folder: Path, run_id: str, name: str, method: str) -> Logger:
+    return FailingLogger(method=method)
+
+
+class FailingFigure(FigureCallback):
+    """A figure that cannot be drawn."""
+
+    figures: ClassVar[dict[str, tuple[str, str]]] = {"failing": ("Failing", "Nothing.")}
+
+    def draw(self, trainer: Trainer, module: Any, images: Prepared) -> Iterator[Figure]:
+        module.net.eval()
+        raise OSError(errno.EACCES, "no permission to draw")
+        yield
 
 
 class SecondProcess(Callback):

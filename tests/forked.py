@@ -44,9 +44,9 @@ class Server:
             os.killpg(process.pid, 9)
             raise
 
-    def train(self, log: Path, *arguments: str, timeout: float = 120.0) -> int:
-        """Run `vitexp train *arguments` to its end and return the exit code."""
-        return self.end(self.start(log, *arguments), timeout=timeout)
+    def train(self, log: Path, *arguments: str, timeout: float = 120.0, **environment: str) -> int:
+        """Run `vitexp train *arguments` with additional variables to its end and return the exit code."""
+        return self.end(self.start(log, *arguments, **environment), timeout=timeout)
 
 
 def kill(process: Forked, number: int) -> None:

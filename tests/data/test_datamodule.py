@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from vitexp.data.datamodule import ImageDataModule
@@ -40,3 +41,18 @@ def test_balanced_sampler_reaches_the_training_batches_only(tmp_path: Path) -> N
     sampler = BatchSampler(length=36, batch_size=32, balance=data.train.labels, drop_last=True)
     assert labels.tolist() == data.train.labels[next(iter(sampler)).indices].tolist()
     assert sum(len(labels) for _, labels in data.val_dataloader()) == len(data.val)
+
+
+def test_little_shared_memory_is_refused_before_workers_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker gives a container 64 MB."""
+    from types import SimpleNamespace
+
+    from tests.training.ranked import data
+    from vitexp.data.source import DataError
+
+    monkeypatch.setattr("vitexp.data.datamodule.shutil.disk_usage", lambda path: SimpleNamespace(free=64e6))
+    module = data(4)
+    module.image_size = 224
+    module._refuse_little_shared_memory(2, batch_size=64)
+    with pytest.raises(DataError, match=r"needs 96 MB of shared memory .* has only 64 MB free; .*shm-size"):
+        module._refuse_little_shared_memory(2, batch_size=128)

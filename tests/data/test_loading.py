@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vitexp.data.augment import AlbumentationsAugment
-from vitexp.data.loading import ArrayDataset, BatchSampler, Chosen, ResidentBatches
+from vitexp.data.loading import ArrayDataset, BatchSampler, Chosen, LoaderFailed, ResidentBatches, WorkerLoader
 from vitexp.data.prepare import Prepared
 
 
@@ -169,3 +172,45 @@ def test_accumulated_batches_form_the_same_steps() -> None:
 def test_a_batch_that_cannot_be_divided_among_processes_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=8 must be a multiple of world_size=3"):
         BatchSampler(length=24, batch_size=8, world_size=3)
+
+
+class Faulty(ArrayDataset):
+    """Images whose worker process ends as `how` says."""
+
+    def __init__(self, how: str) -> None:
+        numbers = np.arange(8)
+        stored = np.zeros((8, 4, 4, 3), np.uint8)
+        super().__init__(
+            Prepared(stored=stored, rows=numbers, labels=numbers, groups=numbers, moments=np.zeros((8, 2, 3)))
+        )
+        self.how = how
+
+    def __getitem__(self, chosen: Chosen) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.how == "hang":
+            time.sleep(60)
+        elif self.how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            raise ValueError("a mistake in the augmentation")
+        return super().__getitem__(chosen)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("hang", "timed out after 1"), ("die", r"\(pid.*\) (is killed by signal|exited unexpectedly)")]
+)
+def test_a_worker_that_delivers_nothing_ends_the_run_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, how: str, words: str
+) -> None:
+    monkeypatch.setattr("vitexp.data.loading._TIMEOUT_S", 1.0)
+    sampler = BatchSampler(length=8, batch_size=4)
+    loader = WorkerLoader(Faulty(how), sampler=sampler, num_workers=1, pin_memory=False)
+    with pytest.raises(LoaderFailed, match=f"the 1 processes that load images failed .*{words}.*data.num_workers=0"):
+        list(loader)
+
+
+def test_a_mistake_in_a_worker_stays_one() -> None:
+    loader = WorkerLoader(
+        Faulty("mistake"), sampler=BatchSampler(length=8, batch_size=4), num_workers=1, pin_memory=False
+    )
+    with pytest.raises(ValueError, match="a mistake in the augmentation"):
+        list(loader)

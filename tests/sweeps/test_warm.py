@@ -157,6 +157,8 @@ def test_a_process_with_threads_is_not_forked() -> None:
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
+    import torch  # noqa: F401 - as in a warm process
+
     assert not _can_fork()
     stop.set()
     thread.join()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from vitexp.errors import UserError
 from vitexp.training.checkpoints import (
@@ -201,3 +202,10 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     assert read_checkpoint(path)["position"]["steps"] == 1
     assert "cannot write checkpoints/best.ckpt (No space left on device); the run continues" in caplog.text
     assert [file.name for file in tmp_path.iterdir()] == ["best.ckpt"]
+
+
+def test_the_first_checkpoint_that_could_not_be_loaded_is_refused_and_names_its_content(tmp_path: Path) -> None:
+    leaked = {**checkpoint(1), "optimizer_states": [{"betas": OmegaConf.create([0.9, 0.99])}]}
+    with pytest.raises(UserError, match=r"\(omegaconf\.\w+\.\w+\), which could execute code"):
+        CheckedCheckpointIO().save_checkpoint(leaked, tmp_path / "a.ckpt")
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -194,12 +195,29 @@ class ImageDataModule(LightningDataModule):
                 labels=torch.from_numpy(part.labels).to(device),
                 sampler=sampler,
             )
+        num_workers = self.num_workers if augment is not None else 0  # an index select needs no worker
+        if num_workers:
+            self._refuse_little_shared_memory(num_workers, batch_size=sampler.batch_size // sampler.world_size)
         return WorkerLoader(
             ArrayDataset(part, augment=augment),
             sampler=sampler,
-            num_workers=self.num_workers if augment is not None else 0,  # an index select needs no worker
+            num_workers=num_workers,
             pin_memory=device.type == "cuda",
         )
+
+    def _refuse_little_shared_memory(self, num_workers: int, *, batch_size: int) -> None:
+        """Raise DataError if the batches that wait for training do not fit; workers would be killed or wait forever."""
+        shared = Path("/dev/shm")  # noqa: S108 - only its size is read
+        if not shared.is_dir():
+            return
+        waiting = 2 * num_workers + 1  # torch prefetches two per worker
+        needed, free = waiting * batch_size * self.image_size**2 * 3, shutil.disk_usage(shared).free
+        if needed > free:
+            raise DataError(
+                f"data.num_workers={num_workers} needs {needed / 1e6:.0f} MB of shared memory for batches, but "
+                f"{shared} has only {free / 1e6:.0f} MB free; give a container more (docker run --shm-size=2g), or "
+                "use data.num_workers=0."
+            )
 
     def _is_resident(self, device: torch.device) -> bool:
         size = self.train.stored.nbytes + self.test.stored.nbytes

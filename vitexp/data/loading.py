@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -17,6 +18,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.prepare import Prepared
 from vitexp.data.workers import hidden_main, needs_main
+from vitexp.errors import UserError
+
+_TIMEOUT_S = 120.0  # for a batch: a worker that was killed may never deliver it
+_WORKER_FAULTS = re.compile(
+    r"DataLoader timed out[\w ]*|DataLoader worker.*? (is killed by signal: [\w ]+|exited unexpectedly)"
+    r"|[Tt]oo many open files|unable to \w+ (shared memory|to file)[^:]*|received \d+ items of ancdata"
+)
 
 
 class Chosen(NamedTuple):
@@ -152,6 +160,12 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(images), torch.from_numpy(labels)
 
 
+class LoaderFailed(UserError):
+    """The processes that load images cannot deliver them."""
+
+    exit_code = 1
+
+
 class WorkerLoader(DataLoader[tuple[Tensor, Tensor]]):
     """A DataLoader of the batches that `sampler` chooses, whose workers do not execute the user's script."""
 
@@ -168,7 +182,21 @@ class WorkerLoader(DataLoader[tuple[Tensor, Tensor]]):
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             worker_init_fn=None if dataset.augment is None else dataset.augment.worker_init_fn,
+            timeout=_TIMEOUT_S if num_workers else 0,
         )
+
+    def __iter__(self) -> Any:
+        """Yield the batches. Raises LoaderFailed if the workers cannot deliver them."""
+        try:
+            yield from super().__iter__()
+        except (RuntimeError, OSError) as error:
+            if (found := _WORKER_FAULTS.search(str(error))) is None:
+                raise
+            raise LoaderFailed(
+                f"the {self.num_workers} processes that load images failed ({found[0]}); perhaps there is too little "
+                "memory, shared memory (docker run --shm-size=2g) or open files (ulimit -n 4096); data.num_workers=0 "
+                "needs the least of them."
+            ) from error
 
     def _get_iterator(self) -> Any:
         with nullcontext() if self._forks else hidden_main():

@@ -6,10 +6,11 @@ import errno
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from vitexp.options import Doc, Field, Words
 from vitexp.system.disk import note, refusal, tolerating
 from vitexp.system.wandb_mode import refuse_unknown_mode, resolve_wandb_mode
 from vitexp.training.faults import is_on, turning_off
-from vitexp.training.metrics_file import MetricsFile, Row
+from vitexp.training.metrics_file import MetricsFile, Row, rows_before
 
 log = logging.getLogger(__name__)
 
@@ -158,16 +159,12 @@ class BackgroundWandbLogger(WandbLogger):
             if self._wandb_init.get("mode") == "offline":
                 raise
             log.warning("W&B cannot be reached (%s); this run is recorded offline", one_line(str(error)))
-            import wandb
-
-            wandb.teardown()  # its service holds on to the id of the run
+            _forget_service()  # it holds on to the id of the run
             self._wandb_init["mode"] = "offline"
             run = super().experiment
         if run.offline:
             # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so log all rows again.
-            for row in earlier:
-                scalars = {name: value for name, value in row.items() if name != "step"}
-                run.log({**scalars, "trainer/global_step": row["step"]})
+            _log_rows(run, earlier)
         return run
 
     @property
@@ -197,15 +194,38 @@ class BackgroundWandbLogger(WandbLogger):
         if self._lossy:
             note("wandb", os.strerror(errno.ENOSPC))
 
+    @contextmanager
+    def recovering(self) -> Iterator[None]:
+        """If wandb fails in the block, open the run again, offline, and log the rows of metrics.csv again.
+
+        What the block logs is lost. A second failure is raised.
+        """
+        try:
+            with self.tolerating():
+                yield
+        except Exception as error:
+            if self._mode == "recovered" or self._opening is None:
+                raise
+            log.warning("W&B failed (%s); this run is recorded offline", one_line(str(error)) or type(error).__name__)
+            _forget_service()
+            self._mode, self._experiment, self._wandb_init["mode"] = "recovered", None, "offline"
+            path = Path(self.save_dir or ".") / "metrics.csv"
+            self._opening = ThreadPoolExecutor(1, thread_name_prefix="wandb").submit(self._log_again, path)
+
+    def _log_again(self, path: Path) -> Any:
+        run = super().experiment
+        _log_rows(run, rows_before(path, sys.maxsize))
+        return run
+
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        with self.tolerating():
+        with self.recovering():
             super().log_metrics(metrics, step)
 
     def close(self, *, failed: bool) -> None:
         """Close the run, if it was opened, as finished or failed, so that the next run in this process gets its own."""
         if self._opening is not None and self._opening.exception() is None:
-            with self.tolerating():
+            with self.recovering():
                 self._opening.result().finish(exit_code=int(failed))
 
 
@@ -217,6 +237,22 @@ class _Awaited:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._opening.result(), name)
+
+
+def _log_rows(run: Any, rows: Sequence[Row]) -> None:
+    for row in rows:
+        scalars = {name: value for name, value in row.items() if name != "step"}
+        run.log({**scalars, "trainer/global_step": row["step"]})
+
+
+def _forget_service() -> None:
+    """Make wandb forget its service, which may have ended, and the open run; the next run starts another service."""
+    import wandb
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
+    wandb.run = None
+    os.environ.pop("WANDB_SERVICE", None)
 
 
 def _say_where(opening: Future[Any]) -> None:
@@ -265,7 +301,7 @@ def log_figure(loggers: Sequence[Logger], *, key: str, path: Path, step: int) ->
     for logger in filter(is_on, loggers):
         with turning_off(logger):
             if isinstance(logger, BackgroundWandbLogger):
-                with logger.tolerating():
+                with logger.recovering():
                     logger.log_image(key, [str(path)], step=step)
             elif isinstance(logger, PatientTensorBoardLogger):
                 import numpy as np

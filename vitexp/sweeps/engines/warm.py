@@ -146,14 +146,13 @@ def _serve(listener: socket.socket) -> None:
 
 def _can_fork() -> bool:
     """Return whether this process has one thread and no CUDA context."""
-    import torch
-
     if (probe := os.fork()) == 0:
         os._exit(0)
     with suppress(ChildProcessError):
         os.waitpid(probe, 0)
     # The fork has ended the threads of OpenBLAS, which knows how to; those of other libraries remain.
-    return len(os.listdir("/proc/self/task")) == 1 and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    torch = sys.modules["torch"]
+    return len(os.listdir("/proc/self/task")) == 1 and not torch.cuda.is_initialized()
 
 
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -51,7 +51,7 @@ class ConfusionMatrix(FigureCallback):
         for logger in trainer.loggers:
             if isinstance(logger, BackgroundWandbLogger) and is_on(logger):
                 predicted, truth, _ = predictions_of(cast(Classifier, pl_module))
-                with turning_off(logger), logger.tolerating():
+                with turning_off(logger), logger.recovering():
                     import wandb
 
                     plot = wandb.plot.confusion_matrix(
