@@ -27,7 +27,8 @@ def server() -> Server:
 @pytest.mark.parametrize("target", OPTIMIZERS)
 def test_any_optimizer_trains_resumes_and_is_tested(server: Server, tmp_path: Path, target: str) -> None:
     (tmp_path / "conf" / "optim").mkdir(parents=True)
-    (tmp_path / "conf" / "optim" / "mine.yaml").write_text(f"_target_: {target}\nlr: 0.001\nweight_decay: 0.01\n{OPTIMIZERS[target]}")
+    option = f"_target_: {target}\nlr: 0.001\nweight_decay: 0.01\n{OPTIMIZERS[target]}"
+    (tmp_path / "conf" / "optim" / "mine.yaml").write_text(option)
     given = ("logger=csv", "callbacks=none", f"log_dir={tmp_path / 'logs'}", "name=run", "run_id=run", "optim=mine")
     config = f"--config-dir={tmp_path / 'conf'}"
     for epochs in (1, 2):
