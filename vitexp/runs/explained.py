@@ -18,8 +18,9 @@ from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.methods.embedding import available_methods
 from vitexp.explain.pick import drawn_at_random, right_and_wrong
 from vitexp.explain.ranking import measure_faithfulness
+from vitexp.runs.classes import is_number
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.test_set import open_test_set
+from vitexp.runs.test_set import relocated
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
 
@@ -39,8 +40,8 @@ def load_explainer(
             f"{run.folder} and {other.run.folder} have different classes; only runs with the same classes can be "
             "compared."
         )
-    same_data = not other or run.config.data.name == other.run.config.data.name
-    return Explainer[FinishedRun](open_test_set(run, data)[0] if data and same_data else run)
+    is_on_same_data = not other or run.config.data.name == other.run.config.data.name
+    return Explainer[FinishedRun](relocated(run, data) if is_on_same_data else run)
 
 
 def explain_run(
@@ -123,9 +124,11 @@ def _save(folder: Path, drawn: Iterable[tuple[str, Figure]]) -> None:
 def find_class(word: str, classes: Sequence[str]) -> int:
     """Return the label of a class given by name, in any letter case, or by number. Raises ConfigError."""
     names = [name.casefold() for name in classes]
+    if word in classes:
+        return classes.index(word)
     if word.casefold() in names:
         return names.index(word.casefold())
-    if word.isascii() and word.isdigit() and int(word) < len(classes):
+    if is_number(word) and not all(map(is_number, classes)) and int(word) < len(classes):
         return int(word)
     near = get_close_matches(word, classes, n=1, cutoff=0.0)[0]
     raise ConfigError(
