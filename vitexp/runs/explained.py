@@ -40,8 +40,10 @@ def load_explainer(
             f"{run.folder} and {other.run.folder} have different classes; only runs with the same classes can be "
             "compared."
         )
-    is_on_same_data = not other or run.config.data.name == other.run.config.data.name
-    return Explainer[FinishedRun](relocated(run, data) if is_on_same_data else run)
+    if data and (not other or run.config.data.name == other.run.config.data.name):
+        run = relocated(run, data)
+        _ = run.data  # if it is not there, say so now
+    return Explainer[FinishedRun](run)
 
 
 def explain_run(
@@ -71,6 +73,7 @@ def explain_run(
     compared = load_explainer(other, data, other=explainer) if other else None
     if compared:
         check_same_test((explainer, compared))
+        note_changed_data(compared.run)
     layer_index = index_of("layer", layer, vit.depth if vit else 0)
     head_index = index_of("head", head, vit.num_heads if vit else 0)
     explained = find_class(label, run.classes) if label else None
@@ -87,6 +90,7 @@ def explain_run(
 
     try:
         train, test = run.data.train, run.data.test
+        note_changed_data(run)
     except UserError as error:  # an image file can be explained without the data set
         print(f"heads and embeddings are not drawn because the data set is missing: {error}")
         return
@@ -108,6 +112,12 @@ def explain_run(
         (out / "faithfulness.csv").write_text(measured.as_csv())
         (out / "faithfulness.md").write_text(measured.as_markdown())
         print(measured.as_markdown(), end="")
+
+
+def note_changed_data(run: FinishedRun) -> None:
+    """Say so if the data set of a run does not contain the images that it was trained and tested on."""
+    if run.data_changed:
+        print(f"note  the images of {run.config.data.name} are not those that {run.folder} was trained and tested on")
 
 
 def _save(folder: Path, drawn: Iterable[tuple[str, Figure]]) -> None:
@@ -146,9 +156,12 @@ def index_of(key: str, number: int, count: int) -> int | None:
 
 
 def check_same_test(pair: Pair) -> None:
-    """Raise ConfigError if the test labels of two runs differ, which means that their test images differ too."""
-    first, second = (explainer.run.data.test.labels for explainer in pair)
-    if not np.array_equal(first, second):
+    """Raise ConfigError if two runs have different test images, as far as their labels, files and pixels tell."""
+    first, second = (explainer.run.data.test for explainer in pair)
+    is_same = np.array_equal(first.labels, second.labels) and np.array_equal(first.paths, second.paths)  # type: ignore[arg-type]
+    if pair[0].run.config.data.prepare == pair[1].run.config.data.prepare:  # otherwise pixels differ in any case
+        is_same = is_same and np.array_equal(first.moments, second.moments)
+    if not is_same:
         raise ConfigError(
             f"{pair[1].run.folder} has a different test set; only runs with the same test set can be compared."
         )
