@@ -99,7 +99,8 @@ class Run(FinishedRun):
     ) -> dict[str, Any]:
         """Evaluate the run on its own test set, or on other data with the same classes; return evaluation.json.
 
-        data: an option of conf/data, or of data/ in `config_dir`. keys: keys of that data set, such as root="photos".
+        data: an option of conf/data, or of data/ in `config_dir`; "folder" evaluates all images of a folder, or of its
+        subfolder test. keys: keys of that data set, such as root="photos".
         out: the folder for the files that `vitexp evaluate` writes; RUN/evaluation by default. Raises UserError
         if the data is missing or has other classes.
         """

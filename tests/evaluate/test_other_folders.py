@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tests.conftest import composed, result
 from vitexp.errors import ConfigError, UserError
 from vitexp.evaluate.evaluation import evaluate
+from vitexp.runs.explained import check_same_test, load_explainer, note_changed_data
 from vitexp.runs.finished import load_run, write_weights
 from vitexp.runs.run import run
 from vitexp.runs.test_set import TestSet, open_test_set
@@ -277,6 +278,25 @@ def test_training_images_among_those_evaluated_are_noted(place: Path, finished: 
     assert any("the run was trained on" in note for note in other["notes"])
 
 
+def test_explanations_say_that_the_images_are_others(
+    place: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in range(10):
+        write(tmp_path / "others" / str(label), label, 12, seed=1)
+    own, others = load_explainer(finished), load_explainer(finished, [f"data.root={tmp_path / 'others'}"])
+    note_changed_data(own.run)
+    assert "note" not in capsys.readouterr().out
+    note_changed_data(others.run)
+    assert "note  the images of folder are not those that" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="different test set"):  # though labels and file names are equal
+        check_same_test((own, others))
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        load_explainer(finished, [f"data.root={tmp_path / 'nowhere'}"])
+    (tmp_path / "others" / "9").rename(tmp_path / "others" / "nine")
+    with pytest.raises(UserError, match="the data set folder does not have the classes of the run"):
+        load_explainer(finished, [f"data.root={tmp_path / 'others'}"])
+
+
 def test_a_folder_for_data_that_are_not_files_is_refused(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data.root has no effect because data=signs reads no files; data=folder"):
+    with pytest.raises(ConfigError, match=r"data\.root has no effect because data=signs reads no files; data=folder"):
         open_test_set(load_run(finished), ["data=signs", f"data.root={tmp_path}"])

@@ -56,7 +56,7 @@ def test_ambiguous_names_are_refused() -> None:
 
 
 def test_numbers_are_not_labels_of_a_network_with_numbers() -> None:
-    with pytest.raises(UserError, match="does not know 1 of the 2 classes of set \\('0'; .*; use the same names\\.$"):
+    with pytest.raises(UserError, match=r"does not know 1 of the 2 classes of set \('0'; .*; use the same names\.$"):
         match_classes(["0", "1"], ["1", "2"], name="set")
 
 
@@ -69,5 +69,5 @@ def test_unknown_classes_are_refused(theirs: list[str]) -> None:
 def test_equal_classes_are_refused() -> None:
     with pytest.raises(UserError, match="two classes of set"):
         match_classes(["01", "1"], OURS, name="set")
-    with pytest.raises(UserError, match="two classes of set, 'Stop' and 'stop', match .* 'Stop'; rename or merge"):
+    with pytest.raises(UserError, match=r"two classes of set, 'Stop' and 'stop', match .* 'Stop'; rename or merge"):
         match_classes(["Stop", "stop"], OURS, name="set")

@@ -2,7 +2,8 @@
 
     vitexp predict images=FOLDER [run=RUN] [out=FILE] [device=auto]
 
-images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training
+images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training;
+           files that are not png, jpg, ppm, bmp or webp images are named, not read
 run        folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
 out        CSV file to write: file, class, probability, then the classes of ranks 2 to 5 (default: predictions.csv)
 device     auto | cpu | gpu | mps

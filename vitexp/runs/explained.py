@@ -138,9 +138,11 @@ def find_class(word: str, classes: Sequence[str]) -> int:
         return classes.index(word)
     if word.casefold() in names:
         return names.index(word.casefold())
-    if is_number(word) and not all(map(is_number, classes)) and int(word) < len(classes):
-        return int(word)
     near = get_close_matches(word, classes, n=1, cutoff=0.0)[0]
+    if all(map(is_number, classes)):  # the number of a class would be mistaken for the name of another
+        raise ConfigError(f"class={word} is not a class name; the nearest is {near}.")
+    if is_number(word) and int(word) < len(classes):
+        return int(word)
     raise ConfigError(
         f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class name; the nearest is {near}."
     )
