@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
@@ -235,6 +236,27 @@ def test_the_moved_data_set_of_the_run_is_recognized(place: Path, finished: Path
         loaded, test = open_test_set(load_run(finished), typed)
         assert test.own and len(test.images) == 20
         assert loaded.data.fingerprint == result(finished)["data"]["fingerprints"]["train"]
+
+
+def test_the_test_set_of_the_run_needs_no_training_images(finished: Path, tmp_path: Path) -> None:
+    """A run on train and test folders, whose training images were deleted."""
+    photos, copy = tmp_path / "photos", Path(shutil.copytree(finished, tmp_path / "run"))
+    for label in range(10):
+        write(photos / "train" / str(label), label, 4)
+        write(photos / "test" / str(label), label, 3, seed=1)
+    config = OmegaConf.load(copy / "config.yaml")
+    config.data.root = config.data.source.root = str(photos)
+    OmegaConf.save(config, copy / "config.yaml")
+    record = result(copy)
+    record["data"]["fingerprints"]["test"] = open_test_set(load_run(copy), [])[1].fingerprint
+    (copy / "result.json").write_text(json.dumps(record))
+    shutil.rmtree(photos / "train")
+    test = open_test_set(load_run(copy), [])[1]
+    assert test.own and len(test.images) == 30
+    write(photos / "test" / "0" / "more", 0, 1)
+    (photos / "test" / "0" / "more" / "0.png").rename(photos / "test" / "0" / "more.png")
+    with pytest.raises(UserError, match=r"the class folder .*test contains no png, .*; set data\.root to it"):
+        open_test_set(load_run(copy), [])
 
 
 def test_images_that_changed_in_place_are_not_those_of_the_run(place: Path, finished: Path, tmp_path: Path) -> None:

@@ -65,12 +65,8 @@ def open_test_set(
     """
     config = _data_config(run, typed, config_dir)
     source = build_a(Source, config.data.source, "data.source")
-    found = _as_in_training(run, source, config)
-    if found is None:
-        part = source.test_part()
-        found = part, prepare_test_images(part.split, config)
-    part, images = found
-    fingerprint = images.fingerprint(part.classes)
+    part, images = _as_in_training(run, source, config) or _all_of(source, config)
+    fingerprint = _fingerprint(part, images)
     about = part.about
     if own := _is_own(run, config, fingerprint):
         run, about = dataclasses.replace(run, config=config), "the run's own test split"
@@ -125,10 +121,19 @@ def _as_in_training(run: FinishedRun, source: Source, config: DictConfig) -> tup
         part = TestPart(classes=source.classes, split=source.split("test"), about="the test split")
         images = prepare_test_images(part.split, config)
     except UserError:
-        if is_here:
+        if is_here and not (run.fingerprints and _is_own(run, config, _fingerprint(*_all_of(source, config)))):
             raise
-        return None
-    return (part, images) if is_here or _is_own(run, config, images.fingerprint(part.classes)) else None
+        return None  # if it is here, only the training images are missing
+    return (part, images) if is_here or _is_own(run, config, _fingerprint(part, images)) else None
+
+
+def _all_of(source: Source, config: DictConfig) -> tuple[TestPart, Prepared]:
+    part = source.test_part()
+    return part, prepare_test_images(part.split, config)
+
+
+def _fingerprint(part: TestPart, images: Prepared) -> str:
+    return images.fingerprint(part.classes)
 
 
 def _is_own(run: FinishedRun, config: DictConfig, fingerprint: str) -> bool:
