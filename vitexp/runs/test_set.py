@@ -112,7 +112,8 @@ def prepare_test_images(split: Split, config: DictConfig, steps: list[dict[str, 
 def _as_in_training(run: FinishedRun, source: Source, config: DictConfig) -> tuple[TestPart, Prepared] | None:
     """Return the split that training would test on, if `config` may contain the run's own; None if it does not.
 
-    At the place of the run's own data it is never None: all images there would include those it was trained on.
+    At the place of the run's own data it is None only if training images are missing but the test images are the run's
+    own: all images there would include those it was trained on.
     """
     is_here = _place(config) == _place(run.config)
     if not is_here and not _is_alike(run, config):
