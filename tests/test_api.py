@@ -75,8 +75,15 @@ def test_every_kind_of_image(run: vitexp.Run, photo: Path) -> None:
     photo.write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"photo\.png"):
         run.predict(photo)
-    with pytest.warns(match="skipped 1 image in "):
-        assert run.predict(photo.parent) == []
+    with pytest.raises(UserError, match=r"no image in .* could be decoded: photo\.png"):
+        run.predict(photo.parent)
+    Image.new("RGB", (8, 8)).save(photo.parent / "other.png")
+    (photo.parent / "third.gif").touch()
+    with pytest.warns(match=r"not read: .*photo\.png and .*third\.gif"):
+        assert len(run.predict(photo.parent)) == 1  # type: ignore[arg-type]
+    photo.unlink()
+    with pytest.warns(match=r"not read: .*third\.gif"):
+        assert len(run.explain(photo.parent).images) == 1
 
 
 def test_explanations(run: vitexp.Run, photo: Path) -> None:

@@ -38,7 +38,7 @@ from vitexp.runs.tryout import try_out
 from vitexp.runs.weights import starting_weights
 from vitexp.system.hardware import choose_device
 from vitexp.system.signals import Interrupted
-from vitexp.text import plural
+from vitexp.text import plural, shortened
 
 
 class Run(FinishedRun):
@@ -53,14 +53,12 @@ class Run(FinishedRun):
         """Return predictions. Images are prepared exactly as the run prepared its own (resize, CLAHE, normalization).
 
         images: a path, a PIL image or a uint8 array [H, W, 3] gives one Prediction; a list of these, or a folder, gives
-        a list. Raises UserError for anything else, and for a file that cannot be decoded; in a folder, such files are
-        skipped with a warning.
+        a list. Raises UserError for anything else, and for a file that cannot be decoded; in a folder, a warning names
+        the files that were not read.
         """
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-            files = predictions.images_in(Path(images))
-            predicted = list(predictions.predict(self, files, skip_broken=True))
-            if broken := len(files) - len(predicted):
-                warnings.warn(f"skipped {plural(broken, 'image')} in {images} that cannot be decoded", stacklevel=2)
+            predicted, unread = predictions.predict_all(self, Path(images))
+            _warn_of_unread(unread)
             return predicted
         if isinstance(images, list | tuple):
             return list(predictions.predict(self, images))
@@ -82,7 +80,8 @@ class Run(FinishedRun):
             raise UserError(f"label={label} must be a class number from 0 to {len(self.classes) - 1}.")
         given: Any = images if isinstance(images, list | tuple) else [images]
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-            given = predictions.images_in(Path(images))
+            given, unread = predictions.images_in(Path(images))
+            _warn_of_unread(unread)
         if not given:
             raise UserError("there are no images to explain.")
         arrays = np.stack([self.prepare_image(predictions.as_array(image)) for image in given])
@@ -100,7 +99,8 @@ class Run(FinishedRun):
     ) -> dict[str, Any]:
         """Evaluate the run on its own test set, or on other data with the same classes; return evaluation.json.
 
-        data: an option of conf/data, or of data/ in `config_dir`. keys: keys of that data set, such as root="photos".
+        data: an option of conf/data, or of data/ in `config_dir`; "folder" evaluates all images of a folder, or of its
+        subfolder test. keys: keys of that data set, such as root="photos".
         out: the folder for the files that `vitexp evaluate` writes; RUN/evaluation by default. Raises UserError
         if the data is missing or has other classes.
         """
@@ -206,6 +206,11 @@ def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     datamodule.setup()
     seed_everything(config.seed, workers=True, verbose=False)
     return datamodule, build_module(config, datamodule, augment, weights, teacher)
+
+
+def _warn_of_unread(files: Sequence[Path]) -> None:
+    if files:
+        warnings.warn(f"not read: {shortened([str(file) for file in files])}", stacklevel=3)
 
 
 def _as_override(value: Any) -> str:

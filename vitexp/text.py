@@ -16,6 +16,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def shortened(names: Sequence[str], *, most: int = 5) -> str:
+    """Return "a, b and c", or "a, b, c, d, e and 12 more"."""
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most:,} more"]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def duration(seconds: float) -> str:
     """Return "4.2 s", "3 min 05 s" or "2 h 07 min"."""
     if seconds < 59.95:  # otherwise "60.0 s"

@@ -107,6 +107,9 @@ def test_classes_by_name_and_number() -> None:
     assert [find_class(word, names) for word in ("yield", "0", "7")] == [1, 0, 2]
     with pytest.raises(ConfigError, match="from 0 to 2"):
         find_class("3", names)
+    assert find_class("a", ["A", "a"]) == 1
+    with pytest.raises(ConfigError, match="class=0 is not a class name; the nearest is"):  # it is not the first class
+        find_class("0", ["1", "2"])
 
 
 def test_layers_count_from_one() -> None:

@@ -57,7 +57,15 @@ def test_the_metrics_equal_those_of_the_run(own: dict[str, Any], finished: Path)
     recorded, metrics = result(finished)["metrics"]["test"], dict(own["metrics"])
     assert metrics.pop("loss") == pytest.approx(recorded.pop("loss"), abs=1e-6)  # a sum in another order
     assert metrics == recorded
-    assert own["data"] == {"name": "signs", "images": TEST_IMAGES, "of_the_run": True, "classes": 43}
+    assert own["data"] == {
+        "name": "signs",
+        "images": TEST_IMAGES,
+        "of_the_run": True,
+        "classes": 43,
+        "fingerprint": result(finished)["data"]["fingerprints"]["test"],
+        "evaluated": "the run's own test split",
+        "matching": "43 of the network's 43, matched by name",
+    }
 
 
 def test_all_files_are_written(own: dict[str, Any], finished: Path) -> None:
@@ -85,7 +93,8 @@ def test_the_same_images_in_a_folder_give_the_same_metrics(
     """The classes are in another order there, and have names in capitals or numbers."""
     typed = ("data=folder", f"data.root={folders / kind}", f"data.name={kind}")
     results = evaluate(finished, data=typed, out=tmp_path)
-    assert results["data"] == {"name": kind, "images": TEST_IMAGES, "of_the_run": False, "classes": 43}
+    assert (results["data"]["name"], results["data"]["images"]) == (kind, TEST_IMAGES)
+    assert not results["data"]["of_the_run"] and results["data"]["evaluated"].endswith("/test; not evaluated: train")
     recorded = result(finished)["metrics"]["test"]
     for name, value in results["metrics"].items():
         assert value == pytest.approx(recorded[name], abs=2e-3), name  # in other batches

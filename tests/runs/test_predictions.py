@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import tiny_run
+from vitexp.commands.predict import main
 from vitexp.errors import UserError
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predictions import as_array, predict_folder, write_test_predictions
@@ -28,8 +29,14 @@ def test_folder_of_images(run: FinishedRun, tmp_path: Path) -> None:
         Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(photos / name)
     (photos / "broken.png").write_bytes(b"not an image")
     (photos / "notes.txt").write_text("not an image either")
-    count, broken = predict_folder(run, photos, tmp_path / "out.csv")
-    assert (count, broken) == (3, [photos / "broken.png"])
+    (photos / "more" / "d.gif").write_bytes(b"GIF89a")
+    (photos / "gone.png").symlink_to("nowhere")
+    (photos / "linked.png").symlink_to("more")
+    (photos / "._a.png").write_bytes(b"hidden, as macOS leaves them on other disks")
+    count, unread = predict_folder(run, photos, tmp_path / "out.csv")
+    assert count == 3
+    names = ("broken.png", "gone.png", "linked.png", "more/d.gif", "notes.txt")
+    assert unread == [photos / name for name in names]
     with open(tmp_path / "out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == ["a.PNG", "b.png", "more/c.jpg"]
@@ -40,9 +47,39 @@ def test_folder_of_images(run: FinishedRun, tmp_path: Path) -> None:
 
 
 def test_folder_without_images(run: FinishedRun, tmp_path: Path) -> None:
-    for folder, problem in ((tmp_path, "contains no images"), (tmp_path / "nowhere", "is not a folder")):
-        with pytest.raises(UserError, match=problem):
-            predict_folder(run, folder, tmp_path / "out.csv")
+    for name in ("empty", "gifs", "broken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "gifs" / "a.gif").touch()
+    (tmp_path / "gifs" / "b.tiff").touch()
+    (tmp_path / "broken" / "c.png").touch()
+    for folder, problem in (
+        ("empty", r"contains no images \(\.png, .*\)\.$"),
+        ("gifs", r"contains no images \(\.png, .*\), only a\.gif and b\.tiff\.$"),
+        ("broken", r"no image in .*/broken could be decoded: c\.png\."),
+        ("nowhere", "is not a folder"),
+    ):
+        with pytest.raises(UserError, match=problem) as refused:
+            predict_folder(run, tmp_path / folder, tmp_path / "out.csv")
+        assert refused.value.exit_code == 2
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_command_names_what_was_not_read(
+    run: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "a.png")
+    for name in ("b.png", "c.gif"):
+        (photos / name).touch()
+    (photos / "d").symlink_to(tmp_path)
+    main([f"images={photos}", f"run={run.folder}", f"out={tmp_path / 'out.csv'}"])
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        f"predictions  1 image: {tmp_path / 'out.csv'}",
+        f"not read     {photos / 'b.png'} cannot be decoded",
+        f"not read     {photos / 'c.gif'} is not one of .png, .jpg, .jpeg, .ppm, .bmp, .webp",
+        f"not read     {photos / 'd'} is a link to a folder",
+    ]
 
 
 def test_file_paths_of_a_test_set(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from vitexp.app.layout import STYLE
 from vitexp.app.page import Page
 from vitexp.app.views import Views
 from vitexp.errors import ConfigError
-from vitexp.runs.explained import load_explainer
+from vitexp.runs.explained import load_explainer, note_changed_data
 
 _HOST = "127.0.0.1"
 _LARGEST_UPLOAD = "64mb"
@@ -38,6 +38,8 @@ def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None
     """
     views = Views(load_explainer(run, data), data)
     views.warm_up()
+    if len(views.test_rows["all"]):
+        note_changed_data(views.run)
     blocks = Page(views, folder=folder).build()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:

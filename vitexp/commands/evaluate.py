@@ -4,13 +4,14 @@
 
 run                folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest run)
 log_dir            where to look for the newest run (default: logs)
-data, data.KEY     the images to test on, as for vitexp train (default: those of the run)
+data, data.KEY     the images to test on, as for vitexp train (default: the run's own test set); with data=folder
+                   data.root=PATH all of PATH/test/<class>/*, or of PATH/<class>/* without a test folder
 corruptions=true   also measure on dark, blurred, noisy, occluded and JPEG-compressed images
 corruption_images  how many test images are corrupted (default: 2000)
 tta=true           also measure with test-time augmentation: the mean over shifted views
 latency=true       also measure milliseconds and images per second by batch size
 export=onnx,timm   also export the network, checked against torch
-out                folder of the results (default: RUN/evaluation)
+out                folder of the results (default: RUN/evaluation, or RUN/evaluation/on-NAME for other images)
 device             auto | cpu | gpu | mps
 --config-dir=DIR   a folder of additional options, laid out like conf/
 

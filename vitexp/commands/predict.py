@@ -2,7 +2,8 @@
 
     vitexp predict images=FOLDER [run=RUN] [out=FILE] [device=auto]
 
-images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training
+images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training;
+           files that are not png, jpg, ppm, bmp or webp images are named, not read
 run        folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
 out        CSV file to write: file, class, probability, then the classes of ranks 2 to 5 (default: predictions.csv)
 device     auto | cpu | gpu | mps
@@ -30,15 +31,22 @@ def main(words: Sequence[str]) -> None:
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     print(f"run          {folder}")
     # These import torch, so only once the command line is valid.
+    from vitexp.data.imagefile import ENDINGS
+    from vitexp.data.source import printable
     from vitexp.runs.finished import load_run
     from vitexp.runs.predictions import predict_folder
     from vitexp.system.hardware import choose_device
     from vitexp.text import plural
 
-    count, broken = predict_folder(load_run(folder, device=choose_device(device, key="device")), images, out)
+    count, unread = predict_folder(load_run(folder, device=choose_device(device, key="device")), images, out)
     print(f"predictions  {plural(count, 'image')}: {out}")
-    for path in broken:
-        print(f"skipped      {path} cannot be decoded")
+    for path in unread:
+        reason = f"is not one of {', '.join(ENDINGS)}"
+        if path.is_dir():
+            reason = "is a link to a folder"
+        elif path.suffix.lower() in ENDINGS:
+            reason = "cannot be decoded"
+        print(f"not read     {printable(path)} {reason}")
 
 
 if __name__ == "__main__":

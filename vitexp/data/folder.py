@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from vitexp.data.imagefile import ENDINGS, ImageFile, list_images, split_of_files
-from vitexp.data.source import DataError, Source, Split, SplitName, file_errors, printable
+from vitexp.data.imagefile import ENDINGS, ImageFile, list_images, split_of_files, visible_files
+from vitexp.data.source import DataError, Source, Split, SplitName, TestPart, file_errors, printable
 from vitexp.options import Doc, Field, Fraction
 from vitexp.options import Path as PathOption
+from vitexp.text import shortened
 
 
 class Folder(Source):
@@ -20,6 +21,8 @@ class Folder(Source):
     Without a test folder (or with root/<class>/* only), the fraction `test_fraction` of every class becomes the test
     set. The choice depends on `split_seed` and the file names only, so adding images moves few of the others. Other
     folders, such as val, are not read if there is a train folder: validation is split from train.
+
+    A network that was trained on other data is tested on all images: of root/test, or of root/<class>/* without it.
     """
 
     def __init__(
@@ -50,6 +53,45 @@ class Folder(Source):
         labels = [number for number, label in enumerate(classes) for _ in images.get(label, [])]
         return split_of_files(self.root, files, labels)
 
+    def test_part(self) -> TestPart:
+        """Return all images of root/test/<class>/*, root/train/<class>/* or root/<class>/*, the first that exists.
+
+        Raises DataError if that is not clear, or if a class has no images.
+        """
+        self._refuse_missing_root()
+        folders = [name for name in ("test", "val", "train") if _is_tree(self.root / name)]
+        if "test" not in folders and len(folders) > 1:
+            raise DataError(
+                f"{self.root} contains train and val but no test; set data.root to the folder to evaluate, such as "
+                f"{self.root / 'val'}."
+            )
+        tree = _read_tree(self.root, f"{folders[0]}/" if folders else "")
+        if not tree:
+            raise DataError(
+                f"{self.root} contains no class folder; put the images of each class into one, as <class>/*."
+            )
+        files = [file for images in tree.values() for file in images]
+        labels = [label for label, images in enumerate(tree.values()) for _ in images]
+        return TestPart(
+            classes=list(tree),
+            split=split_of_files(self.root, files, labels),
+            numbered=False,  # the order is alphabetical
+            about=self._about(folders[0] if folders else "", files),
+        )
+
+    def _about(self, part: str, files: list[ImageFile]) -> str:
+        """Return which images are evaluated, and which files and folders are not."""
+        about = f"all of {printable(self.root / part)}"
+        if part and (others := [name for name in _subfolders(self.root) if name != part]):
+            about += f"; not evaluated: {shortened([printable(name) for name in others])}"
+        folder, read = self.root / part, {self.root / file.path for file in files}
+        with file_errors():
+            beside = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        below = [path for label in _subfolders(folder) for path in visible_files(folder / label)]
+        if ignored := [path for path in (*beside, *below) if path not in read]:
+            about += f"; not read: {shortened([printable(path.relative_to(self.root)) for path in ignored])}"
+        return about
+
     def describe(self) -> str:
         counts = {part: sum(map(len, tree.values())) for part, tree in self._parts.items()}
         found = f"{len(self.classes)} classes, {counts['train']:,} training and {counts['test']:,} test images"
@@ -63,11 +105,14 @@ class Folder(Source):
     def _has_test(self) -> bool:
         return _is_tree(self.root / "train") and (self.root / "test").is_dir()
 
-    @cached_property
-    def _train_tree(self) -> dict[str, list[ImageFile]]:
+    def _refuse_missing_root(self) -> None:
         with file_errors():
             if not self.root.is_dir():
                 raise DataError(f"folder {self.root} does not exist; set data.root to the folder of the images.")
+
+    @cached_property
+    def _train_tree(self) -> dict[str, list[ImageFile]]:
+        self._refuse_missing_root()
         tree = _read_tree(self.root, "train/" if _is_tree(self.root / "train") else "")
         if len(tree) < 2:
             found = f"a single class folder, {next(iter(tree))}" if tree else "no class folder"
@@ -134,5 +179,7 @@ def _read_tree(root: Path, prefix: str) -> dict[str, list[ImageFile]]:
             )
         tree[label] = list_images(root, prefix + label)
         if not tree[label]:
-            raise DataError(f"the class folder {root / prefix / label} contains no png, jpg, ppm, bmp or webp image.")
+            folder = root / prefix / label
+            below = "; set data.root to it if its folders are the classes" if _is_tree(folder) else ""
+            raise DataError(f"the class folder {folder} contains no png, jpg, ppm, bmp or webp image{below}.")
     return tree

@@ -194,6 +194,24 @@ def list_images(root: Path, folder: str, endings: tuple[str, ...] = ENDINGS) -> 
     return sorted(found)
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files below a folder that are not hidden, of any kind, sorted. Raises DataError if it cannot be read.
+
+    Links to folders are not followed, because they may lead in circles; they are listed as files.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = []
+    with file_errors():
+        for parent, folders, files in os.walk(folder, onerror=fail):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+            found += [Path(parent, name) for name in (*files, *links) if not name.startswith(".")]
+    return sorted(found)
+
+
 def _stat(entry: os.DirEntry[str]) -> os.stat_result:
     """Return the status of the target of a link, or of the link if it is dangling."""
     try:

@@ -73,6 +73,12 @@ class Prepared:
         mine = {key: getattr(self, key)[indices] for key in ("rows", "labels", "groups", "moments")}
         return Prepared(stored=self.stored, **mine, paths=None if self.paths is None else self.paths[indices])
 
+    def fingerprint(self, classes: Sequence[str]) -> str:
+        """Return a hash that changes with the images, their order, their labels and the classes, not with the place."""
+        digest = hashlib.sha256(self.labels.tobytes() + self.moments.tobytes())
+        digest.update("\0".join(classes).encode(errors="surrogateescape"))
+        return digest.hexdigest()[:12]
+
 
 def prepare(
     split: Split,

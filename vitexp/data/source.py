@@ -67,6 +67,22 @@ class Split:
         return len(self.labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TestPart:
+    """The images that a network trained on other data is tested on.
+
+    classes: their names in the order of the labels. numbered: whether this order is official, so that label i means
+    class number i. about: which images these are, and which files beside them are not read.
+    """
+
+    __test__ = False  # pytest would collect it as a test
+
+    classes: list[str]
+    split: Split
+    numbered: bool = True
+    about: str = ""
+
+
 class Source(ABC):
     """A data set on disk, on the network or in code. Constructing it reads nothing; `split` does.
 
@@ -89,6 +105,10 @@ class Source(ABC):
     @abstractmethod
     def split(self, name: SplitName) -> Split:
         """Return the official train or test split; validation is split from train later. Raises DataError."""
+
+    def test_part(self) -> TestPart:
+        """Return the images to test a network on that was trained on other data. Raises DataError."""
+        return TestPart(classes=self.classes, split=self.split("test"), about="the test split")
 
     def describe(self) -> str:
         """Return a phrase about the data found, for the first lines of a run; may be empty."""

@@ -35,6 +35,7 @@ from vitexp.runs.record import environment
 from vitexp.runs.test_set import TestSet, open_test_set
 from vitexp.system.disk import typed, write_atomically
 from vitexp.system.hardware import choose_device, describe_device, keep_freed_memory
+from vitexp.text import plural
 from vitexp.training.classification import classification_metrics
 
 MISTAKES = 20
@@ -73,6 +74,8 @@ def evaluate(
     run, test = open_test_set(run, data, config_dir=config_dir)
     if out is None:  # results on other data must not replace those on the run's own test set
         out = run.folder / "evaluation" / ("" if test.own else f"on-{test.name}")
+    print(f"images    {plural(len(test.images), 'image')} of {test.name}: {test.about}")
+    print(f"classes   {test.matching}")
     evaluation = _Evaluation(run, test, Path(out).expanduser())
     evaluation.test()
     if tta:
@@ -94,7 +97,15 @@ class _Evaluation:
         self.labels = torch.from_numpy(test.labels)
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
-        data = {"name": test.name, "images": len(test.labels), "of_the_run": test.own, "classes": len(run.classes)}
+        data = {
+            "name": test.name,
+            "images": len(test.labels),
+            "of_the_run": test.own,
+            "classes": len(run.classes),
+            "fingerprint": test.fingerprint,
+            "evaluated": test.about,
+            "matching": test.matching,
+        }
         self.results: dict[str, Any] = {
             "schema": 1,
             "run": {"folder": str(run.folder), "run_id": run.result.get("run_id"), "name": run.config.name},
@@ -126,6 +137,8 @@ class _Evaluation:
         self._metrics(logits)
         self._classes(logits)
         self._calibration(logits)
+        if not self.test_set.own:
+            self._note_training_images()
         self._mistakes(logits)
 
     def _metrics(self, logits: Tensor) -> None:
@@ -187,13 +200,22 @@ class _Evaluation:
         """Return logits and labels of the run's validation images; None, with a note, if they are not available."""
         try:
             with self.console.status("validation ..."):
-                part = self.run.data.val
-                if self.run.data.classes == self.run.classes:
-                    return self.run.all_logits(part), torch.from_numpy(part.labels)
-            self._note("no temperature was fitted because the run's data set now has different classes.")
+                data = self.run.data
+                if data.fingerprint == self.run.fingerprints.get("train", data.fingerprint):
+                    return self.run.all_logits(data.val), torch.from_numpy(data.val.labels)
+            self._note("no temperature was fitted because the run's training images, or their preparation, changed.")
         except UserError as error:
             self._note(f"no temperature was fitted because the run's validation images are missing: {error}")
         return None
+
+    def _note_training_images(self) -> None:
+        """Note how many of the test images the run was trained on."""
+        try:
+            learned = {each.tobytes() for each in self.run.data.train.moments}
+        except UserError:
+            return  # the run's own data are missing
+        if seen := sum(each.tobytes() in learned for each in self.test_set.images.moments):
+            self._note(f"the run was trained on {seen:,} of these {plural(len(self.labels), 'image')}.")
 
     def _mistakes(self, logits: Tensor) -> None:
         confidence, predicted = logits.softmax(dim=1).max(dim=1)

@@ -126,7 +126,7 @@ def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robus
     """
     steps: list[Any] = OmegaConf.to_container(test.config.data.prepare, resolve=True)  # type: ignore[assignment]
     resized = next((at + 1 for at, step in enumerate(steps) if step.get("height") == run.image_size), len(steps))
-    plain = prepare_test_images(test.source, test.config, steps[:resized])
+    plain = prepare_test_images(test.split, test.config, steps[:resized])
     chosen = np.linspace(0, len(plain) - 1, min(images, len(plain))).round().astype(np.int64)
     part, originals, labels = plain.part(chosen), plain.images(chosen), torch.from_numpy(test.labels[chosen])
     remaining = build_transforms(steps[resized:])

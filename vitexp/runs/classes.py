@@ -2,50 +2,112 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.errors import UserError
 
+_LISTED = 3  # classes in a message
 
-def match_classes(theirs: Sequence[str], ours: Sequence[str], *, name: str) -> NDArray[np.int64]:
-    """Return, for each class of the data set `name`, the network's label for the same class: int64 [len(theirs)].
 
-    Classes are matched by name, regardless of case and spaces; the data set may have fewer. If all classes on one
-    side are numbers (folders 00000, 00001, ...), they are labels of the other side.
+@dataclass(frozen=True)
+class Matching:
+    """The network's label for each class of a data set, int64 [classes], and a phrase that says how they matched."""
 
-    Raises UserError if a class of the data set is unknown to the network, or if two match the same class.
+    labels: NDArray[np.int64]
+    how: str
+
+
+def match_classes(theirs: Sequence[str], ours: Sequence[str], *, name: str, numbered: bool = True) -> Matching:
+    """Match the classes of the data set `name` to those of a network; the data set may have fewer.
+
+    Names match regardless of case, spaces and Unicode form, and names that are numbers match as numbers: "01" is "1".
+    If the classes of one side are names and those of the other are numbers, these are labels, counted from 0.
+    numbered: whether the order of `theirs` is official; otherwise their names must match.
+
+    Raises UserError if a class is unknown to the network, or if the matching is ambiguous.
     """
-    plain_ours = {_plain(each): label for label, each in enumerate(ours)}
-    by_name = [plain_ours.get(_plain(each)) for each in theirs]
-    numbers_theirs, numbers_ours = _numbers(theirs), _numbers(ours)
-    if None not in by_name:
-        matched = by_name
-    elif numbers_theirs is not None:
-        matched = [number if number < len(ours) else None for number in numbers_theirs]
-    elif numbers_ours is not None:
-        matched = [numbers_ours.index(label) if label in numbers_ours else None for label in range(len(theirs))]
+    if _all_numbers(theirs) and not _any_number(ours):
+        by, pairs = "number, counted from 0", {str(label): [label] for label in range(len(ours))}
+        found = [pairs.get(_plain(each), []) for each in theirs]
+    elif _all_numbers(ours) and numbered and not _any_number(theirs):
+        by, places = "number, counted from 0", _places(ours)
+        found = [places.get(str(label), []) for label in range(len(theirs))]
     else:
-        matched = by_name
-    unknown = [each for each, label in zip(theirs, matched, strict=True) if label is None]
+        by, places = "name", _places(ours)
+        found = [[ours.index(each)] if each in ours else places.get(_plain(each), []) for each in theirs]
+    _refuse_unknown([each for each, labels in zip(theirs, found, strict=True) if not labels], theirs, ours, name)
+    _refuse_ambiguous(found, theirs, ours, name)
+    labels = np.array([label for [label] in found], np.int64)
+    return Matching(
+        labels, f"{len(theirs)} of the network's {len(ours)}, matched by {by}{_examples(theirs, ours, labels)}"
+    )
+
+
+def _refuse_unknown(unknown: Sequence[str], theirs: Sequence[str], ours: Sequence[str], name: str) -> None:
     if unknown:
-        some = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+        numbers = "" if _any_number(ours) else f", or numbers from 0 to {len(ours) - 1}"
         raise UserError(
-            f"the network does not know {len(unknown)} of the {len(theirs)} classes of {name} ({some}; its "
-            f"{len(ours)} classes are {', '.join(map(repr, ours[:3]))}, ...); use the same names, or numbers."
+            f"the network does not know {len(unknown)} of the {len(theirs)} classes of {name} ({_some(unknown)}; its "
+            f"{len(ours)} classes are {_some(ours)}); use the same names{numbers}."
         )
-    known = [label for label in matched if label is not None]
-    if len(set(known)) < len(known):
-        raise UserError(f"two classes of {name} match the same class of the network; their names must differ.")
-    return np.array(known, np.int64)
+
+
+def _refuse_ambiguous(found: Sequence[list[int]], theirs: Sequence[str], ours: Sequence[str], name: str) -> None:
+    matched: dict[int, str] = {}
+    for each, labels in zip(theirs, found, strict=True):
+        if len(labels) > 1:
+            several = " or ".join(repr(ours[label]) for label in labels)
+            raise UserError(f"class {each!r} of {name} could be {several} of the network; use exactly the same name.")
+        [label] = labels
+        if label in matched:
+            raise UserError(
+                f"two classes of {name}, {matched[label]!r} and {each!r}, match the same class of the network, "
+                f"{ours[label]!r}; rename or merge them."
+            )
+        matched[label] = each
+
+
+def _examples(theirs: Sequence[str], ours: Sequence[str], labels: NDArray[np.int64]) -> str:
+    """Return examples of classes that are written differently; "" if there are none."""
+    pairs = [(each, ours[label]) for each, label in zip(theirs, labels, strict=True) if each != ours[label]]
+    shown = ", ".join(f"{each!r} is {our!r}" for each, our in pairs[:_LISTED])
+    return f": {shown}{', ...' if len(pairs) > _LISTED else ''}" if pairs else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_LISTED])) + (", ..." if len(names) > _LISTED else "")
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the labels of each plain name; those of names that differ only in case, for example, have several."""
+    places = defaultdict(list)
+    for label, name in enumerate(names):
+        places[_plain(name)].append(label)
+    return dict(places)
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.casefold().split())
+    """Return a name such that names that mean the same are equal: "STOP " as "stop", "007" as "7"."""
+    if is_number(name):
+        return name.lstrip("0") or "0"
+    # Folding may decompose letters and NFC composes them; macOS stores file names decomposed.
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).split())
 
 
-def _numbers(names: Sequence[str]) -> list[int] | None:
-    """Return the names as numbers; None if one of them is not a number."""
-    return [int(name) for name in names] if all(name.isascii() and name.isdigit() for name in names) else None
+def is_number(name: str) -> bool:
+    """Return whether the name of a class is a number, as in 00000, 00001, ..."""
+    return name.isascii() and name.isdigit()
+
+
+def _all_numbers(names: Sequence[str]) -> bool:
+    return all(map(is_number, names))
+
+
+def _any_number(names: Sequence[str]) -> bool:
+    return any(map(is_number, names))

@@ -18,8 +18,9 @@ from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.methods.embedding import available_methods
 from vitexp.explain.pick import drawn_at_random, right_and_wrong
 from vitexp.explain.ranking import measure_faithfulness
+from vitexp.runs.classes import is_number
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.test_set import open_test_set
+from vitexp.runs.test_set import relocated
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
 
@@ -39,8 +40,10 @@ def load_explainer(
             f"{run.folder} and {other.run.folder} have different classes; only runs with the same classes can be "
             "compared."
         )
-    same_data = not other or run.config.data.name == other.run.config.data.name
-    return Explainer[FinishedRun](open_test_set(run, data)[0] if data and same_data else run)
+    if data and (not other or run.config.data.name == other.run.config.data.name):
+        run = relocated(run, data)
+        _ = run.data  # if it is not there, say so now
+    return Explainer[FinishedRun](run)
 
 
 def explain_run(
@@ -70,6 +73,7 @@ def explain_run(
     compared = load_explainer(other, data, other=explainer) if other else None
     if compared:
         check_same_test((explainer, compared))
+        note_changed_data(compared.run)
     layer_index = index_of("layer", layer, vit.depth if vit else 0)
     head_index = index_of("head", head, vit.num_heads if vit else 0)
     explained = find_class(label, run.classes) if label else None
@@ -86,6 +90,7 @@ def explain_run(
 
     try:
         train, test = run.data.train, run.data.test
+        note_changed_data(run)
     except UserError as error:  # an image file can be explained without the data set
         print(f"heads and embeddings are not drawn because the data set is missing: {error}")
         return
@@ -109,6 +114,12 @@ def explain_run(
         print(measured.as_markdown(), end="")
 
 
+def note_changed_data(run: FinishedRun) -> None:
+    """Say so if the data set of a run does not contain the images that it was trained and tested on."""
+    if run.data_changed:
+        print(f"note  the images of {run.config.data.name} are not those that {run.folder} was trained and tested on")
+
+
 def _save(folder: Path, drawn: Iterable[tuple[str, Figure]]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,11 +134,15 @@ def _save(folder: Path, drawn: Iterable[tuple[str, Figure]]) -> None:
 def find_class(word: str, classes: Sequence[str]) -> int:
     """Return the label of a class given by name, in any letter case, or by number. Raises ConfigError."""
     names = [name.casefold() for name in classes]
+    if word in classes:
+        return classes.index(word)
     if word.casefold() in names:
         return names.index(word.casefold())
-    if word.isascii() and word.isdigit() and int(word) < len(classes):
-        return int(word)
     near = get_close_matches(word, classes, n=1, cutoff=0.0)[0]
+    if all(map(is_number, classes)):  # the number of a class would be mistaken for the name of another
+        raise ConfigError(f"class={word} is not a class name; the nearest is {near}.")
+    if is_number(word) and int(word) < len(classes):
+        return int(word)
     raise ConfigError(
         f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class name; the nearest is {near}."
     )
@@ -143,9 +158,12 @@ def index_of(key: str, number: int, count: int) -> int | None:
 
 
 def check_same_test(pair: Pair) -> None:
-    """Raise ConfigError if the test labels of two runs differ, which means that their test images differ too."""
-    first, second = (explainer.run.data.test.labels for explainer in pair)
-    if not np.array_equal(first, second):
+    """Raise ConfigError if two runs have different test images, as far as their labels, files and pixels tell."""
+    first, second = (explainer.run.data.test for explainer in pair)
+    is_same = np.array_equal(first.labels, second.labels) and np.array_equal(first.paths, second.paths)  # type: ignore[arg-type]
+    if pair[0].run.config.data.prepare == pair[1].run.config.data.prepare:  # otherwise pixels differ in any case
+        is_same = is_same and np.array_equal(first.moments, second.moments)
+    if not is_same:
         raise ConfigError(
             f"{pair[1].run.folder} has a different test set; only runs with the same test set can be compared."
         )

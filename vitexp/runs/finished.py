@@ -89,10 +89,23 @@ class FinishedRun(TrainedNet):
 
     @cached_property
     def data(self) -> ImageDataModule:
-        """The data set of the run, set up. Raises UserError if it is missing."""
+        """The data set of the run, set up. Raises UserError if it is missing or has different classes."""
         datamodule, _ = build_datamodule(self.config)
         datamodule.setup()
+        if datamodule.classes != self.classes:
+            raise UserError(f"the data set {datamodule.name} does not have the classes of the run {self.folder}.")
         return datamodule
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The recorded fingerprints of the images in train and test; empty if vitexp was older."""
+        return dict((self.result.get("data") or {}).get("fingerprints") or {})
+
+    @property
+    def data_changed(self) -> bool:
+        """Whether `data` is known to contain other images than those that the run was trained and tested on."""
+        found = {"train": self.data.fingerprint, "test": self.data.test.fingerprint(self.data.classes)}
+        return bool(self.fingerprints) and found != self.fingerprints
 
 
 def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> FinishedRun:

@@ -31,14 +31,20 @@ def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> N
 def _split(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:
     """Return what identifies the images, and the options that choose the validation images."""
     source: Any = OmegaConf.to_container(config.data.source, resolve=True)
-    known = facts(source)
-    identity = known.get("identity", ("root",))
-    split_by = known.get("split_by")
+    split_by = facts(source).get("split_by")
     if split_by is None:
-        split_by = [name for name in source if name not in (*identity, *location(source), "_target_")]
-    images = [source["_target_"], *(_resolved(key, source.get(key)) for key in identity)]
+        split_by = [name for name in source if name not in (*_identity(source), *location(source), "_target_")]
     options = {f"data.source.{key}": source[key] for key in split_by if key in source}
-    return images, {"seed": config.seed, "data.val_fraction": config.data.val_fraction, **options}
+    return images_of(source), {"seed": config.seed, "data.val_fraction": config.data.val_fraction, **options}
+
+
+def images_of(source: Mapping[str, Any]) -> list[Any]:
+    """Return what identifies the images of a source, whichever way they are split."""
+    return [source["_target_"], *(_resolved(key, source.get(key)) for key in _identity(source))]
+
+
+def _identity(source: Mapping[str, Any]) -> tuple[str, ...]:
+    return facts(source).get("identity", ("root",))  # type: ignore[no-any-return]
 
 
 def location(source: Mapping[str, Any]) -> tuple[str, ...]:

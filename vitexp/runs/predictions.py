@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from vitexp.data.imagefile import ENDINGS, as_rgb, read_image
-from vitexp.data.source import BrokenImage
+from vitexp.data.imagefile import ENDINGS, as_rgb, read_image, visible_files
+from vitexp.data.source import BrokenImage, printable
 from vitexp.errors import UserError, one_line
 from vitexp.runs.finished import FinishedRun
 from vitexp.system.disk import write_atomically
+from vitexp.text import shortened
 
 TOP = 5  # classes listed per image
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
@@ -111,24 +112,46 @@ def as_array(image: ImageLike) -> NDArray[np.uint8]:
     return image
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the image files below a folder, sorted. Raises UserError if there are none."""
+def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the image files below a folder and the other files, both sorted and without hidden ones.
+
+    Raises UserError if there are no images.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-    if not files:
-        raise UserError(f"{folder} contains no images ({', '.join(ENDINGS)}).")
-    return files
+    files = visible_files(folder)
+    is_image = {path: path.suffix.lower() in ENDINGS and not path.is_dir() for path in files}
+    images, others = ([path for path in files if is_image[path] == wanted] for wanted in (True, False))
+    if not images:
+        beside = f", only {shortened([printable(path.relative_to(folder)) for path in others])}" if others else ""
+        raise UserError(f"{folder} contains no images ({', '.join(ENDINGS)}){beside}.")
+    return images, others
+
+
+def predict_all(run: FinishedRun, folder: Path, *, show_bar: bool = False) -> tuple[list[Prediction], list[Path]]:
+    """Return predictions for the images of a folder, and the files that were not read: broken or of another type.
+
+    Raises UserError if no image could be read.
+    """
+    images, others = images_in(folder)
+    predictions = list(
+        predict(run, track(images, "predicting", transient=True, disable=not show_bar), skip_broken=True)
+    )
+    done = {each.file for each in predictions}
+    broken = [file for file in images if str(file) not in done]
+    if not predictions:
+        named = shortened([printable(path.relative_to(folder)) for path in broken])
+        raise UserError(f"no image in {folder} could be decoded: {named}.")
+    return predictions, sorted([*broken, *others])
 
 
 def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[int, list[Path]]:
-    """Write predictions.csv for the images of a folder; return how many were predicted and which files are broken.
+    """Write predictions.csv for the images of a folder; return how many were predicted and which files were not read.
 
-    Columns: file, class, probability, then classes and probabilities of ranks 2 to 5.
+    Columns: file, class, probability, then classes and probabilities of ranks 2 to 5. Raises UserError if no image
+    could be read.
     """
-    files = images_in(folder)
-    predictions = list(predict(run, track(files, "predicting", transient=True), skip_broken=True))
-    done = {each.file for each in predictions}
+    predictions, unread = predict_all(run, folder, show_bar=True)
     count = min(TOP, len(run.classes))
     ranks = ["", *(f"_{rank}" for rank in range(2, count + 1))]
     header = ["file", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability"))]
@@ -140,7 +163,7 @@ def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[int, list
         for each in predictions
     ]
     write_csv(out, header, rows)
-    return len(predictions), [file for file in files if str(file) not in done]
+    return len(predictions), unread
 
 
 def write_test_predictions(

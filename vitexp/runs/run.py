@@ -212,6 +212,7 @@ def _describe(
             "val": len(datamodule.val.labels),
             "test": len(datamodule.test.labels),
             "classes": len(datamodule.classes),
+            "fingerprints": {"train": datamodule.fingerprint, "test": datamodule.test.fingerprint(datamodule.classes)},
         },
         model={
             "name": config.model.name,

@@ -18,12 +18,12 @@ from vitexp.config.components import component
 from vitexp.config.compose import compose
 from vitexp.data.datamodule import available_workers
 from vitexp.data.prepare import Prepared, prepare
-from vitexp.data.source import Source
+from vitexp.data.source import Source, Split, TestPart
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.build import build_a
 from vitexp.runs.classes import match_classes
 from vitexp.runs.finished import FinishedRun
-from vitexp.runs.leaks import location
+from vitexp.runs.leaks import images_of, location
 
 # Other data are prepared as in training.
 _OF_THE_RUN = ("image_size", "prepare", "batch_size", "val_fraction")
@@ -34,7 +34,9 @@ class TestSet:
     """Test images for a network.
 
     images: prepared as in training. labels: int64 [N], in the numbering of the network's classes.
-    own: whether this is the test set of the run's own data. source, config: where it comes from.
+    own: whether these are the images of the run's own test. fingerprint: changes with the images.
+    about: which images of the data set these are. matching: how its classes match those of the network.
+    source, split, config: where the images come from.
     """
 
     __test__ = False  # pytest would collect it as a test
@@ -43,7 +45,11 @@ class TestSet:
     images: Prepared
     labels: NDArray[np.int64]
     own: bool
+    fingerprint: str
+    about: str
+    matching: str
     source: Source
+    split: Split
     config: DictConfig
 
 
@@ -53,27 +59,44 @@ def open_test_set(
     """Return the run, and the test set that the overrides `typed` (data=..., data.key=value) select.
 
     Without overrides it is the run's own. If they only say where the run's own data are stored, the returned run reads
-    them from there. Raises ConfigError for overrides that cannot work, UserError if the images are missing or have
-    different classes.
+    them from there; its own images are recognized by their recorded fingerprint, wherever they are. Of other data, all
+    images are evaluated unless the data set has a test split. Raises ConfigError for overrides that cannot work,
+    UserError if the images are missing or have different classes.
     """
     config = _data_config(run, typed, config_dir)
-    if own := _identity(config) == _identity(run.config):
-        run = dataclasses.replace(run, config=config)
-        source, images = run.data.source, run.data.test
-    else:
-        source = build_a(Source, config.data.source, "data.source")
-        images = prepare_test_images(source, config)
-    numbers = match_classes(source.classes, run.classes, name=config.data.name)
+    source = build_a(Source, config.data.source, "data.source")
+    part, images = _as_in_training(run, source, config) or _all_of(source, config)
+    fingerprint = _fingerprint(part, images)
+    about = part.about
+    if own := _is_own(run, config, fingerprint):
+        run, about = dataclasses.replace(run, config=config), "the run's own test split"
+    elif _is_alike(run, config) and _place(config) == _place(run.config):
+        about += "; these images, or their preparation, have changed since training"
+    matching = match_classes(part.classes, run.classes, name=config.data.name, numbered=part.numbered)
     return run, TestSet(
-        name=config.data.name, images=images, labels=numbers[images.labels], own=own, source=source, config=config
+        name=config.data.name,
+        images=images,
+        labels=matching.labels[images.labels],
+        own=own,
+        fingerprint=fingerprint,
+        about=about,
+        matching=matching.how,
+        source=source,
+        split=part.split,
+        config=config,
     )
 
 
-def prepare_test_images(source: Source, config: DictConfig, steps: list[dict[str, Any]] | None = None) -> Prepared:
+def relocated(run: FinishedRun, typed: Sequence[str]) -> FinishedRun:
+    """Return the run reading its data from where overrides (data.root=..., data.download=true) say."""
+    return dataclasses.replace(run, config=_data_config(run, typed, None)) if typed else run
+
+
+def prepare_test_images(split: Split, config: DictConfig, steps: list[dict[str, Any]] | None = None) -> Prepared:
     """Prepare only the test images. steps: transforms in place of data.prepare. Raises UserError if there are none."""
     data = config.data
     images = prepare(
-        source.split("test"),
+        split,
         OmegaConf.to_container(data.prepare, resolve=True) if steps is None else steps,  # type: ignore[arg-type]
         name=f"{data.name}-test",
         image_size=data.image_size,
@@ -86,11 +109,58 @@ def prepare_test_images(source: Source, config: DictConfig, steps: list[dict[str
     return images
 
 
-def _identity(config: DictConfig) -> tuple[Any, ...]:
-    """Return what identifies the images, wherever they are stored, and their preparation."""
-    source: Any = OmegaConf.to_container(config.data.source, resolve=True)
-    images = {key: value for key, value in source.items() if key not in location(source)}
-    return images, OmegaConf.to_container(config.data.prepare, resolve=True), config.data.val_fraction
+def _as_in_training(run: FinishedRun, source: Source, config: DictConfig) -> tuple[TestPart, Prepared] | None:
+    """Return the split that training would test on, if `config` may contain the run's own; None if it does not.
+
+    At the place of the run's own data it is None only if training images are missing but the test images are the run's
+    own: all images there would include those it was trained on.
+    """
+    is_here = _place(config) == _place(run.config)
+    if not is_here and not _is_alike(run, config):
+        return None
+    try:
+        part = TestPart(classes=source.classes, split=source.split("test"), about="the test split")
+        images = prepare_test_images(part.split, config)
+    except UserError:
+        if is_here and not (run.fingerprints and _is_own(run, config, _fingerprint(*_all_of(source, config)))):
+            raise
+        return None  # if it is here, only the training images are missing
+    return (part, images) if is_here or _is_own(run, config, _fingerprint(part, images)) else None
+
+
+def _all_of(source: Source, config: DictConfig) -> tuple[TestPart, Prepared]:
+    part = source.test_part()
+    return part, prepare_test_images(part.split, config)
+
+
+def _fingerprint(part: TestPart, images: Prepared) -> str:
+    return images.fingerprint(part.classes)
+
+
+def _is_own(run: FinishedRun, config: DictConfig, fingerprint: str) -> bool:
+    """Return whether `config` and the fingerprint of its test images are those of the run's own test.
+
+    Runs of older versions recorded no fingerprint; their data are recognized by the place.
+    """
+    if not run.fingerprints:
+        return _is_alike(run, config) and _place(config) == _place(run.config)
+    return _is_alike(run, config) and fingerprint == run.fingerprints["test"]
+
+
+def _is_alike(run: FinishedRun, config: DictConfig) -> bool:
+    """Return whether the data differ from the run's own at most in where they are stored."""
+
+    def options(data: DictConfig) -> tuple[Any, ...]:
+        source: Any = OmegaConf.to_container(data.source, resolve=True)
+        kept = {key: value for key, value in source.items() if key not in location(source)}
+        return kept, OmegaConf.to_container(data.prepare, resolve=True), data.val_fraction
+
+    return options(config.data) == options(run.config.data)
+
+
+def _place(config: DictConfig) -> Any:
+    """Return the class of the source and what distinguishes its data sets, such as the folder."""
+    return images_of(OmegaConf.to_container(config.data.source, resolve=True))  # type: ignore[arg-type]
 
 
 def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str | None) -> DictConfig:
@@ -109,6 +179,7 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str 
         raise ConfigError(
             f"data.image_size={data.image_size}, but the network takes images of {run.image_size} pixels."
         )
+    _refuse_location_without_effect(data, keys)
     OmegaConf.set_struct(full, False)
     full.data, full.model = data, run.config.model
     full.training.teacher = run.config.training.teacher  # a distillation token requires one
@@ -116,6 +187,16 @@ def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str 
     config = run.config.copy()
     config.data = OmegaConf.create(OmegaConf.to_container(full.data, resolve=True))
     return config
+
+
+def _refuse_location_without_effect(data: DictConfig, keys: Sequence[str]) -> None:
+    known = component(data.source._target_)
+    for key in ("root", "download"):
+        if f"data.{key}" in keys and known is not None and not known.is_open and key not in known.options:
+            raise ConfigError(
+                f"data.{key} has no effect because data={data.name} reads no files; data=folder data.root=PATH "
+                "evaluates images in class folders."
+            )
 
 
 def _with_keys(data: DictConfig, typed: Sequence[str]) -> DictConfig:
