@@ -58,8 +58,8 @@ class FinishedRun(TrainedNet):
         They are bitwise equal to those of the test for the same batches on the same kind of device, uncompiled.
         """
         prepared = self.prepared(images).contiguous(memory_format=torch.channels_last)
-        precision = self.config.trainer.get("float32_matmul_precision", "highest")
-        with float32_matmul_precision(precision, self.device), self._autocast():
+        products = float32_matmul_precision(self.config.trainer.float32_matmul_precision, self.device)
+        with products, self._autocast():
             return self.net(prepared).float()  # type: ignore[no-any-return]
 
     def all_logits(self, images: Prepared, *, change: Change | None = None) -> Tensor:

@@ -72,7 +72,7 @@ def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
 def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, start: float) -> None:
     record, checkpoints = opened.record, opened.record.folder / "checkpoints"
     checkpoint, position = newest_checkpoint(checkpoints) or (None, None)  # None for a new run
-    earlier = record.result if position else None
+    earlier, steps = (record.result, position["steps"]) if position else (None, 0)
     device = choose_device(config.trainer.accelerator)
     precision = float32_matmul_precision(config.trainer.float32_matmul_precision, device)
     with _loggers(config, record) as loggers, precision:
@@ -86,13 +86,17 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         datamodule, augment = build_datamodule(config, weights)
         if teacher is not None:
             teacher.refuse_other_classes(datamodule.source.classes)
-        _open_wandb(loggers, config, record, steps=position["steps"] if position else 0)
+        if record.has_begun:  # while the images are read; the curves of a resumed run must survive a failure
+            _open_wandb(loggers, config, record, steps=steps)
         datamodule.setup()
         if position:
             begin_at(position, datamodule)
 
         seed_everything(config.seed, workers=True, verbose=False)
         module = build_module(config, datamodule, augment, weights, teacher)
+        if not record.has_begun:
+            record.begin()
+            _open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, config, trainer, module, datamodule, sources)
         lines = opening_lines(record, config, trainer, datamodule, task=module.describe(), resumed_from=position)
