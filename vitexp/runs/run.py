@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -43,6 +43,7 @@ from vitexp.system.signals import StopSignals
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
 from vitexp.training.classification import Classifier
+from vitexp.training.early_stopping import EarlyStopping
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.metrics_file import rows_before
 from vitexp.training.out_of_memory import explained_out_of_memory
@@ -182,7 +183,7 @@ def _callbacks(
         # With the module's device, which is still the CPU when Lightning asks, each step would copy all weights to it.
         callbacks.append(WeightAveraging(device=device, multi_avg_fn=average))
     if training.patience is not None:
-        callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, patience=training.patience))
+        callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, epochs=training.patience))
     if config.trainer.enable_checkpointing:
         last = LastCheckpoint(
             folder=checkpoints,
