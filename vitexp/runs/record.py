@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -168,7 +169,7 @@ class RunRecord:
                 file.truncate()
 
 
-def config_hash(config: DictConfig) -> str:
+def config_hash(config: DictConfig | dict[str, Any]) -> str:
     """Return a hash, 12 hexadecimal digits, of everything in the configuration that can change a result.
 
     It covers only what differs from the defaults, so that a new key does not change it.
@@ -177,9 +178,10 @@ def config_hash(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def deciding(config: DictConfig, *, ignored: Iterable[str] = ()) -> dict[str, Any]:
+def deciding(config: DictConfig | dict[str, Any], *, ignored: Iterable[str] = ()) -> dict[str, Any]:
     """Return everything in the configuration that can change a result, except the dotted keys `ignored`."""
-    plain: dict[str, Any] = _without(OmegaConf.to_container(config, resolve=True), (*NOT_HASHED, *ignored))
+    whole = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else deepcopy(config)
+    plain: dict[str, Any] = _without(whole, (*NOT_HASHED, *ignored))
     callbacks = plain.pop("callbacks", None) or {}
     if training := {name: node for name, node in callbacks.items() if facts(node).get("can_change_result", True)}:
         plain["callbacks"] = training

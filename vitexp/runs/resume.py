@@ -11,6 +11,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from vitexp.config.compose import plain_of
 from vitexp.config.conf import CONF
 from vitexp.config.defaults import with_defaults
 from vitexp.config.overrides import flatten, key_of, merged
@@ -87,9 +88,9 @@ def resumed(
     plain: Any = OmegaConf.to_container(read_config(folder / "config.yaml"), resolve=True)
     if new:
         try:
-            before, after = map(_plain, (compose(stored), compose(merged(stored, new))))
+            before, after = map(plain_of, (compose(stored), compose(merged(stored, new))))
         except (ConfigError, HydraException):  # recorded overrides of other options, such as a repeated run has
-            before, after = map(_plain, (compose([]), compose(new)))
+            before, after = map(plain_of, (compose([]), compose(new)))
         _patch(plain, before, after)
         for key in map(key_of, new):  # also if the value is what the recorded overrides compose today
             *parents, last = key.split(".")
@@ -97,10 +98,6 @@ def resumed(
             if last in node and not (CONF / key).is_dir():  # not a group, which was selected
                 put(plain, key, node[last])
     return OmegaConf.create({**plain, "resume": config.resume})
-
-
-def _plain(config: DictConfig) -> Any:
-    return OmegaConf.to_container(config, resolve=True)
 
 
 def _patch(node: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> None:
