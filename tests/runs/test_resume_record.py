@@ -1,4 +1,4 @@
-"""An attempt to resume changes the record of a run only once it can start, and starts from the run's own config.yaml."""
+"""An attempt to resume starts from the run's own config.yaml, and changes its record only once it can start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(folder: Path, photos: Path) -> list[str]:
     words = [word for word in TINY if "per_class" not in word]
-    return [*words, "data=folder", f"data.root={photos}", "data.batch_size=4", "logger=csv", "callbacks=none", f"log_dir={folder}"]
+    data = ("data=folder", f"data.root={photos}", "data.batch_size=4")
+    return [*words, *data, "logger=csv", "callbacks=none", f"log_dir={folder}"]
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -41,9 +42,7 @@ def files(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in names}
 
 
-def test_an_attempt_that_cannot_start_leaves_the_completed_record(
-    server: Server, photos: Path, tmp_path: Path
-) -> None:
+def test_an_attempt_that_cannot_start_leaves_the_completed_record(server: Server, photos: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(photos, images)
     arguments = ["data.cache_dir=" + str(tmp_path / "cache"), "run_id=done", "name=n"]

@@ -18,7 +18,8 @@ from vitexp.errors import ConfigError
 def check(config: DictConfig | dict[str, Any], *, own_keys: Mapping[str, Option] = MappingProxyType({})) -> None:
     """Raise ConfigError for the first problem found.
 
-    config: composed, or resolved in plain containers. own_keys: top-level keys of the command that composed the configuration, such as schema.BENCH.
+    config: composed, or resolved in plain containers. own_keys: top-level keys of the command that composed the
+    configuration, such as schema.BENCH.
     """
     from vitexp.config import rules, validate  # here, because pydantic is slow to import
 

@@ -73,8 +73,11 @@ class Composer:
         }
         while True:
             others = tuple(override for key, override in keyed.items() if key not in values)
-            if others not in self._composed:
-                self._composed[others] = _Composed(compose(others, searchpath=self.searchpath))
+            try:
+                if others not in self._composed:
+                    self._composed[others] = _Composed(compose(others, searchpath=self.searchpath))
+            except ConfigError:  # perhaps a value is missing here that the overrides give
+                return plain_of(compose(overrides, searchpath=self.searchpath))
             found = self._composed[others]
             if all(map(found.is_free, values)):
                 return found.with_values({key: value.value() for key, value in values.items()})
@@ -85,7 +88,7 @@ class _Composed:
     """A configuration, to be changed in some keys."""
 
     def __init__(self, config: DictConfig) -> None:
-        self.pickled = pickle.dumps(OmegaConf.to_container(config, resolve=True))
+        self.pickled = pickle.dumps(plain_of(config))
         leaves = dict(flatten(OmegaConf.to_container(config)))
         texts = [text for text in leaves.values() if isinstance(text, str) and "${" in text]
         self.leaves = {key for key, value in leaves.items() if not isinstance(value, dict | list)}
@@ -95,7 +98,13 @@ class _Composed:
 
     def is_free(self, key: str) -> bool:
         """Return whether `key` has a value, not a mapping or list, on which no other one depends."""
-        return self.is_plain and key in self.leaves and not any(_overlap(key, name) for name in self.references)
+        in_list = any(part.isdigit() for part in key.split("."))
+        return (
+            self.is_plain
+            and key in self.leaves
+            and not in_list
+            and not any(_overlap(key, name) for name in self.references)
+        )
 
     def with_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the resolved configuration with other values."""

@@ -104,7 +104,9 @@ def section_defaults() -> dict[str, dict[str, Any]]:
     train = OmegaConf.load(CONF / "train.yaml")
     trainer = OmegaConf.load(CONF / "trainer" / "auto.yaml")
     assert isinstance(train, DictConfig)
-    sections: dict[str, Any] = {name: OmegaConf.to_container(train[name]) for name in ("data", "training", "checkpoint")}
+    sections: dict[str, Any] = {
+        name: OmegaConf.to_container(train[name]) for name in ("data", "training", "checkpoint")
+    }
     sections["trainer"] = OmegaConf.to_container(trainer)
     for key, value in FORMER_DEFAULTS.items():
         section, _, name = key.partition(".")

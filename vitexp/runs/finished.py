@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch import Tensor
 from yaml import YAMLError
 
 from vitexp.config.components import facts
+from vitexp.config.overrides import setting
 from vitexp.config.renames import read_config
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import Prepared
@@ -116,11 +118,12 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
             f"{folder} is not a finished run: config.yaml, result.json and model.safetensors are needed ({error})."
         ) from error
     if status != "completed":
-        raise UserError(f"the run {folder} is {status}, not completed; vitexp train resume={folder} resumes it.")
+        resume = shlex.quote(setting("resume", folder))
+        raise UserError(f"the run {folder} is {status}, not completed; vitexp train {resume} resumes it.")
     if not facts(config.task).get("uses_labels", True):
         raise UserError(
             f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "
-            f"vitexp train model.weights={folder}."
+            f"vitexp train {shlex.quote(setting('model.weights', folder))}."
         )
     net = build_net(config, num_classes=len(classes))
     try:

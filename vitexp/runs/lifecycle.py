@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +15,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from vitexp.config.overrides import merged
+from vitexp.config.overrides import merged, setting
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.companions import forget_failures, report_failure
 from vitexp.runs.launcher import RUN_FOLDER, Meeting
@@ -25,7 +26,7 @@ from vitexp.system import disk
 from vitexp.system.disk import typed
 from vitexp.system.lock import hold
 from vitexp.system.signals import Interrupted, die_with_parent
-from vitexp.system.terminal import logging_to
+from vitexp.system.terminal import logging_to, plain_console
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def _recorded(config: DictConfig, overrides: Sequence[str], meeting: Meeting) ->
 
 
 def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> OpenRun:
-    console, folder = Console(), run_to_resume(config)
+    console, folder = plain_console(), run_to_resume(config)
     if folder is not None and is_finished(folder, config):
         console.print(f"{typed(folder)} is already complete; drop resume= to start a new run.", soft_wrap=True)
         return OpenRun(RunRecord.read(folder), console, is_complete=True)
@@ -166,7 +167,7 @@ def _outcome(record: RunRecord) -> Iterator[None]:
         record.finish("completed")
     except Interrupted as interrupted:
         _end(record, "interrupted", interrupted.sentence)
-        log.info("%s; resume=%s resumes the run", interrupted.sentence, typed(record.folder))
+        log.info("%s; %s resumes the run", interrupted.sentence, shlex.quote(setting("resume", typed(record.folder))))
         raise
     except Exception as error:
         failure = error if isinstance(error, UserError) else _full_disk(error, record.folder)

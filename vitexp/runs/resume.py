@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +72,7 @@ def why_not_resumed(config: DictConfig) -> str | None:
     return None
 
 
-def resumed(
-    config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]
-) -> DictConfig:
+def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]) -> DictConfig:
     """Return the configuration with which to run `config`: if resume names a run, its own, changed by `overrides`.
 
     The run's config.yaml counts, not what its recorded overrides would compose today. overrides: those just typed.
@@ -94,8 +91,10 @@ def resumed(
         _patch(plain, before, after)
         for key in map(key_of, new):  # also if the value is what the recorded overrides compose today
             *parents, last = key.split(".")
-            node = reduce(lambda node, parent: node.get(parent, {}), parents, after)
-            if last in node and not (CONF / key).is_dir():  # not a group, which was selected
+            node: Any = after
+            for parent in parents:
+                node = node.get(parent) if isinstance(node, dict) else None
+            if isinstance(node, dict) and last in node and not (CONF / key).is_dir():  # not a group, which was selected
                 put(plain, key, node[last])
     return OmegaConf.create({**plain, "resume": config.resume})
 

@@ -132,7 +132,9 @@ def _values(argument: str) -> tuple[str, list[str]]:
     return key, [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def _trial(row: Row, overrides: Sequence[str], config: dict[str, Any], *, folder: Path, searchpath: Sequence[str]) -> Trial:
+def _trial(
+    row: Row, overrides: Sequence[str], config: dict[str, Any], *, folder: Path, searchpath: Sequence[str]
+) -> Trial:
     run_id = config_hash(config)
     given = {"name": folder.name, "log_dir": str(folder.parent), "run_id": run_id}
     if (logger := config["logger"].get("wandb")) is not None and logger["group"] is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from vitexp.config.compose import searchpath_override
-from vitexp.config.overrides import command_line
+from vitexp.config.overrides import command_line, quoted
 from vitexp.errors import ConfigError, UserError, require
 from vitexp.runs.record import RunRecord
 from vitexp.sweeps.engines import Engine, run_trials
@@ -169,13 +169,16 @@ class _Search:
         if prune := self.settings.prune:
             options: dict[str, Any] = {
                 "_target_": "vitexp.sweeps.search.pruning.Pruning",
-                "journal": journal(self.folder),
+                "journal": str(journal(self.folder)),
                 "trial": point.number,
                 "metric": self.settings.metric,
                 "startup": prune["startup"],
                 "warmup": prune["warmup"],
             }
-            reports = tuple(f"+callbacks.pruning.{key}={value}" for key, value in options.items())
+            reports = tuple(
+                f"+callbacks.pruning.{key}={quoted(value) if isinstance(value, str) else value}"
+                for key, value in options.items()
+            )
         return self._plan(f"trial {point.number}", (*_overrides(point.params), *reports))
 
     def _plan(self, row: str, overrides: Sequence[str]) -> Trial:
