@@ -9,9 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.conftest import TINY, result
+from tests.conftest import TINY, composed, result
 from tests.forked import Server
 from vitexp.config.renames import read_config
+from vitexp.runs.record import RunRecord
+from vitexp.runs.resume import run_to_resume, why_not_resumed
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,19 @@ def test_an_attempt_that_cannot_start_leaves_the_completed_record(server: Server
     assert server.train(tmp_path / "log", f"resume={run}", "trainer.max_epochs=3") == 0, (tmp_path / "log").read_text()
     assert (result(run)["status"], result(run)["epochs"]) == ("completed", 3)
     assert read_config(run / "config.yaml").trainer.max_epochs == 3
+
+
+def test_a_stopped_run_that_is_not_resumed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "n" / "one").mkdir(parents=True)
+    stopped = RunRecord.start(tmp_path / "n" / "one", composed("name=n", f"log_dir={tmp_path}"), overrides=[])
+    stopped.finish("interrupted")
+    given = ("name=n", f"log_dir={tmp_path}", "resume=auto")
+    assert why_not_resumed(composed(*given)) is None
+    assert run_to_resume(composed(*given)) == stopped.folder
+    assert why_not_resumed(composed(*given, "seed=1")) is None
+    reason = why_not_resumed(composed(*given, "optim.lr=0.5"))
+    assert reason is not None
+    assert reason.endswith("one has a different configuration (optim.lr=0.001, now 0.5)")
 
 
 def test_a_repeated_run_is_resumed_with_its_own_configuration(server: Server, photos: Path, tmp_path: Path) -> None:

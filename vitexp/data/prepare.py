@@ -171,9 +171,9 @@ def _fill(
                     kept.append(index)
             progress.advance(task, len(chunk))
         if refused:
-            count = f"{len(refused):,} of {plural(len(split), 'file')}"
+            reason, files = str(refused[0]).rstrip("."), plural(len(split), "image")
             raise BrokenImage(
-                f"{refused[0]} {count} cannot be decoded; fix them, or skip them with data.on_broken=skip."
+                f"{reason}; in all, {len(refused):,} of {files} cannot be decoded: fix them, or set data.on_broken=skip."
             )
         images.seek(0)
         images.write(_header(len(kept), image_size))  # fewer if files were skipped
