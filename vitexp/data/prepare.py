@@ -171,10 +171,8 @@ def _fill(
                     kept.append(index)
             progress.advance(task, len(chunk))
         if refused:
-            reason, files = str(refused[0]).rstrip("."), plural(len(split), "image")
-            raise BrokenImage(
-                f"{reason}; in all, {len(refused):,} of {files} cannot be decoded: fix them, or set data.on_broken=skip."
-            )
+            reason, count = str(refused[0]).rstrip("."), f"{len(refused):,} of {plural(len(split), 'image')}"
+            raise BrokenImage(f"{reason}; in all, {count} cannot be decoded: fix them, or set data.on_broken=skip.")
         images.seek(0)
         images.write(_header(len(kept), image_size))  # fewer if files were skipped
     np.save(folder / "moments.npy", moments[: len(kept)])
