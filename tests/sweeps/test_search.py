@@ -166,6 +166,14 @@ def reported(trial: Trial, final: float) -> float:
 
 
 @pytest.mark.usefixtures("quick")
+def test_choices_may_be_any_text(tmp_path: Path) -> None:
+    choices = ["a (1)", "a=b", "x,y", "null"]
+    engine = FakeEngine(lambda trial: 0.5)
+    run(tmp_path, engine, trials=8, space={"data.root": {"choices": choices}})
+    assert {options(trial)["data.root"] for trial in engine.ran} <= {'"a (1)"', '"a=b"', '"x,y"', "null"}
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_search_may_be_in_any_folder(tmp_path: Path) -> None:
     folder = tmp_path / "runs (1), a=b"
     folder.mkdir()

@@ -46,7 +46,7 @@ ARGUMENTS = {
     "vitexp.data.folder.Folder": {"seed": "split_seed"},
 }
 
-# What an absent key stands for, if not its current default: "trainer.KEY" or, for components, "module.Class.ARGUMENT".
+# What an absent key stands for, if not its current default: "trainer.KEY" or, for components, "_target_.ARGUMENT".
 # Whoever changes a default, or adds one that changes results, states here what the key stood for before.
 FORMER_DEFAULTS: dict[str, Any] = {
     "trainer.float32_matmul_precision": "highest",

@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from rich.console import Console
 
 from vitexp.config.compose import searchpath_override
@@ -191,7 +193,16 @@ class _Search:
 
 def _overrides(params: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a point as overrides."""
-    return tuple(
-        f"{key}={json.dumps(value) if value is None or isinstance(value, bool) else value}"
-        for key, value in params.items()
-    )
+    return tuple(_override(key, value) for key, value in params.items())
+
+
+def _override(key: str, value: Any) -> str:
+    """Return the override for a value; text is quoted only if Hydra cannot read it, because it may be a list."""
+    if value is None or isinstance(value, bool):
+        return f"{key}={json.dumps(value)}"
+    try:
+        if not OverridesParser.create().parse_override(f"{key}={value}").is_sweep_override():
+            return f"{key}={value}"
+    except HydraException:
+        pass
+    return f"{key}={quoted(str(value))}"
