@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.launcher import is_first_process
 from vitexp.runs.predictions import ImageLike, Prediction
-from vitexp.runs.resume import resumed_overrides
+from vitexp.runs.resume import resumed
 from vitexp.runs.run import run as run_training
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
@@ -159,8 +160,9 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     Raises UserError for what a user can fix (ConfigError before any data is read), KeyboardInterrupt for Ctrl-C, and
     SystemExit for SIGTERM and SIGUSR1. The run is recorded in every case.
     """
-    config = compose_unchecked(overrides, config_dir=config_dir)
-    config = compose(*resumed_overrides(config, overrides), config_dir=config_dir)
+    composed = partial(compose_unchecked, config_dir=config_dir)
+    config = resumed(composed(overrides), overrides, composed)
+    check(config)
     try:
         folder = run_training(config, overrides=overrides)
     except Interrupted as interrupted:

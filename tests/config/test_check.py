@@ -159,6 +159,11 @@ def test_an_optimizer_of_an_earlier_version_may_say_partial() -> None:
         (["trainer.limit_test_batches=0"], "trainer.limit_test_batches"),
         (["trainer.limit_val_batches=0.01"], "less than one"),
         (["trainer=cpu", "trainer.devices=-1"], "number of processes"),
+        (["training.mixup_alpha=0.2", "data.batch_size=1"], "mix with itself; use data.batch_size=2 or more"),
+        (
+            ["training.cutmix_alpha=1", "data.batch_size=4", "trainer.accumulate_grad_batches=4"],
+            "use data.batch_size=8 or more",
+        ),
         (["data.batch_size=100000"], "larger than the training part"),
         (["augment.blur_sigma=[1,20]"], "augment.blur_sigma"),
         (["model.lsa=true", "model.pool=gap", "model.patch_size=32"], "model.lsa"),

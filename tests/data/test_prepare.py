@@ -81,6 +81,21 @@ def test_broken_image_refused_by_name_or_skipped(tmp_path: Path) -> None:
         assert np.array_equal(made.stored, prepared(noise(10), tmp_path).stored[kept])
 
 
+def test_broken_images_are_counted_and_named_every_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split = noise(10, broken=(3, 7))
+    with pytest.raises(
+        BrokenImage, match=r"image 3.*; in all, 2 of 10 images cannot be decoded: .*data\.on_broken=skip"
+    ):
+        prepared(split, tmp_path)
+    for _ in range(2):  # created, then from the cache
+        caplog.clear()
+        prepared(split, tmp_path, on_broken="skip")
+        assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+        for number, message in zip((3, 7), caplog.messages, strict=True):
+            assert message.startswith("Skipped: ")
+            assert f"image {number}" in message
+
+
 def test_skipping_all_images_gives_an_empty_set(tmp_path: Path) -> None:
     for _ in range(2):
         assert prepared(noise(3, broken=(0, 1, 2)), tmp_path, on_broken="skip").stored.shape == (0, 8, 8, 3)

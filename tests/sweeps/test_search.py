@@ -155,7 +155,7 @@ def reported(trial: Trial, final: float) -> float:
     """Report as a run of six epochs with the callback would; return the last value."""
     values = options(trial)
     prune = {key: int(values[f"callbacks.pruning.{key}"]) for key in ("startup", "warmup")}
-    path, number = Path(values["callbacks.pruning.journal"]), int(values["callbacks.pruning.trial"])
+    path, number = Path(values["callbacks.pruning.journal"].strip('"')), int(values["callbacks.pruning.trial"])
     reporter = Reporter.open(path, number, **prune)
     assert reporter is not None
     for epoch in range(1, 7):
@@ -163,6 +163,22 @@ def reported(trial: Trial, final: float) -> float:
             reporter.mark_pruned()
             return final * epoch / 6
     return final
+
+
+@pytest.mark.usefixtures("quick")
+def test_choices_may_be_any_text(tmp_path: Path) -> None:
+    choices = ["a (1)", "a=b", "x,y", "null"]
+    engine = FakeEngine(lambda trial: 0.5)
+    run(tmp_path, engine, trials=8, space={"data.root": {"choices": choices}})
+    assert {options(trial)["data.root"] for trial in engine.ran} <= {'"a (1)"', '"a=b"', '"x,y"', "null"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_search_may_be_in_any_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "runs (1), a=b"
+    folder.mkdir()
+    found = run(folder, FakeEngine(lambda trial: reported(trial, peak(trial))), prune={"startup": 3, "warmup": 2})
+    assert {line["state"] for line in found} == {"completed", "pruned"}
 
 
 @pytest.mark.usefixtures("quick")

@@ -30,6 +30,7 @@ from vitexp.config.overrides import key_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.schema import BENCH
 from vitexp.errors import ConfigError
+from vitexp.system.terminal import plain_console
 
 if TYPE_CHECKING:
     from vitexp.bench.report import Subject
@@ -76,7 +77,6 @@ def bench(config: DictConfig, *, overrides: Sequence[str], model: str, searchpat
     overrides: as typed. model: the selected option of the group. searchpath: URLs of folders with additional options.
     Benchmarks that start training processes pass these on.
     """
-    from rich.console import Console
 
     from vitexp.bench.loader import measure_loader
     from vitexp.bench.memory import measure_memory
@@ -94,7 +94,7 @@ def bench(config: DictConfig, *, overrides: Sequence[str], model: str, searchpat
         "memory": lambda: measure_memory(config, for_train),
         "start": lambda: measure_start(for_train, starts=config.starts),
     }
-    console, path = Console(), Path(config.output).expanduser()
+    console, path = plain_console(), Path(config.output).expanduser()
     device = choose_device(config.trainer.accelerator)
     info: dict[str, Any] = {"what": config.what, "overrides": list(overrides), **_circumstances(config)}
     info["subjects"] = {}

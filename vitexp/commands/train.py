@@ -10,8 +10,11 @@ configuration that the other arguments select.
 """
 
 import sys
+from functools import partial
 
 import hydra
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vitexp.commands.words import help_requested, options_first
@@ -21,7 +24,7 @@ from vitexp.config.multirun import one_run, place_on_gpu, refuse_several_devices
 from vitexp.config.overrides import config_dir_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
-from vitexp.runs.resume import with_stored_overrides
+from vitexp.runs.resume import resumed
 from vitexp.system.signals import Interrupted
 
 
@@ -31,7 +34,8 @@ def train(config: DictConfig) -> None:
         refuse_several_devices(config)
         place_on_gpu(config)
     with one_run():
-        config = with_stored_overrides(config)
+        command = HydraConfig.get()
+        config = resumed(config, command.overrides.task, partial(compose, command.job.config_name))
         check(config)
         from vitexp.runs.run import run  # imports torch: only once the configuration is valid
 

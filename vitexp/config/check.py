@@ -7,23 +7,23 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from vitexp.config.components import Option
-from vitexp.config.compose import explain_value
+from vitexp.config.compose import plain_of
 from vitexp.config.secrets import refuse_secrets
 from vitexp.errors import ConfigError
 
 
-def check(config: DictConfig, *, own_keys: Mapping[str, Option] = MappingProxyType({})) -> None:
+def check(config: DictConfig | dict[str, Any], *, own_keys: Mapping[str, Option] = MappingProxyType({})) -> None:
     """Raise ConfigError for the first problem found.
 
-    own_keys: top-level keys of the command that composed the configuration, such as schema.BENCH.
+    config: composed, or resolved in plain containers. own_keys: top-level keys of the command that composed the
+    configuration, such as schema.BENCH.
     """
     from vitexp.config import rules, validate  # here, because pydantic is slow to import
 
-    plain = _plain(config)
+    plain = plain_of(config) if isinstance(config, DictConfig) else config
     refuse_secrets(plain)
     # Lazy, because a check may rely on earlier ones having passed.
     for complaint in chain(validate.complaints(plain, own_keys=own_keys), rules.complaints(plain)):
@@ -45,7 +45,7 @@ def check_component(config: DictConfig, *, group: str) -> None:
     """Raise ConfigError if the component of `group` that `config` names, or one of its options, cannot work."""
     from vitexp.config import validate
 
-    for complaint in validate.node_complaints(group, _plain(config), group=group):
+    for complaint in validate.node_complaints(group, plain_of(config), group=group):
         raise ConfigError(complaint)
 
 
@@ -53,12 +53,5 @@ def check_lengths(config: DictConfig, *, train: int, val: int, test: int) -> Non
     """Raise ConfigError if the configuration does not fit these numbers of images."""
     from vitexp.config import rules
 
-    for complaint in rules.length_complaints(_plain(config), train=train, val=val, test=test):
+    for complaint in rules.length_complaints(plain_of(config), train=train, val=val, test=test):
         raise ConfigError(complaint)
-
-
-def _plain(config: DictConfig) -> Any:
-    try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain_value(error)) from error

@@ -173,6 +173,7 @@ class _Namespace(dict[str, Any]):
         return value
 
 
+@cache
 def not_importable(target: str) -> str:
     """Return why the dotted name `target` cannot be imported; "" if it may be importable."""
     parts = target.split(".")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache, reduce
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,6 +49,97 @@ def compose(
             return hydra_compose(config_name, [*overrides, *searchpath_override(urls)])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, overrides)) from error
+
+
+class Composer:
+    """Compose many configurations that differ in a few values; Hydra composes once for each selection of options.
+
+    searchpath: see `compose`.
+    """
+
+    def __init__(self, searchpath: Sequence[str] = ()) -> None:
+        self.searchpath, self._composed = searchpath, dict[tuple[str, ...], _Composed]()
+
+    def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """Return what the function `compose` returns, resolved, in plain containers. Raises ConfigError like it."""
+        keyed = {key_of(override): override for override in overrides}
+        if len(keyed) < len(overrides):
+            return plain_of(compose(overrides, searchpath=self.searchpath))
+        parsed = {key: _value(override) for key, override in keyed.items()}
+        values = {
+            key: value
+            for key, value in parsed.items()
+            if value and not any(_overlap(key, other) for other in keyed if "." in other and other != key)
+        }
+        while True:
+            others = tuple(override for key, override in keyed.items() if key not in values)
+            try:
+                if others not in self._composed:
+                    self._composed[others] = _Composed(compose(others, searchpath=self.searchpath))
+            except ConfigError:  # perhaps a value is missing here that the overrides give
+                return plain_of(compose(overrides, searchpath=self.searchpath))
+            found = self._composed[others]
+            if all(map(found.is_free, values)):
+                return found.with_values({key: value.value() for key, value in values.items()})
+            values = {key: value for key, value in values.items() if found.is_free(key)}
+
+
+class _Composed:
+    """A configuration, to be changed in some keys."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.pickled = pickle.dumps(plain_of(config))
+        leaves = dict(flatten(OmegaConf.to_container(config)))
+        texts = [text for text in leaves.values() if isinstance(text, str) and "${" in text]
+        self.leaves = {key for key, value in leaves.items() if not isinstance(value, dict | list)}
+        self.references = {name for text in texts for name in re.findall(r"\$\{([^{}:]*)\}", text)}
+        # Relative references and resolvers may depend on any key, except on the environment.
+        self.is_plain = not any(re.search(r"\$\{(\.|(?!oc\.env:)[^{}]*:|[^}]*\$)", text) for text in texts)
+
+    def is_free(self, key: str) -> bool:
+        """Return whether `key` has a value, not a mapping or list, on which no other one depends."""
+        in_list = any(part.isdigit() for part in key.split("."))
+        return (
+            self.is_plain
+            and key in self.leaves
+            and not in_list
+            and not any(_overlap(key, name) for name in self.references)
+        )
+
+    def with_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the resolved configuration with other values."""
+        plain: dict[str, Any] = pickle.loads(self.pickled)  # noqa: S301 - a copy
+        for key, value in values.items():
+            *parents, last = key.split(".")
+            reduce(dict.__getitem__, parents, plain)[last] = value
+        return plain
+
+
+@cache
+def _value(override: str) -> Override | None:
+    """Return `override`, parsed, if it sets a dotted key, or seed, to a number, true, false, null or plain text."""
+    key = key_of(override)
+    if not override.startswith(f"{key}=") or key.startswith("hydra.") or (key != "seed" and "." not in key):
+        return None
+    try:
+        parsed: Override = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None  # Hydra will explain it
+    value = parsed.value()
+    is_plain = value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and "${" not in value)
+    return parsed if is_plain and value != "???" else None
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def plain_of(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration in plain containers, resolved. Raises ConfigError for a value that cannot be resolved."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain_value(error)) from error
 
 
 def user_searchpath() -> list[str]:

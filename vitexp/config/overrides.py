@@ -65,6 +65,20 @@ def quoted(text: str) -> str:
     return '"' + doubled.replace('"', '\\"') + '"'
 
 
+def setting(key: str, value: Path | str) -> str:
+    """Return the override that sets `key` to a text, which is quoted if Hydra would read it as something else."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # Hydra takes a while to import
+    from hydra.errors import HydraException
+
+    plain = f"{key}={value}"
+    try:
+        override = OverridesParser.create().parse_override(plain)
+        is_text = not override.is_sweep_override() and override.value() == str(value)
+    except HydraException:
+        is_text = False
+    return plain if is_text else f"{key}={quoted(str(value))}"
+
+
 def command_line(command: str, *words: str) -> str:
     """Return the line that runs a command of vitexp: `python train.py ...` in a clone, otherwise `vitexp train ...`."""
     clone = CONF.parent

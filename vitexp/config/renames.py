@@ -1,12 +1,14 @@
 """Read the config.yaml of a run, including one written by an earlier version of vitexp.
 
-Only the tables below know the old names. Keys that did not exist then get their current defaults.
+Only the tables below know the old names, and old defaults. Other keys that did not exist then get their current
+defaults, which keep the behavior.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,15 @@ ARGUMENTS = {
     "vitexp.data.folder.Folder": {"seed": "split_seed"},
 }
 
+# What an absent key stands for, if not its current default: "trainer.KEY" or, for components, "_target_.ARGUMENT".
+# Whoever changes a default, or adds one that changes results, states here what the key stood for before.
+FORMER_DEFAULTS: dict[str, Any] = {
+    "trainer.float32_matmul_precision": "highest",
+}
+
 
 def read_config(path: Path) -> DictConfig:
-    """Return the configuration of a run with current names, and current defaults for missing keys.
+    """Return the configuration of a run with current names; missing keys have the defaults of its time.
 
     Raises what OmegaConf.load raises, and ValueError if the file is not a configuration of a run.
     """
@@ -67,7 +75,7 @@ def upgrade(config: DictConfig) -> DictConfig:
     _rename(plain)
     for old, new in MOVED.items():
         if (value := _pop(plain, old)) is not _MISSING:
-            _put(plain, new, value)
+            put(plain, new, value)
     for key in REMOVED:
         _pop(plain, key)
     if was_pretraining:
@@ -90,12 +98,26 @@ def upgrade_overrides(overrides: Iterable[str]) -> list[str]:
     return upgraded
 
 
-def _defaults(config: DictConfig) -> DictConfig:
-    """Return the current defaults of the sections, and of task and loss if the configuration has none."""
+@cache
+def section_defaults() -> dict[str, dict[str, Any]]:
+    """Return what absent keys of the sections of a configuration stand for."""
     train = OmegaConf.load(CONF / "train.yaml")
+    trainer = OmegaConf.load(CONF / "trainer" / "auto.yaml")
     assert isinstance(train, DictConfig)
-    defaults: dict[str, Any] = {section: train[section] for section in ("data", "training", "checkpoint")}
-    defaults["trainer"] = OmegaConf.load(CONF / "trainer" / "auto.yaml")
+    sections: dict[str, Any] = {
+        name: OmegaConf.to_container(train[name]) for name in ("data", "training", "checkpoint")
+    }
+    sections["trainer"] = OmegaConf.to_container(trainer)
+    for key, value in FORMER_DEFAULTS.items():
+        section, _, name = key.partition(".")
+        if section in sections:
+            sections[section][name] = value
+    return sections
+
+
+def _defaults(config: DictConfig) -> DictConfig:
+    """Return the defaults of the sections, and of task and loss if the configuration has none."""
+    defaults: dict[str, Any] = dict(section_defaults())
     if "loss" not in config:
         defaults["loss"] = OmegaConf.load(CONF / "loss" / "cross_entropy.yaml")
     if "task" not in config and "pretrain" not in config:
@@ -104,7 +126,7 @@ def _defaults(config: DictConfig) -> DictConfig:
 
 
 def _rename(node: Any) -> None:
-    """Replace old names of classes and of their arguments in `node` and everything below it."""
+    """Replace old names of classes and arguments in `node` and everything below it, and add former defaults."""
     if not isinstance(node, dict):
         return
     target = node.get("_target_")
@@ -115,6 +137,10 @@ def _rename(node: Any) -> None:
     for old, new in ARGUMENTS.get(str(target), {}).items():
         if old in node:
             node[new] = node.pop(old)
+    for key, value in FORMER_DEFAULTS.items():
+        name, _, argument = key.rpartition(".")
+        if name == target:
+            node.setdefault(argument, value)
     for child in node.values():
         _rename(child)
 
@@ -130,7 +156,8 @@ def _pop(plain: dict[str, Any], key: str) -> Any:
     return node.pop(last, _MISSING) if isinstance(node, dict) else _MISSING
 
 
-def _put(plain: dict[str, Any], key: str, value: Any) -> None:
+def put(plain: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key of nested mappings, which are added where they are missing."""
     *parents, last = key.split(".")
     node = plain
     for parent in parents:

@@ -238,11 +238,22 @@ def _devices(config: Config) -> Iterator[str]:
         yield f"trainer.devices={as_typed(devices)} selects GPUs; on the CPU, use a number of processes, such as 1."
     accumulated = trainer["accumulate_grad_batches"]
     shares = accumulated * _count(devices) * trainer["num_nodes"]
+    yield from mixing_complaints(config["training"], batch=batch, shares=shares)
     if batch % shares:
         yield (
             f"data.batch_size={batch} is the batch of one optimizer step and cannot be split evenly over "
             f"trainer.accumulate_grad_batches={accumulated} and trainer.devices={as_typed(devices)}; use a multiple of "
             f"{shares}."
+        )
+
+
+def mixing_complaints(training: Config, *, batch: int, shares: int) -> Iterator[str]:
+    """Check that the images of each of the `shares` of a batch can be mixed with each other."""
+    is_mixed = training["mixup_alpha"] > 0 or training["cutmix_alpha"] > 0
+    if is_mixed and 0 not in (training["mix_prob"], training["mix_until"]) and batch // shares == 1:
+        yield (
+            f"data.batch_size={batch} leaves one image per forward pass, which mixup and CutMix would mix with itself; "
+            f"use data.batch_size={2 * shares} or more, or training.mixup_alpha=0 and training.cutmix_alpha=0."
         )
 
 

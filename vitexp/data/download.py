@@ -17,12 +17,13 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from vitexp.data.source import DataError
 from vitexp.system.disk import checksum
 from vitexp.system.lock import take_turns
+from vitexp.system.terminal import plain_console
 
 log = logging.getLogger(__name__)
 
@@ -94,10 +95,10 @@ def _receive(url: str, part: Path) -> int:
         length = response.headers.get("Content-Length")
         size = have + int(length) if length else None
         _require_space(part.parent, (size or 0) - have)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with (
             open(part, "ab" if have else "wb") as out,
-            Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
+            Progress(*columns, TimeRemainingColumn(), console=plain_console(stderr=True)) as progress,
         ):
             task = progress.add_task(part.stem, total=size, completed=have)
             while chunk := response.read(_CHUNK):
@@ -139,8 +140,8 @@ def _unzip(archive: Path, member: str, scratch: Path) -> None:
         size = sum(info.file_size for info in infos)
         _refuse_expansion(size, archive)
         _require_space(scratch, size)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            for info in progress.track(infos, description=f"unpacking {archive.name}"):
+        with Progress(console=plain_console(stderr=True), transient=True) as progress:
+            for info in progress.track(infos, description=escape(f"unpacking {archive.name}")):
                 bundle.extract(info, scratch)
 
 

@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,12 +30,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.progress import Progress
 
 from vitexp.data.cache import ensure
-from vitexp.data.source import BrokenImage, DataError, ReadImage, Split
+from vitexp.data.source import BrokenImage, DataError, ReadImage, Split, printable
 from vitexp.data.transforms import build_transforms
 from vitexp.data.workers import hidden_main, needs_main, start_worker
+from vitexp.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -100,12 +103,18 @@ def prepare(
     """
     entry = cache_dir / f"{name}-{_source_key(split, image_size, on_broken)}-{_transforms_key(transforms)}"
     fill = partial(_fill, split, transforms, name, image_size, num_workers, on_broken)
+    is_cached = entry.exists()
     ensure(entry, fill, files=FILES, what=name)
     kept = np.load(entry / "kept.npy")
+    paths = getattr(split.read, "paths", None)
+    if is_cached:  # otherwise they were reported while they were read
+        for index in np.setdiff1d(np.arange(len(split)), kept):
+            root = getattr(split.read, "root", "")
+            image = index if paths is None else printable(os.path.join(root, paths[index]))
+            log.warning("Skipped: cannot decode the image %s.", image)
     # Memory-mapped, so that a data set may be larger than memory. Mode "c" is private to this process; torch warns of
     # read-only arrays.
     stored = np.load(entry / "images.npy", mmap_mode="c")
-    paths = getattr(split.read, "paths", None)
     return Prepared(
         stored=stored,
         rows=np.arange(len(kept)),
@@ -149,22 +158,27 @@ def _fill(
     work = partial(_prepare_chunk, split.read, build_transforms(transforms), image_size)
     chunks = [range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK)]
     # Written, not memory-mapped: a full disk raises an error instead of killing the process.
+    refused: list[BrokenImage] = []
     with open(folder / "images.npy", "wb") as images, Progress(transient=True) as progress:
         images.write(_header(len(split), image_size))
-        task = progress.add_task(f"preparing {name}", total=len(split))
+        task = progress.add_task(escape(f"preparing {name}"), total=len(split))
         for chunk, (done, broken) in zip(chunks, _map(work, chunks, num_workers), strict=True):
-            if broken and on_broken == "refuse":
-                raise next(iter(broken.values()))
-            for error in broken.values():
-                log.warning("Skipped: %s", error)
+            if on_broken == "refuse":
+                refused += broken.values()
+            else:
+                for error in broken.values():
+                    log.warning("Skipped: %s", error)
             for index in chunk:
-                if index not in broken:
+                if index not in broken and not refused:
                     image = done[index - chunk.start]
                     images.write(image.tobytes())
                     unit = image.reshape(-1, 3) / 255.0
                     moments[len(kept)] = unit.mean(axis=0), (unit * unit).mean(axis=0)
                     kept.append(index)
             progress.advance(task, len(chunk))
+        if refused:
+            reason, count = str(refused[0]).rstrip("."), f"{len(refused):,} of {plural(len(split), 'image')}"
+            raise BrokenImage(f"{reason}; in all, {count} cannot be decoded: fix them, or set data.on_broken=skip.")
         images.seek(0)
         images.write(_header(len(kept), image_size))  # fewer if files were skipped
     np.save(folder / "moments.npy", moments[: len(kept)])

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,6 +34,7 @@ from vitexp.runs.record import environment
 from vitexp.runs.test_set import TestSet, open_test_set
 from vitexp.system.disk import typed, write_atomically
 from vitexp.system.hardware import choose_device, describe_device, keep_freed_memory
+from vitexp.system.terminal import plain_console
 from vitexp.text import plural
 from vitexp.training.classification import classification_metrics
 
@@ -93,7 +93,7 @@ class _Evaluation:
     """The results so far; evaluation.json is written after each part, because the next one may fail."""
 
     def __init__(self, run: FinishedRun, test: TestSet, folder: Path) -> None:
-        self.run, self.test_set, self.folder, self.console = run, test, folder, Console()
+        self.run, self.test_set, self.folder, self.console = run, test, folder, plain_console()
         self.labels = torch.from_numpy(test.labels)
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)

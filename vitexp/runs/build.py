@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vitexp.config.check import check_lengths
+from vitexp.config.rules import mixing_complaints
 from vitexp.config.schema import CONTRACTS
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule
@@ -237,7 +238,7 @@ def build_trainer(
 
 
 def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:
-    """Raise ConfigError if the batch cannot be split evenly. The number of devices for devices=-1 is known only now."""
+    """Raise ConfigError if the batch cannot be split evenly, or its parts not mixed: devices=-1 is known only now."""
     batch, shares = config.data.batch_size, trainer.world_size * trainer.accumulate_grad_batches
     if batch % shares:
         raise ConfigError(
@@ -245,3 +246,5 @@ def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:
             f"{trainer.world_size} devices and trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}; "
             f"use a multiple of {shares}."
         )
+    for complaint in mixing_complaints(config.training, batch=batch, shares=shares):
+        raise ConfigError(complaint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch import Tensor
 from yaml import YAMLError
 
 from vitexp.config.components import facts
+from vitexp.config.overrides import setting
 from vitexp.config.renames import read_config
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.prepare import Prepared
@@ -58,8 +60,8 @@ class FinishedRun(TrainedNet):
         They are bitwise equal to those of the test for the same batches on the same kind of device, uncompiled.
         """
         prepared = self.prepared(images).contiguous(memory_format=torch.channels_last)
-        precision = self.config.trainer.get("float32_matmul_precision", "highest")
-        with float32_matmul_precision(precision, self.device), self._autocast():
+        products = float32_matmul_precision(self.config.trainer.float32_matmul_precision, self.device)
+        with products, self._autocast():
             return self.net(prepared).float()  # type: ignore[no-any-return]
 
     def all_logits(self, images: Prepared, *, change: Change | None = None) -> Tensor:
@@ -129,11 +131,12 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
             f"{folder} is not a finished run: config.yaml, result.json and model.safetensors are needed ({error})."
         ) from error
     if status != "completed":
-        raise UserError(f"the run {folder} is {status}, not completed; vitexp train resume={folder} resumes it.")
+        resume = shlex.quote(setting("resume", folder))
+        raise UserError(f"the run {folder} is {status}, not completed; vitexp train {resume} resumes it.")
     if not facts(config.task).get("uses_labels", True):
         raise UserError(
             f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "
-            f"vitexp train model.weights={folder}."
+            f"vitexp train {shlex.quote(setting('model.weights', folder))}."
         )
     net = build_net(config, num_classes=len(classes))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,18 +15,18 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from vitexp.config.overrides import merged
+from vitexp.config.overrides import merged, setting
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.companions import forget_failures, report_failure
 from vitexp.runs.launcher import PARENT, RUN_FOLDER, Meeting
 from vitexp.runs.record import RunRecord, config_hash, new_run_folder
 from vitexp.runs.report import write_report
-from vitexp.runs.resume import is_finished, run_to_resume
+from vitexp.runs.resume import is_finished, run_to_resume, why_not_resumed
 from vitexp.system import disk
 from vitexp.system.disk import typed
 from vitexp.system.lock import hold
 from vitexp.system.signals import Interrupted, die_with
-from vitexp.system.terminal import logging_to
+from vitexp.system.terminal import logging_to, plain_console
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
         if RUN_FOLDER in os.environ:
             die_with(int(os.environ[PARENT]))
             node = f" on node {os.environ['NODE_RANK']}" if config.trainer.num_nodes > 1 else ""
-            with _joined(Path(os.environ[RUN_FOLDER]), config, f"process {os.environ['LOCAL_RANK']}{node}") as opened:
+            with _joined(
+                Path(os.environ[RUN_FOLDER]), config, f"process {os.environ['LOCAL_RANK']}{node}", expected=None
+            ) as opened:
                 yield opened
             return
         meeting = Meeting.of(config)
@@ -75,16 +78,20 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
         if info["is_complete"]:
             yield OpenRun(RunRecord.read(Path(info["folder"]), is_ours=False), Console(quiet=True), is_complete=True)
             return
-        with _joined(Path(info["folder"]), config, f"process {meeting.rank}") as opened:
+        process = f"process {meeting.rank}"
+        with _joined(Path(info["folder"]), config, process, expected=info["config_hash"]) as opened:
             yield opened
 
 
 @contextmanager
-def _joined(folder: Path, config: DictConfig, process: str) -> Iterator[OpenRun]:
-    """Take part in the run in `folder`, which another process records; tell it if this one, `process`, fails."""
+def _joined(folder: Path, config: DictConfig, process: str, *, expected: str | None) -> Iterator[OpenRun]:
+    """Take part in the run in `folder`, which another process records; tell it if this one, `process`, fails.
+
+    expected: the hash of the configuration of the run; None: the recorded one.
+    """
     try:
         record = RunRecord.read(folder, is_ours=False)
-        if record.result["config_hash"] != config_hash(config):
+        if (expected or record.result["config_hash"]) != config_hash(config):
             raise ConfigError(
                 "this process was started for a run with a different configuration; every device executes the whole "
                 "script, so a script that trains on several devices must train only once."
@@ -112,12 +119,14 @@ def _recorded(config: DictConfig, overrides: Sequence[str], meeting: Meeting) ->
         except BaseException as error:
             meeting.announce(exit_code=getattr(error, "exit_code", 1))
             raise
-        meeting.announce(folder=str(opened.record.folder), is_complete=opened.is_complete)
+        meeting.announce(
+            folder=str(opened.record.folder), is_complete=opened.is_complete, config_hash=config_hash(config)
+        )
         yield opened
 
 
 def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> OpenRun:
-    console, folder = Console(), run_to_resume(config)
+    console, folder = plain_console(), run_to_resume(config)
     if folder is not None and is_finished(folder, config):
         console.print(f"{typed(folder)} is already complete; drop resume= to start a new run.", soft_wrap=True)
         return OpenRun(RunRecord.read(folder), console, is_complete=True)
@@ -131,6 +140,8 @@ def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> O
     else:
         record = RunRecord.start(folder, config, overrides=merged([], overrides))
     stack.enter_context(logging_to(record.folder / "train.log", console))
+    if not resumes and (reason := why_not_resumed(config)):
+        log.info(reason)
     stack.enter_context(_outcome(record))
     return OpenRun(record, console)
 
@@ -148,33 +159,42 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _outcome(record: RunRecord) -> Iterator[None]:
-    """Record how the block ends, write the report, and say what could not be written."""
+    """Record how the block ends, write the report, and say what could not be written.
+
+    A run that could not be resumed keeps the outcome of its last attempt.
+    """
     disk.forget()
     try:
         yield
         record.finish("completed")
     except Interrupted as interrupted:
-        with disk.tolerating("result.json"):
-            record.finish("interrupted", error=interrupted.sentence)
-        log.info("%s; resume=%s resumes the run", interrupted.sentence, typed(record.folder))
+        _end(record, "interrupted", interrupted.sentence)
+        log.info("%s; %s resumes the run", interrupted.sentence, shlex.quote(setting("resume", typed(record.folder))))
         raise
     except BaseException as error:  # a library may exit the program
         failure = error if isinstance(error, UserError) else _full_disk(error, record.folder)
         log.debug("failed", exc_info=error)
-        with disk.tolerating("result.json"):
-            record.finish("failed", error=str(failure or f"{type(error).__name__}: {error}"))
+        _end(record, "failed", str(failure or f"{type(error).__name__}: {error}"))
         if failure is None or failure is error:
             raise
         raise failure from error
     finally:
-        _write_report(record.folder)
+        if record.has_begun:
+            _write_report(record.folder)
+
+
+def _end(record: RunRecord, status: str, error: str) -> None:
+    # "running" was left by a process that was killed, or is about this one, if it runs a trial of a sweep.
+    if record.has_begun or record.result["status"] == "running":
+        with disk.tolerating("result.json"):
+            record.finish(status, error=error)
 
 
 def end_at_once(record: RunRecord, status: str, error: str) -> None:
     """Record from another thread how the run ended, just before the program exits."""
-    with disk.tolerating("result.json"):
-        record.finish(status, error=error)
-    _write_report(record.folder)
+    _end(record, status, error)
+    if record.has_begun:
+        _write_report(record.folder)
 
 
 def _write_report(folder: Path) -> None:

@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.components import facts
+from vitexp.config.defaults import without_defaults
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError, UserError
 from vitexp.metrics import METRICS
@@ -60,6 +62,7 @@ class RunRecord:
 
     def __init__(self, folder: Path, result: dict[str, Any], *, is_ours: bool = True) -> None:
         self.folder, self.result, self.is_ours = folder, result, is_ours
+        self._next: tuple[DictConfig, list[str]] | None = None  # of an attempt to resume that has not begun
 
     @property
     def run_id(self) -> str:
@@ -105,21 +108,35 @@ class RunRecord:
 
     @classmethod
     def resume(cls, folder: Path, config: DictConfig, *, overrides: list[str]) -> RunRecord:
-        """Open the record of a resumed run, status "running" again; partially written files are removed.
-
-        Raises UserError if nothing can be written there.
-        """
+        """Open the record of a run that `config` resumes. Nothing is written before `begin`."""
         record = cls.read(folder)
-        try:
-            for partial in (*folder.glob(".*.*-*"), *folder.glob("checkpoints/.*")):  # see write_atomically
-                partial.unlink()
-            write_atomically(folder / "config.yaml", _repeatable(config))
-        except OSError as error:
-            raise UserError(f"cannot resume in {folder}: {error.strerror or error}; free some space.") from error
-        again = {"status": "running", "error": None, "finished_at": None}
-        overrides = merged(record.result["overrides"], overrides)
-        record.update(**again, overrides=overrides, config_hash=config_hash(config), environment=environment())
+        record._next = config, overrides
         return record
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the record is that of this attempt; false for a run that is not resumed yet."""
+        return self._next is None
+
+    def begin(self) -> None:
+        """Record that a resumed run continues: status "running" again, with the configuration of this attempt.
+
+        Call it as soon as nothing but training can fail: an attempt that fails earlier leaves the record as it was.
+        Does nothing for a new run. Raises UserError if nothing can be written.
+        """
+        if self._next is None:
+            return
+        config, overrides = self._next
+        try:
+            for partial in (*self.folder.glob(".*.*-*"), *self.folder.glob("checkpoints/.*")):  # see write_atomically
+                partial.unlink()
+            write_atomically(self.folder / "config.yaml", _repeatable(config))
+        except OSError as error:
+            raise UserError(f"cannot resume in {self.folder}: {error.strerror or error}; free some space.") from error
+        self._next = None
+        again = {"status": "running", "error": None, "finished_at": None}
+        overrides = merged(self.result["overrides"], overrides)
+        self.update(**again, overrides=overrides, config_hash=config_hash(config), environment=environment())
 
     @classmethod
     def read(cls, folder: Path, *, is_ours: bool = True) -> RunRecord:
@@ -152,15 +169,19 @@ class RunRecord:
                 file.truncate()
 
 
-def config_hash(config: DictConfig) -> str:
-    """Return a hash, 12 hexadecimal digits, of everything in the configuration that can change a result."""
-    plain = deciding(config)
+def config_hash(config: DictConfig | dict[str, Any]) -> str:
+    """Return a hash, 12 hexadecimal digits, of everything in the configuration that can change a result.
+
+    It covers only what differs from the defaults, so that a new key does not change it.
+    """
+    plain = without_defaults(deciding(config))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def deciding(config: DictConfig, *, ignored: Iterable[str] = ()) -> dict[str, Any]:
+def deciding(config: DictConfig | dict[str, Any], *, ignored: Iterable[str] = ()) -> dict[str, Any]:
     """Return everything in the configuration that can change a result, except the dotted keys `ignored`."""
-    plain: dict[str, Any] = _without(OmegaConf.to_container(config, resolve=True), (*NOT_HASHED, *ignored))
+    whole = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else deepcopy(config)
+    plain: dict[str, Any] = _without(whole, (*NOT_HASHED, *ignored))
     callbacks = plain.pop("callbacks", None) or {}
     if training := {name: node for name, node in callbacks.items() if facts(node).get("can_change_result", True)}:
         plain["callbacks"] = training

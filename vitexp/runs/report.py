@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from vitexp.config.components import facts
 from vitexp.config.conf import CONF
-from vitexp.config.overrides import command_line
+from vitexp.config.overrides import command_line, setting
 from vitexp.config.renames import read_config
 from vitexp.metrics import METRICS, metric
 from vitexp.runs.record import is_pretraining
@@ -176,8 +176,8 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if overrides := result.get("overrides"):
         commands.append(("As it was started:", command_line("train", *map(str, overrides))))
     if is_pretraining(result):
-        same = [f"{group}={_part(result, group).get('name')}" for group in ("data", "model")]
-        tune = command_line("train", *same, f"model.weights={path}")
+        same = [setting(group, str(_part(result, group).get("name"))) for group in ("data", "model")]
+        tune = command_line("train", *same, setting("model.weights", path))
         commands.append(("To train the same model, starting from these weights:", tune))
     elif (folder / "model.safetensors").is_file():
         explain = command_line("explain", f"run={path}")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
-from vitexp.config.overrides import flatten, merged, quoted
-from vitexp.config.renames import read_config, upgrade_overrides
+from vitexp.config.compose import plain_of
+from vitexp.config.conf import CONF
+from vitexp.config.defaults import with_defaults
+from vitexp.config.overrides import flatten, key_of, merged
+from vitexp.config.renames import put, read_config, upgrade_overrides
 from vitexp.errors import ConfigError
 from vitexp.runs.record import deciding, runs_folder
 from vitexp.system.disk import typed
@@ -21,7 +23,7 @@ from vitexp.system.disk import typed
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 HARDWARE = (
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.compile"),
-    *("trainer.accumulate_grad_batches", "data.root", "data.source.root"),
+    *("trainer.accumulate_grad_batches", "trainer.float32_matmul_precision", "data.root", "data.source.root"),
 )
 DISPLAY = ("trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.profiler")
 
@@ -59,20 +61,55 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
     }
 
 
-def with_stored_overrides(config: DictConfig) -> DictConfig:
-    """Return the configuration of the running Hydra command, with the overrides of the run that resume names."""
+def why_not_resumed(config: DictConfig) -> str | None:
+    """Return why resume=auto starts a new run although there is a stopped one; None if there is none."""
+    if config.resume != "auto" or config.run_id is not None:
+        return None
+    for run in _newest_first(runs_folder(config), config.seed):
+        if _result(run)["status"] != "completed" and (changed := differences(run, config, LENGTH)):
+            others = f" and {len(changed) - 3} more" if changed[3:] else ""
+            return f"a new run, because {typed(run)} has a different configuration ({', '.join(changed[:3])}{others})"
+    return None
+
+
+def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]) -> DictConfig:
+    """Return the configuration with which to run `config`: if resume names a run, its own, changed by `overrides`.
+
+    The run's config.yaml counts, not what its recorded overrides would compose today. overrides: those just typed.
+    compose: composes overrides as the command does.
+    """
     if not _names_a_folder(config):
         return config
-    hydra = HydraConfig.get()
-    return compose(hydra.job.config_name, resumed_overrides(config, hydra.overrides.task))
+    folder = Path(str(config.resume)).expanduser().resolve()
+    stored, new = upgrade_overrides(_result(folder)["overrides"]), merged([], overrides)
+    plain: Any = OmegaConf.to_container(read_config(folder / "config.yaml"), resolve=True)
+    if new:
+        try:
+            before, after = map(plain_of, (compose(stored), compose(merged(stored, new))))
+        except (ConfigError, HydraException):  # recorded overrides of other options, such as a repeated run has
+            before, after = map(plain_of, (compose([]), compose(new)))
+        _patch(plain, before, after)
+        for key in map(key_of, new):  # also if the value is what the recorded overrides compose today
+            *parents, last = key.split(".")
+            node: Any = after
+            for parent in parents:
+                node = node.get(parent) if isinstance(node, dict) else None
+            if isinstance(node, dict) and last in node and not (CONF / key).is_dir():  # not a group, which was selected
+                put(plain, key, node[last])
+    return OmegaConf.create({**plain, "resume": config.resume})
 
 
-def resumed_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """Return `overrides`, which composed `config`, preceded by those of the run folder that resume names, if any."""
-    if not _names_a_folder(config):
-        return list(overrides)
-    stored = _result(Path(str(config.resume)).expanduser().resolve())["overrides"]
-    return [*merged(upgrade_overrides(stored), overrides), f"resume={quoted(str(config.resume))}"]
+def _patch(node: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Change in `node` what differs between `before` and `after`."""
+    for key in {**before, **after}:
+        if key not in after:
+            node.pop(key, None)
+        elif key not in before or before[key] != after[key]:
+            mine, old, new = node.get(key), before.get(key), after[key]
+            if isinstance(mine, dict) and isinstance(old, dict) and isinstance(new, dict):
+                _patch(mine, old, new)
+            else:
+                node[key] = new
 
 
 def _names_a_folder(config: DictConfig) -> bool:
@@ -91,7 +128,7 @@ def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> l
 
 def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
     before, now = map(_compared, (read_config(folder / "config.yaml"), config))
-    absent = "absent"
+    absent = "absent"  # and without a default
     return [
         (key, before.get(key, absent), now.get(key, absent))
         for key in {**before, **now}
@@ -103,7 +140,7 @@ def _compared(config: DictConfig) -> dict[str, Any]:
     """Return the options that a resumed run may not change, and its length, with dotted keys."""
     from vitexp.config.rules import monitored  # pydantic takes a while to import
 
-    plain = deciding(config, ignored=(*HARDWARE, *DISPLAY))
+    plain = with_defaults(deciding(config, ignored=(*HARDWARE, *DISPLAY)))
     plain["checkpoint"]["monitor"], plain["checkpoint"]["mode"] = monitored(plain)
     return dict(flatten(plain))
 

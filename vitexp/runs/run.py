@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -43,6 +43,7 @@ from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
 from vitexp.training.classification import Classifier
+from vitexp.training.early_stopping import EarlyStopping
 from vitexp.training.faults import harmless, turning_off
 from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.metrics_file import rows_before
@@ -75,7 +76,7 @@ def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
 def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, start: float) -> None:
     record, checkpoints = opened.record, opened.record.folder / "checkpoints"
     checkpoint, position = newest_checkpoint(checkpoints) or (None, None)  # None for a new run
-    earlier = record.result if position else None
+    earlier, steps = (record.result, position["steps"]) if position else (None, 0)
     device = choose_device(config.trainer.accelerator)
     precision = float32_matmul_precision(config.trainer.float32_matmul_precision, device)
     with _loggers(config, record) as loggers, precision:
@@ -89,13 +90,17 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         datamodule, augment = build_datamodule(config, weights)
         if teacher is not None:
             teacher.refuse_other_classes(datamodule.source.classes)
-        _open_wandb(loggers, config, record, steps=position["steps"] if position else 0)
+        if record.has_begun:  # while the images are read; the curves of a resumed run must survive a failure
+            _open_wandb(loggers, config, record, steps=steps)
         datamodule.setup()
         if position:
             begin_at(position, datamodule)
 
         seed_everything(config.seed, workers=True, verbose=False)
         module = build_module(config, datamodule, augment, weights, teacher)
+        if not record.has_begun:
+            record.begin()
+            _open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, config, trainer, module, datamodule, sources)
         lines = opening_lines(record, config, trainer, datamodule, task=module.describe(), resumed_from=position)
@@ -177,7 +182,7 @@ def _callbacks(
     if training.ema_decay > 0:
         callbacks.append(MovingAverage(decay=training.ema_decay))
     if training.patience is not None:
-        callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, patience=training.patience))
+        callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, epochs=training.patience))
     if config.trainer.enable_checkpointing:
         last = LastCheckpoint(
             folder=checkpoints,

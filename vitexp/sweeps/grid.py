@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 
 from vitexp.config.check import check, check_keys
 from vitexp.config.components import options_of
-from vitexp.config.compose import compose, searchpath_override
+from vitexp.config.compose import Composer, searchpath_override
 from vitexp.config.overrides import last_of_each_key, quoted
 from vitexp.errors import ConfigError, UserError
 from vitexp.options import Doc, Field, Words
@@ -68,11 +67,11 @@ def plan(
         words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
         label = ", ".join(word for word in words if word)
         rows.append(Row(name=label or "as given", overrides=last_of_each_key([*base.overrides, *chosen])))
-    trials, seen = [], dict[Path, str]()
+    trials, seen, composer = [], dict[Path, str](), Composer(searchpath)
     for seed, row in product(seeds, rows):
         overrides = (*row.overrides, seed)
         try:
-            config = compose(overrides, searchpath=searchpath)
+            config = composer.compose(overrides)
             check(config)
         except UserError as error:
             raise ConfigError(f"{row.name!r}: {error}") from error
@@ -83,8 +82,8 @@ def plan(
             )
         seen[trial.folder] = row.name
         trials.append(trial)
-    logger = config.logger
-    wandb = {key: logger.wandb[key] for key in ("project", "entity", "mode")} if "wandb" in logger else None
+    logger = config["logger"].get("wandb")
+    wandb = None if logger is None else {key: logger[key] for key in ("project", "entity", "mode")}
     return Plan(rows=rows, trials=trials, wandb=wandb)
 
 
@@ -133,16 +132,18 @@ def _values(argument: str) -> tuple[str, list[str]]:
     return key, [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def _trial(row: Row, overrides: Sequence[str], config: DictConfig, *, folder: Path, searchpath: Sequence[str]) -> Trial:
+def _trial(
+    row: Row, overrides: Sequence[str], config: dict[str, Any], *, folder: Path, searchpath: Sequence[str]
+) -> Trial:
     run_id = config_hash(config)
     given = {"name": folder.name, "log_dir": str(folder.parent), "run_id": run_id}
-    if "wandb" in config.logger and config.logger.wandb.group is None:
+    if (logger := config["logger"].get("wandb")) is not None and logger["group"] is None:
         given["logger.wandb.group"] = folder.name
     complete = (*overrides, *(f"{key}={quoted(value)}" for key, value in given.items()))
     words = (*last_of_each_key(("resume=auto", *complete)), *searchpath_override(searchpath))
     return Trial(
         row=row.name,
-        seed=config.seed,
+        seed=config["seed"],
         overrides=complete,
         folder=folder / run_id,
         command=(sys.executable, "-m", "vitexp", "train", *words),

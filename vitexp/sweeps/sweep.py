@@ -31,6 +31,7 @@ from vitexp.sweeps.tables.table import Table, build_table
 from vitexp.sweeps.tables.wandb_table import log_to_wandb
 from vitexp.sweeps.view import View
 from vitexp.system.disk import typed, write_atomically
+from vitexp.system.terminal import plain_console
 
 _GROUPS = ("ablation", "search", "engine", "hydra")
 
@@ -68,7 +69,7 @@ def sweep(config: DictConfig) -> None:
             "nothing to sweep: give ablation=NAME or search=NAME, or several values for a key (optim.lr=1e-4,3e-4)."
         )
     name = config.name or chosen or searched or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
-    engine, console = _engine(config.engine), Console()
+    engine, console = _engine(config.engine), plain_console()
     folder, searchpath = Path(config.log_dir).expanduser().resolve() / name, user_searchpath()
     GlobalHydra.instance().clear()  # the configurations of the trials are composed next
     try:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from vitexp.sweeps.engines.trial import Event, Finished, Ready, Started, Trial, status
 from vitexp.system.disk import typed
+from vitexp.system.terminal import plain_console
 from vitexp.text import duration, plural
 
 _ROWS = 16  # running trials that are listed; any others are only counted
@@ -26,7 +27,7 @@ class View:
     """
 
     def __init__(self, name: str, trials: Sequence[Trial], *, console: Console | None = None) -> None:
-        self.name, self.console = name, console or Console()
+        self.name, self.console = name, console or plain_console()
         self.total = len(trials)
         self.completed = self.failed = 0
         self.running: dict[Trial, tuple[Started, float]] = {}  # and when it started, by our clock

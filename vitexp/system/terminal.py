@@ -16,6 +16,11 @@ from vitexp.system.disk import GrowingFile, tolerating
 LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
 
 
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints text as it is: names of classes, files and rows may look like Rich's markup."""
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
 class _ConsoleHandler(logging.Handler):
     """A handler that prints through rich, above any progress bar; unwrapped, so that paths can be copied."""
 

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(Callback):
-    """A callback that reports `metric` to the journal after each validation; the search adds it to its trials.
+    """A callback that reports `metric` to the journal after each validated epoch; the search adds it to its trials.
 
     A pruned training ends like one that stops early: its best checkpoint is tested, and its record is complete.
 
@@ -37,7 +37,8 @@ class Pruning(Callback):
                 log.warning("%s has no unfinished trial %d, so this run is not pruned", self.journal, self.trial)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
+        # Other trials are compared at the ends of epochs, so a validation within an epoch is not reported.
+        if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
         epoch, prune = trainer.current_epoch + 1, False
         with tolerating("the search's journal"):

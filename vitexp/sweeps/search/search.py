@@ -8,10 +8,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from rich.console import Console
 
 from vitexp.config.compose import searchpath_override
-from vitexp.config.overrides import command_line
+from vitexp.config.overrides import command_line, quoted
 from vitexp.errors import ConfigError, UserError, require
 from vitexp.runs.record import RunRecord
 from vitexp.sweeps.engines import Engine, run_trials
@@ -169,13 +171,16 @@ class _Search:
         if prune := self.settings.prune:
             options: dict[str, Any] = {
                 "_target_": "vitexp.sweeps.search.pruning.Pruning",
-                "journal": journal(self.folder),
+                "journal": str(journal(self.folder)),
                 "trial": point.number,
                 "metric": self.settings.metric,
                 "startup": prune["startup"],
                 "warmup": prune["warmup"],
             }
-            reports = tuple(f"+callbacks.pruning.{key}={value}" for key, value in options.items())
+            reports = tuple(
+                f"+callbacks.pruning.{key}={quoted(value) if isinstance(value, str) else value}"
+                for key, value in options.items()
+            )
         return self._plan(f"trial {point.number}", (*_overrides(point.params), *reports))
 
     def _plan(self, row: str, overrides: Sequence[str]) -> Trial:
@@ -188,7 +193,16 @@ class _Search:
 
 def _overrides(params: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a point as overrides."""
-    return tuple(
-        f"{key}={json.dumps(value) if value is None or isinstance(value, bool) else value}"
-        for key, value in params.items()
-    )
+    return tuple(_override(key, value) for key, value in params.items())
+
+
+def _override(key: str, value: Any) -> str:
+    """Return the override for a value; text is quoted only if Hydra cannot read it, because it may be a list."""
+    if value is None or isinstance(value, bool):
+        return f"{key}={json.dumps(value)}"
+    try:
+        if not OverridesParser.create().parse_override(f"{key}={value}").is_sweep_override():
+            return f"{key}={value}"
+    except HydraException:
+        pass
+    return f"{key}={quoted(str(value))}"

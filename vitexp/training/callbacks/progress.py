@@ -63,10 +63,10 @@ class EpochProgress(Callback):
     def _show_bar(self, trainer: Trainer) -> None:
         if self.show_bar and trainer.is_global_zero:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[speed]}"),
+                TextColumn("{task.fields[speed]}", markup=False),
                 TimeRemainingColumn(),
             )
             self.bar = Progress(*columns, console=self.console, transient=True, refresh_per_second=4)

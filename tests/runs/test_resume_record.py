@@ -1,0 +1,90 @@
+"""An attempt to resume starts from the run's own config.yaml, and changes its record only once it can start."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from tests.conftest import TINY, composed, result
+from tests.forked import Server
+from vitexp.config.renames import read_config
+from vitexp.runs.record import RunRecord
+from vitexp.runs.resume import run_to_resume, why_not_resumed
+
+
+@pytest.fixture(scope="module")
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return two classes of eight images each."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, color in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        (folder / name).mkdir()
+        for number in range(8):
+            Image.new("RGB", (16, 16), tuple(value - number for value in color)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def options(folder: Path, photos: Path) -> list[str]:
+    words = [word for word in TINY if "per_class" not in word]
+    data = ("data=folder", f"data.root={photos}", "data.batch_size=4")
+    return [*words, *data, "logger=csv", "callbacks=none", f"log_dir={folder}"]
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Return the content of the files that a failed attempt may not change."""
+    names = ("config.yaml", "result.json", "model.safetensors", "metrics.csv", "checkpoints/last.ckpt")
+    return {name: (run / name).read_bytes() for name in names}
+
+
+def test_an_attempt_that_cannot_start_leaves_the_completed_record(server: Server, photos: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(photos, images)
+    arguments = ["data.cache_dir=" + str(tmp_path / "cache"), "run_id=done", "name=n"]
+    assert server.train(tmp_path / "log", *options(tmp_path, images), *arguments) == 0, (tmp_path / "log").read_text()
+    run = tmp_path / "n" / "done"
+    before = files(run)
+    images.rename(tmp_path / "away")
+    assert server.train(tmp_path / "log", f"resume={run}", "trainer.max_epochs=3", "data.cache_dir=/tmp") == 2
+    assert files(run) == before
+    (tmp_path / "away").rename(images)
+    assert server.train(tmp_path / "log", f"resume={run}", "trainer.max_epochs=3") == 0, (tmp_path / "log").read_text()
+    assert (result(run)["status"], result(run)["epochs"]) == ("completed", 3)
+    assert read_config(run / "config.yaml").trainer.max_epochs == 3
+
+
+def test_a_stopped_run_that_is_not_resumed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "n" / "one").mkdir(parents=True)
+    stopped = RunRecord.start(tmp_path / "n" / "one", composed("name=n", f"log_dir={tmp_path}"), overrides=[])
+    stopped.finish("interrupted")
+    given = ("name=n", f"log_dir={tmp_path}", "resume=auto")
+    assert why_not_resumed(composed(*given)) is None
+    assert run_to_resume(composed(*given)) == stopped.folder
+    assert why_not_resumed(composed(*given, "seed=1")) is None
+    reason = why_not_resumed(composed(*given, "optim.lr=0.5"))
+    assert reason is not None
+    assert reason.endswith("one has a different configuration (optim.lr=0.001, now 0.5)")
+
+
+def test_a_repeated_run_is_resumed_with_its_own_configuration(server: Server, photos: Path, tmp_path: Path) -> None:
+    """Its recorded overrides are only those typed after --config-name."""
+    assert server.train(tmp_path / "log", *options(tmp_path, photos), "name=n", "run_id=first", "loss=focal") == 0
+    first = tmp_path / "n" / "first"
+    again = ("--config-dir", str(first), "--config-name", "config", "run_id=second", "loss.gamma=3")
+    assert server.train(tmp_path / "log", *again) == 0, (tmp_path / "log").read_text()
+    second = tmp_path / "n" / "second"
+    log = tmp_path / "resumed.log"
+    assert server.train(log, f"resume={second}", "trainer.max_epochs=2", "trainer=cpu") == 0, log.read_text()
+    assert result(second)["epochs"] == 2
+    assert read_config(second / "config.yaml").loss.gamma == 3
+    assert server.train(log, f"resume={second}", "trainer.max_epochs=8", "optim.lr=0.5") == 2
+    assert "optim.lr=0.001, now 0.5" in log.read_text()
+    assert "max_epochs" not in log.read_text().rpartition("different configuration")[2]
+    assert OmegaConf.load(second / "config.yaml").trainer.max_epochs == 2
