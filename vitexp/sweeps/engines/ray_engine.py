@@ -17,7 +17,7 @@ from vitexp.options import Doc, Field
 from vitexp.sweeps.engines import Engine, OnEvent, thread_limit
 from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, record_failure, run_trial
 from vitexp.sweeps.engines.warm import warm_process
-from vitexp.system.cores import available_cores
+from vitexp.system.cores import available_cores, visible_gpus
 
 # Longer than a trial may take to stop.
 _PATIENCE_S = 20.0
@@ -56,6 +56,12 @@ class RayEngine(Engine):
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
         """Run all `trials`; see Engine."""
+        if self.address is None:  # it imports everything while Ray starts
+            here = {
+                "CPU": float(available_cores()),
+                "GPU": float(len(visible_gpus()) if self.gpus is None else self.gpus),
+            }
+            warm_process(thread_limit(self._share([here], len(trials))[0]))
         with self._connected() as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             cpus, gpus = self._share(nodes, len(trials))

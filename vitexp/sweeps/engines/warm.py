@@ -1,7 +1,7 @@
 """Trials that start at once: a warm process has imported everything, and forks for every trial.
 
 A forked trial is what `python -m vitexp train ...` would be, with its own environment, working folder, output, signals
-and guard, and it exits like any Python program. The warm process itself computes nothing, because a fork is safe only
+and guard. The warm process itself computes nothing, because a fork is safe only
 without threads, CUDA contexts and open W&B runs. It ends with the process that started it.
 """
 
@@ -21,11 +21,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vitexp.sweeps.engines.guard import guarded
 
@@ -184,10 +185,32 @@ def _become(request: dict[str, Any], output: int, lock: int, connection: socket.
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     random.seed()
-    atexit.register(gc.unfreeze)  # libraries would report what cannot be collected as leaks
     sys.argv[1:] = ["train", *request["arguments"]]
+
+
+def _run_and_exit() -> NoReturn:
+    """Run the command in sys.argv, then what Python does at its exit, except freeing all objects.
+
+    That takes two seconds, because it copies the memory that the trials share, and ends with the process anyway.
+    """
+    code = 1
+    try:
+        runpy.run_module("vitexp", run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        if isinstance(left.code, str):
+            print(left.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
     _serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("vitexp", run_name="__main__", alter_sys=True)
+    _run_and_exit()
