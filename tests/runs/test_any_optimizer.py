@@ -23,7 +23,7 @@ def server() -> Server:
     return Server()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("target", OPTIMIZERS)
 def test_any_optimizer_trains_resumes_and_is_tested(server: Server, tmp_path: Path, target: str) -> None:
     (tmp_path / "conf" / "optim").mkdir(parents=True)

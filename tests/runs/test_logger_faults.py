@@ -38,7 +38,7 @@ def fault(what: str, when: str, path: Path | str = "") -> str:
     return f"+callbacks.fault={{_target_: tests.failing.LoggerFault, what: {what}, when: {when}, path: '{path}'}}"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("when", WHEN)
 def test_killing_the_service_of_wandb(server: Server, tmp_path: Path, when: str) -> None:
     run, text = trained(server, tmp_path, "logger=default", fault("service", when))
@@ -50,7 +50,7 @@ def test_killing_the_service_of_wandb(server: Server, tmp_path: Path, when: str)
     assert (run / "figures" / "confusion_matrix.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("logger", ["tensorboard", "csv", "wandb"])
 def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path, when: str, logger: str) -> None:
@@ -75,13 +75,13 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(server: Server, tmp_path: Pa
     assert (run / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("home", ["/proc", "/dev/null", ""])
 def test_a_home_folder_that_does_not_exist(server: Server, tmp_path: Path, home: str) -> None:
     trained(server, tmp_path, "logger=default", HOME=home)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_without_a_network_the_run_is_recorded_offline(server: Server, tmp_path: Path) -> None:
     reachable = {"WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"}
     run, text = trained(server, tmp_path, "logger=default", **reachable)
