@@ -147,4 +147,4 @@ def test_another_process_of_a_distributed_run_ends_with_it(
     monkeypatch.setattr("vitexp.runs.run._train_and_test", lambda *given: None)
     with pytest.raises(SystemExit) as ended:
         vitexp.train(*run.result["overrides"])
-    assert ended.value.code is None
+    assert not ended.value.code

@@ -103,7 +103,7 @@ def prepare(
     """
     entry = cache_dir / f"{name}-{_source_key(split, image_size, on_broken)}-{_transforms_key(transforms)}"
     fill = partial(_fill, split, transforms, name, image_size, num_workers, on_broken)
-    is_cached = entry.exists()
+    is_cached = os.path.exists(entry)  # false, not an error, in a folder that may not be read
     ensure(entry, fill, files=FILES, what=name)
     kept = np.load(entry / "kept.npy")
     paths = getattr(split.read, "paths", None)

@@ -119,12 +119,14 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             _record_training(record, trainer, datamodule, progress)
-            _test(record, config, trainer, module, datamodule, best)
+            unsaved = _test(record, config, trainer, module, datamodule, best)
             record.update(timing={"total_s": round(progress.total_s, 3), **record.result["timing"]})
         with tolerating("terminal output"):
             opened.console.print(closing_table(record.result))
         log.debug("metrics %s", record.result["metrics"])
         log.info(closing_line(record.result))
+        if unsaved is not None:
+            raise unsaved
 
 
 @contextmanager
@@ -263,10 +265,10 @@ def _test(
     module: Task,
     datamodule: ImageDataModule,
     best: ModelCheckpoint,
-) -> None:
+) -> Exception | None:
     """Load the weights that checkpoint.monitor chose, and record their metrics on validation and test.
 
-    Metrics and weights are written before the figures are drawn.
+    Metrics and weights are written before the figures are drawn. Returns the error if the weights were not written.
     """
     val = module.val_metrics()
     if best.best_model_path:  # "" without checkpoints or validation, and for checkpoint.monitor=null
@@ -279,6 +281,7 @@ def _test(
             val = checkpoint["val_metrics"]
             if (chosen := checkpoint["epoch"] + 1) < record.result["epochs"]:
                 log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", chosen)
+    unsaved: list[Exception] = []
 
     def write(trainer: Trainer, module: Any) -> None:
         test = {key: value for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
@@ -288,11 +291,15 @@ def _test(
         )
         if trainer.is_global_zero:  # after the metrics, so that a full disk does not lose them
             _save_predictions(record.folder, module, datamodule)
-            _save_weights(record.folder, config, module, datamodule)
+            try:
+                _save_weights(record.folder, config, module, datamodule)
+            except Exception as error:  # raised once the numbers have been printed
+                unsaved.append(error)
 
     first: Any = LambdaCallback(on_test_end=write)
     trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
     trainer.test(module, datamodule=datamodule, verbose=False)
+    return unsaved[0] if unsaved else None
 
 
 def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -> None:

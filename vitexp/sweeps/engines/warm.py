@@ -202,7 +202,7 @@ def _run_and_exit() -> NoReturn:
         if isinstance(left.code, str):
             print(left.code, file=sys.stderr)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
