@@ -58,7 +58,14 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path, when: s
     trained(server, tmp_path, f"logger={logger}", "callbacks=none", fault("folder", when, path))
 
 
-@pytest.mark.parametrize("method", ["experiment", "log_metrics", "log_hyperparams", "save", "finalize"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "experiment",
+        "log_metrics",
+        *(pytest.param(each, marks=pytest.mark.soak) for each in ("log_hyperparams", "save", "finalize")),
+    ],
+)
 def test_any_exception_of_any_logger_is_one_warning(server: Server, tmp_path: Path, method: str) -> None:
     logger = f"+logger.mine={{_target_: tests.failing.failing_logger, method: {method}}}"
     run, text = trained(server, tmp_path, "logger=csv", "callbacks=none", logger)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,12 @@ class Run:
     seconds: float
 
 
-def whole(server: Server, folder: Path, *overrides: str) -> Run:
+def whole(server: Server, folder: Path, *overrides: str, base: Sequence[str] = SMALL) -> Run:
     """Train without interruption; return the run."""
-    server.train(folder / "first.log", *SMALL, *overrides, f"log_dir={folder}", "name=first")  # prepares the images
+    server.train(folder / "first.log", *base, *overrides, f"log_dir={folder}", "name=first")  # prepares the images
     start = time.monotonic()
-    assert server.train(folder / "whole.log", *SMALL, *overrides, f"log_dir={folder}", "name=whole") == 0
+    code = server.train(folder / "whole.log", *base, *overrides, f"log_dir={folder}", "name=whole")
+    assert code == 0, (folder / "whole.log").read_text()[-2000:]
     return left_by(folder / "whole", time.monotonic() - start)
 
 
@@ -76,10 +78,17 @@ def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 
 def stopped_and_resumed(
-    server: Server, folder: Path, name: str, numbers: list[int], dice: random.Random, seconds: float, *overrides: str
+    server: Server,
+    folder: Path,
+    name: str,
+    numbers: list[int],
+    dice: random.Random,
+    seconds: float,
+    *overrides: str,
+    base: Sequence[str] = SMALL,
 ) -> list[int]:
     """Repeat a command, sending a signal of `numbers` at a random moment each time; return the exit codes."""
-    command = (*SMALL, *overrides, f"log_dir={folder}", f"name={name}", "resume=auto", "checkpoint.every_n_steps=1")
+    command = (*base, *overrides, f"log_dir={folder}", f"name={name}", "resume=auto", "checkpoint.every_n_steps=1")
     codes = []
     for number in (*numbers, None):
         process = server.start(folder / f"{name}.log", *command)
@@ -184,6 +193,35 @@ def test_every_kind_of_run_resumes(server: Server, undisturbed: Run, tmp_path: P
     expected = whole(server, tmp_path, *overrides)
     numbers: list[int] = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
     codes = stopped_and_resumed(server, tmp_path, "again", numbers, random.Random(case), expected.seconds, *overrides)
+    assert codes[-1] == 0, (tmp_path / "again.log").read_text()[-2000:]
+    assert same(expected, left_by(tmp_path / "again"))
+
+
+GROUPS = ("model", "optim", "schedule", "augment", "loss", "task", "logger", "callbacks", "trainer")
+ELSEWHERE = {"trainer=gpu", "trainer=ddp", "trainer=auto"}  # options that need a GPU, or several processes
+TINY_VIT = ("model.dim=16", "model.depth=2", "model.num_heads=2")
+NEEDS = {
+    "task=mae": ("training.mixup_alpha=0", "training.cutmix_alpha=0"),
+    "trainer=debug": ("trainer.max_epochs=4",),
+}
+
+
+def options() -> list[str]:
+    names = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
+    return [name for name in names if name not in ELSEWHERE]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("option", options())
+def test_every_option_resumes_to_the_same_bytes(server: Server, tmp_path: Path, option: str) -> None:
+    group = option.partition("=")[0]
+    base = [word for word in SMALL if not word.startswith((f"{group}=", f"{group}."))]
+    tiny = TINY_VIT if option.startswith("model=vit") else ()
+    overrides = (option, *tiny, *NEEDS.get(option, ()))
+    expected = whole(server, tmp_path, *overrides, base=base)
+    numbers: list[int] = [signal.SIGKILL, signal.SIGTERM]
+    dice = random.Random(option)
+    codes = stopped_and_resumed(server, tmp_path, "again", numbers, dice, expected.seconds, *overrides, base=base)
     assert codes[-1] == 0, (tmp_path / "again.log").read_text()[-2000:]
     assert same(expected, left_by(tmp_path / "again"))
 
