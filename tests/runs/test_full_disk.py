@@ -267,3 +267,23 @@ def test_full_disk_is_recognized_in_the_errors_of_libraries(small_disk: Path, sa
     with pytest.raises(Exception, match=r"pos|No space") as caught:
         save(small_disk / "weights")
     assert refusal(caught.value) == "No space left on device"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("step", "until"), [(0, 2), (3, 6), (7, None)], ids=["start", "middle", "end"])
+@pytest.mark.parametrize("logger", ["csv", "tensorboard", "wandb"])
+def test_a_full_disk_costs_no_logger_the_run(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, logger: str, step: int, until: int | None
+) -> None:
+    options = ("callbacks=none", f"logger={logger}")
+    if until is None:  # there is no space for the weights, but the numbers are recorded
+        with pytest.raises(FullDisk):
+            run_on(monkeypatch, small_disk, *options, step=step)
+        made = (small_disk.parent / "made").resolve()
+        assert result(made)["status"] == "failed"
+    else:
+        made = run_on(monkeypatch, small_disk, *options, step=step, until=until)
+        assert result(made)["status"] == "completed"
+        assert (made / "model.safetensors").exists()
+    assert result(made)["steps"] == 8
+    assert result(made)["metrics"]["test"]["loss"] > 0

@@ -8,10 +8,12 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import TINY, result
 from tests.forked import Server, kill
+from tests.sweeps.processes import of_session, until
 from vitexp.system.signals import PATIENCE_S
 from vitexp.training.checkpoints import read_checkpoint
 
@@ -91,3 +93,34 @@ def test_a_run_that_is_blocked_ends_within_a_minute(server: Server, tmp_path: Pa
         f"stopped by SIGTERM, which took more than {PATIENCE_S:.0f} s",
     )
     assert (only_run(tmp_path) / "report.html").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("to_workers", "to_run", "code", "status", "error"),
+    [
+        (signal.SIGKILL, None, 1, "failed", "the 2 processes that load images failed ("),
+        (signal.SIGSTOP, signal.SIGTERM, 143, "interrupted", "stopped by SIGTERM, which took more than"),
+    ],
+    ids=["killed workers", "SIGTERM while workers are stalled"],
+)
+def test_workers_that_deliver_nothing(
+    server: Server, tmp_path: Path, to_workers: int, to_run: int | None, code: int, status: str, error: str
+) -> None:
+    loading = ("augment=albumentations", "data.num_workers=2", "trainer.max_epochs=100000")
+    process = server.start(tmp_path / "log", *words(tmp_path, *loading))
+    while not list(tmp_path.glob("run/*/checkpoints/*.ckpt")):
+        time.sleep(0.05)
+    training = psutil.Process(process.pid).children()[1]
+    for worker in training.children():
+        worker.send_signal(to_workers)
+    start = time.monotonic()
+    if to_run is not None:
+        time.sleep(1)
+        training.send_signal(to_run)
+    assert server.end(process) == code
+    assert time.monotonic() - start < 60
+    record = result(only_run(tmp_path))
+    assert record["status"] == status
+    assert record["error"].startswith(error)
+    until(lambda: not of_session(process.pid))  # the workers have ended, too

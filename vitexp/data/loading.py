@@ -22,7 +22,8 @@ from vitexp.errors import UserError
 
 _TIMEOUT_S = 120.0  # for a batch: a worker that was killed may never deliver it
 _WORKER_FAULTS = re.compile(
-    r"DataLoader timed out[\w ]*|DataLoader worker.*? (is killed by signal: [\w ]+|exited unexpectedly)"
+    r"EOFError|ConnectionResetError|BrokenPipeError|DataLoader timed out[\w ]*"
+    r"|DataLoader worker.*? (is killed by signal: [\w ]+|exited unexpectedly)"
     r"|[Tt]oo many open files|unable to \w+ (shared memory|to file)[^:]*|received \d+ items of ancdata"
 )
 
@@ -189,8 +190,9 @@ class WorkerLoader(DataLoader[tuple[Tensor, Tensor]]):
         """Yield the batches. Raises LoaderFailed if the workers cannot deliver them."""
         try:
             yield from super().__iter__()
-        except (RuntimeError, OSError) as error:
-            if (found := _WORKER_FAULTS.search(str(error))) is None:
+        except (RuntimeError, OSError, EOFError) as error:
+            found = _WORKER_FAULTS.search(f"{type(error).__name__} {error}")
+            if found is None:
                 raise
             raise LoaderFailed(
                 f"the {self.num_workers} processes that load images failed ({found[0]}); perhaps there is too little "
