@@ -172,7 +172,7 @@ class FailingFigure(FigureCallback):
 
 
 class SecondProcess(Callback):
-    """A callback that ends the process of rank 1 at step 1: how = raise | kill. stuck: rank 0 then never goes on."""
+    """A callback that ends the process of rank 1 at step 1: how = raise | kill. stuck: rank 0 hangs from then on."""
 
     def __init__(self, *, how: str, stuck: bool = False) -> None:
         self.how, self.stuck = how, stuck

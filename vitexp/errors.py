@@ -25,6 +25,11 @@ def one_line(text: str) -> str:
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
+def reason(error: BaseException) -> str:
+    """Return the message of `error` on one line, or its type if it has no message."""
+    return one_line(str(error)) or type(error).__name__
+
+
 def nearest(word: str, known: list[str]) -> str:
     """Return the end of a sentence about an unknown `word`: similar known words, or all if they are few."""
     near = difflib.get_close_matches(word[:100], known, n=3, cutoff=0.5)

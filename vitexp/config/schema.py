@@ -214,8 +214,8 @@ class Trainer:
     ]
     accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"], Doc("kind of device")]
     devices: Annotated[Devices, Doc("number of devices per node, or a list of them")]
-    # Others cannot be started by a command, or shard the network (FSDP, DeepSpeed): checkpoints would not be single
-    # files, for nothing, because ViT-B, the largest network here, fits on any GPU.
+    # Other strategies cannot be started by a command, or shard the network (FSDP, DeepSpeed). Sharded checkpoints are
+    # not single files, and ViT-B, the largest network here, fits on one GPU.
     strategy: Annotated[
         Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"] | Node,
         Doc("how several devices share the work"),

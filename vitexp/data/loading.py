@@ -192,7 +192,7 @@ class WorkerLoader(DataLoader[tuple[Tensor, Tensor]]):
             yield from super().__iter__()
         except (RuntimeError, OSError, EOFError) as error:
             found = _WORKER_FAULTS.search(f"{type(error).__name__} {error}")
-            if found is None:
+            if found is None or not self.num_workers:
                 raise
             raise LoaderFailed(
                 f"the {self.num_workers} processes that load images failed ({found[0]}); perhaps there is too little "

@@ -56,11 +56,10 @@ def companions(trainer: Trainer, folder: Path, *, end: Callable[[str], None]) ->
     If another process fails, the block ends with CompanionFailed. If this process cannot end the block, because it
     waits for the other one in a collective operation, `end` is called with the sentence and the program exits.
     """
-    if trainer.world_size == 1 or RUN_FOLDER in os.environ or not trainer.is_global_zero:
-        with _started(trainer, folder):
-            yield
-        return
     with _started(trainer, folder) as processes:
+        if trainer.world_size == 1 or RUN_FOLDER in os.environ or not trainer.is_global_zero:
+            yield
+            return
         watch = _Watch(folder, processes, end)
         watch.start()
         try:

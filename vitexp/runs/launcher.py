@@ -144,7 +144,7 @@ class Meeting:
             ) from error
 
     def announce(self, **facts: Any) -> None:
-        """Tell the other processes: folder and is_complete, or exit_code if there is no run."""
+        """Send facts about the run to the other processes: folder, is_complete and config_hash, or only exit_code."""
         if self._stores:
             self._stores[0].set(self._key, json.dumps(facts))
 

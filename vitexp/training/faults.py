@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from vitexp.errors import one_line
+from vitexp.errors import reason
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def turn_off(logger: Logger, error: Exception) -> None:
     """Stop using `logger`, with a warning that says why."""
     name = getattr(logger, "title", type(logger).__name__)
     logger._turned_off = True  # type: ignore[attr-defined]
-    log.warning("%s is turned off (%s); the run continues", name, one_line(str(error)) or type(error).__name__)
+    log.warning("%s is turned off (%s); the run continues", name, reason(error))
     log.debug("%s failed", name, exc_info=error)
 
 

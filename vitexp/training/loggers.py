@@ -18,7 +18,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vitexp.errors import ConfigError, one_line
+from vitexp.errors import ConfigError, reason
 from vitexp.options import Doc, Field, Words
 from vitexp.system.disk import note, refusal, tolerating
 from vitexp.system.wandb_mode import refuse_unknown_mode, resolve_wandb_mode
@@ -158,7 +158,7 @@ class BackgroundWandbLogger(WandbLogger):
         except Exception as error:
             if self._wandb_init.get("mode") == "offline":
                 raise
-            log.warning("W&B cannot be reached (%s); this run is recorded offline", one_line(str(error)))
+            log.warning("W&B cannot be reached (%s); this run is recorded offline", reason(error))
             _forget_service()  # it holds on to the id of the run
             self._wandb_init["mode"] = "offline"
             run = super().experiment
@@ -206,7 +206,7 @@ class BackgroundWandbLogger(WandbLogger):
         except Exception as error:
             if self._mode == "recovered" or self._opening is None:
                 raise
-            log.warning("W&B failed (%s); this run is recorded offline", one_line(str(error)) or type(error).__name__)
+            log.warning("W&B failed (%s); this run is recorded offline", reason(error))
             _forget_service()
             self._mode, self._experiment, self._wandb_init["mode"] = "recovered", None, "offline"
             path = Path(self.save_dir or ".") / "metrics.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import random
 import signal
 from collections.abc import Sequence
@@ -64,4 +64,5 @@ class AlbumentationsAugment:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
-        die_with(os.getppid())  # otherwise the worker would keep the lock of the run folder after the run was killed
+        if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+            die_with(parent.pid)  # otherwise it would keep the lock of the run folder after the run was killed

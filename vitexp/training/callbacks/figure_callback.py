@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vitexp.data.prepare import Prepared
-from vitexp.errors import one_line
+from vitexp.errors import reason
 from vitexp.options import Doc, Field
 from vitexp.system.disk import tolerating, write_atomically
 from vitexp.training.classification import Classifier
@@ -78,7 +78,9 @@ class FigureCallback(Callback):
                 for key, figure in zip(self.figures, self.draw(trainer, module, images), strict=False):
                     written &= _publish(trainer, key=key, figure=figure)
             except Exception as error:
-                log.warning("cannot draw figures/%s.png (%s); the run continues", next(iter(self.figures)), _why(error))
+                log.warning(
+                    "cannot draw figures/%s.png (%s); the run continues", next(iter(self.figures)), reason(error)
+                )
                 log.debug("%s failed", type(self).__name__, exc_info=error)
                 for part, mode in modes.items():
                     part.training = mode
@@ -95,10 +97,6 @@ def _publish(trainer: Trainer, *, key: str, figure: Figure) -> bool:
         log_figure(trainer.loggers, key=key, path=path, step=trainer.global_step)
         return True
     return False
-
-
-def _why(error: Exception) -> str:
-    return one_line(str(error)) or type(error).__name__
 
 
 def predictions_of(module: Classifier) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
