@@ -177,7 +177,7 @@ class FakeGPU:
         self.synchronized.append(self.steps)
 
     def first_gradients(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap the function of torch that creates the first gradients of a backward pass, so that they are on the device."""
+        """Wrap a function of torch that creates the first gradients of a backward pass: they are on the device."""
 
         def create(*args: Any, **kwargs: Any) -> Any:
             torch._C._set_multithreading_enabled(False)  # autograd has no thread for the device
