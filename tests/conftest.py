@@ -32,6 +32,7 @@ TINY = (
     "data.val_fraction=0.25",
     "data.batch_size=32",
     "data.num_workers=0",
+    "checkpoint.monitor=auto",
     "model=vit_tiny",
     "model.dim=16",
     "model.depth=2",

@@ -38,7 +38,7 @@ def test_an_experiment_opens_with_its_command_and_composes(file: Path) -> None:
     head = file.read_text().partition("defaults:")[0]
     assert f"#   python train.py experiment={file.stem}" in head
     assert re.search(r"^# Reached: ", head, re.MULTILINE)
-    assert composed(f"experiment={file.stem}").trainer.max_epochs > 1
+    assert composed(f"experiment={file.stem}").trainer.max_epochs != 1
 
 
 def a_record() -> dict[str, Any]:

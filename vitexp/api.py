@@ -32,7 +32,7 @@ from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.launcher import is_first_process
 from vitexp.runs.predictions import ImageLike, Prediction
-from vitexp.runs.resume import resumed
+from vitexp.runs.resume import as_it_began, resumed
 from vitexp.runs.run import run as run_training
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
@@ -164,7 +164,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     config = resumed(composed(overrides), overrides, composed)
     check(config)
     try:
-        folder = run_training(config, overrides=overrides)
+        folder = run_training(as_it_began(config), overrides=overrides)
     except Interrupted as interrupted:
         if interrupted.exit_code != 128 + signal.SIGINT:
             sys.exit(interrupted.exit_code)

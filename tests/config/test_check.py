@@ -154,7 +154,7 @@ def test_an_optimizer_of_an_earlier_version_may_say_partial() -> None:
         (["training.image_sizes=[32,4096]"], "tokens"),
         (["training.image_sizes=[4,32]", "model.lsa=true"], "larger size"),
         (["trainer.limit_val_batches=0", "training.patience=3"], "training.patience"),
-        (["trainer.min_epochs=9", "training.patience=3"], "trainer.max_epochs=8"),
+        (["trainer.min_epochs=9", "training.patience=3", "checkpoint.monitor=auto"], "trainer.max_epochs=8"),
         (["trainer.val_check_interval=10000"], "trainer.val_check_interval"),
         (["trainer.limit_test_batches=0"], "trainer.limit_test_batches"),
         (["trainer.limit_val_batches=0.01"], "less than one"),

@@ -31,7 +31,7 @@ def test_help_describes_the_chosen_options() -> None:
 
 @pytest.mark.parametrize(
     ("command", "explained"),
-    [("train", "trainer.max_epochs=8"), ("sweep", "baseline=null"), ("bench", "repeats=15")],
+    [("train", "trainer.max_epochs=auto"), ("sweep", "baseline=null"), ("bench", "repeats=15")],
 )
 def test_help_of_commands_needs_no_torch(command: str, explained: str, tmp_path: Path) -> None:
     probe = (

@@ -24,7 +24,7 @@ from vitexp.config.multirun import one_run, place_on_gpu, refuse_several_devices
 from vitexp.config.overrides import config_dir_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
-from vitexp.runs.resume import resumed
+from vitexp.runs.resume import as_it_began, resumed
 from vitexp.system.signals import Interrupted
 
 
@@ -37,6 +37,7 @@ def train(config: DictConfig) -> None:
         command = HydraConfig.get()
         config = resumed(config, command.overrides.task, partial(compose, command.job.config_name))
         check(config)
+        config = as_it_began(config)
         from vitexp.runs.run import run  # imports torch: only once the configuration is valid
 
         try:

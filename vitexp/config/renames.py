@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ ARGUMENTS = {
 # What an absent key stands for, if not its current default: "trainer.KEY" or, for components, "_target_.ARGUMENT".
 # Whoever changes a default, or adds one that changes results, states here what the key stood for before.
 FORMER_DEFAULTS: dict[str, Any] = {
+    "checkpoint.monitor": "auto",
+    "data.batch_size": 128,
     "trainer.float32_matmul_precision": "highest",
+    "trainer.max_epochs": 8,
 }
 
 
@@ -101,6 +105,28 @@ def upgrade_overrides(overrides: Iterable[str]) -> list[str]:
 @cache
 def section_defaults() -> dict[str, dict[str, Any]]:
     """Return what absent keys of the sections of a configuration stand for."""
+    sections = deepcopy(_current_defaults())
+    for key, value in FORMER_DEFAULTS.items():
+        section, _, name = key.partition(".")
+        if section in sections:
+            sections[section][name] = value
+    return sections
+
+
+@cache
+def changed_defaults() -> dict[str, tuple[Any, Any]]:
+    """Return the former and the current default of each key of a section whose default was changed."""
+    current = _current_defaults()
+    return {
+        key: (former, current[section][name])
+        for key, former in FORMER_DEFAULTS.items()
+        for section, _, name in [key.partition(".")]
+        if section in current
+    }
+
+
+@cache
+def _current_defaults() -> dict[str, dict[str, Any]]:
     train = OmegaConf.load(CONF / "train.yaml")
     trainer = OmegaConf.load(CONF / "trainer" / "auto.yaml")
     assert isinstance(train, DictConfig)
@@ -108,10 +134,6 @@ def section_defaults() -> dict[str, dict[str, Any]]:
         name: OmegaConf.to_container(train[name]) for name in ("data", "training", "checkpoint")
     }
     sections["trainer"] = OmegaConf.to_container(trainer)
-    for key, value in FORMER_DEFAULTS.items():
-        section, _, name = key.partition(".")
-        if section in sections:
-            sections[section][name] = value
     return sections
 
 

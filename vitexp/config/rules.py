@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from vitexp.config.components import MISSING, component, facts
 from vitexp.config.conf import CONF
 from vitexp.config.validate import as_typed, listed
+from vitexp.data.length import AUTO, settled
 from vitexp.errors import indivisible
 from vitexp.metrics import METRICS
 
@@ -158,11 +159,9 @@ def _augmentation(config: Config) -> Iterator[str]:
 
 
 def _optimizer(config: Config) -> Iterator[str]:
-    optim, schedule, epochs = config["optim"], config["schedule"], config["trainer"]["max_epochs"]
+    optim, schedule = config["optim"], config["schedule"]
     if optim.get("nesterov") and (not argument(optim, "momentum") or optim.get("dampening")):
         yield "optim.nesterov=true needs optim.momentum above 0 and no dampening; otherwise set optim.nesterov=false."
-    if (warmup := argument(schedule, "warmup_epochs") or 0) > epochs:
-        yield f"schedule.warmup_epochs={warmup} must be between 0 and trainer.max_epochs={epochs}."
     if (min_lr := argument(schedule, "min_lr") or 0) > optim["lr"]:
         yield f"schedule.min_lr={min_lr} must be between 0 and optim.lr={optim['lr']}."
 
@@ -206,21 +205,31 @@ def _choice_of_weights(config: Config) -> Iterator[str]:
         yield "training.patience waits for checkpoint.monitor to improve, but it is null; use auto, for example."
     if patience is not None and trainer["limit_val_batches"] == 0:
         yield "training.patience needs validation, which trainer.limit_val_batches=0 turns off; remove one of them."
-    every = trainer["check_val_every_n_epoch"] or 1
-    if trainer["limit_val_batches"] != 0 and every > trainer["max_epochs"]:
-        yield (
-            f"trainer.check_val_every_n_epoch={every} must not exceed trainer.max_epochs={trainer['max_epochs']}; "
-            "trainer.limit_val_batches=0 turns validation off."
-        )
 
 
 def _lengths(config: Config) -> Iterator[str]:
     trainer = config["trainer"]
     if trainer["check_val_every_n_epoch"] is None and isinstance(trainer["val_check_interval"], float):
         yield "trainer.check_val_every_n_epoch=null needs a trainer.val_check_interval in batches or time."
-    for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
-        if trainer[most] >= 0 and (trainer[least] or 0) > trainer[most]:
-            yield f"trainer.{least}={trainer[least]} must not exceed trainer.{most}={trainer[most]}."
+    if trainer["max_steps"] != -1 and (trainer["min_steps"] or 0) > trainer["max_steps"]:
+        yield f"trainer.min_steps={trainer['min_steps']} must not exceed trainer.max_steps={trainer['max_steps']}."
+    if trainer["max_epochs"] != AUTO:
+        yield from _epochs(config, trainer["max_epochs"])
+
+
+def _epochs(config: Config, epochs: int) -> Iterator[str]:
+    """Check what must not exceed the number of epochs."""
+    trainer = config["trainer"]
+    if (warmup := argument(config["schedule"], "warmup_epochs") or 0) > epochs:
+        yield f"schedule.warmup_epochs={warmup} must be between 0 and trainer.max_epochs={epochs}."
+    if (trainer["min_epochs"] or 0) > epochs:
+        yield f"trainer.min_epochs={trainer['min_epochs']} must not exceed trainer.max_epochs={epochs}."
+    every = trainer["check_val_every_n_epoch"] or 1
+    if trainer["limit_val_batches"] != 0 and every > epochs:
+        yield (
+            f"trainer.check_val_every_n_epoch={every} must not exceed trainer.max_epochs={epochs}; "
+            "trainer.limit_val_batches=0 turns validation off."
+        )
 
 
 def _devices(config: Config) -> Iterator[str]:
@@ -236,6 +245,8 @@ def _devices(config: Config) -> Iterator[str]:
         yield "trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true."
     if trainer["accelerator"] == "cpu" and (devices in (-1, "-1") or isinstance(devices, list) or "," in str(devices)):
         yield f"trainer.devices={as_typed(devices)} selects GPUs; on the CPU, use a number of processes, such as 1."
+    if batch == AUTO:
+        return
     accumulated = trainer["accumulate_grad_batches"]
     shares = accumulated * _count(devices) * trainer["num_nodes"]
     yield from mixing_complaints(config["training"], batch=batch, shares=shares)
@@ -410,7 +421,8 @@ def _known_sizes(config: Config) -> Iterator[str]:
     if None in (classes, train, test):
         return
     val = min(max(math.ceil(config["data"]["val_fraction"] * train - 0.5), 1), train - 1)  # as vitexp.data.split does
-    if (batch := config["data"]["batch_size"]) > (images := classes * (train - val)):
+    batch, _ = settled(config, images=(images := classes * (train - val)))
+    if batch > images:
         yield f"data.batch_size={batch} is larger than the training part of {images:,} images; use a smaller one."
     yield from length_complaints(config, train=images, val=classes * val, test=classes * test)
 
@@ -420,7 +432,10 @@ def length_complaints(config: Config, *, train: int, val: int, test: int) -> Ite
     trainer = config["trainer"]
     if trainer["fast_dev_run"]:  # Lightning then sets the limits itself
         return
-    batch = config["data"]["batch_size"] // trainer["accumulate_grad_batches"]
+    batch, epochs = settled(config, images=train)
+    if trainer["max_epochs"] == AUTO:
+        yield from _epochs(config, epochs)
+    batch //= trainer["accumulate_grad_batches"]
     batches = {"train": train // batch, "val": math.ceil(val / batch), "test": math.ceil(test / batch)}
     for part, available in batches.items():
         key = f"limit_{part}_batches"
@@ -437,7 +452,7 @@ def length_complaints(config: Config, *, train: int, val: int, test: int) -> Ite
     interval, total = trainer["val_check_interval"], batches["train"]
     over = "an epoch; trainer.check_val_every_n_epoch=null counts across epochs"
     if trainer["check_val_every_n_epoch"] is None:
-        total *= trainer["max_epochs"]
+        total *= epochs
         over = "the whole training run; trainer.limit_val_batches=0 turns validation off"
     if isinstance(interval, int) and interval > total and batches["val"]:
         yield f"trainer.val_check_interval={interval} must not exceed the {total:,} batches of {over}."

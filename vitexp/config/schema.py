@@ -120,7 +120,11 @@ class Data:
     root: Annotated[Path | None, Doc("folder of the data set")]
     download: Annotated[Flag, Doc("download what is missing from root")]
     image_size: Annotated[Pixels, Doc("pixels per side; images are made square")]
-    batch_size: Annotated[int, Field(ge=1, le=10**6), Doc("images per optimizer step, on all devices together")]
+    batch_size: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=10**6)],
+        Words("auto, or an integer of 1 or more"),
+        Doc("images per optimizer step, on all devices together; auto: at most 128, fewer for small sets"),
+    ]
     val_fraction: Annotated[
         Fraction,
         Words("a number between 0 and 1, both excluded, because validation images are always needed"),
@@ -200,7 +204,11 @@ class Checkpoint:
 class Trainer:
     """max_epochs, three keys about speed, and arguments of lightning.Trainer."""
 
-    max_epochs: Annotated[Epochs, Doc("length of training")]
+    max_epochs: Annotated[
+        Literal["auto"] | Epochs,
+        Words("auto, or an integer of 1 or more"),
+        Doc("length of training; auto: 8, or more for small sets, until 60,000 images have been seen"),
+    ]
     precision: Annotated[
         Literal["auto", "32-true", "bf16-mixed", "16-mixed"],
         Doc("auto: bf16-mixed where CUDA, AMX or AVX512-BF16 supports it, otherwise 32-true"),
@@ -309,8 +317,11 @@ class _Weights:
 
     weights: Annotated[
         Path | None,
-        Words("null, imagenet21k, imagenet1k, or the path of a file or run folder"),
-        Doc("start from: a finished run, a file (.pth, .safetensors, .npz), imagenet1k or imagenet21k (downloaded)"),
+        Words("null, pretrained, imagenet21k, imagenet1k, or the path of a file or run folder"),
+        Doc(
+            "start from: a finished run, a file (.pth, .safetensors, .npz), pretrained (the bundled GTSRB network), "
+            "imagenet1k or imagenet21k (downloaded)"
+        ),
     ] = None
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitexp.data.augment import AlbumentationsAugment
+from vitexp.data.length import AUTO, automatic_batch_size
 from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches, WorkerLoader
 from vitexp.data.prepare import OnBroken, Prepared, prepare
 from vitexp.data.source import DataError, Source
@@ -40,7 +41,8 @@ class ImageDataModule(LightningDataModule):
     name: for folder names in the cache and for messages; by default the class of the source.
     prepare: configs of deterministic Albumentations transforms (prepare.py); by default one that resizes to image_size.
     image_size: S, pixels per side.
-    batch_size: images per optimizer step, on all devices and over all accumulated batches together.
+    batch_size: images per optimizer step, on all devices and over all accumulated batches together; "auto": chosen by
+    `setup` from the number of training images (length.py).
     val_fraction: fraction of the training images, per class, that become the validation part; groups stay whole.
     sampler: "shuffle" visits each training image once per epoch; "balanced" draws as many images with replacement,
     every class equally often.
@@ -53,13 +55,14 @@ class ImageDataModule(LightningDataModule):
     sample_augment: applied per image while loading. A batch augmentation belongs to the training step instead.
     normalization: mean and std of values in [0, 1], [3] each; by default those of the training part.
 
-    After `setup`: classes, train, val, test (Prepared), mean and std (float32 [3]).
+    After `setup`: classes, train, val, test (Prepared), batch_size, mean and std (float32 [3]).
     """
 
     classes: list[str]
     train: Prepared
     val: Prepared
     test: Prepared
+    batch_size: int
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
@@ -70,7 +73,7 @@ class ImageDataModule(LightningDataModule):
         name: str | None = None,
         prepare: Sequence[Mapping[str, Any]] | None = None,
         image_size: int = 32,
-        batch_size: int = 128,
+        batch_size: int | Literal["auto"] = AUTO,
         val_fraction: float = 0.1,
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         num_workers: int | Literal["auto"] = "auto",
@@ -84,7 +87,10 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         self.source, self.name = source, type(source).__name__.lower() if name is None else name
         self.transforms = resize_to(image_size) if prepare is None else prepare
-        self.image_size, self.batch_size, self.val_fraction = image_size, batch_size, val_fraction
+        self.image_size, self.val_fraction = image_size, val_fraction
+        self.chooses_batch_size = batch_size == AUTO
+        if batch_size != AUTO:
+            self.batch_size = batch_size
         self.sampler, self.resident, self.on_broken, self.seed = sampler, resident, on_broken, seed
         self.num_workers, self.cache_dir = available_workers(num_workers), Path(cache_dir).expanduser()
         self.sample_augment, self.normalization = sample_augment, normalization
@@ -103,6 +109,8 @@ class ImageDataModule(LightningDataModule):
             everything.labels, everything.groups, val_fraction=self.val_fraction, seed=self.seed
         )
         self.train, self.val = everything.part(train), everything.part(val)
+        if self.chooses_batch_size:
+            self.batch_size = automatic_batch_size(len(train))
         if self.batch_size > len(train):
             raise DataError(
                 f"data.batch_size={self.batch_size} is larger than the training part of {len(train):,} images; "

@@ -22,6 +22,7 @@ from vitexp.config.rules import mixing_complaints
 from vitexp.config.schema import CONTRACTS
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule
+from vitexp.data.length import AUTO, settled
 from vitexp.data.source import Source
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.models.trained_net import TrainedNet
@@ -224,6 +225,7 @@ def build_trainer(
     arguments = {key: value for key, value in config.trainer.items() if key not in ours}
     trainer: Trainer = build(
         OmegaConf.create({"_target_": "lightning.Trainer", **arguments}),
+        max_epochs=-1 if config.trainer.max_epochs == AUTO else config.trainer.max_epochs,  # see `settle`
         precision=resolve_precision(config.trainer.precision, device),
         plugins=[*(config.trainer.plugins or []), CheckedCheckpointIO(), environment],
         logger=loggers,
@@ -233,8 +235,22 @@ def build_trainer(
         use_distributed_sampler=False,  # our sampler neither pads nor repeats images
     )
     refuse_other_number(environment, trainer.world_size)
-    _refuse_uneven_shares(config, trainer)
+    if config.data.batch_size != AUTO:
+        _refuse_uneven_shares(config, trainer)
     return trainer
+
+
+def settle(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) -> DictConfig:
+    """Return the configuration with the lengths that it leaves to the data set, and tell the trainer.
+
+    datamodule: already set up. Raises ConfigError if the batch cannot be split evenly among the devices.
+    """
+    settled_config = config.copy()
+    batch_size, epochs = settled(config, images=len(datamodule.train))
+    settled_config.data.batch_size, settled_config.trainer.max_epochs = batch_size, epochs
+    trainer.fit_loop.max_epochs = epochs
+    _refuse_uneven_shares(settled_config, trainer)
+    return settled_config
 
 
 def _refuse_uneven_shares(config: DictConfig, trainer: Trainer) -> None:

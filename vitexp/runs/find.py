@@ -11,7 +11,7 @@ from vitexp.errors import ConfigError, UserError
 from vitexp.runs.record import is_pretraining
 
 NAME = "pretrained"
-_SHIPPED = Path(__file__).parent / "shipped" / "gtsrb"  # trained by experiment=gtsrb_best
+BUNDLED = Path(__file__).parent / "shipped" / "gtsrb"  # trained by experiment=gtsrb_best
 
 
 def run_folder(typed: str) -> Path:
@@ -32,11 +32,11 @@ def run_folder(typed: str) -> Path:
 
 def _unpacked(logs: Path) -> Path:
     """Return a copy of the bundled run, because explanations and evaluations are written into run folders."""
-    folder = logs / str(json.loads((_SHIPPED / "result.json").read_text())["run_id"])
+    folder = logs / str(json.loads((BUNDLED / "result.json").read_text())["run_id"])
     if not folder.exists():
         unfinished = logs / f".{folder.name}.{os.getpid()}"
         try:
-            shutil.copytree(_SHIPPED, unfinished)
+            shutil.copytree(BUNDLED, unfinished)
             unfinished.rename(folder)
         except OSError as error:
             if not folder.exists():  # unless another process was faster

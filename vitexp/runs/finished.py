@@ -25,6 +25,7 @@ from vitexp.config.components import facts
 from vitexp.config.overrides import setting
 from vitexp.config.renames import read_config
 from vitexp.data.datamodule import ImageDataModule
+from vitexp.data.length import AUTO
 from vitexp.data.prepare import Prepared
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import UserError, one_line
@@ -53,6 +54,12 @@ class FinishedRun(TrainedNet):
         precision = resolve_precision(self.config.trainer.precision, self.device)
         return "32-true" if precision == "16-mixed" and self.device.type != "cuda" else precision
 
+    @property
+    def batch_size(self) -> int:
+        """The images per step of the run."""
+        given = self.config.data.batch_size
+        return int(self.result["training"]["batch_size"] if given == AUTO else given)
+
     @torch.inference_mode()
     def logits(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
         """Return logits, float32 [B, C], for images uint8 [B, S, S, 3], in the precision of the run's test.
@@ -69,7 +76,7 @@ class FinishedRun(TrainedNet):
 
         change: applied to the images of each batch.
         """
-        size, logits = int(self.config.data.batch_size), []
+        size, logits = self.batch_size, []
         for start in range(0, len(images), size):
             batch = images.images(np.arange(start, min(start + size, len(images))))
             logits.append(self.logits(batch if change is None else change(batch)).cpu())

@@ -81,7 +81,7 @@ def predict(run: FinishedRun, images: Iterable[ImageLike], *, skip_broken: bool 
         except BrokenImage:
             if not skip_broken:
                 raise
-        if len(waiting) == run.config.data.batch_size:
+        if len(waiting) == run.batch_size:
             yield from _predicted(run, waiting)
             waiting = []
     if waiting:

@@ -14,7 +14,8 @@ from vitexp.config.compose import plain_of
 from vitexp.config.conf import CONF
 from vitexp.config.defaults import with_defaults
 from vitexp.config.overrides import flatten, key_of, merged
-from vitexp.config.renames import put, read_config, upgrade_overrides
+from vitexp.config.renames import changed_defaults, put, read_config, upgrade_overrides
+from vitexp.data.length import AUTO
 from vitexp.errors import ConfigError
 from vitexp.runs.record import deciding, runs_folder
 from vitexp.system.disk import typed
@@ -99,6 +100,33 @@ def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Seq
     return OmegaConf.create({**plain, "resume": config.resume})
 
 
+def as_it_began(config: DictConfig) -> DictConfig:
+    """Return `config`; if resume=auto continues a run, with the defaults of the time when that run began.
+
+    config: checked. Raises ConfigError as `run_to_resume` does.
+    """
+    folder = run_to_resume(config) if config.resume == "auto" else None
+    return config if folder is None else _with_former_defaults(config, read_config(folder / "config.yaml"))
+
+
+def _with_former_defaults(config: DictConfig, stored: DictConfig) -> DictConfig:
+    """Return `config` with the former default where it has the current one and the stored configuration the former."""
+    from vitexp.config.rules import monitored  # pydantic takes a while to import
+
+    stored, checkpoint = stored.copy(), {"monitor": "auto", "mode": "auto"}
+    if monitored(stored) == monitored({"task": stored.task, "checkpoint": checkpoint}):
+        stored.checkpoint.update(checkpoint)  # as it was written before there was "auto"
+    changed = {
+        key: former
+        for key, (former, current) in changed_defaults().items()
+        if OmegaConf.select(stored, key) == former and OmegaConf.select(config, key) == current
+    }
+    config = config.copy()
+    for key, former in changed.items():
+        OmegaConf.update(config, key, former)
+    return config
+
+
 def _patch(node: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> None:
     """Change in `node` what differs between `before` and `after`."""
     for key in {**before, **after}:
@@ -127,7 +155,12 @@ def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> l
 
 
 def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
-    before, now = map(_compared, (read_config(folder / "config.yaml"), config))
+    stored = read_config(folder / "config.yaml")
+    before, now = map(_compared, (stored, _with_former_defaults(config, stored)))
+    for key, value in (_result(folder).get("training") or {}).items():  # what the run chose for "auto"
+        key = f"{'trainer' if key == 'max_epochs' else 'data'}.{key}"
+        if before.get(key) == AUTO != now.get(key):
+            before[key] = value
     absent = "absent"  # and without a default
     return [
         (key, before.get(key, absent), now.get(key, absent))

@@ -12,14 +12,16 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer
+from vitexp.data.length import AUTO
+from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, settle
 from vitexp.runs.companions import companions
+from vitexp.runs.concerns import concerns, fewer_patches, never_predicted
 from vitexp.runs.finished import write_weights
 from vitexp.runs.lifecycle import OpenRun, end_at_once, open_run
 from vitexp.runs.predictions import write_test_predictions
@@ -39,7 +41,9 @@ from vitexp.system.hardware import (
 )
 from vitexp.system.output import dropping_unread_output
 from vitexp.system.signals import StopSignals
+from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
+from vitexp.training.callbacks.pace import PaceWarning
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
 from vitexp.training.classification import Classifier
@@ -95,6 +99,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         datamodule.setup()
         if position:
             begin_at(position, datamodule)
+        chosen = settle(config, trainer, datamodule)
 
         seed_everything(config.seed, workers=True, verbose=False)
         module = build_module(config, datamodule, augment, weights, teacher)
@@ -102,9 +107,11 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             record.begin()
             _open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
-        _describe(record, config, trainer, module, datamodule, sources)
+        _describe(record, chosen, trainer, module, datamodule, sources)
         lines = opening_lines(record, config, trainer, datamodule, task=module.describe(), resumed_from=position)
         log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
+        for concern in concerns(config, trainer, datamodule):
+            log.warning(concern)
         _describe_to_loggers(loggers, config)
 
         if resolve_compile(config.trainer.compile, device):
@@ -155,22 +162,15 @@ def _open_wandb(loggers: Sequence[Logger], config: DictConfig, record: RunRecord
             logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
 
 
-def _best_checkpoint(config: DictConfig, folder: Path) -> ModelCheckpoint:
+def _best_checkpoint(config: DictConfig, folder: Path) -> BestCheckpoint:
     monitor, mode = monitored(config)
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
+    return BestCheckpoint(folder, monitor=monitor, mode=mode)
 
 
 def _callbacks(
     config: DictConfig,
     progress: EpochProgress,
-    best: ModelCheckpoint,
+    best: BestCheckpoint,
     checkpoints: Path,
     stop: StopSignals,
     *,
@@ -185,6 +185,8 @@ def _callbacks(
         callbacks.append(MovingAverage(decay=training.ema_decay))
     if training.patience is not None:
         callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, epochs=training.patience))
+    if config.trainer.max_epochs == AUTO:
+        callbacks.append(PaceWarning(advice=fewer_patches(config)))
     if config.trainer.enable_checkpointing:
         last = LastCheckpoint(
             folder=checkpoints,
@@ -210,7 +212,10 @@ def _describe(
     datamodule: ImageDataModule,
     sources: dict[str, Any],
 ) -> None:
-    """Record the sizes of data and model, and the devices. sources: the origin of weights and teacher, if any."""
+    """Record the sizes of data and model, the lengths, and the devices.
+
+    config: settled. sources: the origin of weights and teacher, if any.
+    """
     device = trainer.strategy.root_device
     record.update(
         data={
@@ -221,6 +226,7 @@ def _describe(
             "classes": len(datamodule.classes),
             "fingerprints": {"train": datamodule.fingerprint, "test": datamodule.test.fingerprint(datamodule.classes)},
         },
+        training={"batch_size": config.data.batch_size, "max_epochs": config.trainer.max_epochs},
         model={
             "name": config.model.name,
             "parameters": sum(parameter.numel() for parameter in module.net.parameters()),
@@ -264,7 +270,7 @@ def _test(
     trainer: Trainer,
     module: Task,
     datamodule: ImageDataModule,
-    best: ModelCheckpoint,
+    best: BestCheckpoint,
 ) -> Exception | None:
     """Load the weights that checkpoint.monitor chose, and record their metrics on validation and test.
 
@@ -304,8 +310,10 @@ def _test(
 
 def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -> None:
     if isinstance(module, Classifier):
+        probabilities, labels = module.predictions
+        if concern := never_predicted(probabilities, labels, datamodule.classes):
+            log.warning(concern)
         with tolerating("predictions.csv"):
-            probabilities, labels = module.predictions
             write_test_predictions(
                 folder / "predictions.csv",
                 classes=datamodule.classes,

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from vitexp.data.datamodule import ImageDataModule
+from vitexp.data.length import AUTO, EPOCHS, LARGEST
 from vitexp.metrics import metric
 from vitexp.runs.record import RunRecord
 from vitexp.system.disk import typed
@@ -41,7 +42,7 @@ def opening_lines(
     shared = [f"{devices} devices"] * (devices > 1) + [f"{accumulated} accumulated"] * (accumulated > 1)
     batch = datamodule.batch_size
     split = f" ({' x '.join(shared)} x {batch // (devices * accumulated)})" if shared else ""
-    steps = _steps_per_epoch(trainer, datamodule)
+    steps, epochs = _steps_per_epoch(trainer, datamodule), int(trainer.max_epochs or 0)
     compiled = resolve_compile(config.trainer.compile, trainer.strategy.root_device)
     upsample = config.model.get("upsample")
     lines = {
@@ -55,9 +56,11 @@ def opening_lines(
         "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
         f"{f'images enlarged to {upsample} pixels, ' if upsample else ''}"
         f"{model['flops_per_image'] / 1e6:,.1f} MFLOPs per image",
-        "training": f"{plural(config.trainer.max_epochs, 'epoch')} of {plural(steps, 'step')}, batch {batch}{split}, "
+        "training": f"{plural(epochs, 'epoch')} of {plural(steps, 'step')}, batch {batch}{split}, "
         f"peak learning rate {config.optim.lr:g}, seed {config.seed}{_sizes(config)}",
     }
+    if chosen := _chosen(config, trainer, datamodule):
+        lines["chosen"] = chosen
     if datamodule.imbalance >= _IMBALANCED:
         lines["classes"] = (
             f"the largest has {datamodule.imbalance:.0f} times as many training images as the smallest; "
@@ -75,6 +78,17 @@ def opening_lines(
             "the last" if is_trained else f"in epoch {resumed_from['epochs'] + 1}"
         )
     return lines
+
+
+def _chosen(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) -> str:
+    """Return which lengths were chosen for a small data set, and how to change them."""
+    chosen = {
+        f"data.batch_size={datamodule.batch_size}": config.data.batch_size == AUTO and datamodule.batch_size < LARGEST,
+        f"trainer.max_epochs={trainer.max_epochs}": config.trainer.max_epochs == AUTO
+        and int(trainer.max_epochs or 0) > EPOCHS,
+    }
+    keys = " and ".join(key for key, is_chosen in chosen.items() if is_chosen)
+    return keys and f"{keys}, because {plural(len(datamodule.train), 'training image')} are few"
 
 
 def _rounding(config: DictConfig, trainer: Trainer) -> str:

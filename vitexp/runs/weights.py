@@ -25,6 +25,7 @@ from vitexp.errors import ConfigError, one_line
 from vitexp.models import ViT
 from vitexp.models.checkpoint_names import heads_of, in_our_names, publisher_of
 from vitexp.models.pretrained import Misfit, load_pretrained
+from vitexp.runs.find import BUNDLED, NAME
 from vitexp.runs.leaks import refuse_other_split
 from vitexp.system.disk import checksum
 
@@ -129,7 +130,7 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
         weights.normalization = NORMALIZATIONS[published.normalize]
         weights.known["num_heads"] = published.num_heads
         return weights
-    path = Path(os.path.expanduser(name))
+    path = BUNDLED if name == NAME else Path(os.path.expanduser(name))
     weights = read_weights(path, name=name)
     with suppress(OSError, YAMLError, OmegaConfBaseException, KeyError):  # a weights file is not a run
         run = read_config(path / "config.yaml")
@@ -168,8 +169,8 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
     path = path / "model.safetensors" if os.path.isdir(path) else path
     if not os.path.isfile(path):  # unlike Path.is_file, accepts impossible names
         raise ConfigError(
-            f"model.weights={name}: there is no {path}; give {', '.join(PUBLISHED)}, a weights file "
-            "(.pth, .safetensors, .npz) or the folder of a finished run."
+            f"model.weights={name}: there is no {path}; give {NAME} (the bundled network), {', '.join(PUBLISHED)}, a "
+            "weights file (.pth, .safetensors, .npz) or the folder of a finished run."
         )
     try:
         tensors, header = _read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -18,6 +19,8 @@ from vitexp.system.timing import finished
 from vitexp.training.task import Task
 
 log = logging.getLogger(__name__)
+
+_LINES = 50  # in the terminal; a small data set has hundreds of epochs. train.log has all of them
 
 
 class EpochProgress(Callback):
@@ -113,7 +116,9 @@ class EpochProgress(Callback):
                 parts.append(f"{name} {float(logged[key]):{style}}")
         if self.epoch_seconds:
             parts.append(f"{self.epoch_images / self.epoch_seconds:,.0f} images/s")
-        log.info("  ".join(parts))
+        every = math.ceil((trainer.max_epochs or 0) / _LINES) or 1
+        is_shown = (trainer.current_epoch + 1) % every == 0 or trainer.current_epoch + 1 == trainer.max_epochs
+        log.log(logging.INFO if is_shown else logging.DEBUG, "  ".join(parts))
         self.epoch_images, self.epoch_seconds = 0, 0.0
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""What is likely to disappoint about a run, said before it trains or with its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from lightning import Trainer
+from omegaconf import DictConfig
+from torch import Tensor
+
+from vitexp.config.components import facts
+from vitexp.data.datamodule import ImageDataModule
+from vitexp.data.length import AUTO
+from vitexp.text import plural, shortened
+
+_FEW_STEPS = 500  # a small ViT from random weights has hardly started to separate classes
+_ENOUGH_STEPS = 1_500
+_MANY_PATCHES = 100
+_FEW_IMAGES = 100  # to measure an accuracy: it is uncertain by 10 points
+
+
+def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) -> Iterator[str]:
+    """Yield a sentence for each choice that hardly works, with what would.
+
+    config: as typed. trainer: with its final length. datamodule: already set up.
+    """
+    per_epoch = max(len(datamodule.train) // datamodule.batch_size, 1)
+    steps = per_epoch * int(trainer.max_epochs or 0)
+    is_whole = trainer.max_steps == -1 and trainer.limit_train_batches == 1.0 and not config.model.get("weights")
+    if is_whole and config.trainer.max_epochs != AUTO and steps < _FEW_STEPS:
+        yield (
+            f"{plural(steps, 'optimizer step')} are few for a network with random weights; "
+            f"trainer.max_epochs={math.ceil(_ENOUGH_STEPS / per_epoch)} gives {_ENOUGH_STEPS:,}."
+        )
+    if facts(config.task).get("uses_labels", True):
+        parts = {"validation": len(datamodule.val), "test": len(datamodule.test)}
+        few = {name: count for name, count in parts.items() if count < _FEW_IMAGES}
+        if few:
+            points = " and ".join(f"{98 / math.sqrt(count):.0f}" for count in few.values())
+            yield (
+                f"accuracy on {' and '.join(f'{count} {name}' for name, count in few.items())} images is uncertain by "
+                f"up to {points} points (95%)."
+            )
+
+
+def fewer_patches(config: DictConfig) -> str:
+    """Return which key would make the steps of a ViT with many patches faster; "" if there is none."""
+    patch_size, size = config.model.get("patch_size"), config.model.get("upsample") or config.data.image_size
+    if patch_size is None or (patches := (size // patch_size) ** 2) <= _MANY_PATCHES:
+        return ""
+    larger = next((each for each in range(patch_size, size + 1) if size % each == 0 and size // each <= 8), size)
+    return f"an image has {patches:,} patches, and model.patch_size={larger} makes {(size // larger) ** 2} of them"
+
+
+def never_predicted(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
+    """Return a sentence about classes that have test images but were never predicted; "" if there are none.
+
+    probabilities: [N, C]. labels: [N].
+    """
+    missing = sorted(set(labels.tolist()) - set(probabilities.argmax(dim=1).tolist()))
+    if not missing:
+        return ""
+    names = shortened([classes[label] for label in missing])
+    return (
+        f"{len(missing)} of {len(classes)} classes were never predicted on the test images: {names}; "
+        "training (trainer.max_epochs), more images or loss.class_weights=balanced may help."
+    )
