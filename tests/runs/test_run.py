@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.conftest import CONF, TINY, command, result, tiny_run
+from tests.conftest import CONF, TINY, command, composed, result, tiny_run
+from vitexp.runs.finished import load_run
+from vitexp.runs.resume import differences
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,7 @@ def test_result_has_the_whole_schema(finished: Path) -> None:
             "seed",
             "data",
             "model",
+            "training",
             "metrics",
         ),
         *("epochs", "steps", "images_seen", "timing", "environment", "started_at", "finished_at"),
@@ -123,9 +126,9 @@ def test_test_accuracy_is_exact(finished: Path) -> None:
 
 @pytest.mark.parametrize("monitor", ["val/accuracy", "null"])
 def test_chosen_or_last_weights_are_tested(tmp_path: Path, monitor: str) -> None:
-    hopeless = ("schedule=constant", "schedule.warmup_epochs=0", "optim.lr=0.5", "trainer.max_epochs=3")
+    hopeless = ("schedule=constant", "schedule.warmup_epochs=0", "optim.lr=2", "trainer.max_epochs=3")
     run = tiny_run(tmp_path, "callbacks=none", *hopeless, f"checkpoint.monitor={monitor}")
-    chosen = monitor != "null"  # the first epoch, because no later one is more accurate
+    chosen = monitor != "null"  # the first epoch, because all are equally accurate and its loss is lowest
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["net.norm.weight"]
     with safe_open(run / "model.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("norm.weight"), last) != chosen
@@ -301,3 +304,21 @@ def test_epochs_without_validation_repeat_no_old_values(tmp_path: Path) -> None:
     history = checkpoint["callbacks"]["LearningCurves"]["history"]
     assert (history["val/loss"][0], history["train/loss"][0]) == ([2], [1, 2, 3])
     assert set(result(folder)["metrics"]["val"].values()) == {None}, "the last weights were not validated"
+
+
+def test_lengths_that_follow_from_the_data_set(tmp_path: Path) -> None:
+    auto = ("data.batch_size=auto", "trainer.max_epochs=auto")
+    run = tiny_run(tmp_path, "callbacks=none", *auto, "trainer.max_steps=3")
+    assert result(run)["training"] == {"batch_size": 32, "max_epochs": 469}  # 60,000 / (4 * 32)
+    assert result(run)["steps"] == 3
+    assert load_run(run).batch_size == 32
+    log = (run / "train.log").read_text()
+    assert "data.batch_size=32 and trainer.max_epochs=469, because 129 training images are few" in log
+    assert "never predicted on the test images" in log
+
+    def changes(epochs: int) -> list[str]:
+        words = [*TINY, *auto, "logger=csv", "callbacks=none", "trainer.max_steps=3", f"trainer.max_epochs={epochs}"]
+        return differences(run, composed(*words))
+
+    assert changes(500) == [], "longer"
+    assert changes(400) == ["trainer.max_epochs=469, now 400"]

@@ -89,6 +89,7 @@ class RunRecord:
                 "seed": config.seed,
                 "data": None,
                 "model": None,
+                "training": None,
                 "metrics": None,
                 "epochs": 0,
                 "steps": 0,

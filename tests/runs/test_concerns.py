@@ -1,0 +1,54 @@
+"""What a run says about choices that are likely to disappoint."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import composed
+from vitexp.runs.concerns import concerns, fewer_patches, never_predicted
+
+
+def said(*overrides: str, epochs: int, train: int, val: int = 5_000, test: int = 5_000, **trainer: Any) -> str:
+    shown: Any = SimpleNamespace(max_epochs=epochs, **{"max_steps": -1, "limit_train_batches": 1.0, **trainer})
+    data: Any = SimpleNamespace(train=range(train), val=range(val), test=range(test), batch_size=128)
+    return " ".join(concerns(composed(*overrides), shown, data))
+
+
+def test_few_steps_are_named_with_the_length_that_would_do() -> None:
+    assert said("trainer.max_epochs=8", epochs=8, train=198).startswith("8 optimizer steps are few")
+    assert "trainer.max_epochs=1500 gives 1,500" in said("trainer.max_epochs=8", epochs=8, train=198)
+    assert said("trainer.max_epochs=8", epochs=8, train=35_000) == ""
+    assert said(epochs=8, train=198) == "", "chosen by the data set"
+    assert said("trainer.max_epochs=8", epochs=8, train=198, limit_train_batches=3) == "", "a test of the set-up"
+    assert said("trainer.max_epochs=8", "model.weights=x", epochs=8, train=198) == "", "fine-tuning is short"
+
+
+def test_few_measured_images_have_an_uncertainty() -> None:
+    assert said(epochs=8, train=9_999, val=22, test=56) == (
+        "accuracy on 22 validation and 56 test images is uncertain by up to 21 and 13 points (95%)."
+    )
+    assert said("task=mae", "model=vit_tiny", epochs=8, train=9_999, val=22) == ""
+
+
+def test_classes_that_are_never_predicted_are_named() -> None:
+    probabilities = torch.tensor([[0.9, 0.1, 0.0, 0.0], [0.6, 0.3, 0.1, 0.0], [0.1, 0.2, 0.7, 0.0]])
+    sentence = never_predicted(probabilities, torch.tensor([0, 1, 2]), ["a", "b", "c", "d"])
+    assert sentence.startswith("1 of 4 classes were never predicted on the test images: b;"), "d has no test image"
+    assert never_predicted(probabilities, torch.tensor([0, 0, 2]), ["a", "b", "c", "d"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        (("data.image_size=200", "model.patch_size=8"), "an image has 625 patches, and model.patch_size=25 makes 64"),
+        (("data.image_size=32",), ""),
+        (("model=simple_cnn", "data.image_size=200"), ""),
+    ],
+)
+def test_many_patches(overrides: tuple[str, ...], advice: str) -> None:
+    assert fewer_patches(composed(*overrides)).startswith(advice)
+    assert bool(fewer_patches(composed(*overrides))) == bool(advice)

@@ -1,0 +1,41 @@
+"""The warning about a training that takes long."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from vitexp.training.callbacks import pace
+from vitexp.training.callbacks.pace import PaceWarning
+
+
+def warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, seconds: float) -> str:
+    """Return the warnings of 50 batches that take `seconds` each; 10 epochs of 100 batches are planned."""
+    now = [0.0]
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pace, "finished", lambda device: now[0])
+    monkeypatch.setattr(pace, "data_of", lambda trainer: SimpleNamespace(batch_size=32))
+    trainer: Any = SimpleNamespace(
+        num_training_batches=100, max_epochs=10, current_epoch=0, accumulate_grad_batches=1, is_global_zero=True
+    )
+    module: Any = SimpleNamespace(device=torch.device("cpu"))
+    callback = PaceWarning(advice="fewer patches")
+    with caplog.at_level(logging.WARNING):
+        for batch in range(50):
+            now[0] += seconds if batch else 60  # the first one compiles
+            callback.on_train_batch_end(trainer, module, None, None, batch)
+    return caplog.text
+
+
+def test_a_long_training_is_announced_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    text = warned(monkeypatch, caplog, seconds=4.0)  # measured after the fifth batch
+    assert text.count("images/s") == 1
+    assert "at 8 images/s, training takes about 1 h 06 min; fewer patches; trainer.max_epochs=3 takes 20 min" in text
+
+
+def test_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    assert warned(monkeypatch, caplog, seconds=1.0) == ""
