@@ -16,12 +16,14 @@ import json
 import re
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from vitexp.sweeps.folder import Sweep
 from vitexp.sweeps.grid import GIVEN_BY_THE_SWEEP, plan
 from vitexp.sweeps.tables.formats import to_markdown
 from vitexp.sweeps.tables.results import Outcome
@@ -67,7 +69,8 @@ def add_ablation(words: list[str], *, logs: Path) -> Path:
     """Copy result.json of every trial of a sweep. Raises ValueError if one must not be published."""
     name = words[0].removeprefix("ablation=")
     ablation: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "ablation" / f"{name}.yaml"))
-    planned = plan(logs / name, ablation=ablation, arguments=words[1:])
+    find = partial(Sweep.of(words[0], words[1:]).folder, logs, name=None, earlier=logs / name)
+    planned = plan(find, ablation=ablation, arguments=words[1:], earlier=logs / name)
     order = [row.name for row in planned.rows]
     trials = sorted(planned.trials, key=lambda trial: order.index(trial.row))
     rows = [{"row": trial.row, "result": _record(trial.folder)} for trial in trials]
