@@ -23,6 +23,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from vitexp.errors import UserError
+from vitexp.runs.record import read_result
 from vitexp.sweeps.folder import Sweep
 from vitexp.sweeps.grid import GIVEN_BY_THE_SWEEP, plan
 from vitexp.sweeps.tables.formats import to_markdown
@@ -80,7 +82,7 @@ def add_ablation(words: list[str], *, logs: Path) -> Path:
 
 
 def _record(run: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((run / "result.json").read_text())
+    record = read_result(run)
     if record["status"] != "completed":
         raise ValueError(f"{run} is not a completed run")
     if record["environment"]["git_dirty"]:
@@ -194,7 +196,11 @@ def _filled(text: str, name: str, content: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["add"]:
         words = sys.argv[2:]
-        is_sweep = words[0].startswith("ablation=")
-        print(add_ablation(words, logs=Path("logs").resolve()) if is_sweep else add(Path(words[0])))
+        try:
+            is_sweep = words[0].startswith("ablation=")
+            print(add_ablation(words, logs=Path("logs").resolve()) if is_sweep else add(Path(words[0])))
+        except (OSError, ValueError, UserError) as error:
+            print(f"results.py: {error}", file=sys.stderr)
+            sys.exit(2)
     for path, text in written().items():
         path.write_text(text)

@@ -23,10 +23,9 @@ from yaml import YAMLError
 
 from vitexp.config.components import MISSING
 from vitexp.config.conf import CONF
-from vitexp.config.files import option_file, problem_of
+from vitexp.config.files import load_file, option_file
 from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted
 from vitexp.errors import ConfigError, nearest
-from vitexp.system.disk import typed
 
 # The last four come from files that cannot be read.
 COMPOSING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError, RecursionError)
@@ -209,7 +208,12 @@ def _unreadable(words: Sequence[str]) -> str | None:
     chosen = [word.partition("=") for word in overrides if "=" in word]
     files = [option_file(key, option, [f"file://{each}" for each in folders]) for key, _, option in chosen]
     files = [file for file in files if file.is_file()] + [file for each in folders for file in each.glob("**/*.yaml")]
-    return next((f"{typed(file)} {problem}." for file in files if (problem := problem_of(file))), None)
+    for file in files:
+        try:
+            load_file(file)
+        except ConfigError as error:
+            return str(error)
+    return None
 
 
 def explain_value(error: OmegaConfBaseException) -> str:

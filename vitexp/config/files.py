@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from vitexp.config.conf import CONF
-from vitexp.errors import reason
+from vitexp.errors import ConfigError, reason
+from vitexp.system.disk import typed
 
 
 def option_file(group: str, option: str, searchpath: Iterable[str] = ()) -> Path:
@@ -19,23 +21,25 @@ def option_file(group: str, option: str, searchpath: Iterable[str] = ()) -> Path
     return next((file for file in files if file.exists()), files[0])
 
 
-def problem_of(file: Path) -> str:
-    """Return why `file` is not a mapping in YAML, to complete "FILE ..."; "" if it is one, or is empty."""
+def load_file(file: Path) -> DictConfig:
+    """Return the content of `file`, which may be empty. Raises ConfigError if it is not a mapping in YAML."""
     try:
-        is_mapping = isinstance(OmegaConf.load(file), DictConfig)
-    except OSError as error:
-        if error.errno is None:  # OmegaConf's, for a single value
-            return _NO_MAPPING
-        return f"cannot be read: {error.strerror}"
+        loaded = OmegaConf.load(file)
+    except OSError as error:  # without a number: OmegaConf's, for a single value
+        problem = _NO_MAPPING if error.errno is None else f"cannot be read: {error.strerror}"
     except UnicodeDecodeError:
-        return "is not encoded in UTF-8"
+        problem = "is not encoded in UTF-8"
     except YAMLError as error:
-        return f"is not valid YAML{_place(error)}"
+        problem = f"is not valid YAML{_place(error)}"
     except RecursionError:
-        return "contains itself through an alias"
-    except Exception as error:  # of OmegaConf, for a value such as an invalid interpolation
-        return f"cannot be read: {reason(error)}"
-    return "" if is_mapping else _NO_MAPPING
+        problem = "contains itself through an alias"
+    except OmegaConfBaseException as error:  # a value such as an incomplete interpolation
+        problem = f"cannot be read: {reason(error)}"
+    else:
+        if isinstance(loaded, DictConfig):
+            return loaded
+        problem = _NO_MAPPING
+    raise ConfigError(f"{typed(file)} {problem.rstrip('.')}.")
 
 
 _NO_MAPPING = "must be a mapping of keys, KEY: VALUE"

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from vitexp.config.check import check_component, check_keys
 from vitexp.config.compose import user_searchpath
-from vitexp.config.files import option_file, problem_of
+from vitexp.config.files import load_file, option_file
 from vitexp.config.overrides import command_line, quoted
 from vitexp.config.schema import CONTRACTS, SWEEP
 from vitexp.errors import ConfigError, UserError
@@ -80,8 +80,8 @@ def sweep(config: DictConfig) -> None:
     engine, console, searchpath = _engine(config.engine), plain_console(), user_searchpath()
     group, _, option = kind.partition("=")
     file = option_file(group, option, searchpath) if option else None
-    if file is not None and (problem := problem_of(file)):
-        raise ConfigError(f"{typed(file)} {problem}.")
+    if file is not None:
+        load_file(file)  # Hydra merges a list, too
     named = "" if file is None else typed(file)
     if group in ("ablation", "search") and group not in config:
         raise ConfigError(f"{named} is not read as a file of {group}; remove its # @package line.")
