@@ -6,14 +6,19 @@ import io
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from vitexp.errors import ConfigError, UserError
+from vitexp.sweeps.engines.local import LocalEngine
+from vitexp.sweeps.engines.trial import Trial
 from vitexp.sweeps.folder import Sweep, hold_if_free, hold_sweep, refuse_other_kind
-from vitexp.sweeps.grid import plan
+from vitexp.sweeps.grid import Plan, Row, plan
+from vitexp.sweeps.sweep import _run_rows
 from vitexp.system.lock import Held
 
 GTSRB = Sweep.of("ablation=clahe", ["data=gtsrb", "trainer.max_epochs=3"])
@@ -113,6 +118,23 @@ def test_one_sweep_at_a_time_and_showing_writes_nothing_meanwhile(tmp_path: Path
     with hold_if_free(tmp_path / "nothing yet", console) as is_ours:
         assert not is_ours
     assert not (tmp_path / "nothing yet").exists()
+
+
+def test_tables_are_written_under_the_lock_only(tmp_path: Path) -> None:
+    folder, console = tmp_path / "s", Console(file=io.StringIO(), width=500)
+    trial = Trial(row="a", seed=0, overrides=(), folder=folder / "0a1b", command=())
+    made = Plan(folder=folder, rows=[Row(name="a", overrides=())], trials=[trial], wandb=None)
+    config = {"metric": "accuracy", "baseline": None, "trials": []}
+    run = {show: partial(_run_rows, made, GTSRB, OmegaConf.create({**config, "show": show})) for show in (True, False)}
+    run[True](LocalEngine(), console=console)
+    assert not folder.exists()
+    with hold_sweep(folder):
+        run[True](LocalEngine(), console=console)
+        with pytest.raises(Held):
+            run[False](LocalEngine(), console=console)
+        assert [path.name for path in folder.iterdir()] == ["sweep.lock"]
+    run[True](LocalEngine(), console=console)
+    assert {"sweep.json", "sweep.html", "table.csv", "table.md", "table.tex"} < {path.name for path in folder.iterdir()}
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
