@@ -80,7 +80,7 @@ def sweep(config: DictConfig) -> None:
     engine, console, searchpath = _engine(config.engine), plain_console(), user_searchpath()
     group, _, option = kind.partition("=")
     file = option_file(group, option, searchpath) if option else None
-    if file is not None:
+    if file is not None and file.exists():  # not in a package
         load_file(file)  # Hydra merges a list, too
     named = "" if file is None else typed(file)
     if group in ("ablation", "search") and group not in config:
