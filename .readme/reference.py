@@ -19,10 +19,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+from vitexp.commands.sweep import described as sweep_keys
 from vitexp.config.components import MISSING, Option
 from vitexp.config.compose import compose
 from vitexp.config.conf import CONF
-from vitexp.config.reference import Section, format_option, group_options, sections
+from vitexp.config.reference import Section, format_option, group_options, options_of_group, sections
 from vitexp.config.schema import MAPPINGS, NODES
 from vitexp.config.validate import words
 
@@ -65,11 +66,22 @@ def markdown() -> str:
         lines.append("")
     lines.append("## Keys\n")
     for title, section in described().items():
-        if section.options:
-            lines += [f"### {title}\n", "| key | value | meaning | accepts |", "|---|---|---|---|"]
-            lines += [_row(section, key, option) for key, option in section.options.items()]
-            lines.append("")
+        lines += _table(title, section)
+    lines += ["## Sweeps\n", "Keys of `python sweep.py`, and of the files that it reads.\n"]
+    for group in ("ablation", "search", "engine"):
+        lines += [f"**{group}**\n"]
+        lines += [f"- `{group}={name}`: {_summary(CONF / group / f'{name}.yaml')}" for name in options_of_group(group)]
+        lines.append("")
+    for section in sweep_keys(*options_of_group("engine", first="ray")):
+        lines += _table(section.title, section)
     return "\n".join(lines)
+
+
+def _table(title: str, section: Section) -> list[str]:
+    if not section.options:
+        return []
+    head = [f"### {title}\n", "| key | value | meaning | accepts |", "|---|---|---|---|"]
+    return [*head, *(_row(section, key, option) for key, option in section.options.items()), ""]
 
 
 def _row(section: Section, key: str, option: Option) -> str:

@@ -16,12 +16,16 @@ import json
 import re
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from vitexp.errors import UserError
+from vitexp.runs.record import read_result
+from vitexp.sweeps.folder import Sweep
 from vitexp.sweeps.grid import GIVEN_BY_THE_SWEEP, plan
 from vitexp.sweeps.tables.formats import to_markdown
 from vitexp.sweeps.tables.results import Outcome
@@ -67,7 +71,8 @@ def add_ablation(words: list[str], *, logs: Path) -> Path:
     """Copy result.json of every trial of a sweep. Raises ValueError if one must not be published."""
     name = words[0].removeprefix("ablation=")
     ablation: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "ablation" / f"{name}.yaml"))
-    planned = plan(logs / name, ablation=ablation, arguments=words[1:])
+    find = partial(Sweep.of(words[0], words[1:]).folder, logs, name=None, earlier=logs / name)
+    planned = plan(find, ablation=ablation, arguments=words[1:], earlier=logs / name)
     order = [row.name for row in planned.rows]
     trials = sorted(planned.trials, key=lambda trial: order.index(trial.row))
     rows = [{"row": trial.row, "result": _record(trial.folder)} for trial in trials]
@@ -77,7 +82,7 @@ def add_ablation(words: list[str], *, logs: Path) -> Path:
 
 
 def _record(run: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((run / "result.json").read_text())
+    record = read_result(run)
     if record["status"] != "completed":
         raise ValueError(f"{run} is not a completed run")
     if record["environment"]["git_dirty"]:
@@ -191,7 +196,11 @@ def _filled(text: str, name: str, content: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["add"]:
         words = sys.argv[2:]
-        is_sweep = words[0].startswith("ablation=")
-        print(add_ablation(words, logs=Path("logs").resolve()) if is_sweep else add(Path(words[0])))
+        try:
+            is_sweep = words[0].startswith("ablation=")
+            print(add_ablation(words, logs=Path("logs").resolve()) if is_sweep else add(Path(words[0])))
+        except (OSError, ValueError, UserError) as error:
+            print(f"results.py: {error}", file=sys.stderr)
+            sys.exit(2)
     for path, text in written().items():
         path.write_text(text)

@@ -13,6 +13,7 @@ from vitexp.config import renames
 from vitexp.config.check import check
 from vitexp.config.components import component
 from vitexp.config.renames import read_config, upgrade, upgrade_overrides
+from vitexp.errors import ConfigError
 from vitexp.runs import resume
 
 CALLBACKS = (
@@ -74,5 +75,5 @@ def test_a_renamed_key_keeps_null_and_reaches_any_depth(monkeypatch: pytest.Monk
 
 def test_what_is_no_configuration_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: 1\n")
-    with pytest.raises(ValueError, match="needs both model and data"):
+    with pytest.raises(ConfigError, match="is not the configuration of a run: model must be a mapping"):
         read_config(tmp_path / "config.yaml")

@@ -112,7 +112,7 @@ def test_damaged_parts_are_refused(folder: Path, name: str, content: str) -> Non
 
 def test_config_of_another_program_is_refused(folder: Path) -> None:
     (folder / "config.yaml").write_text("answer: 42\n")
-    with pytest.raises(UserError, match="it needs both model and data"):
+    with pytest.raises(UserError, match="is not the configuration of a run: model must be a mapping"):
         load_run(folder)
 
 

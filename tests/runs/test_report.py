@@ -127,7 +127,7 @@ def test_says_what_the_run_was(tmp_path: Path) -> None:
 
 def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
     evil = "</pre><script>alert(2)</script>"
-    result = RESULT | {"error": evil, "status": 'x" onload="alert(3)', "run_id": "<img src=x>"}
+    result = RESULT | {"error": evil, "name": 'x" onload="alert(3)', "run_id": "<img src=x>"}
     page = read(make_run(tmp_path, result, config=f"name: {evil}\n", figures=('"><script>',)))
     assert "script" not in page.tags
     assert page.tags.count("img") == 1

@@ -43,4 +43,4 @@ if __name__ == "__main__":
     def tell(event: Event) -> None:
         print(type(event).__name__, getattr(event, "status", ""), flush=True)
 
-    run_trials(trials, engine, folder=Path(folder), on_event=tell)
+    run_trials(trials, engine, on_event=tell)

@@ -31,7 +31,6 @@ from vitexp.sweeps.engines.trial import Finished, Ready, Started, Trial, status
 from vitexp.sweeps.tables.formats import to_csv
 from vitexp.sweeps.tables.results import read
 from vitexp.sweeps.tables.table import build_table
-from vitexp.system.lock import Held, hold
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 needs_submitit = pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
@@ -73,22 +72,14 @@ def driver(folder: Path, kind: str, number: int, *options: str) -> subprocess.Po
 
 def test_what_is_completed_is_left_alone_and_the_rest_runs(tmp_path: Path) -> None:
     trials = [*sweep(tmp_path, 2), fake_trial(tmp_path / "bad", "end=crash"), fake_trial(tmp_path / "new")]
-    assert run_trials(trials[:2], local(), folder=tmp_path, on_event=print) == []
+    assert run_trials(trials[:2], local(), on_event=print) == []
     events: list[Any] = []
-    assert run_trials(trials, local(), folder=tmp_path, on_event=events.append) == [trials[2]]
+    assert run_trials(trials, local(), on_event=events.append) == [trials[2]]
     assert [type(event) for event in events] == [Ready, Started, Finished, Started, Finished]
     assert [event.status for event in events if isinstance(event, Finished)] == ["failed", "completed"]
     assert lines(trials, "starts") == [1, 1, 1, 1]
-    run_trials(trials, local(), folder=tmp_path, on_event=print)
+    run_trials(trials, local(), on_event=print)
     assert lines(trials, "starts") == [1, 1, 2, 1]  # a failed trial is tried again
-
-
-def test_a_second_sweep_is_told_who_runs_the_first(tmp_path: Path) -> None:
-    with (
-        hold(tmp_path / "sweep.lock", wait=False),
-        pytest.raises(Held, match=rf"{tmp_path} is in use by process {os.getpid()} on .*; wait for it or stop it\."),
-    ):
-        run_trials(sweep(tmp_path, 1), local(), folder=tmp_path, on_event=print)
 
 
 @pytest.mark.parametrize(("sent", "code"), STOPS)
@@ -100,7 +91,7 @@ def test_being_stopped_stops_all_and_the_next_goes_on(tmp_path: Path, sent: int,
     assert process.wait(20) == code
     assert not with_argument(str(tmp_path))
     assert [status(trial) for trial in trials] == ["completed", "interrupted", None]
-    assert run_trials(trials, local(), folder=tmp_path, on_event=print) == []
+    assert run_trials(trials, local(), on_event=print) == []
     assert lines(trials, "spans") == [1, 1, 1]
 
 
@@ -126,7 +117,7 @@ def test_sigkill_of_the_sweep_loses_and_repeats_nothing(tmp_path: Path) -> None:
     assert lines(trials, "spans") == [1] * 5
     assert [status(trial) for trial in trials] == ["completed"] * 5
     undisturbed = sweep(tmp_path / "undisturbed", 5)
-    run_trials(undisturbed, local(), folder=tmp_path / "undisturbed", on_event=print)
+    run_trials(undisturbed, local(), on_event=print)
     assert table(trials) == table(undisturbed)
 
 
@@ -180,14 +171,14 @@ def test_local_trials_get_the_first_gpus(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     [trial] = sweep(tmp_path, 1)
-    run_trials([trial], local(gpus_per_trial=asked), folder=tmp_path, on_event=print)
+    run_trials([trial], local(gpus_per_trial=asked), on_event=print)
     assert spans([trial])[0][2] == visible
 
 
 def test_local_refuses_gpus_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match=r"engine\.gpus_per_trial=1, but this machine has 0 GPUs"):
-        run_trials(sweep(tmp_path, 1), local(gpus_per_trial=1), folder=tmp_path, on_event=print)
+        run_trials(sweep(tmp_path, 1), local(gpus_per_trial=1), on_event=print)
 
 
 @pytest.mark.parametrize(("of_the_user", "threads"), [(None, "3"), ("7", "7")])
@@ -198,7 +189,7 @@ def test_threads_are_the_cpus_of_a_trial_unless_the_user_says_otherwise(
     if of_the_user:
         monkeypatch.setenv("OMP_NUM_THREADS", of_the_user)
     [trial] = sweep(tmp_path, 1)
-    run_trials([trial], local(cpus_per_trial=3), folder=tmp_path, on_event=print)
+    run_trials([trial], local(cpus_per_trial=3), on_event=print)
     assert json.loads((trial.folder / "result.json").read_text())["threads"] == threads
 
 
@@ -249,7 +240,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=f"needs one more package: pip install {package}, or use engine=local"):
-        run_trials(sweep(tmp_path, 1), engine, folder=tmp_path, on_event=print)
+        run_trials(sweep(tmp_path, 1), engine, on_event=print)
 
 
 @pytest.mark.slow
@@ -264,7 +255,7 @@ def test_ray_packs_shares_of_gpus_and_survives_failures(tmp_path: Path) -> None:
     ]
     events: list[Any] = []
     engine = ray(gpus=2, gpus_per_trial=0.5, timeout=60)
-    assert run_trials([*bad, *good], engine, folder=tmp_path, on_event=events.append) == bad
+    assert run_trials([*bad, *good], engine, on_event=events.append) == bad
     assert next(event for event in events if isinstance(event, Ready)).slots == 4
     assert len([event for event in events if isinstance(event, Finished)]) == 6
     assert "TypeError" in json.loads((tmp_path / "x" / "result.json").read_text())["error"]
@@ -277,7 +268,7 @@ def test_ray_packs_shares_of_gpus_and_survives_failures(tmp_path: Path) -> None:
 def test_whole_gpus_are_never_shared(tmp_path: Path) -> None:
     drawn = random.Random(0)
     trials = [fake_trial(tmp_path / str(index), f"seconds={drawn.uniform(0, 0.4):.3f}") for index in range(24)]
-    assert run_trials(trials, ray(gpus=4), folder=tmp_path, on_event=lambda _: None) == []
+    assert run_trials(trials, ray(gpus=4), on_event=lambda _: None) == []
     for gpu in ("0", "1", "2", "3"):
         assert at_once([span for span in spans(trials) if span[2] == gpu]) == 1
 
@@ -313,7 +304,7 @@ def test_trials_of_a_node_that_vanishes_are_taken_up_by_another(tmp_path: Path) 
 
     try:
         engine = ray(address=cluster.address, cpus_per_trial=1)
-        assert run_trials(trials, engine, folder=tmp_path, on_event=kill_once_four_run) == []
+        assert run_trials(trials, engine, on_event=kill_once_four_run) == []
     finally:
         cluster.shutdown()
     assert sum(lines(trials, "starts")) == 10  # those two started twice
@@ -327,7 +318,7 @@ def test_trials_of_a_node_that_vanishes_are_taken_up_by_another(tmp_path: Path) 
 def test_slurm_runs_the_trials_as_jobs(tmp_path: Path) -> None:
     trials = [fake_trial(tmp_path / "good"), fake_trial(tmp_path / "bad", "end=crash")]
     events: list[Any] = []
-    assert run_trials(trials, slurm(), folder=tmp_path, on_event=events.append) == [trials[1]]
+    assert run_trials(trials, slurm(), on_event=events.append) == [trials[1]]
     kinds = [(type(event), event.trial.row) for event in events if not isinstance(event, Ready)]
     assert sorted(kinds, key=str) == sorted([(k, r) for k in (Started, Finished) for r in ("good", "bad")], key=str)
 
@@ -342,7 +333,7 @@ def test_slurm_runs_the_trials_as_jobs(tmp_path: Path) -> None:
 )
 def test_slurm_refuses_what_cannot_be(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        run_trials(sweep(tmp_path, 1), slurm(**changes), folder=tmp_path, on_event=print)
+        run_trials(sweep(tmp_path, 1), slurm(**changes), on_event=print)
 
 
 @pytest.mark.slow

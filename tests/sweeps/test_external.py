@@ -151,7 +151,9 @@ def test_an_ablation_of_own_components(project: Path, given: tuple[str, ...]) ->
 
 @pytest.mark.usefixtures("in_project")
 def test_a_search_of_own_components(project: Path) -> None:
-    done = sweep(project, "--config-dir", "conf", "search=mine", "engine=pretend", "model=mine", "loss=mine")
+    done = sweep(
+        project, "--config-dir", "conf", "search=mine", "engine=pretend", "name=mine", "model=mine", "loss=mine"
+    )
     assert done.returncode == 0, done.stderr
     [repeat] = re.findall("^vitexp train (.*)$", (project / "logs" / "mine" / "search.md").read_text(), re.MULTILINE)
     config = compose(shlex.split(repeat))

@@ -58,22 +58,22 @@ def test_the_trials_share_a_group_in_wandb_where_they_log_to_it() -> None:
 
 def test_rows_of_every_kind_of_ablation() -> None:
     def overrides(**kind: bool) -> dict[str, tuple[str, ...]]:
-        return {row.name: row.overrides for row in ablation_rows({"base": ["seed=0"], "rows": STEPS, **kind})}
+        return {row.name: row.overrides for row in ablation_rows({"base": ["model.dim=96"], "rows": STEPS, **kind})}
 
     a, b = "optim.lr=1e-2", "model.depth=2"
-    assert overrides() == {"A": ("seed=0", a), "B": ("seed=0", b)}
-    assert overrides(cumulative=True) == {"A": ("seed=0", a), "B": ("seed=0", a, b)}
+    assert overrides() == {"A": ("model.dim=96", a), "B": ("model.dim=96", b)}
+    assert overrides(cumulative=True) == {"A": ("model.dim=96", a), "B": ("model.dim=96", a, b)}
     assert overrides(leave_one_out=True) == {
-        "full": ("seed=0", a, b),
-        "without A": ("seed=0", b),
-        "without B": ("seed=0", a),
+        "full": ("model.dim=96", a, b),
+        "without A": ("model.dim=96", b),
+        "without B": ("model.dim=96", a),
     }
 
 
 def test_a_row_replaces_the_base_and_the_command_line_both() -> None:
-    ablation = {"base": ["optim.lr=1", "seed=7"], "rows": STEPS, "seeds": [0, 1]}
+    ablation = {"base": ["optim.lr=1", "model.dim=96"], "rows": STEPS, "seeds": [0, 1]}
     rows, trials = planned("model.depth=5", ablation=ablation)
-    assert rows[0].overrides == ("seed=7", "optim.lr=1e-2", "model.depth=5")
+    assert rows[0].overrides == ("model.dim=96", "optim.lr=1e-2", "model.depth=5")
     assert [row.name for row in rows] == ["A", "B"]
     assert {trial.seed for trial in trials} == {0, 1}
     assert {trial.seed for trial in planned("seed=5", ablation=ablation)[1]} == {5}
@@ -104,12 +104,41 @@ def test_refuses_before_anything_runs(arguments: list[str], sentence: str) -> No
         ({}, "ablation.rows is missing; it must be a list of rows"),
         ({"rows": []}, "ablation.rows=[] must be a list of rows"),
         ({"rows": STEPS, "seed": [1]}, "there is no key 'ablation.seed'; the nearest is seeds"),
-        ({"rows": [{"set": []}]}, "ablation.rows: {'set': []} must have a name"),
+        ({"rows": STEPS, "cumulativ": True}, "there is no key 'ablation.cumulativ'; the nearest is cumulative"),
+        ({"rows": STEPS, "cumulative": True, "leave_one_out": True}, "exclude each other"),
+        ({"rows": STEPS, "seeds": "0,1"}, "ablation.seeds=0,1 must be a list of integers"),
+        ({"rows": STEPS, "seeds": 3}, "ablation.seeds=3 must be a list of integers"),
+        ({"rows": STEPS, "seeds": []}, "ablation.seeds=[] must be a list of integers"),
+        ({"rows": STEPS, "seeds": [1, 1]}, "contains a seed twice"),
+        ({"rows": STEPS, "base": ["optim.lr=1", "optim.lr=2"]}, "optim.lr is given twice in base"),
+        ({"rows": {"A": []}}, "must be a list of rows"),
+        ({"rows": [*STEPS, "C"]}, "row 3, C, must be a mapping, {name: NAME, set: [OVERRIDE, ...]}"),
+        ({"rows": [{"set": []}]}, "row 1: name is missing"),
+        ({"rows": [{"name": ""}]}, "row '': name= must be a text of 1 to 100 characters"),
+        ({"rows": [{"name": 3}]}, "row 1: name=3 must be a text"),
+        ({"rows": [{"name": False}]}, "row 1: name=false must be a text"),
+        ({"rows": [{"name": {"a": []}}]}, "row 1: name={'a': []} must be a text"),
+        ({"rows": [STEPS[0], STEPS[0]]}, "row 'A': there is a row with this name above"),
+        ({"rows": [{"name": "C", "overrides": []}]}, "row 'C': there is no key 'overrides'; choose from name, set"),
+        ({"rows": [{"name": "C", "set": "optim.lr=1"}]}, "row 'C': set=optim.lr=1 must be a list of overrides"),
+        ({"rows": [{"name": "C", "set": [{"optim.lr": 1}]}]}, "row 'C': set=[{'optim.lr': 1}] must be a list"),
+        ({"rows": [{"name": "C", "set": ["optim.lr"]}]}, "row 'C': cannot read 'optim.lr'"),
+        ({"rows": [{"name": "C", "set": ["optim.lr=1", "optim.lr=2"]}]}, "row 'C': optim.lr is given twice in set"),
+        ({"rows": [{"name": "C", "set": ["optim.lr=1,2"]}]}, "row 'C': optim.lr=1,2 has several values"),
+        ({"rows": [{"name": "C", "set": ["seed=1"]}]}, "row 'C': seed cannot be one of the overrides"),
+        ({"rows": [{"name": "C", "set": ["log_dir=x"]}]}, "row 'C': log_dir cannot be one of the overrides"),
+        ({"rows": [{"name": "C", "set": ["resume=auto"]}]}, "row 'C': resume cannot be one of the overrides"),
+        ({"rows": [{"name": "C", "set": ["engine=ray"]}]}, "row 'C': engine can only be chosen for the sweep command"),
     ],
 )
-def test_a_wrong_ablation_is_one_sentence(ablation: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(sentence)):
-        planned(ablation=ablation)
+def test_a_wrong_ablation_is_one_sentence_with_its_file(ablation: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"^mine.yaml.*{re.escape(sentence)}"):
+        plan(Path("/nowhere/s"), ablation=ablation, arguments=[], file="mine.yaml")
+
+
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_ablation() -> None:
+    with pytest.raises(ConfigError, match=r"^there is no key 'optim.lrr'"):
+        plan(Path("/nowhere/s"), ablation={"rows": STEPS}, arguments=["optim.lrr=1"], file="mine.yaml")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

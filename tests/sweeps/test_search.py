@@ -24,13 +24,13 @@ from vitexp.sweeps.search.study import Reporter, journal
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip composing configurations, which takes 0.2 s per trial, and drawing figures."""
 
-    def plan(folder: Path, *, ablation: Any, arguments: Sequence[str], searchpath: Any) -> Plan:
+    def plan(sweep: Path, *, ablation: Any, arguments: Sequence[str], searchpath: Any) -> Plan:
         [row] = ablation["rows"]
         overrides = (*arguments, *row["set"])
         hashed = sorted(override for override in overrides if not override.startswith("+callbacks"))
-        folder = folder / hashlib.sha256(" ".join(hashed).encode()).hexdigest()[:12]
+        folder = sweep / hashlib.sha256(" ".join(hashed).encode()).hexdigest()[:12]
         trial = Trial(row=row["name"], seed=0, overrides=overrides, folder=folder, command=())
-        return Plan(rows=[], trials=[trial], wandb=None)
+        return Plan(folder=sweep, rows=[], trials=[trial], wandb=None)
 
     monkeypatch.setattr(search_module, "plan", plan)
     monkeypatch.setattr("vitexp.sweeps.search.report._draw", lambda *_: [])

@@ -12,22 +12,30 @@ keys are those of the trials: python train.py --help. --config-dir DIR adds a fo
 additional options, laid out like conf/.
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.commands.words import help_requested, options_first
+from vitexp.config.components import Option
 from vitexp.config.conf import CONF
 from vitexp.config.overrides import config_dir_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.schema import SWEEP
 from vitexp.config.secrets import refuse_typed_secrets
-from vitexp.sweeps.search.study import SETTINGS
+from vitexp.sweeps.grid import ABLATION, ROW
+from vitexp.sweeps.search.study import RANGE, SETTINGS
 from vitexp.sweeps.sweep import own_arguments
 from vitexp.sweeps.sweep import sweep as run_sweep
+
+if TYPE_CHECKING:
+    from vitexp.config.reference import Section
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="sweep")
@@ -45,21 +53,33 @@ def main() -> None:
             sweep()
 
 
-def _help() -> str:
-    from vitexp.config.reference import Section, help_text, options_of_group, section_of_node
+def described(*engines: str) -> list[Section]:
+    """Return the keys of the sweep command and of `engines`, and of the files of conf/ablation/ and conf/search/."""
+    from vitexp.config.reference import Section, section_of_node
 
-    values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))
-    engine: Any = OmegaConf.to_container(OmegaConf.load(CONF / "engine" / "ray.yaml"))
-    search: Any = OmegaConf.to_container(OmegaConf.load(CONF / "search" / "recipe.yaml"))
+    def node(path: str) -> Any:
+        return OmegaConf.to_container(OmegaConf.load(CONF / path))
+
+    def section(title: str, prefix: str, options: Mapping[str, Option]) -> Section:
+        return Section(title, prefix, options, {key: option.default for key, option in options.items()})
+
+    return [
+        Section("sweep", "", SWEEP, node("sweep.yaml")),
+        *(section_of_node("engine", node(f"engine/{name}.yaml")) for name in engines),
+        section("ablation: a file in conf/ablation/", "ablation.", ABLATION),
+        section("each row of ablation.rows", "", ROW),
+        Section("search: a file in conf/search/", "search.", SETTINGS, node("search/recipe.yaml")),
+        section("each range of search.space", "", RANGE),
+    ]
+
+
+def _help() -> str:
+    from vitexp.config.reference import help_text, options_of_group
+
     config_dir, _ = config_dir_of(sys.argv[1:])
     folders = [] if config_dir is None else [Path(config_dir).expanduser()]
     groups = {group: options_of_group(group, *folders, first="ray") for group in ("ablation", "search", "engine")}
-    sections = [
-        Section("sweep", "", SWEEP, values),
-        section_of_node("engine", engine),
-        Section("search", "search.", SETTINGS, search),
-    ]
-    return help_text(__doc__, groups=groups, sections=sections)
+    return help_text(__doc__, groups=groups, sections=described("ray"))
 
 
 if __name__ == "__main__":

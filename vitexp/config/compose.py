@@ -19,11 +19,17 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from vitexp.config.components import MISSING
 from vitexp.config.conf import CONF
+from vitexp.config.files import load_file, option_file
 from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted
 from vitexp.errors import ConfigError, nearest
+
+# The last four come from files that cannot be read.
+COMPOSING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError, RecursionError)
+_OF_SWEEPS = ("ablation", "search", "engine")  # groups of conf/sweep.yaml
 
 
 def compose(
@@ -43,12 +49,17 @@ def compose(
     if config_dir is not None and not Path(config_dir).expanduser().is_dir():
         raise ConfigError(f"config_dir={config_dir} is not a folder.")
     urls = [*searchpath, *([] if config_dir is None else [f"file://{Path(config_dir).expanduser().absolute()}"])]
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra_compose(config_name, [*overrides, *searchpath_override(urls)])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, overrides)) from error
+        return _composed([*overrides, *searchpath_override(urls)], config_name)
+    except COMPOSING_ERRORS as error:
+        words = overrides if config_dir is None else [f"--config-dir={config_dir}", *overrides]
+        raise ConfigError(explain(error, words)) from error
+
+
+def _composed(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose(config_name, list(overrides))
 
 
 class Composer:
@@ -163,9 +174,14 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     """
     message = str(error).strip() or str(error.__cause__).strip()
     first_line = message.partition("\n")[0].rstrip(".")
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return _unreadable(words) or f"the configuration cannot be composed: {first_line}."
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        hint = "" if config_dir_of(words)[0] else " --config-dir adds options of your own."
+        folder = config_dir_of(words)[0]
+        hint = "" if folder else " --config-dir adds options of your own."
+        if folder and (misplaced := Path(folder).expanduser() / f"{option}.yaml").is_file():
+            hint = f" {misplaced} must be in the folder {group}."
         return f"{group} has no option {option!r}; {nearest(option, list(error.options))}{hint}"
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: write key=value, with quotes around unusual values."
@@ -173,6 +189,8 @@ def explain(error: Exception, words: Sequence[str]) -> str:
         return f"key {match.group(1)!r} already exists; drop the leading '+'."
     if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):
         key = match.group(1).partition("@")[0]
+        if key in _OF_SWEEPS:
+            return f"{key} can only be chosen for the sweep command."
         known = _known_keys(words)
         if others := _options_with(key):
             which = "one of them" if others[1:] else "it"
@@ -181,6 +199,21 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     if first_line.startswith("Error merging") and error.__cause__:  # only the cause says what is wrong
         first_line += f": {str(error.__cause__).partition(chr(10))[0].rstrip('.')}"
     return explain_value(error) if isinstance(error, OmegaConfBaseException) else f"{first_line}."
+
+
+def _unreadable(words: Sequence[str]) -> str | None:
+    """Return a sentence about the first file that cannot be read, of those selected by `words` or in --config-dir."""
+    folder, overrides = config_dir_of(words)
+    folders = [] if folder is None else [Path(folder).expanduser()]
+    chosen = [word.partition("=") for word in overrides if "=" in word]
+    files = [option_file(key, option, [f"file://{each}" for each in folders]) for key, _, option in chosen]
+    files = [file for file in files if file.is_file()] + [file for each in folders for file in each.glob("**/*.yaml")]
+    for file in files:
+        try:
+            load_file(file)
+        except ConfigError as error:
+            return str(error)
+    return None
 
 
 def explain_value(error: OmegaConfBaseException) -> str:
@@ -192,13 +225,14 @@ def explain_value(error: OmegaConfBaseException) -> str:
 
 def _known_keys(words: Sequence[str]) -> list[str]:
     """Return every key, in dotted form, of the configuration with the options that `words` select; and every group."""
-    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in _OF_SWEEPS]
     folder, overrides = config_dir_of(words)
+    urls = [] if folder is None else [f"file://{Path(folder).expanduser().absolute()}"]
     selections = [word for word in overrides if key_of(word) in groups]
     try:
-        config = compose(selections, config_dir=folder)
-    except ConfigError:
-        config = compose([])
+        config = _composed([*selections, *searchpath_override(urls)])
+    except COMPOSING_ERRORS:
+        config = _composed([])
     keys = list(groups)
     for leaf, _ in flatten(OmegaConf.to_container(config)):
         keys += accumulate(leaf.split("."), "{}.{}".format)

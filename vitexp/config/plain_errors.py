@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from vitexp.config.compose import explain
+from vitexp.config.compose import COMPOSING_ERRORS, explain
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.system.output import dropping_unread_output
 
@@ -62,6 +62,8 @@ def _of_libraries(error: Exception) -> str | None:
         frame.name for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}hydra{os.sep}" in frame.filename
     ]
     if in_hydra and "run_job" not in in_hydra:  # before our code was called
+        if isinstance(error, COMPOSING_ERRORS):
+            return explain(error, sys.argv[1:])
         return f"the configuration cannot be composed: {str(error).partition(chr(10))[0].rstrip('.')}."
     # compared by name, because Lightning takes seconds to import
     return str(error) if type(error).__name__ == "MisconfigurationException" else None

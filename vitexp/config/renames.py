@@ -6,6 +6,7 @@ defaults, which keep the behavior.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from copy import deepcopy
@@ -16,6 +17,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.conf import CONF
+from vitexp.config.files import load_file
+from vitexp.errors import ConfigError
+from vitexp.system.disk import typed
 
 # Prefixes of old `_target_` names; the first match is replaced.
 TARGETS = {
@@ -60,11 +64,14 @@ FORMER_DEFAULTS: dict[str, Any] = {
 def read_config(path: Path) -> DictConfig:
     """Return the configuration of a run with current names; missing keys have the defaults of its time.
 
-    Raises what OmegaConf.load raises, and ValueError if the file is not a configuration of a run.
+    Raises ConfigError if the file is not the configuration of a run, and FileNotFoundError if there is none.
     """
-    loaded = OmegaConf.load(path)
-    if not isinstance(loaded, DictConfig) or "model" not in loaded or "data" not in loaded:
-        raise ValueError(f"{path} is not the configuration of a run: it needs both model and data")
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    loaded = load_file(path)
+    sections = ("model", "data", *filter(loaded.__contains__, ("trainer", "training", "checkpoint")))
+    if wrong := [name for name in sections if not isinstance(loaded.get(name), DictConfig)]:
+        raise ConfigError(f"{typed(path)} is not the configuration of a run: {wrong[0]} must be a mapping.")
     config = OmegaConf.merge(_defaults(loaded), upgrade(loaded))
     assert isinstance(config, DictConfig)
     # The cache folder of this machine takes precedence over the recorded one.

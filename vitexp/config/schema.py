@@ -279,7 +279,7 @@ class Sweep:
 
     name: Annotated[
         FolderName | None,
-        Doc("folder of the sweep under log_dir; null: the name of the ablation or search, or grid-HASH"),
+        Doc("folder of the sweep under log_dir; null: the ablation or search and what all trials have in common"),
     ]
     log_dir: Annotated[Path, Doc("trial folders are <log_dir>/<name>/<hash of the trial's configuration>")]
     metric: Annotated[Literal[tuple(METRICS)], Doc("metric of result.json that the table compares")]  # type: ignore[valid-type]

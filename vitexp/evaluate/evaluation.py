@@ -146,7 +146,7 @@ class _Evaluation:
         metrics = self.results["metrics"] = _metrics(logits.softmax(dim=1), loss, self.labels)
         columns = {"evaluated": metrics}
         recorded = (self.run.result.get("metrics") or {}).get("test")
-        if self.test_set.own and recorded and self.run.result["data"]["test"] == len(self.labels):
+        if self.test_set.own and recorded and (self.run.result.get("data") or {}).get("test") == len(self.labels):
             columns["result.json"] = self.results["result_json"] = recorded
             differences = [abs(metrics[name] - value) for name, value in recorded.items() if value is not None]
             difference = self.results["largest_difference_to_result_json"] = max(differences, default=0.0)

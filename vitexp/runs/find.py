@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.record import is_pretraining
+from vitexp.runs.record import DamagedRecord, is_pretraining, read_result, warn_skipped
 
 NAME = "pretrained"
 BUNDLED = Path(__file__).parent / "shipped" / "gtsrb"  # trained by experiment=gtsrb_best
@@ -70,10 +70,13 @@ def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
     logs = Path(log_dir).expanduser()
     for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
         try:
-            result = json.loads(file.read_text())
-            usable = (file.parent / "model.safetensors").exists() and not is_pretraining(result)
-            if result["status"] == "completed" and usable:
-                completed.append((str(result["finished_at"]), file.parent.name, file.parent))
-        except (OSError, ValueError, KeyError, TypeError):
+            result = read_result(file.parent)
+        except FileNotFoundError:  # removed meanwhile
             continue
+        except DamagedRecord as error:
+            warn_skipped(str(error))
+            continue
+        has_weights = (file.parent / "model.safetensors").exists()
+        if result["status"] == "completed" and has_weights and not is_pretraining(result):
+            completed.append((str(result.get("finished_at")), file.parent.name, file.parent))
     return [folder for *_, folder in sorted(completed, reverse=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import platform
 import secrets
@@ -12,6 +13,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,64 @@ NOT_HASHED = (
     *("data.cache_dir", "data.num_workers", "data.resident", "data.download", "data.source.download"),
     "trainer.enable_progress_bar",
 )
+
+
+STATUSES = ("completed", "running", "interrupted", "failed")
+_MAPPINGS = ("data", "model", "metrics", "timing", "environment")  # or null, until they are known
+
+log = logging.getLogger(__name__)
+
+
+class DamagedRecord(UserError):
+    """A result.json that cannot be used."""
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return the result.json of a run folder.
+
+    Raises DamagedRecord if it is not the record of a run, and FileNotFoundError if there is none.
+    """
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        problem = _problem(result)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except (ValueError, RecursionError):
+        problem = "is not complete JSON"
+    if problem:
+        raise DamagedRecord(f"{typed(path)} {problem}.")
+    return result  # type: ignore[no-any-return]
+
+
+def _problem(result: Any) -> str:
+    """Return why `result` is not the record of a run, to complete "FILE ..."; "" if it is one."""
+    if not isinstance(result, dict):
+        return "is not a record: it must be a mapping"
+    if result.get("schema", SCHEMA) != SCHEMA:
+        return f"has the schema {result['schema']!r}, not {SCHEMA}"
+    if (status := result.get("status")) not in STATUSES:
+        return f"has the status {status!r}, not one of {', '.join(STATUSES)}"
+    overrides = result.get("overrides", [])
+    if not isinstance(overrides, list) or not all(isinstance(word, str) for word in overrides):
+        return "has overrides that are not a list of texts"
+    if wrong := [key for key in _MAPPINGS if not isinstance(result.get(key), dict | None)]:
+        return f"has a wrong value of {wrong[0]}: it must be a mapping"
+    for split, values in (result.get("metrics") or {}).items():
+        if not isinstance(values, dict | None):
+            return f"has a wrong value of metrics.{split}: it must be a mapping"
+        for name, value in (values or {}).items():
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                return f"has a wrong value of metrics.{split}.{name}: it must be a number"
+    return ""
+
+
+@cache
+def warn_skipped(reason: str) -> None:
+    """Say, once, why a run folder is left out by a command that looks through many."""
+    log.warning("skipped: %s", reason)
 
 
 def runs_folder(config: DictConfig) -> Path:
@@ -66,7 +126,7 @@ class RunRecord:
 
     @property
     def run_id(self) -> str:
-        return str(self.result["run_id"])
+        return str(self.result.get("run_id", self.folder.name))
 
     @classmethod
     def start(cls, folder: Path, config: DictConfig, *, overrides: list[str]) -> RunRecord:
@@ -136,13 +196,13 @@ class RunRecord:
             raise UserError(f"cannot resume in {self.folder}: {error.strerror or error}; free some space.") from error
         self._next = None
         again = {"status": "running", "error": None, "finished_at": None}
-        overrides = merged(self.result["overrides"], overrides)
+        overrides = merged(self.result.get("overrides", []), overrides)
         self.update(**again, overrides=overrides, config_hash=config_hash(config), environment=environment())
 
     @classmethod
     def read(cls, folder: Path, *, is_ours: bool = True) -> RunRecord:
         """Read an existing record. is_ours: if false, another process writes it, and changes here are not saved."""
-        return cls(folder, json.loads((folder / "result.json").read_text()), is_ours=is_ours)
+        return cls(folder, read_result(folder), is_ours=is_ours)
 
     def update(self, **facts: Any) -> None:
         """Add facts to result.json; if the disk is full, they are written with the next update."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -12,14 +11,14 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from vitexp.config.components import facts
 from vitexp.config.conf import CONF
 from vitexp.config.overrides import command_line, setting
 from vitexp.config.renames import read_config
+from vitexp.errors import ConfigError
 from vitexp.metrics import METRICS, metric
-from vitexp.runs.record import is_pretraining
+from vitexp.runs.record import DamagedRecord, is_pretraining, read_result
 from vitexp.system.disk import typed, write_atomically
 from vitexp.text import duration, large_number
 
@@ -37,7 +36,7 @@ def write_report(folder: Path) -> Path:
 
     The page embeds its figures and loads nothing. Raises OSError if it cannot be written.
     """
-    result, problem = _read_result(folder / "result.json")
+    result, problem = _read_result(folder)
     config = folder / "config.yaml"
     import jinja2  # imported only when a run ends
 
@@ -62,15 +61,14 @@ def write_report(folder: Path) -> Path:
     return target
 
 
-def _read_result(path: Path) -> tuple[dict[str, Any], str | None]:
+def _read_result(folder: Path) -> tuple[dict[str, Any], str | None]:
     """Return the record, empty if there is none, and what is wrong with it."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        return read_result(folder), None
     except FileNotFoundError:
         return {}, "This folder has no result.json."
-    except ValueError as error:
-        return {}, f"result.json cannot be read: {error}"
-    return (result, None) if isinstance(result, dict) else ({}, "result.json is not a record.")
+    except DamagedRecord as error:
+        return {}, str(error)
 
 
 def _part(record: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -191,7 +189,7 @@ def _captions(config: Path) -> dict[str, tuple[str, str]]:
     Callbacks declare them as `figures`, which are read from their source, so users' callbacks can have captions too.
     """
     nodes = OmegaConf.load(CONF / "callbacks" / "default.yaml").values()
-    with suppress(OSError, ValueError, YAMLError, OmegaConfBaseException):  # a run may lack its configuration
+    with suppress(OSError, ConfigError, OmegaConfBaseException):  # a run may lack its configuration
         nodes = (read_config(config).get("callbacks") or {}).values()
     return {key: caption for node in nodes for key, caption in facts(node).get("figures", {}).items()}
 

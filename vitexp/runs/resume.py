@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -16,9 +15,11 @@ from vitexp.config.defaults import with_defaults
 from vitexp.config.overrides import flatten, key_of, merged
 from vitexp.config.renames import changed_defaults, put, read_config, upgrade_overrides
 from vitexp.data.length import AUTO
-from vitexp.errors import ConfigError
-from vitexp.runs.record import deciding, runs_folder
+from vitexp.errors import ConfigError, UserError
+from vitexp.runs.record import deciding, read_result, runs_folder, warn_skipped
 from vitexp.system.disk import typed
+
+_T = TypeVar("_T")
 
 # A resumed run may be longer, and use other hardware.
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
@@ -82,7 +83,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Seq
     if not _names_a_folder(config):
         return config
     folder = Path(str(config.resume)).expanduser().resolve()
-    stored, new = upgrade_overrides(_result(folder)["overrides"]), merged([], overrides)
+    stored, new = upgrade_overrides(_result(folder).get("overrides", [])), merged([], overrides)
     plain: Any = OmegaConf.to_container(read_config(folder / "config.yaml"), resolve=True)
     if new:
         try:
@@ -185,25 +186,33 @@ def _longer(key: str, old: Any, new: Any) -> bool:
 
 
 def _newest_first(task: Path, seed: int) -> Iterator[Path]:
-    """Yield the folders of runs with this seed."""
+    """Yield the folders of runs with this seed; those with damaged files are skipped with a warning."""
     runs = []
     for file in task.glob("*/result.json"):
-        try:
-            result = json.loads(file.read_text())
-        except (OSError, ValueError):
-            continue
-        if result.get("seed") == seed and (file.parent / "config.yaml").exists():
-            runs.append((result["started_at"], file.parent.name, file.parent))
-    return (folder for *_, folder in sorted(runs, reverse=True))
+        if (result := _undamaged(read_result, file.parent)) is not None and result.get("seed") == seed:
+            runs.append((str(result.get("started_at")), file.parent.name, file.parent))
+    for *_, folder in sorted(runs, reverse=True):
+        if _undamaged(read_config, folder / "config.yaml") is not None:
+            yield folder
+
+
+def _undamaged(read: Callable[[Path], _T], path: Path) -> _T | None:
+    """Return what `read` returns; None if there is nothing, and with a warning if it is damaged."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        warn_skipped(str(error))
+        return None
 
 
 def _result(folder: Path) -> dict[str, Any]:
     try:
         if not (folder / "config.yaml").exists():
             raise FileNotFoundError
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError) as error:
+        return read_result(folder)
+    except OSError as error:
         raise ConfigError(
             f"resume={folder} is not a run folder with config.yaml and result.json; give one, or resume=auto."
         ) from error
-    return result

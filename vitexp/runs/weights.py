@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import safe_open
 from torch import Tensor, nn
-from yaml import YAMLError
 
 from vitexp.config.components import facts
 from vitexp.config.renames import read_config
@@ -132,7 +131,7 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
         return weights
     path = BUNDLED if name == NAME else Path(os.path.expanduser(name))
     weights = read_weights(path, name=name)
-    with suppress(OSError, YAMLError, OmegaConfBaseException, KeyError):  # a weights file is not a run
+    with suppress(OSError, OmegaConfBaseException, KeyError):  # a weights file is not a run
         run = read_config(path / "config.yaml")
         if facts(run.task).get("uses_labels", True):
             refuse_other_split(config, run, key=f"model.weights={name}")

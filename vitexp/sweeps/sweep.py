@@ -6,6 +6,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from rich.console import Console
 
 from vitexp.config.check import check_component, check_keys
 from vitexp.config.compose import user_searchpath
+from vitexp.config.files import load_file, option_file
 from vitexp.config.overrides import command_line, quoted
 from vitexp.config.schema import CONTRACTS, SWEEP
 from vitexp.errors import ConfigError, UserError
 from vitexp.sweeps.engines import Engine, run_trials
+from vitexp.sweeps.engines.trial import Trial
+from vitexp.sweeps.folder import Sweep, hold_if_free, hold_sweep
 from vitexp.sweeps.grid import Plan, plan
 from vitexp.sweeps.search.search import search
 from vitexp.sweeps.tables import formats
@@ -68,21 +72,46 @@ def sweep(config: DictConfig) -> None:
         raise ConfigError(
             "nothing to sweep: give ablation=NAME or search=NAME, or several values for a key (optim.lr=1e-4,3e-4)."
         )
-    name = config.name or chosen or searched or f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
-    engine, console = _engine(config.engine), plain_console()
-    folder, searchpath = Path(config.log_dir).expanduser().resolve() / name, user_searchpath()
+    kind = f"ablation={chosen}" if chosen else f"search={searched}" if searched else "grid"
+    this, log_dir = Sweep.of(kind, arguments), Path(config.log_dir).expanduser().resolve()
+    # Earlier versions named the folder after the file, and a grid after a hash.
+    grid = f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
+    earlier = log_dir / (chosen or searched or grid)
+    engine, console, searchpath = _engine(config.engine), plain_console(), user_searchpath()
+    group, _, option = kind.partition("=")
+    file = option_file(group, option, searchpath) if option else None
+    if file is not None and file.exists():  # not in a package
+        load_file(file)  # Hydra merges a list, too
+    named = "" if file is None else typed(file)
+    if group in ("ablation", "search") and group not in config:
+        raise ConfigError(f"{named} is not read as a file of {group}; remove its # @package line.")
     GlobalHydra.instance().clear()  # the configurations of the trials are composed next
     try:
         if searched:
             node: Any = OmegaConf.to_container(config.search, resolve=True)
             search(
-                node, folder, config.show, arguments=arguments, searchpath=searchpath, engine=engine, console=console
+                node,
+                log_dir / (config.name or this.name),
+                config.show,
+                file=named,
+                earlier=None if config.name else earlier,
+                arguments=arguments,
+                searchpath=searchpath,
+                engine=engine,
+                console=console,
             )
             return
         # Unresolved: its overrides may contain ${...}, which refer to the configuration of the trials.
         ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
-        planned = plan(folder, ablation=ablation, arguments=arguments, searchpath=searchpath)
-        _run_rows(planned, config, engine, folder=folder, console=console)
+        planned = plan(
+            partial(this.folder, log_dir, name=config.name, earlier=earlier),
+            ablation=ablation,
+            arguments=arguments,
+            searchpath=searchpath,
+            file=named,
+            earlier=None if config.name else earlier,
+        )
+        _run_rows(planned, this, config, engine, console=console)
     except KeyboardInterrupt:
         console.print("stopped; the same command resumes the sweep")
         sys.exit(130)
@@ -101,44 +130,67 @@ def _engine(node: DictConfig) -> Engine:
     return engine
 
 
-def _run_rows(planned: Plan, config: DictConfig, engine: Engine, *, folder: Path, console: Console) -> None:
-    """Run the trials of an ablation or a grid, unless config.show, and show their table, even when interrupted."""
-    _table(planned, config, folder.name)  # raises for a wrong metric or baseline before anything runs
-    left = []
-    try:
-        if not config.show:
+def _run_rows(planned: Plan, this: Sweep, config: DictConfig, engine: Engine, *, console: Console) -> None:
+    """Run the trials of an ablation or a grid and show their table, even when interrupted; or only show it."""
+    table = _table(planned, config)  # raises for a wrong metric or baseline before anything runs
+    folder, left = planned.folder, list[Trial]()
+    if config.show:
+        _print(table, console)
+        with hold_if_free(folder, console) as is_ours:
+            if is_ours:
+                this.claim(folder)
+                _write(table, planned, console=console, arguments=config.trials)
+        return
+    with hold_sweep(folder):
+        this.claim(folder)
+        try:
             with View(folder.name, planned.trials, console=console) as view:
-                left = run_trials(planned.trials, engine, folder=folder, on_event=view)
-    finally:
-        table = _table(planned, config, folder.name)
-        _show(table, planned, folder=folder, console=console, arguments=config.trials)
-    if not config.show and planned.wandb is not None:
-        console.print(f"wandb     {log_to_wandb(table, folder, group=folder.name, **planned.wandb)}", soft_wrap=True)
+                left = run_trials(planned.trials, engine, on_event=view)
+        finally:
+            table = _table(planned, config)
+            _print(table, console)
+            _write(table, planned, console=console, arguments=config.trials)
+        if planned.wandb is not None:
+            console.print(
+                f"wandb     {log_to_wandb(table, folder, group=folder.name, **planned.wandb)}", soft_wrap=True
+            )
     if left:
         raise TrialsFailed(
             f"{len(left)} of {len(planned.trials)} trials failed; see sweep.html, and repeat the command to retry them."
         )
 
 
-def _table(planned: Plan, config: DictConfig, title: str) -> Table:
+def _table(planned: Plan, config: DictConfig) -> Table:
     """Return the table of the records so far, row by row; trials run seed by seed."""
     order = {row.name: number for number, row in enumerate(planned.rows)}
     trials = sorted(planned.trials, key=lambda trial: order[trial.row])
-    return build_table(read(trials), title=title, metric=config.metric, baseline=config.baseline)
+    return build_table(read(trials), title=planned.folder.name, metric=config.metric, baseline=config.baseline)
 
 
-def _show(table: Table, planned: Plan, *, folder: Path, console: Console, arguments: Sequence[str]) -> None:
-    """Print the table, and write it in every format next to the trials. arguments: overrides of the trials."""
+def _print(table: Table, console: Console) -> None:
     console.print(formats.to_rich(table, compact=console.width < 130))
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix, render in (("md", formats.to_markdown), ("csv", formats.to_csv), ("tex", formats.to_latex)):
-        write_atomically(folder / f"table.{suffix}", render(table))
-    if table.has_values:
-        from vitexp.sweeps.tables.figure import draw  # matplotlib
 
-        draw(table, folder / "figure.png")
+
+def _write(table: Table, planned: Plan, *, console: Console, arguments: Sequence[str]) -> None:
+    """Write the table in every format next to the trials. arguments: overrides of the trials.
+
+    Raises UserError if the disk refuses it.
+    """
+    folder = planned.folder
     own = [argument for argument in sys.argv[1:] if not argument.startswith(("show=", "trials="))]
     overrides = {row.name: row.overrides for row in planned.rows}
-    page = write_page(table, folder, overrides=overrides, command=command_line("sweep", *own, *arguments))
+    try:
+        for suffix, render in (("md", formats.to_markdown), ("csv", formats.to_csv), ("tex", formats.to_latex)):
+            write_atomically(folder / f"table.{suffix}", render(table))
+        if table.has_values:
+            from vitexp.sweeps.tables.figure import draw  # matplotlib
+
+            draw(table, folder / "figure.png")
+        page = write_page(table, folder, overrides=overrides, command=command_line("sweep", *own, *arguments))
+    except OSError as error:
+        raise UserError(
+            f"cannot write the tables in {typed(folder)}: {error.strerror or error}; with free space, show=true "
+            "writes them."
+        ) from error
     console.print(f"page      {typed(page)}", soft_wrap=True, highlight=False)
     console.print(f"tables    {typed(folder)}/table.md, .csv, .tex", soft_wrap=True, highlight=False)

@@ -9,12 +9,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Literal
 
 from vitexp.options import Doc, Field
 from vitexp.sweeps.engines.trial import Event, Trial, record_interruption, status
-from vitexp.system.lock import hold
 
 OnEvent = Callable[[Event], None]
 Gpus = Annotated[int, Field(ge=0, le=1024)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
@@ -50,14 +48,13 @@ class Engine(ABC):
         """
 
 
-def run_trials(trials: Sequence[Trial], engine: Engine, *, folder: Path, on_event: OnEvent) -> list[Trial]:
+def run_trials(trials: Sequence[Trial], engine: Engine, *, on_event: OnEvent) -> list[Trial]:
     """Run the trials that are not completed; return those that are still not completed afterwards.
 
-    This process holds `folder`/sweep.lock; a second one on the same sweep raises Held, which names the first.
+    The caller holds the lock of the sweep.
     Ctrl-C (KeyboardInterrupt), SIGTERM (SystemExit 143) and SIGHUP (129) end all trials before they are raised.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder / "sweep.lock", wait=False), _as_ctrl_c():
+    with _as_ctrl_c():
         left = [trial for trial in trials if status(trial) != "completed"]
         try:
             if left:

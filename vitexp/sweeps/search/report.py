@@ -28,9 +28,15 @@ _ENOUGH_COMPLETED: Final = 3
 
 
 def report(
-    study: Study, settings: Settings, *, folder: Path, command: Callable[[FrozenTrial], str], console: Console
+    study: Study,
+    *,
+    settings: Settings,
+    folder: Path,
+    command: Callable[[FrozenTrial], str],
+    console: Console,
+    write: bool,
 ) -> None:
-    """Print the best trials, and write trials.csv, search.md, history.png and importance.png into `folder`.
+    """Print the best trials, and `write` trials.csv, search.md, history.png and importance.png into `folder`.
 
     command: returns the command line that repeats a trial.
     """
@@ -46,11 +52,13 @@ def report(
     note = f"Best trials by {settings.metric}. The test set was not used to choose."
     repeat = command(best[0]) if best else None
 
-    write_atomically(folder / "trials.csv", _csv(trials, keys, settings.metric))
-    text = f"# {title}\n\n{markdown_table(headings, rows, ['right'] * len(headings))}\n{note}\n"
-    text += f"\nTo repeat the best trial:\n\n```\n{repeat}\n```\n" if repeat else ""
-    write_atomically(folder / "search.md", text)
-    figures = _draw(study, settings, folder)
+    files = []
+    if write:
+        write_atomically(folder / "trials.csv", _csv(trials, keys, settings.metric))
+        text = f"# {title}\n\n{markdown_table(headings, rows, ['right'] * len(headings))}\n{note}\n"
+        text += f"\nTo repeat the best trial:\n\n```\n{repeat}\n```\n" if repeat else ""
+        write_atomically(folder / "search.md", text)
+        files = ["trials.csv", "search.md", *_draw(study, settings, folder)]
 
     if rows:
         table = Table(title=title, caption=note, padding=(0, 0), title_justify="left", caption_justify="left")
@@ -63,7 +71,7 @@ def report(
         console.print(title, highlight=False)
     lines = {"best": f"trial {best[0].number}, {settings.metric} {_digits(best[0].value)}"} if best else {}
     lines |= {"repeat": repeat} if repeat else {}
-    lines |= {"trials": f"{typed(folder)}/{', '.join(['trials.csv', 'search.md', *figures])}"}
+    lines |= {"trials": f"{typed(folder)}/{', '.join(files)}"} if files else {}
     for name, line in lines.items():
         console.print(f"{name:<9} {line}", soft_wrap=True, markup=False, highlight=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,12 @@ from vitexp.errors import ConfigError, UserError, require
 from vitexp.runs.record import RunRecord
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.trial import Event, Finished, Ready, Trial
-from vitexp.sweeps.grid import plan
+from vitexp.sweeps.folder import hold_if_free, hold_sweep, refuse_other_kind
+from vitexp.sweeps.grid import GIVEN_BY_THE_SWEEP, SEED, in_place, plan
 from vitexp.sweeps.search.report import report
-from vitexp.sweeps.search.study import FOLDER, PRUNED, Settings, ask, journal, open_study
+from vitexp.sweeps.search.study import FOLDER, PRUNED, Settings, ask, is_started, journal, open_study
 from vitexp.sweeps.tables.results import read
 from vitexp.sweeps.view import View
-from vitexp.system.lock import hold
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -41,6 +41,8 @@ def search(
     folder: Path,
     show: bool = False,
     *,
+    file: str = "the search",
+    earlier: Path | None = None,
     arguments: Sequence[str],
     searchpath: Sequence[str] = (),
     engine: Engine,
@@ -48,25 +50,35 @@ def search(
 ) -> None:
     """Run the search `node`, a file of conf/search/, until all its trials have run, or only show the results (`show`).
 
-    folder: the folder of the sweep. arguments: overrides for all trials. searchpath: URLs of folders with more config
-    options, which the trials use too.
+    folder: the folder of the sweep. file: the file with `node`, in messages. earlier: another folder, which is used
+    instead if this search has started there. arguments: overrides for all trials. searchpath: URLs of folders with
+    more config options, which the trials use too.
 
     Raises ConfigError if a trial cannot work, before any has started, and NothingFound if none was completed.
     """
     require("optuna", needed_by="search=NAME", alternative="a grid such as optim.lr=1e-4,1e-3")
-    settings = Settings.of(node)
-    this = _Search(settings, folder, arguments=arguments, engine=engine, console=console, searchpath=searchpath)
+    settings = Settings.of(node, file=file)
+    this = _Search(
+        settings, folder, file=file, arguments=arguments, engine=engine, console=console, searchpath=searchpath
+    )
+    if earlier is not None and not journal(folder).exists() and is_started(earlier, configuration=this.configuration):
+        this.folder = folder = earlier
     if show and not journal(folder).exists():
         raise ConfigError(f"there is no search in {folder} yet; drop show=true to start it.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if show else hold(folder / "search.lock", wait=False):
+    refuse_other_kind(folder)
+    output = partial(report, settings=settings, folder=folder, command=this.command, console=console)
+    if show:
+        study = open_study(folder, settings, configuration=this.configuration)
+        with hold_if_free(folder, console) as is_ours:
+            output(study, write=is_ours)
+        return
+    with hold_sweep(folder):
         study = open_study(folder, settings, configuration=this.configuration)
         try:
-            if not show:
-                this.run(study)
+            this.run(study)
         finally:
-            report(study, settings, folder=folder, command=this.command, console=console)
-    if not show and not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
+            output(study, write=True)
+    if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         raise NothingFound(f"no trial was completed; see trial.log in the folders listed in {folder}/trials.csv.")
 
 
@@ -78,6 +90,7 @@ class _Search:
         settings: Settings,
         folder: Path,
         *,
+        file: str,
         arguments: Sequence[str],
         engine: Engine,
         console: Console,
@@ -90,12 +103,14 @@ class _Search:
         # The checkpoint of a trial is chosen by the metric that compares the trials.
         chosen_by = (f"checkpoint.monitor={settings.metric}", f"checkpoint.mode={settings.direction[:3]}")
         self.arguments = (*chosen_by, *arguments)
-        settings.distributions()
         for key in settings.space:
+            if key in (SEED, *GIVEN_BY_THE_SWEEP):
+                raise ConfigError(f"{file}, space: {key} cannot be searched.")
             if any(argument.lstrip("+~").startswith(f"{key}=") for argument in arguments):
-                raise ConfigError(f"{key} is searched (search.space) and cannot also be given a value.")
-        for number, corner in enumerate(settings.corners()):
-            self._plan(f"corner {number + 1} of search.space", _overrides(corner))
+                raise ConfigError(f"{key} is searched ({file}, space) and cannot also be given a value.")
+        for corner in settings.corners():
+            with in_place(f"{file}, space"):
+                self._plan("corner", _overrides(corner))
         self.configuration = self._plan(folder.name, ()).folder.name
 
     def run(self, study: Study) -> None:
@@ -141,7 +156,7 @@ class _Search:
                 elif isinstance(event, Finished):  # right away: running trials are compared with it
                     self._tell(study, event.trial)
 
-            run_trials(trials, self.engine, folder=self.folder, on_event=on_event)
+            run_trials(trials, self.engine, on_event=on_event)
         for trial in trials:  # completed before this round
             self._tell(study, trial)
 

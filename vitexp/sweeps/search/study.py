@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
 from vitexp.config.check import check_keys
 from vitexp.config.components import options_of
+from vitexp.config.validate import as_typed
 from vitexp.errors import ConfigError
 from vitexp.options import Doc, Field, Words
+from vitexp.sweeps.grid import in_place
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -30,7 +33,10 @@ Count = Annotated[int, Field(ge=1, le=10**6)]
 Prune = Annotated[
     dict[Literal["startup", "warmup"], Count], Field(min_length=2), Words("startup and warmup, integers of 1 or more")
 ]
-Space = Annotated[dict[str, dict[str, Any]], Field(min_length=1), Words("a mapping from keys of the trials to ranges")]
+Space = Annotated[
+    dict[str, Any], Field(min_length=1), Words("a mapping from keys of the trials to ranges, {low, high} or {choices}")
+]
+Number = Annotated[int | float, Words("a number")]
 Metric = Annotated[
     str,
     Field(pattern=r"^val/\w+$"),
@@ -56,14 +62,24 @@ class Settings:
     space: Annotated[Space, Doc("ranges: {low, high} with optional log: true or step, or {choices}")]
 
     @classmethod
-    def of(cls, node: Mapping[str, Any]) -> Settings:
-        """Read the node `search` of a configuration. Raises ConfigError for the first key that cannot work."""
-        check_keys(node, SETTINGS, prefix="search.")
+    def of(cls, node: Mapping[str, Any], *, file: str = "the search") -> Settings:
+        """Read the node `search` of a configuration. Raises ConfigError, which names `file`, for the first mistake."""
+        with in_place(file):
+            check_keys(node, SETTINGS, prefix="search.")
+        for key, spec in node["space"].items():
+            with in_place(f"{file}, space, {key}"):
+                if not isinstance(key, str):
+                    raise ConfigError("the name of a key must be a text.")
+                if not isinstance(spec, Mapping):
+                    raise ConfigError(f"{as_typed(spec)} must be a range, {{low, high}} or {{choices}}.")
+                check_keys(spec, RANGE)
+                if problem := _problem(spec):
+                    raise ConfigError(problem)
         return cls(**node)
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Return `space` as Optuna distributions. Raises ConfigError for an invalid range."""
-        return {key: _distribution(key, spec) for key, spec in self.space.items()}
+        """Return `space` as Optuna distributions."""
+        return {key: _distribution(spec) for key, spec in self.space.items()}
 
     def corners(self) -> list[dict[str, Any]]:
         """Return points that together contain every bound and every choice of each key."""
@@ -72,7 +88,52 @@ class Settings:
         return [{key: each[min(index, len(each) - 1)] for key, each in values.items()} for index in range(most)]
 
 
+class _Range:
+    """The keys of a range of `space`: low and high, or choices."""
+
+    low: Annotated[Number | None, Doc("lowest value; integer bounds give integers")] = None
+    high: Annotated[Number | None, Doc("highest value")] = None
+    log: Annotated[bool, Doc("draw the logarithm uniformly")] = False
+    step: Annotated[
+        Annotated[int | float, Field(gt=0), Words("a number above 0")] | None, Doc("distance between values; null: any")
+    ] = None
+    choices: Annotated[
+        Annotated[list[str | int | float | bool | None], Field(min_length=1)] | None,
+        Words("a list of one or more values; quote a value that is a list, such as '[24,32]'"),
+        Doc("the values to choose from"),
+    ] = None
+
+
 SETTINGS = options_of(get_type_hints(Settings, include_extras=True), {})
+RANGE = options_of(get_type_hints(_Range, include_extras=True), vars(_Range))
+
+
+def _problem(spec: Mapping[str, Any]) -> str:
+    """Return a sentence if the keys of a range do not fit together; "" if they do."""
+    choices, low, high, step = (spec.get(key) for key in ("choices", "low", "high", "step"))
+    if choices is not None:
+        if len(spec) > 1:
+            return f"choices and {', '.join(key for key in spec if key != 'choices')} exclude each other."
+        return (
+            ""
+            if len({json.dumps(each) for each in choices}) == len(choices)
+            else "a choice is given twice; remove one."
+        )
+    if low is None or high is None:
+        return f"{'low' if low is None else 'high'} is missing; a range is {{low, high}} or {{choices}}."
+    if low >= high:
+        return f"low={low} must be below high={high}."
+    if spec.get("log"):
+        if low <= 0:
+            return f"low={low} must be above 0 because log=true."
+        return "" if step is None else f"step={step} and log=true exclude each other; remove one."
+    if step is None:
+        return ""
+    steps = (high - low) / step
+    if abs(steps - round(steps)) > 1e-6 or steps < 1:
+        nearest = low + max(1, round(steps)) * step
+        return f"step={step} does not lead from low={low} to high={high}; use high={nearest:g}."
+    return ""
 
 
 def journal(folder: Path) -> Path:
@@ -88,9 +149,11 @@ def open_study(folder: Path, settings: Settings, *, configuration: str) -> Study
     """
     import optuna
 
-    study = optuna.create_study(
-        study_name=_NAME, storage=_storage(journal(folder)), direction=settings.direction, load_if_exists=True
-    )
+    storage = _storage(journal(folder))
+    if _NAME in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=_NAME, storage=storage)
+    else:
+        study = optuna.create_study(study_name=_NAME, storage=storage, direction=settings.direction)
     start = {
         "metric": settings.metric,
         "direction": settings.direction,
@@ -103,8 +166,22 @@ def open_study(folder: Path, settings: Settings, *, configuration: str) -> Study
             f"the search in {folder} was started with another {' and another '.join(other)}, so its trials are not "
             "comparable; name=NAME starts a new search."
         )
-    study.set_user_attr(_START, start)
+    if _START not in study.user_attrs:
+        study.set_user_attr(_START, start)
     return study
+
+
+def is_started(folder: Path, *, configuration: str) -> bool:
+    """Return whether there is a study in `folder` whose trials have this configuration in common."""
+    import optuna
+
+    if not journal(folder).exists():
+        return False
+    storage = _storage(journal(folder))
+    if _NAME not in optuna.get_all_study_names(storage):
+        return False
+    start = optuna.load_study(study_name=_NAME, storage=storage).user_attrs.get(_START, {})
+    return bool(start.get("configuration") == configuration)
 
 
 def ask(study: Study, settings: Settings) -> FrozenTrial:
@@ -175,17 +252,11 @@ def _sampler(settings: Settings, seed: int) -> BaseSampler:
     return TPESampler(n_startup_trials=settings.startup, constant_liar=True, seed=seed)
 
 
-def _distribution(key: str, spec: Mapping[str, Any]) -> BaseDistribution:
+def _distribution(spec: Mapping[str, Any]) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if set(spec) != {"choices"} and not {"low", "high"} <= set(spec) <= {"low", "high", "log", "step"}:
-        raise ConfigError(
-            f"search.space: {key} has {', '.join(spec)}; it needs choices, or low and high and optionally log or step."
-        )
-    try:
-        if "choices" in spec:
-            return CategoricalDistribution(**spec)
-        is_integer = isinstance(spec["low"], int) and isinstance(spec["high"], int)
-        return IntDistribution(**spec) if is_integer else FloatDistribution(**spec)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"search.space: {key}: {str(error).rstrip('.')}.") from error
+    given = {key: value for key, value in spec.items() if value is not None}
+    if "choices" in given:
+        return CategoricalDistribution(**given)
+    is_integer = all(isinstance(given.get(key, 1), int) for key in ("low", "high", "step"))
+    return IntDistribution(**given) if is_integer else FloatDistribution(**given)
