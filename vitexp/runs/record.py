@@ -27,6 +27,8 @@ from vitexp.system import disk
 from vitexp.system.disk import typed, write_atomically
 
 SCHEMA = 1
+LOCK = ".lock"  # in the run folder, held while the run lasts
+TRIAL_LOCK = "trial.lock"  # in the folder of a trial of a sweep: held by whoever runs the trial, and by its process
 
 # Where a run is stored and how it is shown do not change what it computes.
 NOT_HASHED = (

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.errors import UserError
-from vitexp.runs.record import SCHEMA, RunRecord, now
+from vitexp.runs.record import SCHEMA, TRIAL_LOCK, RunRecord, now
 from vitexp.sweeps.engines.warm import TRAIN, Forked
 from vitexp.system.disk import write_atomically
 from vitexp.system.lock import hold, is_held
 
-LOCK = "trial.lock"  # in a trial's folder: held by whoever runs the trial, and by its process
 _POLL_S = 0.02
 # How long a trial may take to write its checkpoint after each signal, before the next one and finally SIGKILL.
 _PATIENCE_S = {signal.SIGINT: 10.0, signal.SIGTERM: 5.0}
@@ -106,7 +105,7 @@ def run_trial(
     yield Started(trial=trial, host=socket.gethostname(), gpus=environment.get("CUDA_VISIBLE_DEVICES"))
     try:
         trial.folder.mkdir(parents=True, exist_ok=True)
-        with hold(trial.folder / LOCK, wait=True) as lock:
+        with hold(trial.folder / TRIAL_LOCK, wait=True) as lock:
             while status(trial) != "completed" and attempts <= retries and code != UserError.exit_code:
                 attempts += 1
                 start_process = partial(_start, trial, environment=environment, cwd=cwd, lock=lock, warm=warm)
@@ -122,7 +121,7 @@ def run_trial(
 
 def record_interruption(trial: Trial) -> None:
     """Write "interrupted" into result.json for a trial that was stopped before its process could record it."""
-    if status(trial) == "running" and not is_held(trial.folder / LOCK):
+    if status(trial) == "running" and not is_held(trial.folder / TRIAL_LOCK):
         _record(trial).finish("interrupted", error="the sweep was stopped")
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from vitexp.runs.record import SCHEMA
-from vitexp.sweeps.engines.trial import LOCK, Trial
+from vitexp.runs.record import SCHEMA, TRIAL_LOCK
+from vitexp.sweeps.engines.trial import Trial
 from vitexp.system.lock import is_held
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _read(trial: Trial) -> Outcome:
     except (OSError, ValueError) as error:
         log.warning("%s counts as missing: %s", trial.folder / "result.json", error)
     status = result["status"] if result else "missing"
-    lock = trial.folder / LOCK
+    lock = trial.folder / TRIAL_LOCK
     if status == "running" and lock.exists() and not is_held(lock):
         status = "interrupted"  # killed together with its sweep, which could not record it
     return Outcome(row=trial.row, seed=trial.seed, folder=trial.folder, status=status, result=result)
