@@ -32,7 +32,7 @@ def run_folder(typed: str) -> Path:
 
 def _unpacked(logs: Path) -> Path:
     """Return a copy of the bundled run, because explanations and evaluations are written into run folders."""
-    folder = logs / str(json.loads((_SHIPPED / "result.json").read_text())["run_id"])
+    folder = logs / str(json.loads((_SHIPPED / "result.json").read_text(encoding="utf-8"))["run_id"])
     if not folder.exists():
         unfinished = logs / f".{folder.name}.{os.getpid()}"
         try:
@@ -70,7 +70,7 @@ def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
     logs = Path(log_dir).expanduser()
     for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
         try:
-            result = json.loads(file.read_text())
+            result = json.loads(file.read_text(encoding="utf-8"))
             usable = (file.parent / "model.safetensors").exists() and not is_pretraining(result)
             if result["status"] == "completed" and usable:
                 completed.append((str(result["finished_at"]), file.parent.name, file.parent))

@@ -119,7 +119,7 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
     folder = Path(folder).expanduser().resolve()
     try:
         config = read_config(folder / "config.yaml")
-        result = json.loads((folder / "result.json").read_text())
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             header = json.loads(file.metadata()["vitexp"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

@@ -143,7 +143,7 @@ class RunRecord:
     @classmethod
     def read(cls, folder: Path, *, is_ours: bool = True) -> RunRecord:
         """Read an existing record. is_ours: if false, another process writes it, and changes here are not saved."""
-        return cls(folder, json.loads((folder / "result.json").read_text()), is_ours=is_ours)
+        return cls(folder, json.loads((folder / "result.json").read_text(encoding="utf-8")), is_ours=is_ours)
 
     def update(self, **facts: Any) -> None:
         """Add facts to result.json; if the disk is full, they are written with the next update."""
@@ -231,7 +231,7 @@ def _git() -> tuple[str | None, bool | None]:
     """Return the commit of vitexp's checkout, and whether it has uncommitted changes; None without git."""
 
     def git(*arguments: str) -> str:
-        options: Any = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        options: Any = {"capture_output": True, "encoding": "utf-8", "check": True, "timeout": 10}
         return str(subprocess.run(["git", *arguments], cwd=Path(__file__).parent, **options).stdout).strip()
 
     try:

@@ -156,7 +156,7 @@ def _newest_first(task: Path, seed: int) -> Iterator[Path]:
     runs = []
     for file in task.glob("*/result.json"):
         try:
-            result = json.loads(file.read_text())
+            result = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if result.get("seed") == seed and (file.parent / "config.yaml").exists():
@@ -168,7 +168,7 @@ def _result(folder: Path) -> dict[str, Any]:
     try:
         if not (folder / "config.yaml").exists():
             raise FileNotFoundError
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"resume={folder} is not a run folder with config.yaml and result.json; give one, or resume=auto."

@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import UserError
-from vitexp.system.disk import tolerating, write_atomically
+from vitexp.system.disk import replace, tolerating, write_atomically
 from vitexp.system.signals import StopSignals
 from vitexp.training.task import data_of
 
@@ -165,8 +165,8 @@ def promote(folder: Path) -> None:
     next_, last, previous = (folder / name for name in NAMES)
     if next_.exists():
         if last.exists():
-            os.replace(last, previous)
-        os.replace(next_, last)
+            replace(last, previous)
+        replace(next_, last)
 
 
 def drop_previous(folder: Path) -> None:

@@ -166,15 +166,16 @@ def _start(trial: Trial, *, environment: Mapping[str, str], cwd: Path, lock: int
             words = trial.command[len(TRAIN) :]
             if forked := Forked.start(warm, words, output=output.fileno(), lock=lock, env=env, cwd=cwd):
                 return forked
+        files: dict[str, Any] = {"stdout": output, "stderr": subprocess.STDOUT, "cwd": cwd, "env": env}
+        if sys.platform == "win32":  # without a guard, which needs forks
+            group = subprocess.CREATE_NEW_PROCESS_GROUP
+            return subprocess.Popen(trial.command, stdin=subprocess.DEVNULL, creationflags=group, **files)
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), *trial.command],
             stdin=subprocess.PIPE,  # never written to: the guard notices when it is closed
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=env,
             start_new_session=True,
             pass_fds=[lock],
+            **files,
         )
 
 
@@ -196,13 +197,23 @@ def _stop(process: Process) -> None:
     try:
         for number, patience in _PATIENCE_S.items():
             if process.poll() is None:
-                os.killpg(process.pid, number)
+                _signal_group(process, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(patience)
     finally:  # even after a second Ctrl-C
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            _signal_group(process, None)
         process.wait()
+
+
+def _signal_group(process: Process, number: int | None) -> None:
+    """Send a signal to a trial and its children; None kills them. On Windows, every signal is Ctrl-Break."""
+    if sys.platform != "win32":
+        os.killpg(process.pid, signal.SIGKILL if number is None else number)
+    elif number is None:
+        process.kill()
+    else:
+        process.send_signal(signal.CTRL_BREAK_EVENT)
 
 
 def _death(code: int) -> str:
