@@ -25,6 +25,11 @@ def shortened(names: Sequence[str], *, most: int = 5) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def percent(share: float) -> str:
+    """Return a probability with two decimals: "97.63%", "0.03%", "<0.01%"."""
+    return "<0.01%" if 0 < share < 0.00005 else f"{share:.2%}"
+
+
 def duration(seconds: float) -> str:
     """Return "4.2 s", "3 min 05 s" or "2 h 07 min"."""
     if seconds < 59.95:  # otherwise "60.0 s"

@@ -38,7 +38,7 @@ def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None
     """
     views = Views(load_explainer(run, data), data)
     views.warm_up()
-    if len(views.test_rows["all"]):
+    if views.has_data:
         note_changed_data(views.run)
     blocks = Page(views, folder=folder).build()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
