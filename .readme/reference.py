@@ -93,7 +93,7 @@ def _row(section: Section, key: str, option: Option) -> str:
 
 def _summary(file: Path) -> str:
     """Return the first sentence of the comment that a file starts with."""
-    lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
     text = " ".join(line.removeprefix("# ") for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")])
     return re.split(r"(?<=[^.][.:])\s+(?=[A-Z]|python|$)", text)[0]
 
@@ -152,5 +152,5 @@ def files() -> Iterator[tuple[Path, str]]:
 
 if __name__ == "__main__":
     for path, text in files():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))

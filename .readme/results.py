@@ -54,16 +54,17 @@ def add(run: Path) -> Path:
         raise ValueError(f"{run} is not a run of an experiment")
     records = [record]
     for file in sorted(run.glob("evaluation/on-*/evaluation.json")):
-        elsewhere = json.loads(file.read_text())
+        elsewhere = json.loads(file.read_text(encoding="utf-8"))
         records.append({**record, "data": elsewhere["data"], "metrics": {"test": elsewhere["metrics"]}})
     evaluation = run / "evaluation" / "evaluation.json"
-    if evaluation.exists() and (views := json.loads(evaluation.read_text()).get("test_time_augmentation")):
+    measured = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else {}
+    if views := measured.get("test_time_augmentation"):
         record["test_time_augmentation"] = views
     for each in records:
         names = each["model"]["name"], each["data"]["name"], each["epochs"], each["seed"]
         path = RECORDS / chosen[0] / f"{'-'.join(str(name) for name in names)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(each, indent=2) + "\n")
+        path.write_text(json.dumps(each, indent=2) + "\n", encoding="utf-8")
     return RECORDS / chosen[0]
 
 
@@ -77,7 +78,8 @@ def add_ablation(words: list[str], *, logs: Path) -> Path:
     trials = sorted(planned.trials, key=lambda trial: order.index(trial.row))
     rows = [{"row": trial.row, "result": _record(trial.folder)} for trial in trials]
     path = RECORDS / f"{name}.json"
-    path.write_text(json.dumps({"command": " ".join(["python sweep.py", *words]), "trials": rows}, indent=1) + "\n")
+    record = {"command": " ".join(["python sweep.py", *words]), "trials": rows}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -98,7 +100,7 @@ def _record(run: Path) -> dict[str, Any]:
 def records_of(experiment: str) -> Records:
     found: Records = defaultdict(list)
     for path in sorted((RECORDS / experiment).glob("*.json")):
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         found[record["model"]["name"], record["data"]["name"], record["epochs"]].append(record)
     return dict(sorted(found.items()))
 
@@ -136,7 +138,7 @@ def head(text: str, key: str) -> str:
 def table() -> str:
     rows = ["| experiment | net | images | test accuracy | training | published |", "|---|---|---|---|---|---|"]
     for file in sorted(EXPERIMENTS.glob("*.yaml")):
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         published = head(text, "Published")
         found = records_of(file.stem)
         for (model, data, _), seeds in found.items():
@@ -152,7 +154,7 @@ def table() -> str:
 
 def ablation_table(name: str) -> str:
     """Return an ablation's command, machines and table."""
-    recorded = json.loads((RECORDS / f"{name}.json").read_text())
+    recorded = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
     outcomes = [
         Outcome(row=each["row"], seed=each["result"]["seed"], folder=Path(), status="completed", result=each["result"])
         for each in recorded["trials"]
@@ -174,12 +176,12 @@ def reached(experiment: str) -> str:
 def written() -> dict[Path, str]:
     """Return README.md and the experiment files as they should be."""
     readme = ROOT / "README.md"
-    text = _filled(readme.read_text(), "results", table())
+    text = _filled(readme.read_text(encoding="utf-8"), "results", table())
     for file in sorted(RECORDS.glob("*.json")):
         text = _filled(text, file.stem, ablation_table(file.stem))
     texts = {readme: text}
     for file in EXPERIMENTS.glob("*.yaml"):
-        text = re.sub(r"^# Reached: .*\n", "", file.read_text(), flags=re.MULTILINE)
+        text = re.sub(r"^# Reached: .*\n", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
         before, defaults, rest = text.partition("defaults:\n")
         texts[file] = before + reached(file.stem) + defaults + rest
     return texts
@@ -203,4 +205,4 @@ if __name__ == "__main__":
             print(f"results.py: {error}", file=sys.stderr)
             sys.exit(2)
     for path, text in written().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")

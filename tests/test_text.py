@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vitexp.metrics import METRICS, metric
-from vitexp.text import duration, format_value, large_number, markdown_table, plural
+from vitexp.text import cut, duration, file_size, format_value, large_number, markdown_table, percent, plural
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,22 @@ def test_metrics() -> None:
     assert METRICS["accuracy"].format(None) == "–"
     assert [name for name, each in METRICS.items() if each.direction == "min"] == ["ece", "loss"]
     assert (metric("own_score").label, metric("own_score").format(0.5)) == ("own score", "0.5000")
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.97634, "97.63%"), (0.0003, "0.03%"), (0.00006, "0.01%"), (2e-7, "<0.01%"), (0.0, "0.00%")]
+)
+def test_small_probabilities_are_legible(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(300_123, "300 kB"), (999_499, "999 kB"), (999_600, "1.00 MB"), (119.2e6, "119 MB"), (4.7e9, "4.70 GB")],
+)
+def test_file_sizes(size: float, text: str) -> None:
+    assert file_size(int(size)) == text
+
+
+def test_texts_are_cut_in_the_middle() -> None:
+    assert [cut("abcdefghij", width) for width in (10, 9, 4)] == ["abcdefghij", "abcd…ghij", "ab…j"]

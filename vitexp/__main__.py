@@ -14,6 +14,8 @@ COMMANDS = {
     "evaluate": "measure a finished run in depth, or on other images",
     "explain": "draw every explanation of a finished run",
     "app": "explore a finished run in the browser",
+    "runs": "list the runs on this disk",
+    "clean": "remove the checkpoints of completed runs",
     "bench": "measure training speed on this machine",
     "signs": "draw a sheet of the synthetic traffic signs",
 }

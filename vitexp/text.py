@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+_LEAST = 9  # characters to which a cell of a table may be shortened
+
 
 def format_value(value: float) -> str:
     """Return `value` with three or more digits: 0.123, 12.3, 12,345."""
@@ -23,6 +25,11 @@ def shortened(names: Sequence[str], *, most: int = 5) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def percent(share: float) -> str:
+    """Return a probability with two decimals: "97.63%", "0.03%", "<0.01%"."""
+    return "<0.01%" if 0 < share < 0.00005 else f"{share:.2%}"
+
+
 def duration(seconds: float) -> str:
     """Return "4.2 s", "3 min 05 s" or "2 h 07 min"."""
     if seconds < 59.95:  # otherwise "60.0 s"
@@ -38,6 +45,58 @@ def large_number(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {word}"
     return f"{value:,.0f}"
+
+
+def file_size(size: int) -> str:
+    """Return a number of bytes with three digits: "119 MB", "4.71 GB"."""
+    value, unit = size / 1e3, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1e3, larger
+    return f"{value:.{0 if value >= 99.95 or unit == 'kB' else 1 if value >= 9.995 else 2}f} {unit}"
+
+
+def cut(text: str, width: int) -> str:
+    """Return `text`, shortened in the middle to `width` characters."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
+def plain_table(
+    heading: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    align: Sequence[Literal["left", "right"]],
+    *,
+    width: int | None = None,
+    shrink: Sequence[int] = (),
+) -> str:
+    """Return a table of aligned columns. A row with fewer cells than the heading ends with one cell of any length.
+
+    width: the columns of the terminal; None: nothing is shortened. shrink: the columns whose cells may be shortened in
+    the middle to fit, in this order, to nine characters.
+    """
+    widths = [
+        max(len(row[column]) for row in (heading, *rows) if len(row) == len(heading) or column < len(row) - 1)
+        for column in range(len(heading))
+    ]
+    for column in shrink:
+        excess = 0 if width is None else sum(widths) + 2 * (len(widths) - 1) - width
+        widths[column] = max(widths[column] - max(excess, 0), min(widths[column], _LEAST))
+    lines = []
+    for row in (heading, *rows):
+        cells = [cut(cell, room) if width else cell for cell, room in zip(row, widths, strict=False)]
+        if len(row) < len(heading):
+            taken = sum(widths[: len(row) - 1]) + 2 * (len(row) - 1)
+            cells[-1] = row[-1] if width is None else cut(row[-1], max(width - taken, _LEAST))
+        padded = [
+            cell.rjust(room) if side == "right" and len(row) == len(heading) else cell.ljust(room)
+            for cell, room, side in zip(cells, widths, align, strict=False)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "".join(f"{line}\n" for line in lines)
 
 
 def markdown_table(

@@ -39,11 +39,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(run: Path, temporary: Path) -> Iterator[tuple[Any, str, Path]]:
+def serving(run: Path | str, temporary: Path, *, cwd: Path = ROOT) -> Iterator[tuple[Any, str, Path]]:
     """Yield the process, its address and its temporary folder."""
     command = [sys.executable, "-m", "vitexp", "app", f"run={run}", f"port={free_port()}"]
-    environment = {**os.environ, "TMPDIR": str(temporary)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True) as process:
         line = ""
         assert process.stdout is not None
         while "Ctrl-C" not in line:
@@ -229,6 +229,25 @@ def test_visitors_are_independent(page: Page, browser: Browser, server: tuple[An
         other.wait_for_timeout(1500)
         assert about(other).inner_text() == words
         other.context.close()
+
+
+def test_without_data_a_phone_shows_drawn_signs_and_legible_figures(browser: Browser, tmp_path: Path) -> None:
+    with serving("pretrained", tmp_path, cwd=tmp_path) as (_, address, _):
+        page = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True).new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        figure = page.locator("#figure-explanations img")
+        expect(figure).to_be_visible()
+        expect(about(page)).to_contain_text("Drawn sign")
+        expect(page.locator("#note")).to_contain_text("data.download=true")
+        assert page.locator("#gallery .thumbnail-item").count() == 12
+        expect(page.locator("#prediction .bar b").nth(4)).to_have_text(re.compile(r"^<?\d+\.\d\d%$"))
+        box = figure.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["width"] == 900
+        frame = page.locator("#figure-explanations .image-frame")
+        assert frame.evaluate("frame => frame.scrollWidth - frame.clientWidth") > 500  # the rest can be reached
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.context.close()
 
 
 def test_a_cnn_has_a_page(cnn_run: Path, browser: Browser, tmp_path: Path) -> None:

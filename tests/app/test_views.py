@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.conftest import TINY, composed
+from tests.conftest import TINY, composed, result
 from vitexp.app.picture import Picture
 from vitexp.app.views import Choice, Views
 from vitexp.errors import ConfigError, UserError
@@ -35,7 +35,9 @@ def test_every_tab_of_a_vit_draws(views: Views, cnn_run: Path) -> None:
         *("Explanations", "Patches", "Attention", "Classes", "Faithfulness", "Embeddings", "Heads", "Weights"),
         "Two runs",
     ]
-    assert views.others() == [cnn_run]
+    assert list(views.others()) == [cnn_run]
+    accuracy = result(cnn_run)["metrics"]["test"]["accuracy"]
+    assert views.others()[cnn_run].endswith(f"/ {cnn_run.name}, {accuracy:.2%}")
     choice = Choice(label=5, layer=0, head=1, overlay=False, other=str(cnn_run))
     for view in views.views:
         for name, draw in view.figures.items():
@@ -87,15 +89,25 @@ def test_uploads_work_without_the_data_set(vit_run: Path, tmp_path: Path) -> Non
     OmegaConf.save(config, folder / "config.yaml")
     views = Views(load_explainer(folder))
     views.warm_up()
-    assert not len(views.test_rows["all"])
+    drawn = [views.sample(int(row)) for row in views.sample_rows["all"]]
+    assert {each.truth(views.run) for each in drawn} == set(range(43)) and drawn[0].kind == "drawn"
+    first = views.samples(views.sample_rows["all"][:2])
+    assert first.shape == (2, 32, 32, 3) and first.std() > 10
+    assert (first[0] == drawn[0].image(views.run)).all()
+    assert "These signs are drawn" in views.note and "`data.root=PATH`" in views.note
+    assert "data.download" not in views.note  # a folder cannot be downloaded
     mine = tmp_path / "mine.png"
     Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save(mine)
     picture = Picture(kind="file", file=str(mine))
     assert views.probabilities(picture).sum() == pytest.approx(1.0, abs=1e-5)
     by_name = {view.name: view for view in views.views}
     assert by_name["Explanations"].figures["explanations"](picture, Choice()) is not None
-    with pytest.raises(UserError, match="gone"):
-        by_name["Embeddings"].figures["embedding"](picture, Choice())
+    assert by_name["Embeddings"].figures["embedding"](picture, Choice()) is None
+    assert "needs the data set" in by_name["Embeddings"].description
+    assert by_name["Heads"].figures["head_diversity"](picture, Choice()) is not None
+    views.run.classes[0] = "a class of my own"
+    other = Views(views.explainer)
+    assert not len(other.sample_rows["all"]) and "Upload a picture" in other.note
 
 
 def test_the_location_of_the_data_applies_to_the_compared_run_too(tmp_path: Path) -> None:
@@ -123,12 +135,20 @@ def test_the_location_of_the_data_applies_to_the_compared_run_too(tmp_path: Path
         Views(load_explainer(shown, typed)).confusions(choice)
 
 
-def test_a_run_with_other_classes_is_refused(views: Views, cnn_run: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_classes_is_neither_offered_nor_compared(
+    views: Views, vit_run: Path, cnn_run: Path, tmp_path: Path
+) -> None:
     loaded = load_run(cnn_run)
     header = {"model": "simple_cnn", "image_size": 32, "classes": ["x", *loaded.classes[1:]]}
     header |= {"mean": loaded.mean.tolist(), "std": loaded.std.tolist()}
-    other = Path(shutil.copytree(cnn_run, tmp_path / "other"))
+    logs = tmp_path / "logs"
+    for folder in (vit_run, cnn_run):
+        shutil.copytree(folder, logs / "name" / folder.name)
+    mine = Views(load_explainer(logs / "name" / vit_run.name))
+    assert list(mine.others()) == [logs / "name" / cnn_run.name]
+    other = logs / "name" / cnn_run.name
     write_weights(other, loaded.net.state_dict(), header=header)
+    assert not mine.others()
     with pytest.raises(ConfigError, match="different classes"):
         views.side_by_side(PICTURE, Choice(other=str(other)))
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import CONF
 from vitexp import __main__, errors
-from vitexp.commands import app, evaluate, explain, predict
+from vitexp.commands import app, clean, evaluate, explain, predict, runs
 from vitexp.commands.words import run_command
 from vitexp.errors import ConfigError
 
@@ -92,6 +92,8 @@ def test_combinations_that_are_refused() -> None:
         (evaluate, evaluate._KEYS),
         (explain, explain._KEYS),
         (predict, ["run", "images", "out", "device"]),
+        (runs, [*runs.FILTERS, "sort", "trials=true", "log_dir"]),
+        (clean, [*runs.FILTERS, "yes=true", "log_dir"]),
     ],
 )
 def test_help_lists_every_key(

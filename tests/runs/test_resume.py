@@ -307,7 +307,7 @@ def test_changed_images_are_refused(server: Server, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_running_run_is_not_resumed(server: Server, tmp_path: Path) -> None:
-    from vitexp.runs.lifecycle import LOCK
+    from vitexp.runs.record import LOCK
     from vitexp.system.lock import hold
 
     folder = tiny_run(tmp_path, "name=held")
@@ -329,8 +329,8 @@ def test_existing_run_id_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_record_appears_only_under_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise another process with resume=auto could take a run that has just started for a stopped one."""
-    from vitexp.runs.lifecycle import LOCK, open_run
-    from vitexp.runs.record import RunRecord
+    from vitexp.runs.lifecycle import open_run
+    from vitexp.runs.record import LOCK, RunRecord
     from vitexp.system.lock import is_held
 
     held: list[bool] = []

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.trials import record
-from vitexp.sweeps.engines.trial import LOCK, Trial
+from vitexp.runs.record import TRIAL_LOCK
+from vitexp.sweeps.engines.trial import Trial
 from vitexp.sweeps.tables.results import read
 from vitexp.system.lock import hold
 
@@ -97,6 +98,6 @@ def test_a_trial_that_nobody_runs_any_more_is_not_running(tmp_path: Path) -> Non
     (tmp_path / "result.json").write_text(json.dumps(record(None, status="running")))
     trial = Trial(overrides=(), command=(), row="a", seed=0, folder=tmp_path)
     assert read([trial])[0].status == "running"  # by train.py itself, which holds no lock
-    with hold(tmp_path / LOCK, wait=False):
+    with hold(tmp_path / TRIAL_LOCK, wait=False):
         assert read([trial])[0].status == "running"
     assert read([trial])[0].status == "interrupted"

@@ -16,7 +16,8 @@ import pytest
 
 from tests.sweeps.fake_sweep import fake_trial
 from tests.sweeps.processes import until, with_argument
-from vitexp.sweeps.engines.trial import LOCK, Finished, Started, Trial, record_failure, run_trial, status
+from vitexp.runs.record import TRIAL_LOCK
+from vitexp.sweeps.engines.trial import Finished, Started, Trial, record_failure, run_trial, status
 from vitexp.system.lock import Held, hold, is_held
 
 
@@ -168,6 +169,7 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from tests.sweeps.fake_sweep import fake_trial
+from vitexp.runs.record import TRIAL_LOCK
 from vitexp.sweeps.engines.trial import run_trial
 trial = fake_trial(Path(sys.argv[1]), *sys.argv[2:])
 print(list(run_trial(trial, retries=0, timeout=None, environment={}, cwd=Path.cwd())))
@@ -182,7 +184,7 @@ def test_sigkill_of_the_supervisor_ends_the_trial(tmp_path: Path, end: str) -> N
     supervisor.kill()
     supervisor.wait()
     until(lambda: not with_argument(str(trial.folder)))
-    until(lambda: not is_held(trial.folder / LOCK))  # a process that was killed takes a moment to let go
+    until(lambda: not is_held(trial.folder / TRIAL_LOCK))  # a process that was killed takes a moment to let go
     assert status(trial) == "running"  # no process was left to update it
 
 

@@ -9,7 +9,6 @@ from vitexp.metrics import METRICS
 
 SIDE = 320  # minimum size in pixels of the image that is drawn on
 THUMBNAILS = 12
-_LISTED_CLASSES = 5
 _COLORS: list[str | tuple[str, float]] = ["#808080", "#000000", "#ffffff", "#d03020", "#2050c0", "#e0c020"]
 STYLE = """
 .figure img { width: 100%; max-width: 1080px; height: auto; object-fit: contain; object-position: left top; }
@@ -22,6 +21,14 @@ STYLE = """
 #which .wrap { flex-wrap: nowrap; gap: 4px; }
 #which label { padding: 4px 8px; }
 #editor { overflow: hidden; }
+#prediction .bar { display: flex; justify-content: space-between; gap: 8px; padding: 3px 6px; margin-bottom: 3px;
+  background: linear-gradient(var(--primary-200, #fed7aa) 0 0) 0 0 / calc(100% * var(--share)) 100% no-repeat; }
+.dark #prediction .bar { background-image: linear-gradient(var(--primary-800, #9a3412) 0 0); }
+@media (max-width: 720px) {  /* on a phone, figures keep a legible size and scroll sideways */
+  .figure .image-frame { overflow-x: auto; justify-content: flex-start !important; }
+  .figure img { width: 900px; max-width: none; flex: none; }
+  #which { flex-wrap: wrap; }
+}
 """
 
 
@@ -59,15 +66,15 @@ class Layout:
         return f"## {self.name}\n{' · '.join([*parts, f'run {self.run.folder.name}'])}"
 
     def _build_images(self) -> None:
-        has_test = len(self.views.test_rows["all"]) > 0
+        has_samples = len(self.views.sample_rows["all"]) > 0
         with gr.Row(elem_id="which", equal_height=True):
             self.which = gr.Radio(
-                ["all", "mistakes"], value="all", show_label=False, container=False, min_width=170, visible=has_test
+                ["all", "mistakes"], value="all", show_label=False, container=False, min_width=170, visible=has_samples
             )
-            self.shuffle = gr.Button("Shuffle", size="sm", min_width=60, visible=has_test, elem_id="shuffle")
+            self.shuffle = gr.Button("Shuffle", size="sm", min_width=60, visible=has_samples, elem_id="shuffle")
             self.file = gr.UploadButton("Upload…", size="sm", min_width=70, elem_id="file")
         self.gallery = gr.Gallery(
-            visible=has_test,
+            visible=has_samples,
             show_label=False,
             columns=THUMBNAILS // 2,
             object_fit="contain",
@@ -77,6 +84,8 @@ class Layout:
             buttons=[],
             elem_id="gallery",
         )
+        if self.views.note:
+            gr.Markdown(self.views.note, elem_id="note")
         self.about = gr.Markdown("", elem_id="about")
         self.editor = gr.ImageEditor(
             show_label=False,
@@ -91,9 +100,7 @@ class Layout:
             elem_id="editor",
             buttons=[],
         )
-        self.prediction = gr.Label(
-            label="Prediction", num_top_classes=_LISTED_CLASSES, show_heading=False, elem_id="prediction"
-        )
+        self.prediction = gr.HTML("", elem_id="prediction")
 
     def _build_controls(self) -> None:
         classes = [(f"{number} {name}", number) for number, name in enumerate(self.run.classes)]
@@ -127,10 +134,10 @@ class Layout:
                         self.confusions = _figure("confusions")
 
     def _build_other(self) -> None:
-        runs = [(f"{folder.parent.name} / {folder.name}", str(folder)) for folder in self.views.others()]
-        self.other = gr.Dropdown(
-            [("none", ""), *runs], value="", label="Other run", elem_id="other", interactive=bool(runs)
-        )
+        runs = [(name, str(folder)) for folder, name in self.views.others().items()]
+        label = "Other run with the same classes, and its test accuracy"
+        none = "none" if runs else "there is none in this log folder"
+        self.other = gr.Dropdown([(none, ""), *runs], value="", label=label, elem_id="other", interactive=bool(runs))
 
 
 def _figure(name: str) -> gr.Image:

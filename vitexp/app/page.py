@@ -6,19 +6,23 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from vitexp.app.layout import SIDE, THUMBNAILS, Layout
 from vitexp.app.picture import Picture, enlarged, read_strokes
 from vitexp.app.views import Choice, Views
 from vitexp.errors import UserError
+from vitexp.text import percent
 
 _THUMBNAIL = 96  # minimum size in pixels
+_LISTED_CLASSES = 5
 
 Updates = dict[Any, Any]  # new values by component
 
@@ -71,18 +75,18 @@ class Page(Layout):
         """Show a new visitor the first test image, if there is one."""
         updates = self._thumbnails(which)
         if rows := updates[self.rows]:
-            updates |= self._look_at(Picture(kind="test", row=rows[0]), *controls)
+            updates |= self._look_at(self.views.sample(rows[0]), *controls)
         return updates
 
     def _thumbnails(self, which: str) -> Updates:
         """Draw other test images at random."""
-        rows = self.views.test_rows[which]
+        rows = self.views.sample_rows[which]
         chosen = np.random.default_rng(secrets.randbits(32)).permutation(rows)[:THUMBNAILS]
-        images = [enlarged(each, side=_THUMBNAIL) for each in self.run.data.test.images(chosen)] if len(chosen) else []
+        images = [enlarged(each, side=_THUMBNAIL) for each in self.views.samples(chosen)] if len(chosen) else []
         return {self.gallery: images, self.rows: chosen.tolist()}
 
     def _select(self, event: gr.SelectData, rows: list[int], *controls: Any) -> Updates:
-        return self._look_at(Picture(kind="test", row=rows[event.index]), *controls)
+        return self._look_at(self.views.sample(rows[event.index]), *controls)
 
     def _upload(self, file: str | None, *controls: Any) -> Updates:
         return self._look_at(Picture(kind="file", file=file), *controls) if file else self._unchanged()
@@ -123,7 +127,7 @@ class Page(Layout):
         return {
             self.picture: picture,
             self.about: picture.describe(self.run) + hint,
-            self.prediction: dict(zip(_unique(self.run.classes), probabilities.tolist(), strict=True)),
+            self.prediction: _ranking(self.run.classes, probabilities),
             **self._show(picture, *controls),
         }
 
@@ -169,9 +173,14 @@ class Page(Layout):
         return gr.update(value=str(path), visible=True)
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """Number the class names if two are equal."""
-    return list(names) if len(set(names)) == len(names) else [f"{number} {name}" for number, name in enumerate(names)]
+def _ranking(classes: Sequence[str], probabilities: NDArray[np.float32]) -> str:
+    """Return the most probable classes, their probabilities and bars, as HTML."""
+    lines = [
+        f'<div class="bar" style="--share: {probabilities[label]:.4f}"><span>{escape(classes[label])}</span>'
+        f"<b>{percent(float(probabilities[label]))}</b></div>"
+        for label in probabilities.argsort()[::-1][:_LISTED_CLASSES]
+    ]
+    return "".join(lines)
 
 
 @contextmanager

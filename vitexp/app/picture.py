@@ -10,33 +10,39 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.data.imagefile import read_image
 from vitexp.data.prepare import Prepared
+from vitexp.data.signs.source import DrawSign
 from vitexp.errors import UserError
 from vitexp.runs.finished import FinishedRun
 
+_draw_sign = DrawSign(split="test", size=48, seed=0)
 Strokes = NDArray[np.float32]  # [H, W, 4] in [0, 1]: RGB premultiplied by opacity, and opacity
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Image `row` of the test or training images, or the image in `file`; strokes cover parts of it."""
+    """Image `row` of the test or training images or of the drawn signs, or the one in `file`; strokes cover parts."""
 
-    kind: Literal["test", "train", "file"]
+    kind: Literal["test", "train", "drawn", "file"]
     row: int = 0
     file: str = ""
     strokes: Strokes | None = None
 
     def truth(self, run: FinishedRun) -> int | None:
         """Return the label; None for an uploaded image."""
+        if self.kind == "drawn":
+            return self.row % len(GTSRB_CLASSES)
         return None if self.kind == "file" else int(self._split(run).labels[self.row])
 
     def describe(self, run: FinishedRun) -> str:
         """Return, for example, "Test image 1,204, “Stop”"."""
         if self.kind == "file":
             return f"Your image {Path(self.file).name}"
-        name = run.classes[self._split(run).labels[self.row]]
-        return f"{'Test' if self.kind == 'test' else 'Training'} image {self.row:,}, “{name}”"
+        kind = {"test": "Test image", "train": "Training image", "drawn": "Drawn sign"}[self.kind]
+        label = self.truth(run)
+        return f"{kind} {self.row:,}, “{'' if label is None else run.classes[label]}”"
 
     def bare(self, run: FinishedRun) -> NDArray[np.uint8]:
         """Return the image as `run` prepares it, without strokes: uint8 [S, S, 3].
@@ -48,6 +54,8 @@ class Picture:
                 return run.prepare_image(read_image(Path(self.file)))
             except UserError as error:  # the visitor does not know where the server stores uploads
                 raise UserError(str(error).replace(self.file, Path(self.file).name)) from error
+        if self.kind == "drawn":
+            return run.prepare_image(_draw_sign(self.row))
         return np.asarray(self._split(run).images(np.array([self.row]))[0])
 
     def image(self, run: FinishedRun) -> NDArray[np.uint8]:

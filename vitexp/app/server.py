@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,15 @@ def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None
     """
     views = Views(load_explainer(run, data), data)
     views.warm_up()
-    if len(views.test_rows["all"]):
+    if views.has_data:
         note_changed_data(views.run)
     blocks = Page(views, folder=folder).build()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         _, url, _ = _launch(blocks, port)
         print(f"{url} serves {run}; press Ctrl-C to stop.", flush=True)
-        threading.Event().wait()
+        while True:
+            time.sleep(3600)  # unlike waiting for an event, it can be interrupted on Windows
     except KeyboardInterrupt:
         print()
     finally:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vitexp.app.picture import Picture
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.errors import UserError
 from vitexp.explain import drawing
 from vitexp.explain.drawing import Embedded, Shown
@@ -20,13 +21,16 @@ from vitexp.explain.figures import faithfulness_curves
 from vitexp.explain.methods.embedding import in_plane
 from vitexp.explain.pick import drawn_at_random
 from vitexp.explain.ranking import measure_faithfulness
+from vitexp.metrics import METRICS
 from vitexp.runs.explained import draw_confusions, draw_side_by_side, load_explainer
 from vitexp.runs.find import completed_runs
-from vitexp.runs.finished import FinishedRun
+from vitexp.runs.finished import FinishedRun, classes_of
+from vitexp.runs.record import RunRecord
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images
 _SEARCHED = 2000  # test images that are searched for mistakes
+_DRAWN = 4 * len(GTSRB_CLASSES)  # signs, if the data set is missing
 _REACH = 25  # maximum distance in pixels from a click to its point
 
 
@@ -126,12 +130,13 @@ class Views:
             View(
                 name="Embeddings",
                 description="A map of the training images by the features that the classification head receives. The "
-                "star is this image, shown with its nearest neighbors. **Click a point to open that training image.**",
-                figures={"embedding": of_image(lambda seen, _: drawing.draw_embedding(net, seen, self.embedded))},
+                "star is this image, shown with its nearest neighbors. **Click a point to open that training image.**"
+                + ("" if self.has_data else " This needs the data set, which is not on this machine."),
+                figures={"embedding": of_image(self._embedding)},
             ),
             View(
                 name="Heads",
-                description=f"How far, how widely and how differently the heads attend, over {_FOR_HEADS} test images.",
+                description=f"How far, how widely and how differently the heads attend, over {_FOR_HEADS} images.",
                 figures={"head_diversity": lambda *_: self._heads()},
             ),
             View(
@@ -163,20 +168,58 @@ class Views:
         return np.asarray(self.explainer.probabilities(picture.image(self.run)[None])[0])
 
     @cached_property
-    def test_rows(self) -> dict[str, NDArray[np.int64]]:
-        """Test images in random order: "all", and "mistakes" among the first 2,000. Empty without the data set."""
+    def has_data(self) -> bool:
+        """Whether the data set of the run is there."""
         try:
-            test = self.run.data.test
+            return len(self.run.data.test) > 0
         except UserError:
+            return False
+
+    def sample(self, row: int) -> Picture:
+        """Return test image `row`; without the data set, drawn sign `row`."""
+        return Picture(kind="test" if self.has_data else "drawn", row=row)
+
+    def samples(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the images of samples: uint8 [N, S, S, 3]."""
+        if self.has_data:
+            return np.asarray(self.run.data.test.images(np.asarray(rows)))
+        return np.stack([self.sample(int(row)).bare(self.run) for row in rows])
+
+    @cached_property
+    def sample_rows(self) -> dict[str, NDArray[np.int64]]:
+        """Samples in random order: "all", and "mistakes" among the first 2,000.
+
+        Without the data set, these are drawn signs if the run knows them, and otherwise none.
+        """
+        if self.has_data:
+            labels = self.run.data.test.labels
+        elif self.run.classes == list(GTSRB_CLASSES):
+            labels = np.arange(_DRAWN) % len(GTSRB_CLASSES)
+        else:
             return {"all": np.zeros(0, np.int64), "mistakes": np.zeros(0, np.int64)}
-        order = drawn_at_random(len(test), len(test))
+        order = drawn_at_random(len(labels), len(labels))
         searched = order[:_SEARCHED]
-        predicted = self.explainer.probabilities(test.images(searched)).argmax(axis=1)
-        return {"all": order, "mistakes": searched[predicted != test.labels[searched]]}
+        predicted = self.explainer.probabilities(self.samples(searched)).argmax(axis=1)
+        return {"all": order, "mistakes": searched[predicted != labels[searched]]}
+
+    @property
+    def note(self) -> str:
+        """What is missing without the data set, and how to add it; empty with it."""
+        if self.has_data:
+            return ""
+        can_download = "download" in (self.run.config.data.source or {})
+        name = self.run.config.data.name
+        shown = "These signs are drawn" if len(self.sample_rows["all"]) else "Upload a picture"
+        how = "`data.download=true` (or `data.root=PATH`)" if can_download else "`data.root=PATH`"
+        return (
+            f"{shown}: the data set {name} is not on this machine. {how} adds its test images, the map of training "
+            "images (Embeddings) and the confusions of two runs."
+        )
 
     def warm_up(self) -> None:
         """Compute now what the first visitor would wait for."""
-        if len(self.test_rows["all"]):
+        _ = self.sample_rows
+        if self.has_data:
             _ = self.embedded
 
     @cached_property
@@ -196,18 +239,31 @@ class Views:
         nearest = int(distances.argmin())
         return Picture(kind="train", row=int(self.embedded.rows[nearest])) if distances[nearest] <= _REACH else None
 
+    def _embedding(self, about: Shown, choice: Choice) -> Figure | None:
+        return drawing.draw_embedding(self.explainer, about, self.embedded) if self.has_data else None
+
     def _faithfulness(self, about: Shown, choice: Choice) -> Figure:
         measured = measure_faithfulness(self.explainer, about.images)
         return faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
 
-    def _heads(self) -> Figure:
-        test = self.run.data.test
-        images = test.images(drawn_at_random(len(test), _FOR_HEADS))
+    def _heads(self) -> Figure | None:
+        if not len(self.sample_rows["all"]):
+            return None
+        images = self.samples(self.sample_rows["all"][:_FOR_HEADS])
         return dict(drawing.draw_heads(self.explainer, images))["head_diversity"]
 
-    def others(self) -> list[Path]:
-        """Return the other completed runs in the same log folder, the newest first."""
-        return [folder for folder in completed_runs(self.run.folder.parents[1]) if folder != self.run.folder]
+    def others(self) -> dict[Path, str]:
+        """Return the other completed runs in the same log folder that have the same classes, the newest first.
+
+        Each with its name and test accuracy.
+        """
+        found = {}
+        for folder in completed_runs(self.run.folder.parents[1]):
+            if folder != self.run.folder and classes_of(folder) == self.run.classes:
+                test = (RunRecord.read(folder).result.get("metrics") or {}).get("test") or {}
+                accuracy = METRICS["accuracy"].format(test.get("accuracy"))
+                found[folder] = f"{folder.parent.name} / {folder.name}, {accuracy}"
+        return found
 
     def side_by_side(self, picture: Picture, choice: Choice) -> Figure | None:
         """Draw the explanations of both runs; each prepares the image in its own way. None without another run."""

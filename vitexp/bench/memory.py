@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from vitexp.bench.report import Row, Subject
 from vitexp.bench.start import output_of, train_in_process
 from vitexp.bench.step import train_step
 from vitexp.data.loading import ResidentBatches
+from vitexp.errors import UserError
 from vitexp.runs.build import build_net
 from vitexp.system.hardware import choose_device
 from vitexp.text import format_value
@@ -53,7 +53,7 @@ class PeakMemory(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         peaks = {"training_bytes": self.training, "run_bytes": _peak_bytes(pl_module.device)}
-        self.path.write_text(json.dumps({**peaks, "modules": sorted(sys.modules)}))
+        self.path.write_text(json.dumps({**peaks, "modules": sorted(sys.modules)}), encoding="utf-8")
 
 
 def _peak_bytes(device: torch.device) -> int:
@@ -65,8 +65,12 @@ def peak_resident_bytes() -> int:
     status = Path("/proc/self/status")
     if status.exists():
         # A child process inherits ru_maxrss on Linux, and with it the peak of its parent.
-        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        [line] = [line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError as error:
+        raise UserError("the peak memory of a process cannot be measured on Windows.") from error
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -77,7 +81,7 @@ def measure_memory(config: DictConfig, overrides: Sequence[str]) -> Subject:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         short = [f"trainer.limit_{part}_batches={config.steps}" for part in ("train", "val", "test")]
         path = train_in_process(PeakMemory, Path(folder), *overrides, f"trainer.max_steps={config.steps}", *short)
-        peaks = json.loads(path.read_text())
+        peaks = json.loads(path.read_text(encoding="utf-8"))
         on_cuda = choose_device(config.trainer.accelerator).type == "cuda"
         imports = 0 if on_cuda else int(output_of([sys.executable, "-c", IMPORTS, str(path)]))
     grown = {name: peaks[f"{name}_bytes"] - imports for name in ("training", "run")}

@@ -34,7 +34,7 @@ class ExitAtFirstStep(Callback):
     ) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
-        self.path.write_text(repr(time.time()))
+        self.path.write_text(repr(time.time()), encoding="utf-8")
         os._exit(0)  # skips the end of the run, which is not measured
 
 
@@ -74,7 +74,7 @@ def _seconds(command: Sequence[str], *, exit_code: int = 0) -> float:
 def _seconds_to_first_step(overrides: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # W&B may still write
         start = time.time()
-        return float(train_in_process(ExitAtFirstStep, Path(folder), *overrides).read_text()) - start
+        return float(train_in_process(ExitAtFirstStep, Path(folder), *overrides).read_text(encoding="utf-8")) - start
 
 
 def train_in_process(callback: type[Callback], folder: Path, *overrides: str) -> Path:
@@ -92,7 +92,7 @@ def output_of(command: Sequence[str], *, exit_code: int = 0) -> str:
         key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "VITEXP_PLAIN_ERRORS")
     }
     ended = subprocess.run(
-        command, capture_output=True, text=True, env={**inherited, "WANDB_MODE": "offline"}, check=False
+        command, capture_output=True, encoding="utf-8", env={**inherited, "WANDB_MODE": "offline"}, check=False
     )
     if ended.returncode != exit_code:
         [*_, last] = ["no message", *ended.stderr.strip().splitlines()]

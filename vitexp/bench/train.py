@@ -66,7 +66,7 @@ class AgainstBareStep(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_epoch()
         rounds = {"fit_s": self.fit_s, "step_s": self.step_s, "steps": int(trainer.num_training_batches)}
-        self.path.write_text(json.dumps(rounds))
+        self.path.write_text(json.dumps(rounds), encoding="utf-8")
 
     def _end_epoch(self) -> None:
         if self.start is not None:
@@ -117,7 +117,7 @@ def _run(config: DictConfig) -> dict[str, Any]:
             config.logger.wandb.mode = "offline"
         with contextlib.redirect_stdout(io.StringIO()):
             run(config)
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _trivial(config: DictConfig) -> DictConfig:

@@ -105,7 +105,8 @@ def bench(config: DictConfig, *, overrides: Sequence[str], model: str, searchpat
             subject = subjects[name]()
         console.print(subject.as_table())
         info["subjects"][name] = subject.as_json()
-        path.write_text(json.dumps(info, indent=2, allow_nan=False) + "\n")  # after each, because the next one may fail
+        # After each, because the next one may fail.
+        path.write_text(json.dumps(info, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     console.print(f"numbers   {path}", soft_wrap=True, highlight=False)
 
 

@@ -121,7 +121,7 @@ class _Evaluation:
     def _keep_earlier(self) -> None:
         """Keep optional results of an earlier evaluation of this network on the same images and device."""
         try:
-            earlier = json.loads((self.folder / "evaluation.json").read_text())
+            earlier = json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))
             same = all(earlier[key] == self.results[key] for key in ("run", "data", "precision"))
             if same and earlier["environment"]["device"] == self.results["environment"]["device"]:
                 self.results |= {key: earlier[key] for key in _OPTIONAL if key in earlier}

@@ -170,7 +170,8 @@ def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) ->
     """
     net = _as_timm(run)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_timm_config(run, net), indent=2, ensure_ascii=False) + "\n")
+    config = json.dumps(_timm_config(run, net), indent=2, ensure_ascii=False) + "\n"
+    (folder / "config.json").write_text(config, encoding="utf-8")
     # timm has the same parameter names; fixed position embeddings, which our weights omit, are parameters there.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     if net.pos_embed is not None:

@@ -16,6 +16,7 @@ from vitexp.explain.methods.heads import even_attention_distance
 from vitexp.explain.methods.patches import image_patches, position_norm, position_similarity
 from vitexp.models.trained_net import TrainedNet
 from vitexp.models.vit import ViT
+from vitexp.text import percent
 
 Drawn = Iterator[tuple[str, Figure]]  # file name without extension, and the figure
 
@@ -139,7 +140,7 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
         columns=[f"choice {place + 1}" for place in range(order.shape[1])],
         rows=["" if truth is None else f"true: {names[truth]}" for truth in about.truth],
         captions=[
-            [f"{probabilities[index, label]:.1%}\n{names[label]}" for label in labels]
+            [f"{percent(float(probabilities[index, label]))}\n{names[label]}" for label in labels]
             for index, labels in enumerate(order)
         ],
         overlay=overlay,

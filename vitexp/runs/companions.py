@@ -39,8 +39,8 @@ class CompanionFailed(UserError):
 def report_failure(folder: Path, process: str, error: str) -> None:
     """Tell the first process of the run in `folder` that this one, named `process`, fails. Raises OSError."""
     path = folder / f"{_FAILED}{process.replace(' ', '-')}"
-    path.with_suffix(".new").write_text(f"{process} failed: {error}")
-    path.with_suffix(".new").rename(path)
+    path.with_suffix(".new").write_text(f"{process} failed: {error}", encoding="utf-8")
+    path.with_suffix(".new").replace(path)
 
 
 def forget_failures(folder: Path) -> None:
@@ -153,7 +153,7 @@ class _Watch(threading.Thread):
         while True:
             for path in sorted(self.folder.glob(f"{_FAILED}*")):
                 if path.suffix != ".new":
-                    return path.read_text()
+                    return path.read_text(encoding="utf-8")
             for rank, process in enumerate(self.processes, start=1):
                 if (code := process.poll()) and code not in {128 + number for number in SIGNALS}:
                     return f"process {rank} {_ended(code)}."
@@ -165,5 +165,6 @@ class _Watch(threading.Thread):
 def _ended(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}; its message is printed above"
-    hint = "; perhaps the machine has too little memory" if code == -signal.SIGKILL else ""
-    return f"was killed by {signal.Signals(-code).name}{hint}"
+    name = signal.Signals(-code).name
+    hint = "; perhaps the machine has too little memory" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"

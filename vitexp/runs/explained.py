@@ -109,8 +109,8 @@ def explain_run(
         measured = measure_faithfulness(explainer, test.images(sample))
         curves = figures.faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
         _save(out, [("faithfulness", curves)])
-        (out / "faithfulness.csv").write_text(measured.as_csv())
-        (out / "faithfulness.md").write_text(measured.as_markdown())
+        (out / "faithfulness.csv").write_text(measured.as_csv(), encoding="utf-8")
+        (out / "faithfulness.md").write_text(measured.as_markdown(), encoding="utf-8")
         print(measured.as_markdown(), end="")
 
 

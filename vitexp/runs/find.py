@@ -32,7 +32,7 @@ def run_folder(typed: str) -> Path:
 
 def _unpacked(logs: Path) -> Path:
     """Return a copy of the bundled run, because explanations and evaluations are written into run folders."""
-    folder = logs / str(json.loads((BUNDLED / "result.json").read_text())["run_id"])
+    folder = logs / str(json.loads((BUNDLED / "result.json").read_text(encoding="utf-8"))["run_id"])
     if not folder.exists():
         unfinished = logs / f".{folder.name}.{os.getpid()}"
         try:

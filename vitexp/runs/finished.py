@@ -164,6 +164,15 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
     )
 
 
+def classes_of(folder: Path) -> list[str]:
+    """Return the classes of a run from the header of its weights; none if they cannot be read."""
+    try:
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            return list(json.loads(file.metadata()["vitexp"])["classes"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return []
+
+
 def write_weights(folder: Path, weights: Mapping[str, Tensor], *, header: dict[str, Any]) -> None:
     """Write model.safetensors atomically. header: model, image_size, classes, mean and std."""
     # Cloned, because safetensors refuses tensors that share memory, as tied layers do.

@@ -19,7 +19,7 @@ from vitexp.config.overrides import merged, setting
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.companions import forget_failures, report_failure
 from vitexp.runs.launcher import PARENT, RUN_FOLDER, Meeting
-from vitexp.runs.record import RunRecord, config_hash, new_run_folder
+from vitexp.runs.record import LOCK, RunRecord, config_hash, new_run_folder
 from vitexp.runs.report import write_report
 from vitexp.runs.resume import is_finished, run_to_resume, why_not_resumed
 from vitexp.system import disk
@@ -29,8 +29,6 @@ from vitexp.system.signals import Interrupted, die_with
 from vitexp.system.terminal import logging_to, plain_console
 
 log = logging.getLogger(__name__)
-
-LOCK = ".lock"  # in the run folder, held while the run lasts
 
 
 class FullDisk(UserError):

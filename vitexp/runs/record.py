@@ -29,6 +29,8 @@ from vitexp.system import disk
 from vitexp.system.disk import typed, write_atomically
 
 SCHEMA = 1
+LOCK = ".lock"  # in the run folder, held while the run lasts
+TRIAL_LOCK = "trial.lock"  # in the folder of a trial of a sweep: held by whoever runs the trial, and by its process
 
 # Where a run is stored and how it is shown do not change what it computes.
 NOT_HASHED = (
@@ -290,7 +292,7 @@ def _git() -> tuple[str | None, bool | None]:
     """Return the commit of vitexp's checkout, and whether it has uncommitted changes; None without git."""
 
     def git(*arguments: str) -> str:
-        options: Any = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        options: Any = {"capture_output": True, "encoding": "utf-8", "check": True, "timeout": 10}
         return str(subprocess.run(["git", *arguments], cwd=Path(__file__).parent, **options).stdout).strip()
 
     try:

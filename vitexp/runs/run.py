@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, settle
+from vitexp.runs.cleanup import refuse_lost_checkpoints
 from vitexp.runs.companions import companions
 from vitexp.runs.concerns import concerns, fewer_patches, never_predicted
 from vitexp.runs.finished import write_weights
@@ -45,7 +46,14 @@ from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.pace import PaceWarning
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
-from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
+from vitexp.training.checkpoints import (
+    DamagedCheckpoint,
+    LastCheckpoint,
+    begin_at,
+    drop_previous,
+    newest_checkpoint,
+    read_checkpoint,
+)
 from vitexp.training.classification import Classifier
 from vitexp.training.early_stopping import EarlyStopping
 from vitexp.training.faults import harmless, turning_off
@@ -80,6 +88,8 @@ def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
 def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, start: float) -> None:
     record, checkpoints = opened.record, opened.record.folder / "checkpoints"
     checkpoint, position = newest_checkpoint(checkpoints) or (None, None)  # None for a new run
+    if checkpoint is None:
+        refuse_lost_checkpoints(record, config)
     earlier, steps = (record.result, position["steps"]) if position else (None, 0)
     device = choose_device(config.trainer.accelerator)
     precision = float32_matmul_precision(config.trainer.float32_matmul_precision, device)
@@ -134,6 +144,9 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         log.info(closing_line(record.result))
         if unsaved is not None:
             raise unsaved
+        if trainer.is_global_zero:
+            with suppress(OSError):
+                drop_previous(checkpoints)
 
 
 @contextmanager

@@ -239,7 +239,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _normalization_of_timm(path: Path) -> Normalization | None:
     """Return mean and std from the config.json of a timm model folder."""
     try:
-        stated = json.loads((path.parent / "config.json").read_text())["pretrained_cfg"]
+        stated = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
         return tuple(map(float, stated["mean"])), tuple(map(float, stated["std"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import logging
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,10 +116,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        replace(Path(temporary), path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file, replacing `target`; on Windows, wait for up to a second for others that have it open."""
+    for _ in range(10 if sys.platform == "win32" else 0):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(0.1)
+    os.replace(source, target)
 
 
 def checksum(path: Path, kind: str = "sha256") -> str:

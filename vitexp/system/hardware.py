@@ -60,7 +60,7 @@ def float32_matmul_precision(precision: str, device: torch.device) -> Iterator[N
 def _cpu_computes_bf16() -> bool:
     """Return whether the processor multiplies in bf16 (AMX, AVX512-BF16); torch has no public function for it yet."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
     return " amx_bf16" in flags or " avx512_bf16" in flags
@@ -82,7 +82,7 @@ def describe_device(device: torch.device) -> str:
 
 def _cpu_name() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or "CPU"
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
@@ -105,7 +105,7 @@ def keep_freed_memory() -> None:
     faults. Does nothing without glibc.
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2  # mallopt(3)
-    with suppress(AttributeError, OSError):
+    with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, -1)  # never

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from vitexp.errors import UserError
 
 _POLL_S = 0.1
+_FAR = 1 << 30  # the byte that is locked on Windows, which locks bytes instead of files
 
 
 class Held(UserError):
@@ -25,9 +25,9 @@ class Held(UserError):
 def hold(path: Path, *, wait: bool, waiting: Callable[[str], None] | None = None) -> Iterator[int]:
     """Hold the lock file `path` and yield its descriptor, which child processes may inherit.
 
-    The lock belongs to the descriptor: it is held until every process that inherited it has closed it or ended. It
-    works between machines if the file system supports flock, as NFS does. The file is never removed, because that would
-    cause a race.
+    The lock belongs to the descriptor: it is held until every process that inherited it has closed it or ended; on
+    Windows, it belongs to this process alone. It works between machines if the file system supports flock, as NFS does.
+    The file is never removed, because that would cause a race.
 
     waiting: called once, with a description of the holder, if the lock is not free. Raises Held, which names the
     holder, unless `wait`; OSError if the file cannot be created or locked.
@@ -41,9 +41,10 @@ def hold(path: Path, *, wait: bool, waiting: Callable[[str], None] | None = None
                 waiting(_holder(path))
                 waiting = None
             time.sleep(_POLL_S)  # not inside flock, which only a signal would interrupt
-        os.ftruncate(descriptor, 0)
         holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
-        os.pwrite(descriptor, holder.encode(), 0)
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, holder.encode())
         yield descriptor
     finally:
         os.close(descriptor)  # no LOCK_UN: that would release it for processes that inherited it
@@ -65,25 +66,35 @@ def take_turns(path: Path, *, waiting: Callable[[str], None]) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether some process holds the lock file `path`."""
+    """Return whether some process holds the lock file `path`, which is neither created nor changed.
+
+    Raises OSError where locks are not possible.
+    """
     try:
-        with hold(path, wait=False):
-            return False
-    except Held:
-        return True
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _taken(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _holder(path: Path) -> str:
-    return path.read_text().strip() or "another process"  # empty if it has just started
+    return path.read_text(encoding="utf-8").strip() or "another process"  # empty if it has just started
 
 
 def _taken(descriptor: int) -> bool:
-    if sys.platform == "win32":
-        raise OSError(errno.ENOLCK, "there is no flock")
-    import fcntl
-
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, _FAR, os.SEEK_SET)  # others can still read the name of the holder
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the second is that of Windows
         return False
     return True

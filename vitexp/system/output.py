@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 # A closed pipe (`| head`), and a closed terminal.
-_UNREAD = (errno.EPIPE, errno.EIO, errno.ENXIO)
+_UNREAD = (errno.EPIPE, errno.EIO, errno.ENXIO, *((errno.EINVAL,) if sys.platform == "win32" else ()))
 
 
 class _Output(io.TextIOWrapper):
@@ -55,7 +55,9 @@ def _replaced(name: str, stream: io.TextIOWrapper) -> Iterator[None]:
     with suppress(OSError):
         stream.flush()
     file = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115 - lives as long as its wrapper
-    output = _Output(file, stream.encoding, stream.errors, line_buffering=stream.line_buffering)
+    # Class names, for example, may have letters that the encoding of the terminal, such as cp1252 or ASCII, lacks.
+    errors = stream.errors if stream.encoding.lower().startswith("utf") else "backslashreplace"
+    output = _Output(file, stream.encoding, errors, line_buffering=stream.line_buffering)
     setattr(sys, name, output)
     try:
         yield

@@ -20,12 +20,12 @@ def meet_on_loopback(trainer: Trainer) -> TCPStore | None:
 
     torch would open one on all addresses of the machine, whatever MASTER_ADDR says (pytorch/pytorch#173909), where
     anyone could write to it. Returns None and does nothing if there is only one process, if another launcher starts the
-    processes (srun, torchrun), or if the user has chosen the address: trainer.num_nodes, MASTER_ADDR.
+    processes (srun, torchrun), if the user has chosen the address (trainer.num_nodes, MASTER_ADDR), or on Windows.
     """
     strategy = trainer.strategy
     environment = strategy.cluster_environment if isinstance(strategy, ParallelStrategy) else None
     starts_them = isinstance(environment, LightningEnvironment) and not environment.creates_processes_externally
-    if not starts_them or trainer.num_nodes > 1 or "MASTER_ADDR" in os.environ:
+    if sys.platform == "win32" or not starts_them or trainer.num_nodes > 1 or "MASTER_ADDR" in os.environ:
         return None
     listener = socket.create_server((_HOST, 0))
     port = listener.getsockname()[1]

@@ -8,12 +8,13 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# USR1: SLURM's advance warning, --signal=USR1@60. HUP: the terminal was closed.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+# USR1: SLURM's advance warning, --signal=USR1@60. HUP: the terminal was closed. BREAK: both of these on Windows.
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
+SIGNALS: tuple[signal.Signals, ...] = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 PATIENCE_S = 45.0  # how long a run may take to end after a signal
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -31,8 +32,10 @@ class Interrupted(BaseException):
 
 def die_with(parent: int) -> None:
     """Have this process killed when its parent, process `parent`, ends, however it ends (Linux only)."""
-    with suppress(AttributeError, OSError):
+    try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (AttributeError, OSError, TypeError):
+        return
     if os.getppid() != parent:  # it ended while this process was starting
         os._exit(1)
 

@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.errors import UserError
-from vitexp.system.disk import tolerating, write_atomically
+from vitexp.system.disk import replace, tolerating, write_atomically
 from vitexp.system.signals import StopSignals
 from vitexp.training.task import data_of
 
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # Newest first. A new checkpoint is "next" until it is complete, so that two complete ones exist at any time.
 NAMES = ("next.ckpt", "last.ckpt", "previous.ckpt")
+BEST = "best.ckpt"  # the weights to test; nothing resumes from it
+_ONLY_TO_RESUME = ("optimizer_states", "current_model_state")  # the latter are weights that are not averaged
 Position = dict[str, Any]  # completed epochs, images of the next one, steps, and what must not change on resume
 _SHARE = 0.05  # fraction of the time that may be spent on checkpoints after epochs
 _AGREE_EVERY = 10  # steps between agreements of the processes, each of which waits for all others
@@ -127,7 +129,7 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         position = checkpoint["position"]
         self._finished = position["finished"] and position["length"] == self.length
-        _find_best(checkpoint["callbacks"], self.folder / "best.ckpt")
+        _find_best(checkpoint["callbacks"], self.folder / BEST)
         checkpoint["loops"]["fit_loop"] = _fit_loop_at(trainer, position)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -163,8 +165,15 @@ def promote(folder: Path) -> None:
     next_, last, previous = (folder / name for name in NAMES)
     if next_.exists():
         if last.exists():
-            os.replace(last, previous)
-        os.replace(next_, last)
+            replace(last, previous)
+        replace(next_, last)
+
+
+def drop_previous(folder: Path) -> None:
+    """Remove previous.ckpt of a complete run; last.ckpt is enough to make it longer."""
+    _, last, previous = (folder / name for name in NAMES)
+    if last.exists():
+        previous.unlink(missing_ok=True)
 
 
 def _find_best(states: dict[str, Any], best: Path) -> None:
@@ -230,16 +239,19 @@ class CheckedCheckpointIO(CheckpointIO):
     """Checkpoint files: the output of torch.save, then its SHA-256 as the comment that a zip archive may end with.
 
     torch.load can read such a file, and the checksum cannot get lost. Files are replaced atomically. If the disk is
-    full, a warning says what was not written, and the old file remains.
+    full, a warning says what was not written, and the old file remains. best.ckpt is stored without optimizer states.
 
-    The first checkpoint is read back at once. Raises UserError if it contains what could not be loaded again.
+    The first complete checkpoint is read back at once. Raises UserError if it contains what could not be loaded again.
     """
 
     _is_first = True
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path, content = Path(path), sealed(checkpoint)
-        if self._is_first:
+        path = Path(path)
+        if path.name == BEST:
+            checkpoint = {key: value for key, value in checkpoint.items() if key not in _ONLY_TO_RESUME}
+        content = sealed(checkpoint)
+        if self._is_first and path.name != BEST:
             self._is_first = False
             _load(content, path)
         with tolerating(f"checkpoints/{path.name}"):

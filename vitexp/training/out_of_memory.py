@@ -209,7 +209,7 @@ def _release(device: torch.device) -> None:
     elif device.type == "mps":
         torch.mps.empty_cache()
     else:  # glibc keeps freed memory, and only glibc has this function
-        with suppress(AttributeError, OSError):
+        with suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -222,10 +222,10 @@ def _spare(unused: int) -> float | None:
     try:
         import resource
 
-        machine = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line)
+        machine = next(line for line in Path("/proc/meminfo").read_bytes().splitlines() if b"MemAvailable" in line)
         left = [int(machine.split()[1]) * 1024]
-        if (group / "memory.max").exists() and (most := (group / "memory.max").read_text().strip()) != "max":
-            left.append(int(most) - int((group / "memory.current").read_text()))
+        if (group / "memory.max").exists() and (most := (group / "memory.max").read_bytes().strip()) != b"max":
+            left.append(int(most) - int((group / "memory.current").read_bytes()))
         if (address_space := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
             left.append(address_space - unused - _bytes(_RESIDENT))
         return 0.75 * min(left)
@@ -236,4 +236,4 @@ def _spare(unused: int) -> float | None:
 def _bytes(column: int) -> int:
     """Return a column of /proc/self/statm in bytes; 0 on systems other than Linux."""
     statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+    return int(statm.read_bytes().split()[column]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import signal
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -61,8 +62,10 @@ class AlbumentationsAugment:
         cv2.setNumThreads(0)
         # Ctrl-C and cluster schedulers also signal the workers, but the run needs them until its step is finished.
         # After SIGTERM a worker exits within a minute, so that a hung one ends too.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
+        for name in ("SIGINT", "SIGUSR1", "SIGBREAK"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+        if sys.platform != "win32":  # there, SIGTERM cannot be handled
+            signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
         if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
             die_with(parent.pid)  # otherwise it would keep the lock of the run folder after the run was killed

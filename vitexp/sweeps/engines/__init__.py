@@ -86,7 +86,8 @@ def _as_ctrl_c() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    handled = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    stopping = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    handled = [number for number in stopping if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield

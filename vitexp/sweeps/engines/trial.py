@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.errors import UserError
-from vitexp.runs.record import SCHEMA, DamagedRecord, RunRecord, now, read_result
+from vitexp.runs.record import SCHEMA, TRIAL_LOCK, DamagedRecord, RunRecord, now, read_result
 from vitexp.sweeps.engines.warm import TRAIN, Forked
 from vitexp.system.disk import write_atomically
 from vitexp.system.lock import hold, is_held
 
-LOCK = "trial.lock"  # in a trial's folder: held by whoever runs the trial, and by its process
 _POLL_S = 0.02
 # How long a trial may take to write its checkpoint after each signal, before the next one and finally SIGKILL.
 _PATIENCE_S = {signal.SIGINT: 10.0, signal.SIGTERM: 5.0}
@@ -106,7 +105,7 @@ def run_trial(
     yield Started(trial=trial, host=socket.gethostname(), gpus=environment.get("CUDA_VISIBLE_DEVICES"))
     try:
         trial.folder.mkdir(parents=True, exist_ok=True)
-        with hold(trial.folder / LOCK, wait=True) as lock:
+        with hold(trial.folder / TRIAL_LOCK, wait=True) as lock:
             while status(trial) != "completed" and attempts <= retries and code != UserError.exit_code:
                 attempts += 1
                 start_process = partial(_start, trial, environment=environment, cwd=cwd, lock=lock, warm=warm)
@@ -123,7 +122,7 @@ def run_trial(
 
 def record_interruption(trial: Trial) -> None:
     """Write "interrupted" into result.json for a trial that was stopped before its process could record it."""
-    if status(trial) == "running" and not is_held(trial.folder / LOCK):
+    if status(trial) == "running" and not is_held(trial.folder / TRIAL_LOCK):
         _record(trial).finish("interrupted", error="the sweep was stopped")
 
 
@@ -168,15 +167,16 @@ def _start(trial: Trial, *, environment: Mapping[str, str], cwd: Path, lock: int
             words = trial.command[len(TRAIN) :]
             if forked := Forked.start(warm, words, output=output.fileno(), lock=lock, env=env, cwd=cwd):
                 return forked
+        files: dict[str, Any] = {"stdout": output, "stderr": subprocess.STDOUT, "cwd": cwd, "env": env}
+        if sys.platform == "win32":  # without a guard, which needs forks
+            group = subprocess.CREATE_NEW_PROCESS_GROUP
+            return subprocess.Popen(trial.command, stdin=subprocess.DEVNULL, creationflags=group, **files)
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), *trial.command],
             stdin=subprocess.PIPE,  # never written to: the guard notices when it is closed
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=env,
             start_new_session=True,
             pass_fds=[lock],
+            **files,
         )
 
 
@@ -198,13 +198,23 @@ def _stop(process: Process) -> None:
     try:
         for number, patience in _PATIENCE_S.items():
             if process.poll() is None:
-                os.killpg(process.pid, number)
+                _signal_group(process, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(patience)
     finally:  # even after a second Ctrl-C
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            _signal_group(process, None)
         process.wait()
+
+
+def _signal_group(process: Process, number: int | None) -> None:
+    """Send a signal to a trial and its children; None kills them. On Windows, every signal is Ctrl-Break."""
+    if sys.platform != "win32":
+        os.killpg(process.pid, signal.SIGKILL if number is None else number)
+    elif number is None:
+        process.kill()
+    else:
+        process.send_signal(signal.CTRL_BREAK_EVENT)
 
 
 def _death(code: int) -> str:

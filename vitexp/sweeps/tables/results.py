@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from vitexp.runs.record import STATUSES as RECORDED
-from vitexp.runs.record import DamagedRecord, read_result, warn_skipped
-from vitexp.sweeps.engines.trial import LOCK, Trial
+from vitexp.runs.record import TRIAL_LOCK, DamagedRecord, read_result, warn_skipped
+from vitexp.sweeps.engines.trial import Trial
 from vitexp.system.lock import is_held
 
 # As in result.json; "missing" is a trial without a record, for example because it has not started.
@@ -58,7 +58,7 @@ def _read(trial: Trial) -> Outcome:
     except (OSError, DamagedRecord) as error:
         warn_skipped(f"{error} It counts as missing.")
     status = result["status"] if result else "missing"
-    lock = trial.folder / LOCK
+    lock = trial.folder / TRIAL_LOCK
     if status == "running" and lock.exists() and not is_held(lock):
         status = "interrupted"  # killed together with its sweep, which could not record it
     return Outcome(row=trial.row, seed=trial.seed, folder=trial.folder, status=status, result=result)
