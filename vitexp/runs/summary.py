@@ -58,6 +58,8 @@ def opening_lines(
         "training": f"{plural(config.trainer.max_epochs, 'epoch')} of {plural(steps, 'step')}, batch {batch}{split}, "
         f"peak learning rate {config.optim.lr:g}, seed {config.seed}{_sizes(config)}",
     }
+    if unread := datamodule.source.unread():
+        lines["files"] = unread
     if datamodule.imbalance >= _IMBALANCED:
         lines["classes"] = (
             f"the largest has {datamodule.imbalance:.0f} times as many training images as the smallest; "
