@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from itertools import accumulate
@@ -22,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.components import MISSING
 from vitexp.config.conf import CONF
-from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted
+from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted, with_quoted_paths
 from vitexp.errors import ConfigError, nearest
 
 
@@ -46,7 +47,7 @@ def compose(
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra_compose(config_name, [*overrides, *searchpath_override(urls)])
+            return hydra_compose(config_name, [*with_quoted_paths(overrides), *searchpath_override(urls)])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, overrides)) from error
 
@@ -168,7 +169,10 @@ def explain(error: Exception, words: Sequence[str]) -> str:
         hint = "" if config_dir_of(words)[0] else " --config-dir adds options of your own."
         return f"{group} has no option {option!r}; {nearest(option, list(error.options))}{hint}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, with quotes around unusual values."
+        key, equals, value = str(error.override).partition("=")
+        is_clear = equals and value and re.fullmatch(r"[+~]*[\w./@-]+", key)
+        example = f", such as {shlex.quote(f'{key}={quoted(value)}')}" if is_clear else ""
+        return f"cannot read {error.override!r}: write key=value, with quotes around unusual values{example}."
     if match := re.match(r"Could not append [^']*already at '([^']+)'", first_line):
         return f"key {match.group(1)!r} already exists; drop the leading '+'."
     if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):

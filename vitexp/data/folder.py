@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,17 @@ from vitexp.data.imagefile import (
     split_of_files,
     visible_files,
 )
-from vitexp.data.parts import Part, about_roles, named_parts, part_of, rank, refuse_unknown_classes, roles, test_count
+from vitexp.data.parts import (
+    Part,
+    about_roles,
+    named_parts,
+    natural,
+    part_of,
+    rank,
+    refuse_unknown_classes,
+    roles,
+    test_count,
+)
 from vitexp.data.source import DataError, Source, Split, SplitName, TestPart, file_errors, printable
 from vitexp.options import Doc, Field, Fraction
 from vitexp.options import Path as PathOption
@@ -121,9 +130,9 @@ class Folder(Source):
         """Return which part is the test set if that is not clear, and which classes a part does not have."""
         about = about_roles(self._folders, test_fraction=self.test_fraction, split_seed=self.split_seed)
         val, test = roles(self._folders)
-        for folder, tree in ((val, self._parts.get("val", {})), (test, self._parts["test"])):
-            if folder and (lacking := [printable(label) for label in self.classes if label not in tree]):
-                about += f"; {printable(folder)} has no images of {shortened(lacking)}"
+        for part, tree in ((val, self._parts.get("val", {})), (test, self._parts["test"])):
+            if part and (lacking := [printable(label) for label in self.classes if label not in tree]):
+                about += f"; {printable(self._folders[part])} has no images of {shortened(lacking)}"
         return about
 
     def unread(self) -> str:
@@ -186,12 +195,12 @@ class Folder(Source):
         if test is None:
             return self._divided(tree)
         parts: dict[Part, _Tree] = {"train": tree}
-        assigned: dict[Part, str | None] = {"val": val, "test": test}
-        for part, name in assigned.items():
-            if name is not None:
-                parts[part] = _read_tree(self.root, f"{name}/")
-                train = self.root / self._folders["train"]
-                refuse_unknown_classes(parts[part], tree, part=self.root / name, train=train)
+        assigned: dict[Part, Part | None] = {"val": val, "test": test}
+        for role, part in assigned.items():
+            if part is not None:
+                name, train = self._folders[part], self._folders["train"]
+                parts[role] = _read_tree(self.root, f"{name}/")
+                refuse_unknown_classes(parts[role], tree, part=self.root / name, train=self.root / train)
         return parts
 
     def _divided(self, tree: _Tree) -> dict[Part, _Tree]:
@@ -226,8 +235,9 @@ def _unread_sentence(parts: set[Path], classes: set[Path], read: set[Path]) -> s
             places["images in subfolders of classes" if is_inside else "images outside class folders"] += 1
     if not (count := sum(endings.values()) + sum(places.values())):
         return ""
-    reasons = [f"{ending} {number:,}" for ending, number in endings.most_common(_MOST)]
-    if others := sum(endings.values()) - sum(number for _, number in endings.most_common(_MOST)):
+    ranked = sorted(endings.items(), key=lambda each: (-each[1], each[0]))
+    reasons = [f"{ending} {number:,}" for ending, number in ranked[:_MOST]]
+    if others := sum(number for _, number in ranked[_MOST:]):
         reasons.append(f"others {others:,}")
     reasons += [f"{place} {number:,}" for place, number in sorted(places.items())]
     advice = f"; {INSTALL_HEIC} makes .heic readable" if not HAS_HEIC and any(map(endings.get, HEIC_ENDINGS)) else ""
@@ -248,13 +258,7 @@ def _subfolders(folder: Path) -> list[str]:
         folders = [path for path in visible if not path.name.lower().endswith(ENDINGS)]
         if lost := [path for path in folders if path.is_symlink() and not path.exists()]:
             raise DataError(f"{printable(lost[0])} is a dangling link; fix or remove it.")
-    return sorted(names, key=_natural)
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Return a sort key that puts class2 before class10."""
-    pieces = re.split(r"(\d+)", name.casefold())  # text and digits alternate
-    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
+    return sorted(names, key=natural)
 
 
 def _read_tree(root: Path, prefix: str) -> _Tree:

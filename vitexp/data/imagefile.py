@@ -29,7 +29,7 @@ ENDINGS = (
     *(HEIC_ENDINGS if HAS_HEIC else ()),
 )
 INSTALL_HEIC = "pip install pillow-heif"
-_FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP", "GIF", "TIFF", "AVIF", *(["HEIF"] if HAS_HEIC else []))
+_FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP", "GIF", "TIFF", "AVIF")
 _NAMES = f"PNG, JPEG, PPM, BMP, WebP, GIF, TIFF{', AVIF or HEIC' if HAS_HEIC else ' or AVIF'}"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 # Limits, so that a small file cannot take gigabytes or minutes to decode.
@@ -137,12 +137,14 @@ def _decode(file: BinaryIO, size: int) -> NDArray[np.uint8]:
     is_heic = start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
     if start.startswith(b"\xff\xd8"):
         _refuse_many_scans(start + file.read())
-    elif is_heic and HAS_HEIC:
+    formats: tuple[str, ...] = _FORMATS
+    if is_heic and HAS_HEIC:
         register_heic()
+        formats = (*_FORMATS, "HEIF")
     try:
         if start.startswith(b"\x89PNG"):  # decoding stops before the last checksum
             Image.open(file, formats=("PNG",)).verify()
-        opened = Image.open(file, formats=_FORMATS)
+        opened = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         if is_heic and not HAS_HEIC:
             raise ValueError(f"HEIC images need one more package: {INSTALL_HEIC}") from error

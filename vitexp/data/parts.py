@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -45,13 +46,14 @@ def refuse_unknown_classes(names: Iterable[str], known: Collection[str], *, part
         )
 
 
-def roles(found: Mapping[Part, str]) -> tuple[str | None, str | None]:
-    """Return the names of the parts for validation and testing; None: they are split from the training part.
+def roles(found: Collection[Part]) -> tuple[Part | None, Part | None]:
+    """Return which parts are for validation and testing; None: split from the training part.
 
     Without a test part, the validation part is the test set, as in ImageNet. It then may not choose anything, so that
     validation images are split from the training part.
     """
-    return (found.get("val"), found["test"]) if "test" in found else (None, found.get("val"))
+    val: Part | None = "val" if "val" in found else None
+    return (val, "test") if "test" in found else (None, val)
 
 
 def about_roles(found: Mapping[Part, str], *, test_fraction: float, split_seed: int) -> str:
@@ -74,3 +76,9 @@ def rank(seed: int, name: str) -> bytes:
 def test_count(images: int, test_fraction: float) -> int:
     """Return how many images of a class become test images: at least one, but one remains for training."""
     return min(max(round(images * test_fraction), 1), images - 1)
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """Return a sort key that puts class2 before class10."""
+    pieces = re.split(r"(\d+)", name.casefold())  # text and digits alternate
+    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
