@@ -25,12 +25,12 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-ROOTS = ("data.root=somewhere",)
+PLACES = {"signs": (), "huggingface": ("data.path=somewhere",)}  # drawn signs have no folder
 
 
 @pytest.mark.parametrize("option", options("data"))
 def test_data(option: str) -> None:
-    config = composed(f"data={option}", *(ROOTS if option != "signs" else ()))  # drawn signs have no folder
+    config = composed(f"data={option}", *PLACES.get(option, ("data.root=somewhere",)))
     check(config)
     assert config.data.name == option
     datamodule, _ = build_datamodule(config)

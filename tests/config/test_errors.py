@@ -37,7 +37,7 @@ def train(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
         ("modell.dim=8", "model.dim"),
         ("trainer.max_epoch=3", "trainer.max_epochs"),
         ("model.patch_size=5", "does not divide"),
-        ("data.root='unclosed", "key=value"),
+        ("name='unclosed", "key=value"),
         ("data=folder", "data.root"),
         ("experiment=unheard", "experiment"),
         ("+seed=1", "drop the leading"),

@@ -26,6 +26,7 @@ class FileServer:
     cut: int | None = None
     ranges: bool = True
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)  # more headers of a file
 
     def publish(self, name: str, body: bytes) -> str:
         """Serve `body` as `name`; return its md5 sum."""
@@ -45,11 +46,18 @@ def server() -> Iterator[FileServer]:
     state = FileServer()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             name, asked = self.path.lstrip("/"), self.headers.get("Range")
             state.requests.append((name, asked))
             if name not in state.files:
-                self.send_error(404)
+                self.send_response(404)
+                self.send_header("Content-Length", "0")
+                for key, value in state.headers.get(name, {}).items():
+                    self.send_header(key, value)
+                self.end_headers()
                 return
             body = state.files[name]
             start = int(re.findall(r"\d+", asked)[0]) if asked and state.ranges else 0
@@ -58,8 +66,11 @@ def server() -> Iterator[FileServer]:
                 return
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body) - start))
+            for key, value in state.headers.get(name, {}).items():
+                self.send_header(key, value)
             self.end_headers()
-            self.wfile.write(body[start : state.cut])
+            if self.command == "GET":
+                self.wfile.write(body[start : state.cut])
 
         def log_message(self, *_: object) -> None:
             pass

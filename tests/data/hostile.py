@@ -268,8 +268,66 @@ def _others() -> list[Kind]:
         _file("drawing.png", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a PNG, JPEG"),
         *(
             _file(f"a {kind}.jpg", encoded(image, kind), "not a PNG, JPEG")
-            for kind in ("GIF", "TIFF", "ICO", "TGA", "JPEG2000")
+            for kind in ("ICO", "TGA", "JPEG2000", "PCX")
         ),
+    ]
+
+
+def _gifs_and_tiffs() -> list[Kind]:
+    image, other = Image.fromarray(RGB), Image.fromarray(255 - RGB)
+    few = Image.fromarray(LARGE)  # a GIF has 256 colors
+    clear = few.convert("RGBA")
+    clear.putalpha(Image.fromarray(np.where(np.arange(48) < 16, 0, 255).astype(np.uint8)[None].repeat(32, 0)))
+    on_white = LARGE.copy()
+    on_white[:, :16] = 255
+    pages = encoded(image, "TIFF", save_all=True, append_images=[other.resize((3, 3))])
+    turned = [
+        _file(
+            f"EXIF {each}, {compression}.tiff",
+            encoded(Image.fromarray(_turned(RGB, each)), "TIFF", exif=_exif(each), compression=compression),
+            RGB,
+        )
+        for each in range(1, 9)
+        for compression in (None, "tiff_lzw")
+    ]
+    gray = Image.fromarray(_16[..., 0].astype(np.uint16))
+    inks = image.convert("CMYK")
+    tiff = encoded(image, "TIFF")
+    gif = encoded(few, "GIF", save_all=True, append_images=[Image.fromarray(255 - LARGE)])
+    return [
+        *turned,
+        _file("animated.gif", gif, LARGE),
+        _file("clear.gif", encoded(clear, "GIF"), on_white),
+        _file("a GIF.jpg", gif, LARGE),
+        _file("canvas of 65535 x 65535.gif", gif[:6] + b"\xff\xff\xff\xff" + gif[10:], "pixels"),
+        _file("cut.gif", gif[: len(gif) // 4], "."),
+        _file("pages.TIF", pages, RGB),
+        _file("a TIFF.png", tiff, RGB),
+        _file("alpha.tiff", encoded(clear, "TIFF"), on_white),
+        _file("16 bits of gray.tiff", encoded(gray, "TIFF"), _grey(_16 / 65535)),
+        _file("16 bits of gray, deflated.tiff", encoded(gray, "TIFF", compression="tiff_deflate"), _grey(_16 / 65535)),
+        _file("white is zero.tiff", encoded(gray, "TIFF", tiffinfo={262: 0}), "its gray values"),
+        _file(
+            "32 bits of gray.tiff", encoded(Image.fromarray(_16[..., 0].astype(np.int32)), "TIFF"), "its gray values"
+        ),
+        _file(
+            "floating point.tiff", encoded(Image.fromarray(_16[..., 0].astype(np.float32)), "TIFF"), "floating-point"
+        ),
+        _file("CMYK.tiff", encoded(inks, "TIFF"), np.asarray(inks.convert("RGB"))),
+        _file(
+            "fax.tiff",
+            encoded(image.convert("1"), "TIFF", compression="group4"),
+            np.asarray(image.convert("1").convert("RGB")),
+        ),
+        _file("cut.tiff", tiff[:100], "."),
+        _file("AVIF.avif", encoded(few, "AVIF", quality=100, subsampling="4:4:4"), LARGE, 4),
+        _file(
+            "EXIF.avif",
+            encoded(Image.fromarray(_turned(LARGE, 6)), "AVIF", quality=100, subsampling="4:4:4", exif=_exif(6)),
+            LARGE,
+            4,
+        ),
+        _file("cut.avif", encoded(few, "AVIF")[:-60], "."),
     ]
 
 
@@ -297,4 +355,4 @@ def _written(path: Path, content: bytes) -> Path:
     return path
 
 
-KINDS = [*_pngs(), *_jpegs(), *_others(), *_special()]
+KINDS = [*_pngs(), *_jpegs(), *_others(), *_gifs_and_tiffs(), *_special()]

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitexp.data import folder
+from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.folder import Folder
+from vitexp.data.imagefile import list_images
 from vitexp.data.source import BrokenImage, DataError
 
 
 def make(root: Path, counts: dict[str, int], ending: str = "png") -> Path:
     """Write `counts` images into each folder; red is the number of the image."""
-    for folder, count in counts.items():
-        (root / folder).mkdir(parents=True, exist_ok=True)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            Image.new("RGB", (3, 2), (i, 0, 0)).save(root / folder / f"{i}.{ending}")
+            Image.new("RGB", (3, 2), (i, 0, 0)).save(root / name / f"{i}.{ending}")
     return root
 
 
@@ -30,7 +33,8 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
     assert test.labels.tolist() == [1, 1, 2]
     assert [int(train.read(i)[0, 0, 0]) for i in range(9)] == [0, 1, 0, 1, 2, 3, 0, 1, 2]
     assert len(set(train.groups)) == 9
-    assert source.describe() == "3 classes, 9 training and 3 test images"
+    assert source.describe() == "3 classes, 9 training and 3 test images; test has no images of Class 1"
+    assert source.validation() is None and source.unread() == ""
     assert train.fingerprint != test.fingerprint
 
 
@@ -78,22 +82,104 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert Folder(root=str(tmp_path)).classes == ["bus", "test", "train"]
 
 
-def test_the_description_says_that_val_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Training", "validation", "TEST"), ("TRAIN", "Valid", "testing")]
+)
+def test_parts_in_any_spelling(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    train, val, test = names
+    make(tmp_path, {f"{train}/a": 5, f"{train}/b": 5, f"{val}/a": 2, f"{val}/b": 1, f"{test}/a": 1, f"{test}/b": 3})
+    source = Folder(root=str(tmp_path))
+    validation = source.validation()
+    assert validation is not None and validation.read.paths[0] == f"{val}/a/0.png"  # type: ignore[attr-defined]
+    assert [len(each) for each in (source.split("train"), validation, source.split("test"))] == [10, 3, 4]
+    assert source.describe() == "2 classes, 10 training, 3 validation and 4 test images"
+    assert source.test_part().split.read.paths[0] == f"{test}/a/0.png"  # type: ignore[attr-defined]
+
+
+def test_val_without_a_test_folder_is_the_test_set(tmp_path: Path) -> None:
     make(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 2, "val/b": 2})
     source = Folder(root=str(tmp_path))
-    assert source.describe().endswith("; folder val is ignored")
-    assert len(source.split("train")) + len(source.split("test")) == 10
+    assert source.validation() is None
+    assert [file.split("/")[0] for file in source.split("test").read.paths] == ["val"] * 4  # type: ignore[attr-defined]
+    assert source.describe().endswith(
+        "10 training and 4 test images; val is the test set because there is no test part, and validation images are "
+        "taken from the training part"
+    )
+
+
+def test_the_validation_folder_chooses_and_nothing_is_split_from_train(tmp_path: Path) -> None:
+    make(tmp_path, {f"{part}/{label}": 4 for part in ("train", "val", "test") for label in "ab"})
+    data = ImageDataModule(source=Folder(root=str(tmp_path)), image_size=4, batch_size=4, cache_dir=tmp_path / "cache")
+    data.setup()
+    assert [{each.split("/")[0] for each in np.array(part.paths)} for part in (data.train, data.val, data.test)] == [
+        {"train"},
+        {"val"},
+        {"test"},
+    ]
+    assert len(data.train) == len(data.val) == 8
+    before = data.fingerprint
+    make(tmp_path, {"val/a": 5})  # resuming would choose with other images
+    data = ImageDataModule(source=Folder(root=str(tmp_path)), image_size=4, batch_size=4, cache_dir=tmp_path / "cache")
+    data.setup()
+    assert data.fingerprint != before
+
+
+def test_what_is_not_read_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "ENDINGS", (".png", ".jpg"))
+    monkeypatch.setattr(list_images, "__defaults__", ((".png", ".jpg"),))
+    monkeypatch.setattr(folder, "HAS_HEIC", False)
+    make(
+        tmp_path,
+        {"train/a": 4, "train/b": 4, "test/a": 1, "test/b": 1, "more": 3, "train/b/scans/1": 2, "__MACOSX/train": 1},
+    )
+    elsewhere = make(tmp_path.parent / f"{tmp_path.name}-elsewhere", {"c": 2, "c/scans": 1}) / "c"
+    (tmp_path / "train" / "c").symlink_to(elsewhere)
+    (tmp_path / "train" / "a" / "link").symlink_to(elsewhere)
+    names = ("train/a/1.HEIC", "train/b/2.heic", "test/a/3.svg", "train/4.png", "README")
+    ignored = (".DS_Store", "train/a/._1.png", "train/Thumbs.db", "train/b/desktop.ini", "train/a/.hidden/1.png")
+    for name in (*names, *ignored):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    source = Folder(root=str(tmp_path))
+    assert len(source.split("train")) == 10
+    assert source.unread() == (
+        "12 files were not read (.heic 2, .svg 1, without an ending 1, images in subfolders of classes 3, images "
+        "outside class folders 4, links to folders 1); pip install pillow-heif makes .heic readable"
+    )
+
+
+def test_the_macos_folder_of_a_zip_archive_is_not_a_class(tmp_path: Path) -> None:
+    make(tmp_path, {"a": 3, "b": 3, "__MACOSX/a": 0})
+    (tmp_path / "__MACOSX" / "a" / "._0.png").touch()
+    source = Folder(root=str(tmp_path))
+    assert source.classes == ["a", "b"] and source.unread() == ""
 
 
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
         ({}, "contains no class folder; at least two"),
+        ({"": 4}, "contains 4 images and no class folder; at least two"),
         ({"only": 3}, "contains a single class folder, only; at least two"),
-        ({"a": 3, "b": 0}, "class folder .*b contains no png"),
-        ({"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 0}, "class folder .*test/b contains no png"),
+        ({"a": 3, "b": 0}, "class folder .*b contains no image that can be read"),
+        ({"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 0}, "class folder .*test/b contains no image"),
         ({"train/a": 3, "train/b": 3, "test/a": 1, "test/c": 1}, "test/c is a class that is missing from .*train"),
-        ({"train/a": 3, "train/b": 3, "test": 2}, "test contains no class folder"),
+        (
+            {"Train/Stop": 3, "Train/b": 3, "Val/stop": 1, "Val/c": 1},
+            "Val/c and .*Val/stop are classes that are missing from .*Train, which has b and Stop; give the same class",
+        ),
+        ({"train/a": 3, "train/b": 3, "test/a": 1, "val/c": 1}, "val/c is a class that is missing from .*train"),
+        ({"train/a": 3, "train/b": 3, "test": 2}, "test contains no class folder; put the images of each class"),
+        ({"train/a": 3, "train/b": 3, "Valid": 2}, "Valid contains no class folder; put the images of each class"),
+        (
+            {"test/a": 3, "test/b": 3},
+            "contains test but no images to train on; add train/<class>/.*data.root=.*/test to",
+        ),
+        ({"test/a": 3, "test/b": 3, "val/a": 3}, "contains test and val but no images to train on"),
+        (
+            {"train/a": 3, "train/b": 3, "test/a": 1, "Test/a": 1},
+            "contains both .*est and .*est; merge them, or rename",
+        ),
     ],
 )
 def test_every_mistake_gives_a_one_line_error(tmp_path: Path, counts: dict[str, int], sentence: str) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitexp.data.imagefile import list_images, read_image
+from vitexp.data import imagefile
+from vitexp.data.imagefile import as_rgb, list_images, read_image
 from vitexp.data.source import BrokenImage, DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -60,6 +61,49 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "x.png"), np.rot90(PIXELS, k=-1))
 
 
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "AVIF", "WEBP", "PNG", "JPEG"])
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_an_opened_image_gives_the_pixels_of_its_file(tmp_path: Path, kind: str, mode: str) -> None:
+    deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 250)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    try:
+        (deep if mode == "I;16" else Image.fromarray(PIXELS).convert(mode)).save(tmp_path / "x", kind, exif=exif)
+    except (OSError, ValueError, KeyError):
+        pytest.skip(f"{kind} has no {mode}")
+    with Image.open(tmp_path / "x") as image:
+        np.testing.assert_array_equal(as_rgb(image), read_image(tmp_path / "x"))
+
+
+def test_heic_is_read_turned_upright_on_white(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="reading HEIC needs pillow-heif")
+    assert {".heic", ".heif"} < set(imagefile.ENDINGS)
+    pillow_heif.register_heif_opener()
+    blocks = (
+        np.array([[[200, 40, 40], [40, 200, 40]], [[40, 40, 200], [90, 90, 90]]], np.uint8).repeat(32, 0).repeat(32, 1)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(blocks)))
+    stored.save(tmp_path / "IMG_1.JPG", "HEIF", quality=-1, exif=exif.tobytes())  # phones rename files
+    assert np.abs(read_image(tmp_path / "IMG_1.JPG").astype(int) - blocks).max() <= 4
+    clear = Image.new("RGBA", (64, 64), (10, 20, 30, 0))
+    clear.save(tmp_path / "clear.heic", quality=-1)
+    assert read_image(tmp_path / "clear.heic").min() >= 253
+    with Image.open(tmp_path / "IMG_1.JPG") as image:
+        np.testing.assert_array_equal(as_rgb(image), read_image(tmp_path / "IMG_1.JPG"))
+    (tmp_path / "cut.heic").write_bytes((tmp_path / "clear.heic").read_bytes()[:300])
+    with pytest.raises(BrokenImage, match=r"cut\.heic"):
+        read_image(tmp_path / "cut.heic")
+
+
+def test_a_heic_file_names_the_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagefile, "HAS_HEIC", False)
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(BrokenImage, match=r"x\.jpg: HEIC images need one more package: pip install pillow-heif\.$"):
+        read_image(tmp_path / "x.jpg")
+
+
 def encoded(kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(PIXELS.repeat(20, 0).repeat(20, 1)).save(buffer, kind)
@@ -68,7 +112,7 @@ def encoded(kind: str) -> bytes:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not an image", encoded("GIF"), b"P6\n2 2\n255\nab"]
+    [b"", b"not an image", encoded("ICO"), b"P6\n2 2\n255\nab"]
     + [encoded(kind)[:-size] for kind in ("PNG", "JPEG", "PPM", "BMP", "WEBP") for size in (100, 500)]
     + [encoded("PNG")[:60] + b"x" * 9 + encoded("PNG")[69:]],
 )

@@ -162,6 +162,8 @@ def test_class_names_that_are_refused(
         ({"train/0": 4, "test/0": 2, "test/1": 2, "val/0": 3}, "test/", "PHOTOS/test; not evaluated: train and val"),
         ({"train/0": 2, "train/1": 3}, "train/", "all of PHOTOS/train"),
         ({"val/0": 2, "val/1": 3}, "val/", "all of PHOTOS/val"),
+        ({"train/0": 9, "valid/0": 2, "valid/1": 3}, "valid/", "all of PHOTOS/valid; not evaluated: train"),
+        ({"Training/0": 9, "Testing/0": 2, "Testing/1": 3}, "Testing/", "PHOTOS/Testing; not evaluated: Training"),
     ],
 )
 def test_layouts(finished: Path, tmp_path: Path, folders: dict[str, int], evaluated: str, about: str) -> None:
@@ -179,10 +181,10 @@ def test_layouts(finished: Path, tmp_path: Path, folders: dict[str, int], evalua
 @pytest.mark.parametrize(
     ("folders", "sentence"),
     [
-        ({"train/0": 2, "val/0": 2}, "contains train and val but no test; set data.root to the folder to evaluate"),
+        ({"Train/0": 2, "train/0": 2}, "contains both Train and train; merge them, or rename one"),
         ({"images/0": 2, "images/1": 2}, "set data.root to it if its folders are the classes"),
         ({".": 2}, "contains no class folder; put the images of each class into one"),
-        ({"0": 2, "1": 0}, "the class folder .*/1 contains no png"),
+        ({"0": 2, "1": 0}, "the class folder .*/1 contains no image"),
     ],
 )
 def test_layouts_that_are_refused(finished: Path, tmp_path: Path, folders: dict[str, int], sentence: str) -> None:
@@ -198,12 +200,12 @@ def test_files_that_are_not_read_are_named(finished: Path, tmp_path: Path) -> No
     write(photos / "1" / "more", 1, 1)
     write(tmp_path / "elsewhere", 2, 3)
     (photos / "2").symlink_to(tmp_path / "elsewhere")
-    for name in ("0/a.gif", "1/b.tiff", "notes.txt", ".hidden"):
+    for name in ("0/a.pcx", "1/b.svg", "notes.txt", ".hidden"):
         (photos / name).touch()
     shutil.copy(photos / "0" / "0.png", photos / "1" / "one.png")
     images, accuracy, test = measured(finished, photos)
     assert (images, accuracy) == expected({photos / str(label): label for label in range(3)})
-    assert test.about.endswith("; not read: notes.txt, 0/a.gif, 1/b.tiff and 1/more/0.png")
+    assert test.about.endswith("; not read: notes.txt, 0/a.pcx, 1/b.svg and 1/more/0.png")
 
 
 def test_another_data_set_with_the_same_names_is_not_that_of_the_run(
@@ -255,7 +257,7 @@ def test_the_test_set_of_the_run_needs_no_training_images(finished: Path, tmp_pa
     assert test.own and len(test.images) == 30
     write(photos / "test" / "0" / "more", 0, 1)
     (photos / "test" / "0" / "more" / "0.png").rename(photos / "test" / "0" / "more.png")
-    with pytest.raises(UserError, match=r"the class folder .*test contains no png, .*; set data\.root to it"):
+    with pytest.raises(UserError, match=r"contains test but no images to train on; add train/"):
         open_test_set(load_run(copy), [])
 
 

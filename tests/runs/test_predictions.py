@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.conftest import tiny_run
 from vitexp.commands.predict import main
+from vitexp.data.imagefile import ENDINGS
 from vitexp.errors import UserError
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predictions import as_array, predict_folder, write_test_predictions
@@ -29,13 +30,13 @@ def test_folder_of_images(run: FinishedRun, tmp_path: Path) -> None:
         Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(photos / name)
     (photos / "broken.png").write_bytes(b"not an image")
     (photos / "notes.txt").write_text("not an image either")
-    (photos / "more" / "d.gif").write_bytes(b"GIF89a")
+    (photos / "more" / "d.pcx").write_bytes(b"an image of a format that is not read")
     (photos / "gone.png").symlink_to("nowhere")
     (photos / "linked.png").symlink_to("more")
     (photos / "._a.png").write_bytes(b"hidden, as macOS leaves them on other disks")
     count, unread = predict_folder(run, photos, tmp_path / "out.csv")
     assert count == 3
-    names = ("broken.png", "gone.png", "linked.png", "more/d.gif", "notes.txt")
+    names = ("broken.png", "gone.png", "linked.png", "more/d.pcx", "notes.txt")
     assert unread == [photos / name for name in names]
     with open(tmp_path / "out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -47,14 +48,14 @@ def test_folder_of_images(run: FinishedRun, tmp_path: Path) -> None:
 
 
 def test_folder_without_images(run: FinishedRun, tmp_path: Path) -> None:
-    for name in ("empty", "gifs", "broken"):
+    for name in ("empty", "others", "broken"):
         (tmp_path / name).mkdir()
-    (tmp_path / "gifs" / "a.gif").touch()
-    (tmp_path / "gifs" / "b.tiff").touch()
+    (tmp_path / "others" / "a.pcx").touch()
+    (tmp_path / "others" / "b.svg").touch()
     (tmp_path / "broken" / "c.png").touch()
     for folder, problem in (
         ("empty", r"contains no images \(\.png, .*\)\.$"),
-        ("gifs", r"contains no images \(\.png, .*\), only a\.gif and b\.tiff\.$"),
+        ("others", r"contains no images \(\.png, .*\), only a\.pcx and b\.svg\.$"),
         ("broken", r"no image in .*/broken could be decoded: c\.png\."),
         ("nowhere", "is not a folder"),
     ):
@@ -70,14 +71,14 @@ def test_the_command_names_what_was_not_read(
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (8, 8)).save(photos / "a.png")
-    for name in ("b.png", "c.gif"):
+    for name in ("b.png", "c.pcx"):
         (photos / name).touch()
     (photos / "d").symlink_to(tmp_path)
     main([f"images={photos}", f"run={run.folder}", f"out={tmp_path / 'out.csv'}"])
     assert capsys.readouterr().out.splitlines()[-4:] == [
         f"predictions  1 image: {tmp_path / 'out.csv'}",
         f"not read     {photos / 'b.png'} cannot be decoded",
-        f"not read     {photos / 'c.gif'} is not one of .png, .jpg, .jpeg, .ppm, .bmp, .webp",
+        f"not read     {photos / 'c.pcx'} is not one of {', '.join(ENDINGS)}",
         f"not read     {photos / 'd'} is a link to a folder",
     ]
 

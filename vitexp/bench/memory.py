@@ -109,7 +109,6 @@ def _computed(config: DictConfig) -> dict[str, int]:
     datamodule, _ = ready_data(config)
     step = train_step(config, build_net(config, num_classes=len(datamodule.classes)))
     step()
-    # Training and validation images are stored together.
-    data = datamodule.train.stored.nbytes + datamodule.test.stored.nbytes
+    data = datamodule.stored_bytes
     on_device = step.device.type == "cpu" or isinstance(datamodule.train_dataloader(), ResidentBatches)
     return {"data": data if on_device else 0, **step.state_bytes(), "activations": step.activation_bytes()}

@@ -4,7 +4,7 @@
 
 run             folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
 port            port of the page (default: the first free one, starting at 7860)
-data.root       folder of the run's data set, if it has moved
+data.root       folder of the run's data set, if it has moved (data.path with data=huggingface)
 data.download   true downloads the data set if it is missing
 
 The page is served to this machine only, at 127.0.0.1; neither the page nor the server contacts any other host. Ctrl-C
@@ -37,7 +37,7 @@ def main(words: Sequence[str]) -> None:
 
 def parse(words: Sequence[str]) -> tuple[Path, int | None, tuple[str, ...]]:
     """Return the folder of the run, the port (None: any) and the location of its data. Raises ConfigError."""
-    given = read_words(words, keys=("run", "port"), data=("data.root", "data.download"))
+    given = read_words(words, keys=("run", "port"), data=("data.root", "data.path", "data.download"))
     port = given.integer("port", 0, least=1024, most=65535) or None
     return requested_run(given.get("run")), port, given.data
 

@@ -26,7 +26,7 @@ from vitexp.config.check import check
 from vitexp.config.components import facts
 from vitexp.config.compose import searchpath_override, user_searchpath
 from vitexp.config.conf import CONF
-from vitexp.config.overrides import key_of
+from vitexp.config.overrides import key_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.schema import BENCH
 from vitexp.errors import ConfigError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    sys.argv[1:] = options_first(sys.argv[1:])
+    sys.argv[1:] = with_quoted_paths(options_first(sys.argv[1:]))
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
             run_bench()

@@ -10,7 +10,7 @@ shown           test images in the figures (default: 5)
 embedded        training images in the embedding maps (default: 2000)
 layer, head     attention to draw, counted from 1 (default: the last layer, the mean of all heads)
 class           name or number of the class to explain (default: the predicted one)
-data.root       folder of the run's data set, if it has moved
+data.root       folder of the run's data set, if it has moved (data.path with data=huggingface)
 data.download   true downloads the data set if it is missing
 
 Writes figures into RUN/figures/explain/; for an image, into RUN/figures/explain/<its name>/.
@@ -39,7 +39,7 @@ def main(words: Sequence[str]) -> None:
 
 def parse(words: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of vitexp.runs.explained.explain_run. Raises ConfigError for the first invalid word."""
-    given = read_words(words, keys=_KEYS, data=("data.root", "data.download"))
+    given = read_words(words, keys=_KEYS, data=("data.root", "data.path", "data.download"))
     image = Path(given.get("image")).expanduser() if given.get("image") else None
     if image and not image.is_file():
         raise ConfigError(f"image={image} is not a file.")

@@ -3,7 +3,7 @@
     vitexp predict images=FOLDER [run=RUN] [out=FILE] [device=auto]
 
 images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training;
-           files that are not png, jpg, ppm, bmp or webp images are named, not read
+           files that are not images of a known format are named, not read
 run        folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
 out        CSV file to write: file, class, probability, then the classes of ranks 2 to 5 (default: predictions.csv)
 device     auto | cpu | gpu | mps
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> None:
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     print(f"run          {folder}")
     # These import torch, so only once the command line is valid.
-    from vitexp.data.imagefile import ENDINGS
+    from vitexp.data.imagefile import ENDINGS, HEIC_ENDINGS, INSTALL_HEIC
     from vitexp.data.source import printable
     from vitexp.runs.finished import load_run
     from vitexp.runs.predictions import predict_folder
@@ -46,6 +46,8 @@ def main(words: Sequence[str]) -> None:
             reason = "is a link to a folder"
         elif path.suffix.lower() in ENDINGS:
             reason = "cannot be decoded"
+        elif path.suffix.lower() in HEIC_ENDINGS:
+            reason = f"needs one more package: {INSTALL_HEIC}"
         print(f"not read     {printable(path)} {reason}")
 
 

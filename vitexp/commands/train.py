@@ -21,7 +21,7 @@ from vitexp.commands.words import help_requested, options_first
 from vitexp.config.check import check
 from vitexp.config.conf import CONF
 from vitexp.config.multirun import one_run, place_on_gpu, refuse_several_devices
-from vitexp.config.overrides import config_dir_of
+from vitexp.config.overrides import config_dir_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.runs.resume import as_it_began, resumed
@@ -47,7 +47,8 @@ def train(config: DictConfig) -> None:
 
 
 def main() -> None:
-    sys.argv[1:] = options_first(sys.argv[1:])
+    words = options_first(sys.argv[1:])
+    sys.argv[1:] = with_quoted_paths(words, is_sweep="-m" in words or "--multirun" in words)
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
             refuse_typed_secrets(sys.argv[1:])

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from vitexp.config.overrides import config_dir_of
+from vitexp.config.overrides import config_dir_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.errors import ConfigError, nearest
@@ -68,7 +68,7 @@ def read_words(words: Sequence[str], *, keys: Collection[str], data: Collection[
         if not equals or not key:
             raise ConfigError(f"cannot read {word!r}: write key=value, such as run=logs/signs-vit_tiny/RUN.")
         if key in data or ("data" in data and key.startswith("data.")):
-            about_data.append(word)
+            about_data += with_quoted_paths([word])
             continue
         if key not in keys:
             raise ConfigError(f"there is no key {key!r}; {nearest(key, [*keys, *data])}")

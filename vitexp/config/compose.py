@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from itertools import accumulate
@@ -24,7 +25,7 @@ from yaml import YAMLError
 from vitexp.config.components import MISSING
 from vitexp.config.conf import CONF
 from vitexp.config.files import load_file, option_file
-from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted
+from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted, with_quoted_paths
 from vitexp.errors import ConfigError, nearest
 
 # The last four come from files that cannot be read.
@@ -50,7 +51,7 @@ def compose(
         raise ConfigError(f"config_dir={config_dir} is not a folder.")
     urls = [*searchpath, *([] if config_dir is None else [f"file://{Path(config_dir).expanduser().absolute()}"])]
     try:
-        return _composed([*overrides, *searchpath_override(urls)], config_name)
+        return _composed([*with_quoted_paths(overrides), *searchpath_override(urls)], config_name)
     except COMPOSING_ERRORS as error:
         words = overrides if config_dir is None else [f"--config-dir={config_dir}", *overrides]
         raise ConfigError(explain(error, words)) from error
@@ -184,7 +185,10 @@ def explain(error: Exception, words: Sequence[str]) -> str:
             hint = f" {misplaced} must be in the folder {group}."
         return f"{group} has no option {option!r}; {nearest(option, list(error.options))}{hint}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, with quotes around unusual values."
+        key, equals, value = str(error.override).partition("=")
+        is_clear = equals and value and re.fullmatch(r"[+~]*[\w./@-]+", key)
+        example = f", such as {shlex.quote(f'{key}={quoted(value)}')}" if is_clear else ""
+        return f"cannot read {error.override!r}: write key=value, with quotes around unusual values{example}."
     if match := re.match(r"Could not append [^']*already at '([^']+)'", first_line):
         return f"key {match.group(1)!r} already exists; drop the leading '+'."
     if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):

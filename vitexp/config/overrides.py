@@ -59,6 +59,59 @@ def merged(stored: Iterable[str], typed: Iterable[str]) -> list[str]:
     return [override for override in last_of_each_key([*stored, *typed]) if key_of(override) != "resume"]
 
 
+# Keys whose value is a path; people type these as the shell completes them, without Hydra's quotes.
+PATHS = (
+    *("data.root", "data.path", "data.cache_dir", "data.source.root", "data.source.path", "log_dir", "resume"),
+    *("model.weights", "training.teacher"),
+)
+
+
+def with_quoted_paths(words: Iterable[str], *, is_sweep: bool = False) -> list[str]:
+    """Quote the paths among the words of a command that Hydra would reject or read as something else.
+
+    is_sweep: whether an unquoted comma separates several values, as in a sweep; otherwise it belongs to the path.
+
+    A path that Hydra reads as it is remains, and so does a value that is quoted or refers to another (${...}).
+    """
+    return [_with_quoted_path(word, is_sweep) for word in words]
+
+
+def _with_quoted_path(word: str, is_sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or key.lstrip("+") not in PATHS or not value or "${" in value:
+        return word
+    if _read(word, is_sweep=is_sweep):
+        return word
+    if is_sweep and "," in value:
+        parts = [
+            part if _read(f"{key}={part}", is_sweep=False) else quoted(part)
+            for part in map(str.strip, value.split(","))
+        ]
+        return f"{key}={','.join(parts)}"
+    return f"{key}={quoted(value)}"
+
+
+def _read(word: str, *, is_sweep: bool) -> bool:
+    """Return whether Hydra reads the value of an override as text, or as null, or as several of these in a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # Hydra takes a while to import
+    from hydra.errors import HydraException
+
+    if word != word.rstrip() or word.partition("=")[2].startswith(" "):  # Hydra drops spaces around a value
+        return False
+    try:
+        override = OverridesParser.create().parse_override(word)
+        if not override.is_sweep_override():
+            return override.value() is None or isinstance(override.value(), str)
+        if not is_sweep:
+            return False
+        values = [
+            _read(f"{override.get_key_element()}={value}", is_sweep=False) for value in override.sweep_string_iterator()
+        ]
+    except (HydraException, NotImplementedError):  # the latter for interval(), which only some searches understand
+        return False
+    return all(values)
+
+
 def quoted(text: str) -> str:
     """Quote `text` so that Hydra reads it back unchanged; without quotes a hash such as 5e92 would be a number."""
     doubled = re.sub(r'(\\+)(?="|$)', r"\1\1", text)  # elsewhere a backslash is literal

@@ -128,7 +128,10 @@ class Data:
     val_fraction: Annotated[
         Fraction,
         Words("a number between 0 and 1, both excluded, because validation images are always needed"),
-        Doc("fraction of the training images of each class used for validation; groups are not split"),
+        Doc(
+            "fraction of the training images of each class used for validation; groups are not split; not used if the "
+            "data set has validation images of its own"
+        ),
     ]
     sampler: Annotated[
         Literal["shuffle", "balanced"], Doc("balanced: draw every class equally often, with replacement")

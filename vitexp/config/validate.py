@@ -156,8 +156,9 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
     if not accepts(Node, source):
         yield f"data.source={as_typed(source)} must be {words(Node)}."
     options, is_open = options_of_node("data.source", source)
-    if "root" in options and options["root"].default is MISSING and source.get("root") is None:
-        yield f"data={data['name']} needs data.root, the folder of the images."
+    for key, what in (("root", "the folder of the images"), ("path", "a folder, or the name of a data set on the Hub")):
+        if key in options and options[key].default is MISSING and source.get(key) is None:
+            yield f"data={data['name']} needs data.{key}, {what}."
     yield from keys("data.", {key: value for key, value in data.items() if key in section}, section)
     extra = {key: value for key, value in data.items() if key not in section}
     handed_on = {name: option for name, option in options.items() if name not in section}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.length import AUTO, automatic_batch_size
 from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches, WorkerLoader
 from vitexp.data.prepare import OnBroken, Prepared, prepare
-from vitexp.data.source import DataError, Source
+from vitexp.data.source import DataError, Source, Split, SplitName
 from vitexp.data.split import train_val_split
 from vitexp.system.cores import available_cores
 
@@ -43,7 +44,8 @@ class ImageDataModule(LightningDataModule):
     image_size: S, pixels per side.
     batch_size: images per optimizer step, on all devices and over all accumulated batches together; "auto": chosen by
     `setup` from the number of training images (length.py).
-    val_fraction: fraction of the training images, per class, that become the validation part; groups stay whole.
+    val_fraction: fraction of the training images, per class, that become the validation part; groups stay whole. Not
+    used if the source has a validation split of its own.
     sampler: "shuffle" visits each training image once per epoch; "balanced" draws as many images with replacement,
     every class equally often.
     num_workers: processes that prepare images and run a sample augmentation; "auto": see `available_workers`.
@@ -103,17 +105,22 @@ class ImageDataModule(LightningDataModule):
         if self.ready:
             return
         self.classes = self.source.classes
+        official = self.source.validation()
         everything, self.test = self._prepare("train"), self._prepare("test")
-        self._refuse_unusable(everything)
-        train, val = train_val_split(
-            everything.labels, everything.groups, val_fraction=self.val_fraction, seed=self.seed
-        )
-        self.train, self.val = everything.part(train), everything.part(val)
+        if official is None:
+            self._refuse_unusable(everything, least=2)
+            train, val = train_val_split(
+                everything.labels, everything.groups, val_fraction=self.val_fraction, seed=self.seed
+            )
+            self.train, self.val = everything.part(train), everything.part(val)
+        else:
+            self.train, self.val = everything, self._prepared(official, "val")
+            self._refuse_unusable(everything, self.val, least=1)
         if self.chooses_batch_size:
-            self.batch_size = automatic_batch_size(len(train))
-        if self.batch_size > len(train):
+            self.batch_size = automatic_batch_size(len(self.train))
+        if self.batch_size > len(self.train):
             raise DataError(
-                f"data.batch_size={self.batch_size} is larger than the training part of {len(train):,} images; "
+                f"data.batch_size={self.batch_size} is larger than the training part of {len(self.train):,} images; "
                 "choose a smaller one."
             )
         mean, mean_square = self.train.moments.mean(axis=0)
@@ -121,34 +128,40 @@ class ImageDataModule(LightningDataModule):
         self.mean, self.std = (np.asarray(each, np.float32) for each in self.normalization or (mean, std))
         self.ready = True
 
-    def _prepare(self, split: Literal["train", "test"]) -> Prepared:
+    def _prepare(self, name: SplitName) -> Prepared:
+        return self._prepared(self.source.split(name), name)
+
+    def _prepared(self, split: Split, name: str) -> Prepared:
         return prepare(
-            self.source.split(split),
+            split,
             self.transforms,
-            name=f"{self.name}-{split}",
+            name=f"{self.name}-{name}",
             image_size=self.image_size,
             cache_dir=self.cache_dir,
             num_workers=self.num_workers,
             on_broken=self.on_broken,
         )
 
-    def _refuse_unusable(self, everything: Prepared) -> None:
+    def _refuse_unusable(self, everything: Prepared, *others: Prepared, least: int) -> None:
+        """Raise DataError for unusable classes or labels. least: images per class that training needs."""
         if len(self.classes) < 2:
             raise DataError(f"{self.name} has only one class ({self.classes[0]}); a classifier needs two or more.")
         if doubled := [name for name, count in Counter(self.classes).items() if count > 1]:
             raise DataError(f"{self.name} has several classes named {doubled[0]!r}; every class needs its own name.")
-        for part in (everything, self.test):
+        for part in (everything, *others, self.test):
             if len(part) and not 0 <= part.labels.min() <= part.labels.max() < len(self.classes):
                 raise DataError(
                     f"{self.name} has labels from {part.labels.min()} to {part.labels.max()}, but "
                     f"{len(self.classes)} classes; labels must be from 0 to {len(self.classes) - 1}."
                 )
         for label, count in enumerate(np.bincount(everything.labels, minlength=len(self.classes))):
-            if count < 2:
+            if count < least:
                 has = "only one training image" if count else "no training image"
-                raise DataError(f"class {self.classes[label]!r} of {self.name} has {has}; it needs two or more.")
-        if not len(self.test):
-            raise DataError(f"{self.name} has no test images.")
+                needs = "two or more" if least > 1 else "one or more"
+                raise DataError(f"class {self.classes[label]!r} of {self.name} has {has}; it needs {needs}.")
+        for name, part in (*(("validation", other) for other in others), ("test", self.test)):
+            if not len(part):
+                raise DataError(f"{self.name} has no {name} images.")
 
     @property
     def class_counts(self) -> NDArray[np.int64]:
@@ -162,8 +175,19 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the training part and its order: it changes with the images, labels and classes."""
-        return self.train.fingerprint(self.classes)
+        """Hash of the training part and its order: it changes with the images, labels and classes.
+
+        Also of an official validation part; otherwise the training part determines it.
+        """
+        train = self.train.fingerprint(self.classes)
+        if self.val.stored is self.train.stored:
+            return train
+        return hashlib.sha256(f"{train} {self.val.fingerprint(self.classes)}".encode()).hexdigest()[:12]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of all prepared images; training and validation are stored together if one is split from the other."""
+        return sum({id(part.stored): part.stored.nbytes for part in (self.train, self.val, self.test)}.values())
 
     def begin_at(self, *, epoch: int, images: int) -> None:
         """Start training within `epoch`, after its first `images`, counted over all devices."""
@@ -225,7 +249,7 @@ class ImageDataModule(LightningDataModule):
             )
 
     def _is_resident(self, device: torch.device) -> bool:
-        size = self.train.stored.nbytes + self.test.stored.nbytes
+        size = self.stored_bytes
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
         held = sum(stored.nbytes for stored in self._on_device.values())
         if self.resident == "device" and free is not None and size - held > free:

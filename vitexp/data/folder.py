@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from vitexp.data.imagefile import ENDINGS, ImageFile, list_images, split_of_files, visible_files
+from vitexp.data.imagefile import (
+    ENDINGS,
+    HAS_HEIC,
+    HEIC_ENDINGS,
+    INSTALL_HEIC,
+    ImageFile,
+    is_visible,
+    list_images,
+    split_of_files,
+    visible_files,
+)
+from vitexp.data.parts import (
+    Part,
+    about_roles,
+    named_parts,
+    natural,
+    part_of,
+    rank,
+    refuse_unknown_classes,
+    roles,
+    test_count,
+)
 from vitexp.data.source import DataError, Source, Split, SplitName, TestPart, file_errors, printable
 from vitexp.options import Doc, Field, Fraction
 from vitexp.options import Path as PathOption
-from vitexp.text import shortened
+from vitexp.text import plural, shortened
+
+_Tree = dict[str, list[ImageFile]]  # the images of each class
+_MOST = 5  # endings that the sentence about unread files lists
 
 
 class Folder(Source):
-    """Images in class folders: root/train/<class>/* and root/test/<class>/*.
+    """Images in class folders: root/train/<class>/*, root/val/<class>/* and root/test/<class>/*.
 
-    Without a test folder (or with root/<class>/* only), the fraction `test_fraction` of every class becomes the test
-    set. The choice depends on `split_seed` and the file names only, so adding images moves few of the others. Other
-    folders, such as val, are not read if there is a train folder: validation is split from train.
+    The parts may also be called training, valid, validation and testing, in any letter case. With train and test,
+    validation is val, or split from train without it. With train and val only, val is the test set, and validation is
+    split from train, because the test set may not choose anything.
+
+    With train only (or with root/<class>/* only), the fraction `test_fraction` of every class becomes the test set. The
+    choice depends on `split_seed` and the file names only, so adding images moves few of the others.
 
     A network that was trained on other data is tested on all images: of root/test, or of root/<class>/* without it.
     """
@@ -47,24 +73,23 @@ class Folder(Source):
         return list(self._train_tree)
 
     def split(self, name: SplitName) -> Split:
-        images = self._parts[name]
+        return self._split(self._parts[name])
+
+    def validation(self) -> Split | None:
+        return self._split(self._parts["val"]) if "val" in self._parts else None
+
+    def _split(self, tree: _Tree) -> Split:
         classes = self.classes
-        files = [file for label in classes for file in images.get(label, [])]
-        labels = [number for number, label in enumerate(classes) for _ in images.get(label, [])]
+        files = [file for label in classes for file in tree.get(label, [])]
+        labels = [number for number, label in enumerate(classes) for _ in tree.get(label, [])]
         return split_of_files(self.root, files, labels)
 
     def test_part(self) -> TestPart:
-        """Return all images of root/test/<class>/*, root/train/<class>/* or root/<class>/*, the first that exists.
+        """Return all images of root/test/<class>/*, root/val/<class>/*, root/train/<class>/* or root/<class>/*.
 
-        Raises DataError if that is not clear, or if a class has no images.
+        The first of these that exists. Raises DataError if there is none, or if a class has no images.
         """
-        self._refuse_missing_root()
-        folders = [name for name in ("test", "val", "train") if _is_tree(self.root / name)]
-        if "test" not in folders and len(folders) > 1:
-            raise DataError(
-                f"{self.root} contains train and val but no test; set data.root to the folder to evaluate, such as "
-                f"{self.root / 'val'}."
-            )
+        folders = [self._folders[part] for part in ("test", "val", "train") if part in self._folders]
         tree = _read_tree(self.root, f"{folders[0]}/" if folders else "")
         if not tree:
             raise DataError(
@@ -86,7 +111,7 @@ class Folder(Source):
             about += f"; not evaluated: {shortened([printable(name) for name in others])}"
         folder, read = self.root / part, {self.root / file.path for file in files}
         with file_errors():
-            beside = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+            beside = sorted(path for path in folder.iterdir() if path.is_file() and is_visible(path.name))
         below = [path for label in _subfolders(folder) for path in visible_files(folder / label)]
         if ignored := [path for path in (*beside, *below) if path not in read]:
             about += f"; not read: {shortened([printable(path.relative_to(self.root)) for path in ignored])}"
@@ -94,60 +119,133 @@ class Folder(Source):
 
     def describe(self) -> str:
         counts = {part: sum(map(len, tree.values())) for part, tree in self._parts.items()}
-        found = f"{len(self.classes)} classes, {counts['train']:,} training and {counts['test']:,} test images"
-        if not self._has_test:
-            found += f"; {self.test_fraction:.0%} of every class are test images (split_seed={self.split_seed})"
-        if _is_tree(self.root / "train") and (self.root / "val").is_dir():
-            found += "; folder val is ignored"
-        return found
+        names = {"train": "training", "val": "validation", "test": "test"}
+        *most, last = [f"{counts[part]:,} {name}" for part, name in names.items() if part in counts]
+        found = f"{len(self.classes)} classes, {', '.join(most)} and {last} images"
+        if self._is_parted:
+            return found + self._about_parts()
+        return found + about_roles({}, test_fraction=self.test_fraction, split_seed=self.split_seed)
 
-    @property
-    def _has_test(self) -> bool:
-        return _is_tree(self.root / "train") and (self.root / "test").is_dir()
+    def _about_parts(self) -> str:
+        """Return which part is the test set if that is not clear, and which classes a part does not have."""
+        about = about_roles(self._folders, test_fraction=self.test_fraction, split_seed=self.split_seed)
+        val, test = roles(self._folders)
+        for part, tree in ((val, self._parts.get("val", {})), (test, self._parts["test"])):
+            if part and (lacking := [printable(label) for label in self.classes if label not in tree]):
+                about += f"; {printable(self._folders[part])} has no images of {shortened(lacking)}"
+        return about
+
+    def unread(self) -> str:
+        read = {self.root / file.path for tree in self._parts.values() for images in tree.values() for file in images}
+        parts = [self.root / name for name in self._folders.values()] if self._is_parted else [self.root]
+        return _unread_sentence(
+            {self.root, *parts}, {part / label for part in parts for label in _subfolders(part)}, read
+        )
 
     def _refuse_missing_root(self) -> None:
         with file_errors():
+            if self.root.is_file():
+                raise DataError(f"data.root={self.root} is a file; unpack it, or set data.root to a folder.")
             if not self.root.is_dir():
                 raise DataError(f"folder {self.root} does not exist; set data.root to the folder of the images.")
 
     @cached_property
-    def _train_tree(self) -> dict[str, list[ImageFile]]:
+    def _folders(self) -> dict[Part, str]:
+        """The folders of the parts; a class of railway pictures may itself be called train."""
         self._refuse_missing_root()
-        tree = _read_tree(self.root, "train/" if _is_tree(self.root / "train") else "")
+        return named_parts(
+            (name for name in _subfolders(self.root) if _is_tree(self.root / name)), within=f"{self.root}"
+        )
+
+    @property
+    def _is_parted(self) -> bool:
+        return "train" in self._folders
+
+    @cached_property
+    def _train_tree(self) -> _Tree:
+        train = self._folders.get("train")
+        if train is None and self._folders and all(map(part_of, _subfolders(self.root))):
+            part = next(iter(self._folders.values()))
+            raise DataError(
+                f"{self.root} contains {' and '.join(self._folders.values())} but no images to train on; add "
+                f"train/<class>/*, or set data.root={self.root / part} to split its images into training and test."
+            )
+        tree = _read_tree(self.root, f"{train}/" if train else "")
         if len(tree) < 2:
             found = f"a single class folder, {next(iter(tree))}" if tree else "no class folder"
+            if loose := len(list_images(self.root, "")):
+                found = f"{plural(loose, 'image')} and {found}"
             raise DataError(f"{self.root} contains {found}; at least two are needed, as <class>/* or train/<class>/*.")
         return tree
 
     @cached_property
-    def _parts(self) -> dict[SplitName, dict[str, list[ImageFile]]]:
+    def _parts(self) -> dict[Part, _Tree]:
         tree = self._train_tree
-        if not self._has_test:
-            halves = {label: self._divide(files) for label, files in tree.items()}
-            return {
-                "train": {label: train for label, (train, _) in halves.items()},
-                "test": {label: test for label, (_, test) in halves.items()},
-            }
-        test = _read_tree(self.root, "test/")
-        if unknown := [label for label in test if label not in tree]:
-            raise DataError(f"{self.root / 'test' / unknown[0]} is a class that is missing from {self.root / 'train'}.")
-        if not test:
-            raise DataError(f"{self.root / 'test'} contains no class folder.")
-        return {"train": tree, "test": test}
+        if not self._is_parted:
+            return self._divided(tree)
+        # A part without class folders is refused: its images would silently be left out.
+        visible = named_parts(_subfolders(self.root), within=f"{self.root}")
+        for folder in visible.values():
+            if not _is_tree(self.root / folder):
+                raise DataError(
+                    f"{self.root / folder} contains no class folder; put the images of each class into one, or move it "
+                    "out of data.root."
+                )
+        val, test = roles(self._folders)
+        if test is None:
+            return self._divided(tree)
+        parts: dict[Part, _Tree] = {"train": tree}
+        assigned: dict[Part, Part | None] = {"val": val, "test": test}
+        for role, part in assigned.items():
+            if part is not None:
+                name, train = self._folders[part], self._folders["train"]
+                parts[role] = _read_tree(self.root, f"{name}/")
+                refuse_unknown_classes(parts[role], tree, part=self.root / name, train=self.root / train)
+        return parts
+
+    def _divided(self, tree: _Tree) -> dict[Part, _Tree]:
+        halves = {label: self._divide(files) for label, files in tree.items()}
+        return {
+            "train": {label: train for label, (train, _) in halves.items()},
+            "test": {label: test for label, (_, test) in halves.items()},
+        }
 
     def _divide(self, files: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
         """Return training and test images of one class, at least one for training; a single image is for training."""
-        count = min(max(round(len(files) * self.test_fraction), 1), len(files) - 1)
-        shuffled = sorted(files, key=lambda file: _rank(self.split_seed, file))
+        count = test_count(len(files), self.test_fraction)
+        shuffled = sorted(files, key=lambda file: rank(self.split_seed, file.path))
         return sorted(shuffled[count:]), sorted(shuffled[:count])
 
 
-def _rank(seed: int, file: ImageFile) -> bytes:
-    return hashlib.sha256(f"{seed} {file.path}".encode(errors="surrogateescape")).digest()
+def _unread_sentence(parts: set[Path], classes: set[Path], read: set[Path]) -> str:
+    """Return how many files are not read, and why; "" if there are none.
+
+    parts, classes: the folders that contain class folders, and these; each may be a link. read: the files that are.
+    """
+    endings, places = Counter[str](), Counter[str]()
+    files = {path for folder in (*parts, *classes) for path in visible_files(folder)}
+    for path in files - read - parts - classes:
+        ending = path.suffix.lower()
+        if path.is_dir():
+            places["links to folders"] += 1
+        elif ending not in ENDINGS:
+            endings[printable(ending) if ending else "without an ending"] += 1
+        else:
+            is_inside = not classes.isdisjoint(path.parents)
+            places["images in subfolders of classes" if is_inside else "images outside class folders"] += 1
+    if not (count := sum(endings.values()) + sum(places.values())):
+        return ""
+    ranked = sorted(endings.items(), key=lambda each: (-each[1], each[0]))
+    reasons = [f"{ending} {number:,}" for ending, number in ranked[:_MOST]]
+    if others := sum(number for _, number in ranked[_MOST:]):
+        reasons.append(f"others {others:,}")
+    reasons += [f"{place} {number:,}" for place, number in sorted(places.items())]
+    advice = f"; {INSTALL_HEIC} makes .heic readable" if not HAS_HEIC and any(map(endings.get, HEIC_ENDINGS)) else ""
+    return f"{plural(count, 'file')} {'was' if count == 1 else 'were'} not read ({', '.join(reasons)}){advice}"
 
 
 def _is_tree(folder: Path) -> bool:
-    """Return whether a folder contains class folders; a class of railway pictures may itself be called train."""
+    """Return whether a folder contains folders."""
     with file_errors():
         return folder.is_dir() and bool(_subfolders(folder))
 
@@ -155,21 +253,15 @@ def _is_tree(folder: Path) -> bool:
 def _subfolders(folder: Path) -> list[str]:
     """Return the subfolders in natural order. Raises DataError for a dangling link, which could hide a class."""
     with file_errors():
-        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        visible = [path for path in folder.iterdir() if is_visible(path.name)]
         names = [path.name for path in visible if path.is_dir()]
         folders = [path for path in visible if not path.name.lower().endswith(ENDINGS)]
         if lost := [path for path in folders if path.is_symlink() and not path.exists()]:
             raise DataError(f"{printable(lost[0])} is a dangling link; fix or remove it.")
-    return sorted(names, key=_natural)
+    return sorted(names, key=natural)
 
 
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Return a sort key that puts class2 before class10."""
-    pieces = re.split(r"(\d+)", name.casefold())  # text and digits alternate
-    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
-
-
-def _read_tree(root: Path, prefix: str) -> dict[str, list[ImageFile]]:
+def _read_tree(root: Path, prefix: str) -> _Tree:
     """Return the images of each class folder in root/prefix, classes in natural order."""
     tree = {}
     for label in _subfolders(root / prefix):
@@ -180,6 +272,8 @@ def _read_tree(root: Path, prefix: str) -> dict[str, list[ImageFile]]:
         tree[label] = list_images(root, prefix + label)
         if not tree[label]:
             folder = root / prefix / label
-            below = "; set data.root to it if its folders are the classes" if _is_tree(folder) else ""
-            raise DataError(f"the class folder {folder} contains no png, jpg, ppm, bmp or webp image{below}.")
+            advice = "; set data.root to it if its folders are the classes" if _is_tree(folder) else ""
+            if not HAS_HEIC and list_images(root, prefix + label, HEIC_ENDINGS):
+                advice = f"; its HEIC images need one more package: {INSTALL_HEIC}"
+            raise DataError(f"the class folder {folder} contains no image that can be read{advice}.")
     return tree

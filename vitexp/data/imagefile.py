@@ -10,17 +10,28 @@ import stat
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from vitexp.data.source import BrokenImage, DataError, Split, file_errors, printable
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp")
-_FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP")
+HEIC_ENDINGS = (".heic", ".heif")
+HAS_HEIC = find_spec("pillow_heif") is not None
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".ppm", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".avif"),
+    *(HEIC_ENDINGS if HAS_HEIC else ()),
+)
+INSTALL_HEIC = "pip install pillow-heif"
+_FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP", "GIF", "TIFF", "AVIF")
+_NAMES = f"PNG, JPEG, PPM, BMP, WebP, GIF, TIFF{', AVIF or HEIC' if HAS_HEIC else ' or AVIF'}"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 # Limits, so that a small file cannot take gigabytes or minutes to decode.
 _MAX_PIXELS = 1 << 26  # 192 MiB as RGB, and decoding makes copies; Pillow's own limit only warns
 _MAX_SIDE = 65_535  # as in JPEG; a run-length encoded BMP can skip 255 rows at a time, of any length
@@ -40,6 +51,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_GRAY_16_TIFF = {258: (16,), 262: 1, 339: (1,)}  # TIFF 6.0: bits per sample, black is zero, unsigned
 _TO_8_BITS = [(value + 128) // 257 for value in range(1 << 16)]
 
 
@@ -64,27 +76,45 @@ class ImageFiles:
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Decode a PNG, JPEG, PPM, BMP or WebP file to RGB: uint8 [H, W, 3]; the first frame of an animation.
+    """Decode an image file to RGB: uint8 [H, W, 3]; the first frame of an animation, the first page of a TIFF.
 
-    The EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits. Uses Pillow,
-    because OpenCV, though twice as fast, silently fills the rest of a truncated JPEG with gray.
+    Reads PNG, JPEG, PPM, BMP, WebP, GIF, TIFF and AVIF, and HEIC if pillow-heif is installed, whatever the file is
+    called. The EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits. Uses
+    Pillow, because OpenCV, though twice as fast, silently fills the rest of a truncated JPEG with gray.
 
     Raises BrokenImage for a damaged image or one beyond the limits (67 million pixels, 65,535 per side, 512 MiB of
     file, 100 scans of a JPEG), and another DataError if the file system fails or memory runs out, so that skipping
     broken images does not hide a failing disk.
     """
     try:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for a writer
+            raise BrokenImage(_broken(path, "not a regular file but a folder, pipe or device"))
+        with open(path, "rb") as file:
+            return decode_image(file, name=path, size=info.st_size)
+    except OSError as error:
+        if _is_dangling(path):
+            raise BrokenImage(_broken(path, "dangling link")) from error
+        raise DataError(f"cannot read {printable(path)}: {error.strerror}.") from error
+
+
+def decode_image(file: BinaryIO, *, name: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
+    """Decode the content of an image file of `size` bytes as `read_image` does. name: for messages.
+
+    Raises BrokenImage, DataError if memory runs out, and OSError if the file system fails.
+    """
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unusual metadata, and sizes that are checked below
-            return _decode(path)
+            return _decode(file, size)
     except MemoryError as error:
-        raise DataError(f"not enough memory to decode the image {printable(path)}.") from error
+        raise DataError(f"not enough memory to decode the image {printable(name)}.") from error
     except OSError as error:
-        if error.errno is not None and not _is_dangling(path):
-            raise DataError(f"cannot read {printable(path)}: {error.strerror}.") from error
-        raise BrokenImage(_broken(path, error)) from error
+        if error.errno is not None:
+            raise
+        raise BrokenImage(_broken(name, str(error))) from error
     except Exception as error:  # Pillow's decoders raise SyntaxError, struct.error, EOFError and others
-        raise BrokenImage(_broken(path, error)) from error
+        raise BrokenImage(_broken(name, str(error) or type(error).__name__)) from error
 
 
 def _is_dangling(path: str | os.PathLike[str]) -> bool:
@@ -96,31 +126,41 @@ def _is_dangling(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def _broken(path: str | os.PathLike[str], error: Exception) -> str:
-    reason = str(error) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
-        reason = "not a PNG, JPEG, PPM, BMP or WebP image, or its header is damaged"
-    elif isinstance(error, OSError) and error.errno is not None:
-        reason = "dangling link"
-    return f"cannot decode the image {printable(path)}: {' '.join(reason.split()).rstrip('.')}."
+def _broken(name: str | os.PathLike[str], reason: str) -> str:
+    return f"cannot decode the image {printable(name)}: {' '.join(reason.split()).rstrip('.')}."
 
 
-def _decode(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    info = os.stat(path)
-    if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for a writer
-        raise ValueError("not a regular file but a folder, pipe or device")
-    if not 0 < info.st_size <= _MAX_BYTES:
-        raise ValueError(f"{info.st_size:,} bytes are too many" if info.st_size else "the file is empty")
-    with open(path, "rb") as file:
-        start = file.read(25)
-        if start.startswith(b"\xff\xd8"):
-            _refuse_many_scans(start + file.read())
-        elif start.startswith(b"\x89PNG"):  # decoding stops before the last checksum
+def _decode(file: BinaryIO, size: int) -> NDArray[np.uint8]:
+    if not 0 < size <= _MAX_BYTES:
+        raise ValueError(f"{size:,} bytes are too many" if size else "the file is empty")
+    start = file.read(25)
+    is_heic = start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+    if start.startswith(b"\xff\xd8"):
+        _refuse_many_scans(start + file.read())
+    formats: tuple[str, ...] = _FORMATS
+    if is_heic and HAS_HEIC:
+        register_heic()
+        formats = (*_FORMATS, "HEIF")
+    try:
+        if start.startswith(b"\x89PNG"):  # decoding stops before the last checksum
             Image.open(file, formats=("PNG",)).verify()
-        with Image.open(file, formats=_FORMATS) as image:
-            if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            return as_rgb(image, depth=start[24] if image.format == "PNG" else 8)
+        opened = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        if is_heic and not HAS_HEIC:
+            raise ValueError(f"HEIC images need one more package: {INSTALL_HEIC}") from error
+        raise ValueError(f"not a {_NAMES} image, or its header is damaged") from error
+    with opened as image:
+        if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
+            raise ValueError(f"{image.width} x {image.height} pixels are too many")
+        return as_rgb(image, depth=start[24] if image.format == "PNG" else 8)
+
+
+@cache
+def register_heic() -> None:
+    """Make Pillow read HEIC. Imports pillow_heif, so only when needed."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 
 def as_rgb(image: Image.Image, *, depth: int = 8) -> NDArray[np.uint8]:
@@ -128,6 +168,8 @@ def as_rgb(image: Image.Image, *, depth: int = 8) -> NDArray[np.uint8]:
 
     depth: bits per channel in a PNG. Raises ValueError for an image without a known range, and what decoding raises.
     """
+    if isinstance(image, TiffImageFile):
+        image.filename = ""  # otherwise Pillow maps the file into memory, and confuses width and height of a turned one
     image.load()  # first, because some metadata follows the pixels
     turn = _TURNS.get(_orientation(image))
     rgb = _to_rgb(image, depth)
@@ -165,6 +207,10 @@ def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
         raise ValueError("a transparent 16-bit color is not supported")
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip to white
         deep = image.convert("I")
+        low, high = cast(tuple[int, int], deep.getextrema())
+        tags = getattr(image, "tag_v2", {})
+        if low < 0 or high >= 1 << 16 or any(tags.get(tag, value) != value for tag, value in _GRAY_16_TIFF.items()):
+            raise ValueError("its gray values are not from 0 (black) to 65,535 (white)")
         image = deep.point(_TO_8_BITS, "L")
         if isinstance(color, int):
             image.putalpha(deep.point([255 * (gray != color) for gray in range(1 << 16)], "L"))
@@ -186,7 +232,7 @@ def list_images(root: Path, folder: str, endings: tuple[str, ...] = ENDINGS) -> 
     prefix = f"{folder}/" if folder else ""
     with file_errors(), os.scandir(root / folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith(endings):
+            if not is_visible(entry.name) or not entry.name.lower().endswith(endings):
                 continue
             info = _stat(entry)
             if not stat.S_ISDIR(info.st_mode):
@@ -194,10 +240,16 @@ def list_images(root: Path, folder: str, endings: tuple[str, ...] = ENDINGS) -> 
     return sorted(found)
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """Return the files below a folder that are not hidden, of any kind, sorted. Raises DataError if it cannot be read.
+def is_visible(name: str) -> bool:
+    """Return whether a file or folder is neither hidden nor left behind by Windows or macOS."""
+    return not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini", "__macosx")
 
-    Links to folders are not followed, because they may lead in circles; they are listed as files.
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files below a folder, of any kind, sorted, without those of the operating system (`is_visible`).
+
+    Links to folders are not followed, because they may lead in circles; they are listed as files. Raises DataError
+    if the folder cannot be read.
     """
 
     def fail(error: OSError) -> None:
@@ -206,9 +258,9 @@ def visible_files(folder: Path) -> list[Path]:
     found = []
     with file_errors():
         for parent, folders, files in os.walk(folder, onerror=fail):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = filter(is_visible, folders)
             links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-            found += [Path(parent, name) for name in (*files, *links) if not name.startswith(".")]
+            found += [Path(parent, name) for name in (*files, *links) if is_visible(name)]
     return sorted(found)
 
 

@@ -104,7 +104,11 @@ class Source(ABC):
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
-        """Return the official train or test split; validation is split from train later. Raises DataError."""
+        """Return the official train or test split. Raises DataError."""
+
+    def validation(self) -> Split | None:
+        """Return the official validation split; None: it is split from train. Raises DataError."""
+        return None
 
     def test_part(self) -> TestPart:
         """Return the images to test a network on that was trained on other data. Raises DataError."""
@@ -112,4 +116,8 @@ class Source(ABC):
 
     def describe(self) -> str:
         """Return a phrase about the data found, for the first lines of a run; may be empty."""
+        return ""
+
+    def unread(self) -> str:
+        """Return a sentence about files that are not read, for the first lines of a run; may be empty."""
         return ""

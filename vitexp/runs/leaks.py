@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.components import facts
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, UserError
 
 
 def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> None:
@@ -19,13 +21,21 @@ def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> N
     """
     (images, mine), (their_images, other) = _split(config), _split(theirs)
     changed = [name for name in mine if mine[name] != other.get(name)]
-    if images != their_images or not changed:
+    if images != their_images or not changed or _has_validation(config):
         return
     here, there = (" ".join(f"{name}={split.get(name)}" for name in changed) for split in (mine, other))
     raise ConfigError(
         f"{key} was trained with {there}, and therefore on validation images of this run, which has {here}; train both "
         "on the same part of the data."
     )
+
+
+def _has_validation(config: DictConfig) -> bool:
+    """Return whether the data set has validation images of its own, so that no option chooses them."""
+    try:
+        return instantiate(config.data.source).validation() is not None
+    except (UserError, InstantiationException):
+        return False
 
 
 def _split(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:

@@ -26,6 +26,7 @@ LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 HARDWARE = (
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.compile"),
     *("trainer.accumulate_grad_batches", "trainer.float32_matmul_precision", "data.root", "data.source.root"),
+    *("data.path", "data.source.path"),
 )
 DISPLAY = ("trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.profiler")
 

@@ -61,6 +61,8 @@ def opening_lines(
     }
     if chosen := _chosen(config, trainer, datamodule):
         lines["chosen"] = chosen
+    if unread := datamodule.source.unread():
+        lines["files"] = unread
     if datamodule.imbalance >= _IMBALANCED:
         lines["classes"] = (
             f"the largest has {datamodule.imbalance:.0f} times as many training images as the smallest; "

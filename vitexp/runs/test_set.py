@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.check import check
 from vitexp.config.components import component
 from vitexp.config.compose import compose
+from vitexp.config.overrides import with_quoted_paths
 from vitexp.data.datamodule import available_workers
 from vitexp.data.prepare import Prepared, prepare
 from vitexp.data.source import Source, Split, TestPart
@@ -201,9 +204,11 @@ def _refuse_location_without_effect(data: DictConfig, keys: Sequence[str]) -> No
 
 def _with_keys(data: DictConfig, typed: Sequence[str]) -> DictConfig:
     """Apply overrides to the data of a run and to its source, because config.yaml has no interpolations."""
+    changed = OmegaConf.create()
     try:
-        changed = OmegaConf.from_dotlist(list(typed))
-    except (YAMLError, ValueError) as error:
+        for override in OverridesParser.create().parse_overrides(with_quoted_paths(typed)):
+            OmegaConf.update(changed, override.key_or_group, override.value())
+    except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"cannot read {' '.join(typed)}: write data.key=value.") from error
     if not isinstance(changed.get("data"), DictConfig):
         raise ConfigError(f"cannot read {' '.join(typed)}: write data=OPTION or data.key=value.")

@@ -20,7 +20,7 @@ from rich.console import Console
 from vitexp.config.check import check_component, check_keys
 from vitexp.config.compose import user_searchpath
 from vitexp.config.files import load_file, option_file
-from vitexp.config.overrides import command_line, quoted
+from vitexp.config.overrides import command_line, quoted, with_quoted_paths
 from vitexp.config.schema import CONTRACTS, SWEEP
 from vitexp.errors import ConfigError, UserError
 from vitexp.sweeps.engines import Engine, run_trials
@@ -54,6 +54,7 @@ def own_arguments(arguments: Sequence[str]) -> list[str]:
         key = re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
         is_own = argument.startswith("-") or "=" not in argument or key in (*SWEEP, *_GROUPS)
         (own if is_own else for_trials).append(argument)
+    own, for_trials = with_quoted_paths(own), with_quoted_paths(for_trials, is_sweep=True)
     return [*own, f"trials=[{','.join(map(quoted, for_trials))}]"] if for_trials else own
 
 
