@@ -219,12 +219,13 @@ class BackgroundWandbLogger(WandbLogger):
 
     @contextmanager
     def _tolerating(self) -> Iterator[None]:
-        """Tolerate a full disk while the block logs scalars and images.
-
-        The service of wandb writes them later and silently gives up on a full disk, so check the free space here.
-        """
+        """Tolerate a full disk while the block logs scalars and images."""
         with tolerating("wandb"):
             yield
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """Note a full disk, on which the service of wandb silently gives up when it writes."""
         if shutil.disk_usage(self.save_dir or ".").free < _ROOM:
             self._lossy = True
         if self._lossy:
@@ -258,6 +259,7 @@ class BackgroundWandbLogger(WandbLogger):
             method(*arguments)
             return
 
+        self._check_room()  # here too, because the thread may be late
         before = self._logged_again
 
         def task() -> None:
