@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.request import urlopen
 
 import psutil
 import torch
@@ -20,8 +21,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from matplotlib.figure import Figure
 
+from tests.wandb_server import FAIL
 from vitexp.data.prepare import Prepared
 from vitexp.training.callbacks.figure_callback import FigureCallback
+from vitexp.training.loggers import BackgroundWandbLogger
 
 
 class NoMemory(Callback):
@@ -83,7 +86,8 @@ def given() -> dict[str, Any]:
 class LoggerFault(Callback):
     """A callback that takes away what a logger needs: when = start | middle | end of the run.
 
-    what = service (kills W&B's helper processes) | folder (a file takes the place of the folder or file `path`).
+    what = service (kills W&B's helper processes) | stopped service (stops them) | server (makes tests.wandb_server fail
+    in the way `path`) | folder (a file takes the place of the folder or file `path`).
     """
 
     def __init__(self, *, when: str, what: str, path: str = "") -> None:
@@ -94,21 +98,32 @@ class LoggerFault(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 0:
+            self._wait_for_wandb(trainer)
             self._break("middle")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._wait_for_wandb(trainer)
         self._break("end")
+
+    def _wait_for_wandb(self, trainer: Trainer) -> None:
+        """Wait until the run of W&B is open: training is shorter than that."""
+        for logger in trainer.loggers:
+            if isinstance(logger, BackgroundWandbLogger):
+                str(logger.experiment.id)
 
     def _break(self, now: str) -> None:
         if now != self.when:
             return
-        if self.what == "service":
+        if self.what == "server":
+            urlopen(f"{os.environ['WANDB_BASE_URL']}{FAIL}{self.path}", timeout=10).close()  # noqa: S310
+            return
+        if "service" in self.what:
             helpers = [
                 each for each in psutil.Process().children(recursive=True) if "wandb" in " ".join(each.cmdline())
             ]
             assert helpers, "W&B has no helper process"
             for helper in helpers:
-                helper.kill()
+                helper.send_signal(signal.SIGSTOP if "stopped" in self.what else signal.SIGKILL)
             return
         path = Path(self.path)
         if path.is_dir():

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import TINY, result
 from tests.forked import Server
+from tests.sweeps.processes import until
+from tests.wandb_server import wandb_server
 
 WHEN = ("start", "middle", "end")
 
@@ -18,11 +24,13 @@ def server() -> Server:
     return Server()
 
 
-def trained(server: Server, folder: Path, *overrides: str, **environment: str) -> tuple[Path, str]:
+def trained(
+    server: Server, folder: Path, *overrides: str, timeout: float = 120.0, **environment: str
+) -> tuple[Path, str]:
     """Train two epochs; check that the run is complete, and return its folder and its log."""
     given = ("trainer.max_epochs=2", "trainer.log_every_n_steps=1", "run_id=run", f"log_dir={folder}", "name=faults")
     folder.mkdir(exist_ok=True)
-    code = server.train(folder / "log", *TINY, *given, *overrides, **environment)
+    code = server.train(folder / "log", *TINY, *given, *overrides, timeout=timeout, **environment)
     text, run = (folder / "log").read_text(), folder / "faults" / "run"
     assert code == 0, text[-3000:]
     record = result(run)
@@ -48,6 +56,54 @@ def test_killing_the_service_of_wandb(server: Server, tmp_path: Path, when: str)
     with (run / "metrics.csv").open() as file:
         assert len([row for row in csv.DictReader(file) if row["train/loss_step"]]) == 8
     assert (run / "figures" / "confusion_matrix.png").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("how", ["refuses", "hangs", "nonsense", "500", "401"])
+def test_a_server_of_wandb_that_fails(server: Server, tmp_path: Path, how: str, when: str) -> None:
+    with wandb_server() as online:
+        run, text = trained_before_waiting(server, tmp_path, fault("server", when, how), **online.environment)
+    assert "turned off" not in text
+    if list((run / "wandb").glob("offline-run-*")):
+        assert "this run is recorded offline" in text
+    else:
+        assert text.count("W&B did not receive the whole run; wandb sync ") == 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("when", WHEN)
+def test_a_stopped_service_of_wandb(server: Server, tmp_path: Path, when: str) -> None:
+    with wandb_server() as online:
+        run, text = trained_before_waiting(server, tmp_path, fault("stopped service", when), **online.environment)
+    assert "this run is recorded offline" in text
+    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def trained_before_waiting(server: Server, folder: Path, *overrides: str, **environment: str) -> tuple[Path, str]:
+    """Train as `trained` does; check that everything is written before the wait for W&B, and that the wait ends."""
+    run = folder / "faults" / "run"
+    seen: list[tuple[bool, ...]] = []
+    finished: list[float] = []
+
+    def watch() -> None:
+        with suppress(AssertionError):  # the test fails below
+            until(lambda: (run / "result.json").exists() and result(run)["status"] == "completed", seconds=200)
+        finished.append(time.monotonic())
+        seen.append(tuple((run / name).exists() for name in ("model.safetensors", "predictions.csv", "metrics.csv")))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    answer = trained(server, folder, "logger=default", *overrides, timeout=240, **environment)
+    ended = time.monotonic()
+    watcher.join()
+    assert seen == [(True, True, True)]
+    assert ended - finished[0] < 120
+    with (run / "metrics.csv").open() as file:
+        assert len([row for row in csv.DictReader(file) if row["train/loss_step"]]) == 8
+    helpers = [each for each in psutil.process_iter(["environ"]) if environment["WANDB_BASE_URL"] in str(each.info)]
+    assert not psutil.wait_procs(helpers, timeout=60)[1]
+    return answer
 
 
 @pytest.mark.soak

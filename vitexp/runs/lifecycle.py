@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -39,11 +39,16 @@ class FullDisk(UserError):
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run in progress. is_complete: it was already complete; there is nothing to do."""
+    """A run in progress.
+
+    is_complete: it was already complete; there is nothing to do. after: closed once the outcome is recorded, in the
+    first process only, for what may take long, such as uploads.
+    """
 
     record: RunRecord
     console: Console
     is_complete: bool = False
+    after: ExitStack = field(default_factory=ExitStack)
 
 
 @contextmanager
@@ -140,8 +145,10 @@ def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> O
     stack.enter_context(logging_to(record.folder / "train.log", console))
     if not resumes and (reason := why_not_resumed(config)):
         log.info(reason)
+    opened = OpenRun(record, console)
+    stack.enter_context(opened.after)
     stack.enter_context(_outcome(record))
-    return OpenRun(record, console)
+    return opened
 
 
 @contextmanager
@@ -189,7 +196,9 @@ def _end(record: RunRecord, status: str, error: str) -> None:
 
 
 def end_at_once(record: RunRecord, status: str, error: str) -> None:
-    """Record from another thread how the run ended, just before the program exits."""
+    """Record from another thread how the run ended, just before the program exits; keep an outcome that is recorded."""
+    if record.has_begun and record.result["status"] != "running":
+        return
     _end(record, status, error)
     if record.has_begun:
         _write_report(record.folder)

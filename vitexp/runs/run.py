@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from vitexp.system.hardware import (
     resolve_compile,
 )
 from vitexp.system.output import dropping_unread_output
-from vitexp.system.signals import StopSignals
+from vitexp.system.signals import Interrupted, StopSignals
 from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.pace import PaceWarning
@@ -93,7 +93,9 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
     earlier, steps = (record.result, position["steps"]) if position else (None, 0)
     device = choose_device(config.trainer.accelerator)
     precision = float32_matmul_precision(config.trainer.float32_matmul_precision, device)
-    with _loggers(config, record) as loggers, precision:
+    loggers = _loggers(config, record)
+    opened.after.push(lambda kind, *_: _close_wandb(loggers, stop, failed=kind is not None))
+    with precision:
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         best = _best_checkpoint(config, checkpoints)
@@ -149,22 +151,20 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
                 drop_previous(checkpoints)
 
 
-@contextmanager
-def _loggers(config: DictConfig, record: RunRecord) -> Iterator[list[Logger]]:
-    """Yield the loggers of config.logger; tell W&B whether the block failed."""
-    loggers: list[Logger] = [
+def _loggers(config: DictConfig, record: RunRecord) -> list[Logger]:
+    return [
         harmless(build_a(Logger, logger, "logger", folder=record.folder, run_id=record.run_id, name=config.name))
         for logger in config.logger.values()
     ]
-    has_failed = True
-    try:
-        yield loggers
-        has_failed = False
-    finally:
-        for logger in loggers:
-            if isinstance(logger, BackgroundWandbLogger):
-                with turning_off(logger):
-                    logger.close(failed=has_failed)
+
+
+def _close_wandb(loggers: Sequence[Logger], stop: StopSignals, *, failed: bool) -> None:
+    """Close the runs of W&B. A signal ends the wait for the upload, unless it ended the run; then only Ctrl-C does."""
+    for logger in loggers:
+        if isinstance(logger, BackgroundWandbLogger):
+            at_once = stop.at_once() if stop.requested is None else nullcontext()
+            with turning_off(logger), suppress(Interrupted), at_once:
+                logger.close(failed=failed)
 
 
 def _open_wandb(loggers: Sequence[Logger], config: DictConfig, record: RunRecord, *, steps: int) -> None:

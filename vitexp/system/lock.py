@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -21,25 +23,37 @@ class Held(UserError):
     """Another process holds the lock."""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, in words. has_ended: its owner was killed, and only what it forked holds the lock."""
+
+    text: str
+    has_ended: bool = False
+
+
 @contextmanager
-def hold(path: Path, *, wait: bool, waiting: Callable[[str], None] | None = None) -> Iterator[int]:
+def hold(path: Path, *, wait: bool, waiting: Callable[[Holder], None] | None = None) -> Iterator[int]:
     """Hold the lock file `path` and yield its descriptor, which child processes may inherit.
 
     The lock belongs to the descriptor: it is held until every process that inherited it has closed it or ended; on
     Windows, it belongs to this process alone. It works between machines if the file system supports flock, as NFS does.
     The file is never removed, because that would cause a race.
 
-    waiting: called once, with a description of the holder, if the lock is not free. Raises Held, which names the
-    holder, unless `wait`; OSError if the file cannot be created or locked.
+    waiting: called with the holder, if the lock is not free, and again whenever it changes. It may raise an exception
+    to end the wait, which is otherwise unlimited: what the holder does may take hours.
+
+    Raises Held, which names the holder, unless `wait`; OSError if the file cannot be created or locked.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    known = None
     try:
         while not _taken(descriptor):
+            holder = _holder(path)
             if not wait:
-                raise Held(f"{path.parent} is in use by {_holder(path)}; wait for it or stop it.")
-            if waiting is not None:
-                waiting(_holder(path))
-                waiting = None
+                raise Held(f"{path.parent} is in use by {holder.text}; wait for it or stop it.")
+            if waiting is not None and holder != known:
+                waiting(holder)
+                known = holder
             time.sleep(_POLL_S)  # not inside flock, which only a signal would interrupt
         holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
         os.ftruncate(descriptor, 0)
@@ -54,13 +68,20 @@ def hold(path: Path, *, wait: bool, waiting: Callable[[str], None] | None = None
 def take_turns(path: Path, *, waiting: Callable[[str], None]) -> Iterator[bool]:
     """Wait for the lock and hold it; yield False, without a lock, where none is possible, as on some network drives.
 
-    For work that is correct without a lock too, but may then be done twice.
+    The same if whoever did the work was killed, and a process that it had forked holds the lock. For work that is
+    correct without a lock too, but may then be done twice.
     """
+
+    def wait_for(holder: Holder) -> None:
+        if holder.has_ended:
+            raise Held(holder.text)
+        waiting(holder.text)
+
     with ExitStack() as stack:
         try:
-            stack.enter_context(hold(path, wait=True, waiting=waiting))
+            stack.enter_context(hold(path, wait=True, waiting=wait_for))
             locked = True
-        except OSError:
+        except (OSError, Held):
             locked = False
         yield locked
 
@@ -80,8 +101,38 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _holder(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip() or "another process"  # empty if it has just started
+def _holder(path: Path) -> Holder:
+    words = path.read_text(encoding="utf-8").strip()
+    if not (found := re.match(r"process (\d+) on (\S+) since", words)):
+        return Holder("another process")  # it has just started
+    if found[2] != socket.gethostname() or not Path("/proc/self/stat").exists():
+        return Holder(words)
+    state = _state(int(found[1]))
+    if state in ("T", "t"):
+        return Holder(f"{words}, which is stopped (kill -CONT {found[1]} lets it continue)")
+    if state not in ("Z", "X", ""):
+        return Holder(words)
+    heirs = _open_in(path)
+    names = " and ".join(f"process {each}" for each in heirs) or "another process"
+    return Holder(f"{names}, left behind by {words}, which has ended", has_ended=bool(heirs))
+
+
+def _state(process: int) -> str:
+    """Return the letter of proc(5) for the state of a process, such as T for stopped; "" if there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _open_in(path: Path) -> list[int]:
+    """Return the other processes of this user, or for root all, that have the file open."""
+    file, found = path.stat(), set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # another user's, or closed
+            if os.path.samestat(link.stat(), file):
+                found.add(int(link.parts[2]))
+    return sorted(found - {os.getpid()})
 
 
 def _taken(descriptor: int) -> bool:

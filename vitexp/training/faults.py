@@ -26,7 +26,9 @@ def turning_off(logger: Logger) -> Iterator[None]:
 
 
 def turn_off(logger: Logger, error: Exception) -> None:
-    """Stop using `logger`, with a warning that says why."""
+    """Stop using `logger`, with a warning that says why, unless it is off already."""
+    if not is_on(logger):
+        return
     name = getattr(logger, "title", type(logger).__name__)
     logger._turned_off = True  # type: ignore[attr-defined]
     log.warning("%s is turned off (%s); the run continues", name, reason(error))

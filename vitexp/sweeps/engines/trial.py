@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import signal
@@ -26,6 +27,9 @@ from vitexp.system.lock import hold, is_held
 _POLL_S = 0.02
 # How long a trial may take to write its checkpoint after each signal, before the next one and finally SIGKILL.
 _PATIENCE_S = {signal.SIGINT: 10.0, signal.SIGTERM: 5.0}
+_WAITS = "waiting for %s, which runs the trial in %s"
+
+log = logging.getLogger(__name__)
 
 Process = subprocess.Popen[bytes] | Forked
 
@@ -105,7 +109,9 @@ def run_trial(
     yield Started(trial=trial, host=socket.gethostname(), gpus=environment.get("CUDA_VISIBLE_DEVICES"))
     try:
         trial.folder.mkdir(parents=True, exist_ok=True)
-        with hold(trial.folder / TRIAL_LOCK, wait=True) as lock:
+        # Without a limit: another sweep runs the trial, or a process of it that outlived its sweep.
+        path = trial.folder / TRIAL_LOCK
+        with hold(path, wait=True, waiting=lambda who: log.info(_WAITS, who.text, trial.folder)) as lock:
             while status(trial) != "completed" and attempts <= retries and code != UserError.exit_code:
                 attempts += 1
                 start_process = partial(_start, trial, environment=environment, cwd=cwd, lock=lock, warm=warm)

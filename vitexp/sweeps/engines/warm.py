@@ -32,6 +32,7 @@ from vitexp.sweeps.engines.guard import guarded
 
 TRAIN = (sys.executable, "-m", "vitexp", "train")  # how the command of a trial begins
 _POLL_S = 0.02
+_ANSWER_S = 120.0  # how long a warm process may take to import everything and fork
 # Not vitexp.commands.train itself, which a trial executes.
 _FIRST = ("vitexp.config.check", "vitexp.config.multirun", "vitexp.config.secrets", "vitexp.runs.run")
 # What a run imports later, if at all: imported while no trial waits.
@@ -79,8 +80,12 @@ class Forked:
     def start(
         cls, address: str, arguments: Sequence[str], *, output: int, lock: int, env: Mapping[str, str], cwd: Path
     ) -> Forked | None:
-        """Fork `vitexp train *arguments` with these descriptors; None if no warm process answers at `address`."""
+        """Fork `vitexp train *arguments` with these descriptors; None if no warm process answers at `address`.
+
+        A stopped one may answer later; its trial ends at once then, because nobody supervises it.
+        """
         connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(_ANSWER_S)
         request = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}).encode()
         try:
             connection.connect(address)

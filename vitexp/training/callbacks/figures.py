@@ -51,13 +51,13 @@ class ConfusionMatrix(FigureCallback):
         for logger in trainer.loggers:
             if isinstance(logger, BackgroundWandbLogger) and is_on(logger):
                 predicted, truth, _ = predictions_of(cast(Classifier, pl_module))
-                with turning_off(logger), logger.recovering():
+                with turning_off(logger):
                     import wandb
 
                     plot = wandb.plot.confusion_matrix(
                         y_true=truth.tolist(), preds=predicted.tolist(), class_names=data_of(trainer).classes
                     )
-                    logger.experiment.log({"confusion_matrix_interactive": plot})
+                    logger.log_chart("confusion_matrix_interactive", plot)
 
 
 class AttentionMaps(FigureCallback):

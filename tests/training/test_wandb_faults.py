@@ -1,0 +1,112 @@
+"""W&B whose server fails, and whose service does not react: a run waits for neither."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.sweeps.processes import until
+from tests.wandb_server import WandbServer, wandb_server
+from vitexp.system.signals import Interrupted, StopSignals
+from vitexp.training import loggers
+from vitexp.training.loggers import BackgroundWandbLogger, wandb_logger
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    with wandb_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        loggers._forget_service()  # with its settings
+        yield server
+        for helper in helpers():
+            helper.kill()
+        loggers._forget_service()
+        loggers._forget_service()  # and the login, which the first call keeps if the service was killed
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "_WANDB_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(loggers, "_NOTICE_S", 0.5)
+
+
+def helpers() -> list[psutil.Process]:
+    living = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in living if "wandb-core" in " ".join(each.cmdline())]
+
+
+def opened(folder: Path) -> BackgroundWandbLogger:
+    logger = wandb_logger(folder=folder, run_id="id", name="n", project="p", mode="online")
+    assert isinstance(logger, BackgroundWandbLogger)
+    logger.open({"seed": 3}, earlier=[])
+    for step in range(5):
+        logger.log_metrics({"a": float(step)}, step=step)
+    assert not logger.experiment.offline  # waits until it is open
+    return logger
+
+
+def test_a_server_that_answers_receives_everything(
+    server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(tmp_path).close(failed=False)
+    assert [row["a"] for row in server.rows] == [0, 1, 2, 3, 4]
+    assert server.is_complete
+    assert "did not receive" not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["hangs", "401"])
+def test_a_server_that_fails_ends_the_upload(
+    server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    logger = opened(tmp_path)
+    server.fail(how)
+    start = time.monotonic()
+    logger.close(failed=False)
+    assert time.monotonic() - start < 20
+    assert caplog.text.count("W&B did not receive the whole run; wandb sync ") == 1
+    [data] = tmp_path.glob("wandb/run-*/run-id.wandb")
+    assert str(data.parent) in caplog.text
+    until(lambda: data.stat().st_size > 1000)  # its service writes it a moment later
+
+
+def test_a_service_that_does_not_react_costs_neither_training_nor_its_numbers(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = opened(tmp_path)
+    [helper] = helpers()
+    helper.send_signal(signal.SIGSTOP)
+    start = time.monotonic()
+    for step in range(5_000):  # more than the buffers of a socket take
+        logger.log_metrics({"a": float(step)}, step=step)
+    assert time.monotonic() - start < 10
+    (tmp_path / "metrics.csv").write_text("step,epoch,a\n0,0,1.5\n")
+    monkeypatch.setattr(loggers, "_LIMIT_S", 60.0)
+    ended = logger._ended
+    monkeypatch.setattr(ended, "wait", lambda limit, wait=ended.wait: wait(2 if limit == loggers._LIMIT_S else limit))
+    logger.close(failed=False)
+    assert helper.pid not in [each.pid for each in helpers()]
+    assert "this run is recorded offline" in caplog.text
+    assert list(tmp_path.glob("wandb/offline-run-*/run-id.wandb"))
+
+
+def test_a_signal_ends_the_wait_and_nothing_waits_at_exit(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loggers, "_WANDB_TIMEOUT_S", 60.0)
+    logger = opened(tmp_path)
+    server.fail("hangs")
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    start = time.monotonic()
+    with StopSignals() as stop, suppress(Interrupted), stop.at_once():
+        logger.close(failed=False)
+    assert time.monotonic() - start < 20
+    assert "W&B did not receive the whole run; wandb sync " in caplog.text
