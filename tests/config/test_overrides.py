@@ -15,7 +15,7 @@ from vitexp.config.overrides import PATHS as PATH_KEYS
 from vitexp.config.overrides import flatten, setting, with_quoted_paths
 from vitexp.errors import ConfigError
 from vitexp.runs.test_set import _with_keys
-from vitexp.sweeps.grid import _values
+from vitexp.sweeps.grid import values_of
 from vitexp.sweeps.sweep import own_arguments
 
 PATHS = ["logs/a/2026-b", "runs (1)/a", "a=b", "x[1]", "a,b", "it's", 'say "x"', "12", "null", "~/a", "{a}", "a#b"]
@@ -65,7 +65,7 @@ def test_quoted_paths_and_other_values_remain() -> None:
 )
 def test_a_comma_separates_paths_in_a_sweep(path: str, values: list[str]) -> None:
     [word] = with_quoted_paths([f"data.root={path}"], is_sweep=True)
-    _, overrides = _values(word)
+    _, overrides = values_of(word)
     assert [override.value() for override in OverridesParser.create().parse_overrides(overrides)] == values
 
 

@@ -55,10 +55,10 @@ def hold(path: Path, *, wait: bool, waiting: Callable[[Holder], None] | None = N
                 waiting(holder)
                 known = holder
             time.sleep(_POLL_S)  # not inside flock, which only a signal would interrupt
-        holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
+        this = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, holder.encode())
+        os.write(descriptor, this.encode())
         yield descriptor
     finally:
         os.close(descriptor)  # no LOCK_UN: that would release it for processes that inherited it

@@ -361,7 +361,7 @@ def _sync(run: Any) -> str:
 def _is_incomplete(run: Any) -> bool:
     """Return whether the service gave up uploading `run`, which only its log says: its fatal errors have this level."""
     with suppress(OSError):
-        return '"level":"ERROR+4"' in Path(run.settings.log_internal).read_text()
+        return '"level":"ERROR+4"' in Path(run.settings.log_internal).read_text(encoding="utf-8")
     return False
 
 
