@@ -14,6 +14,7 @@ import yaml
 
 from vitexp.errors import ConfigError, nearest, one_line
 from vitexp.runs.record import LOCK, TRIAL_LOCK, DamagedRecord, read_result
+from vitexp.system.disk import typed
 from vitexp.system.lock import is_held
 
 STATUSES = ("completed", "failed", "interrupted", "running", "killed", "damaged")
@@ -115,7 +116,7 @@ def _record(folder: Path) -> tuple[dict[str, Any], str]:
     except (FileNotFoundError, NotADirectoryError):
         return {}, "there is no result.json"
     except DamagedRecord as error:
-        return {}, str(error).rstrip(".")
+        return {}, str(error).removeprefix(f"{typed(folder)}{os.sep}").rstrip(".")
     return result, ""
 
 
