@@ -118,10 +118,14 @@ class LoggerFault(Callback):
             urlopen(f"{os.environ['WANDB_BASE_URL']}{FAIL}{self.path}", timeout=10).close()  # noqa: S310
             return
         if "service" in self.what:
-            helpers = [
-                each for each in psutil.Process().children(recursive=True) if "wandb" in " ".join(each.cmdline())
-            ]
-            assert helpers, "W&B has no helper process"
+            name = "wandb-core" if "stopped" in self.what else "wandb"  # the other one monitors the system
+            helpers: list[psutil.Process] = []
+            deadline = time.monotonic() + 60
+            while not helpers:  # at the start, it may not have begun
+                assert time.monotonic() < deadline, "W&B has no helper process"
+                children = psutil.Process().children(recursive=True)
+                helpers = [each for each in children if name in " ".join(each.cmdline())]
+                time.sleep(0.05)
             for helper in helpers:
                 helper.send_signal(signal.SIGSTOP if "stopped" in self.what else signal.SIGKILL)
             return

@@ -79,3 +79,18 @@ def test_a_run_that_cannot_be_opened_online_is_recorded_offline(
     assert logger.experiment.offline
     assert "W&B cannot be reached (no network); this run is recorded offline" in caplog.text
     logger.close(failed=True)
+
+
+def test_a_run_that_cannot_be_opened_at_all_turns_the_logger_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(**options: Any) -> None:
+        raise ConnectionResetError("no service")
+
+    monkeypatch.setattr("wandb.init", broken)
+    logger = made(tmp_path, "offline")
+    logger.open({}, earlier=[])
+    logger.experiment.log({"a": 1.0})  # as Lightning and callbacks do, outside the methods that are guarded
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.close(failed=False)
+    assert caplog.text.count("W&B is turned off (no service); the run continues") == 1

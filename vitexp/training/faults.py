@@ -71,14 +71,16 @@ def _guarded_experiment(get: Callable[[Logger], Any]) -> Callable[[Logger], Any]
                 raise
             except Exception as error:
                 turn_off(self, error)
-        return _Nothing()
+        return Nothing()
 
     return experiment
 
 
-class _Nothing:
+class Nothing:
+    """An object that accepts every call."""
+
     def __getattr__(self, name: str) -> Any:
         return self
 
-    def __call__(self, *arguments: Any, **options: Any) -> _Nothing:
+    def __call__(self, *arguments: Any, **options: Any) -> Nothing:
         return self

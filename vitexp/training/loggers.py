@@ -26,7 +26,7 @@ from vitexp.errors import ConfigError, reason
 from vitexp.options import Doc, Field, Words
 from vitexp.system.disk import note, refusal, tolerating
 from vitexp.system.wandb_mode import refuse_unknown_mode, resolve_wandb_mode
-from vitexp.training.faults import is_on, turning_off
+from vitexp.training.faults import Nothing, is_on, turning_off
 from vitexp.training.metrics_file import MetricsFile, Row, rows_before
 
 log = logging.getLogger(__name__)
@@ -192,9 +192,11 @@ class BackgroundWandbLogger(WandbLogger):
             self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
             run = super().experiment
         except Exception as error:
-            if self._wandb_init.get("mode") == "offline" or self._given_up:
+            if self._given_up:
                 raise
-            log.warning("W&B cannot be reached (%s); this run is recorded offline", reason(error))
+            # Offline, its service may have been killed.
+            failure = "failed" if self._wandb_init.get("mode") == "offline" else "cannot be reached"
+            log.warning("W&B %s (%s); this run is recorded offline", failure, reason(error))
             _forget_service()  # it holds on to the id of the run
             self._wandb_init["mode"] = "offline"
             run = super().experiment
@@ -338,13 +340,17 @@ class BackgroundWandbLogger(WandbLogger):
 
 
 class _Awaited:
-    """Placeholder for the run of a Future, because Lightning touches every logger's run before training."""
+    """Placeholder for the run of a Future, because Lightning touches every logger's run before training.
+
+    If the run cannot be opened, it accepts every call: the logger has been turned off, with a warning.
+    """
 
     def __init__(self, opening: Future[Any]) -> None:
         self._opening = opening
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._opening.result(), name)
+        run = Nothing() if self._opening.exception() else self._opening.result()
+        return getattr(run, name)
 
 
 def _log_rows(run: Any, rows: Sequence[Row]) -> None:
