@@ -24,8 +24,10 @@ from vitexp.config.multirun import one_run, place_on_gpu, refuse_several_devices
 from vitexp.config.overrides import config_dir_of
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
+from vitexp.runs.inputs import check_inputs
 from vitexp.runs.resume import resumed
 from vitexp.system.signals import Interrupted
+from vitexp.system.terminal import say_loading
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -37,6 +39,8 @@ def train(config: DictConfig) -> None:
         command = HydraConfig.get()
         config = resumed(config, command.overrides.task, partial(compose, command.job.config_name))
         check(config)
+        check_inputs(config)
+        say_loading()
         from vitexp.runs.run import run  # imports torch: only once the configuration is valid
 
         try:
@@ -46,9 +50,9 @@ def train(config: DictConfig) -> None:
 
 
 def main() -> None:
-    sys.argv[1:] = options_first(sys.argv[1:])
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
+            sys.argv[1:] = options_first("train", sys.argv[1:])
             refuse_typed_secrets(sys.argv[1:])
             train()
 

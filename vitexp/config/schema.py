@@ -198,8 +198,9 @@ class Checkpoint:
 
 
 class Trainer:
-    """max_epochs, three keys about speed, and arguments of lightning.Trainer."""
+    """max_epochs, debug, three keys about speed, and arguments of lightning.Trainer."""
 
+    debug: Annotated[bool, Doc("a run that only tries things out: never used as the newest run")] = False
     max_epochs: Annotated[Epochs, Doc("length of training")]
     precision: Annotated[
         Literal["auto", "32-true", "bf16-mixed", "16-mixed"],

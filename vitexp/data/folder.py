@@ -53,6 +53,10 @@ class Folder(Source):
         labels = [number for number, label in enumerate(classes) for _ in images.get(label, [])]
         return split_of_files(self.root, files, labels)
 
+    def refuse_missing(self) -> None:
+        self._refuse_missing_root()
+        _refuse_few(self.root, _subfolders(self.root / ("train" if _is_tree(self.root / "train") else "")))
+
     def test_part(self) -> TestPart:
         """Return all images of root/test/<class>/*, root/train/<class>/* or root/<class>/*, the first that exists.
 
@@ -114,9 +118,7 @@ class Folder(Source):
     def _train_tree(self) -> dict[str, list[ImageFile]]:
         self._refuse_missing_root()
         tree = _read_tree(self.root, "train/" if _is_tree(self.root / "train") else "")
-        if len(tree) < 2:
-            found = f"a single class folder, {next(iter(tree))}" if tree else "no class folder"
-            raise DataError(f"{self.root} contains {found}; at least two are needed, as <class>/* or train/<class>/*.")
+        _refuse_few(self.root, list(tree))
         return tree
 
     @cached_property
@@ -144,6 +146,12 @@ class Folder(Source):
 
 def _rank(seed: int, file: ImageFile) -> bytes:
     return hashlib.sha256(f"{seed} {file.path}".encode(errors="surrogateescape")).digest()
+
+
+def _refuse_few(root: Path, classes: list[str]) -> None:
+    if len(classes) < 2:
+        found = f"a single class folder, {classes[0]}" if classes else "no class folder"
+        raise DataError(f"{root} contains {found}; at least two are needed, as <class>/* or train/<class>/*.")
 
 
 def _is_tree(folder: Path) -> bool:

@@ -106,6 +106,9 @@ class Source(ABC):
     def split(self, name: SplitName) -> Split:
         """Return the official train or test split; validation is split from train later. Raises DataError."""
 
+    def refuse_missing(self) -> None:  # noqa: B027 - optional
+        """Raise DataError if it is obvious that the data is missing. Quick: reads no images and downloads nothing."""
+
     def test_part(self) -> TestPart:
         """Return the images to test a network on that was trained on other data. Raises DataError."""
         return TestPart(classes=self.classes, split=self.split("test"), about="the test split")

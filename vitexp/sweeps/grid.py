@@ -17,8 +17,9 @@ from vitexp.config.compose import Composer, searchpath_override
 from vitexp.config.overrides import last_of_each_key, quoted
 from vitexp.errors import ConfigError, UserError
 from vitexp.options import Doc, Field, Words
+from vitexp.runs.inputs import check_files
 from vitexp.runs.record import config_hash
-from vitexp.sweeps.engines.trial import Trial
+from vitexp.sweeps.engines.trial import Trial, status
 
 SEED = "seed"
 GIVEN_BY_THE_SWEEP = ("name", "log_dir", "run_id")
@@ -42,13 +43,19 @@ class Plan:
 
 
 def plan(
-    folder: Path, *, ablation: Mapping[str, Any] | None, arguments: Sequence[str], searchpath: Sequence[str] = ()
+    folder: Path,
+    *,
+    ablation: Mapping[str, Any] | None,
+    arguments: Sequence[str],
+    searchpath: Sequence[str] = (),
+    check_inputs: bool = False,
 ) -> Plan:
     """Return the plan of the sweep in `folder`.
 
     ablation: the chosen file of conf/ablation/; None for a grid. arguments: overrides for all trials; one with
     several values (a=1,2 or a=range(3)) makes one row per value, unless the key is seed. searchpath: URLs of folders
-    with more config options, which the trials use too.
+    with more config options, which the trials use too. check_inputs: whether the trials that are not
+    completed run on this machine, so that their files can be checked.
 
     Raises ConfigError if the ablation or the configuration of any trial cannot work; nothing has run by then.
     """
@@ -73,9 +80,11 @@ def plan(
         try:
             config = composer.compose(overrides)
             check(config)
+            trial = _trial(row, overrides, config, folder=folder, searchpath=searchpath)
+            if check_inputs and status(trial) != "completed":
+                check_files(config)
         except UserError as error:
             raise ConfigError(f"{row.name!r}: {error}") from error
-        trial = _trial(row, overrides, config, folder=folder, searchpath=searchpath)
         if trial.folder in seen:  # a run would be compared with itself
             raise ConfigError(
                 f"rows {seen[trial.folder]!r} and {row.name!r} are the same configuration (seed {trial.seed})."

@@ -81,7 +81,13 @@ def sweep(config: DictConfig) -> None:
             return
         # Unresolved: its overrides may contain ${...}, which refer to the configuration of the trials.
         ablation: Any = OmegaConf.to_container(config.ablation) if chosen else None
-        planned = plan(folder, ablation=ablation, arguments=arguments, searchpath=searchpath)
+        planned = plan(
+            folder,
+            ablation=ablation,
+            arguments=arguments,
+            searchpath=searchpath,
+            check_inputs=engine.runs_here and not config.show,
+        )
         _run_rows(planned, config, engine, folder=folder, console=console)
     except KeyboardInterrupt:
         console.print("stopped; the same command resumes the sweep")

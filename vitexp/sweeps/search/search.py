@@ -55,7 +55,15 @@ def search(
     """
     require("optuna", needed_by="search=NAME", alternative="a grid such as optim.lr=1e-4,1e-3")
     settings = Settings.of(node)
-    this = _Search(settings, folder, arguments=arguments, engine=engine, console=console, searchpath=searchpath)
+    this = _Search(
+        settings,
+        folder,
+        arguments=arguments,
+        engine=engine,
+        console=console,
+        searchpath=searchpath,
+        check_inputs=engine.runs_here and not show,
+    )
     if show and not journal(folder).exists():
         raise ConfigError(f"there is no search in {folder} yet; drop show=true to start it.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,8 +90,9 @@ class _Search:
         engine: Engine,
         console: Console,
         searchpath: Sequence[str],
+        check_inputs: bool,
     ) -> None:
-        self.settings, self.folder, self.searchpath = settings, folder, searchpath
+        self.settings, self.folder, self.searchpath, self.check_inputs = settings, folder, searchpath, check_inputs
         self.engine, self.console = engine, console
         self.slots = settings.startup
         self.unfinished: dict[Path, list[int]] = {}  # numbers of the points without an outcome, by run folder
@@ -185,7 +194,13 @@ class _Search:
 
     def _plan(self, row: str, overrides: Sequence[str]) -> Trial:
         rows = {"rows": [{"name": row, "set": list(overrides)}]}
-        planned = plan(self.folder, ablation=rows, arguments=self.arguments, searchpath=self.searchpath)
+        planned = plan(
+            self.folder,
+            ablation=rows,
+            arguments=self.arguments,
+            searchpath=self.searchpath,
+            check_inputs=self.check_inputs,
+        )
         if len(planned.trials) > 1:
             raise ConfigError("a search takes one value per key; list what varies in search.space.")
         return planned.trials[0]
