@@ -190,6 +190,18 @@ class FailingFigure(FigureCallback):
         yield
 
 
+class LateFigure(FigureCallback):
+    """A figure that cannot be drawn before the weights, the predictions and the metrics are written."""
+
+    figures: ClassVar[dict[str, tuple[str, str]]] = {"late": ("Late", "Nothing.")}
+
+    def draw(self, trainer: Trainer, module: Any, images: Prepared) -> Iterator[Figure]:
+        folder = Path(trainer.default_root_dir)
+        assert all((folder / name).exists() for name in ("model.safetensors", "predictions.csv"))
+        assert json.loads((folder / "result.json").read_text())["metrics"]["test"]
+        yield from ()
+
+
 class SecondProcess(Callback):
     """A callback that ends the process of rank 1 at step 1: how = raise | kill. stuck: rank 0 hangs from then on."""
 

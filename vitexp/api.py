@@ -30,6 +30,7 @@ from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
+from vitexp.runs.inputs import check_inputs, images_in
 from vitexp.runs.launcher import is_first_process
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.resume import as_it_began, resumed
@@ -81,7 +82,7 @@ class Run(FinishedRun):
             raise UserError(f"label={label} must be a class number from 0 to {len(self.classes) - 1}.")
         given: Any = images if isinstance(images, list | tuple) else [images]
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-            given, unread = predictions.images_in(Path(images))
+            given, unread = images_in(Path(images))
             _warn_of_unread(unread)
         if not given:
             raise UserError("there are no images to explain.")
@@ -163,6 +164,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     composed = partial(compose_unchecked, config_dir=config_dir)
     config = resumed(composed(overrides), overrides, composed)
     check(config)
+    check_inputs(config)
     try:
         folder = run_training(as_it_began(config), overrides=overrides)
     except Interrupted as interrupted:

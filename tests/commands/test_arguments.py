@@ -49,8 +49,13 @@ def test_app() -> None:
 @pytest.mark.parametrize(
     ("parse", "word", "sentence"),
     [
-        (evaluate.parse, "corruption=true", "there is no key 'corruption'; the nearest is corruptions"),
-        (evaluate.parse, "tta", "write key=value"),
+        (evaluate.parse, "corruption=true", "there is no key 'corruption'; did you mean corruptions=true"),
+        (evaluate.parse, "tta", "write key=value, such as tta=VALUE"),
+        (evaluate.parse, "logs/x/y", "write key=value, such as run=logs/x/y"),
+        (evaluate.parse, "--run=X", "cannot read '--run=X': write key=value, such as run=X"),
+        (evaluate.parse, "dataset=gtsrb", r"did you mean data=gtsrb\?"),
+        (predict.main, "photos", "write key=value, such as images=photos"),
+        (app.parse, "runs=X", r"did you mean run=X\?"),
         (evaluate.parse, "=1", "write key=value"),
         (evaluate.parse, "tta=yes", "tta=yes must be false or true"),
         (evaluate.parse, "run=", "run= is empty"),
@@ -75,7 +80,7 @@ def test_app() -> None:
 def test_wrong_words_are_refused_in_one_sentence(parse: Callable[[list[str]], Any], word: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence) as refused:
         parse([word])
-    assert str(refused.value).endswith(".")
+    assert str(refused.value).endswith((".", "?"))
 
 
 def test_combinations_that_are_refused() -> None:

@@ -73,7 +73,7 @@ def test_schedule(option: str) -> None:
     assert schedule(0, total_steps=100, steps_per_epoch=10, peak_lr=1.0) == pytest.approx(0.1)
 
 
-OURS = ("compile", "float32_matmul_precision")  # keys of trainer that lightning.Trainer does not have
+OURS = ("debug", "compile", "float32_matmul_precision")  # keys of trainer that lightning.Trainer does not have
 
 
 @pytest.mark.parametrize("option", options("trainer"))

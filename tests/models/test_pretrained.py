@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vitexp.models import ViT
-from vitexp.models.checkpoint_names import heads_of, in_our_names, publisher_of
+from vitexp.models.checkpoint_names import publisher_of
+from vitexp.models.layouts import heads_of, in_our_names
 from vitexp.models.pretrained import Loaded, Misfit, load_pretrained
 
 pytest.importorskip("timm")

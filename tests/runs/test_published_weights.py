@@ -15,8 +15,10 @@ from tests.conftest import composed
 from tests.data.conftest import FileServer, server  # noqa: F401 - a fixture
 from vitexp.data.source import DataError
 from vitexp.errors import ConfigError
+from vitexp.runs import published as table
 from vitexp.runs import weights
-from vitexp.runs.weights import NORMALIZATIONS, Published, starting_weights
+from vitexp.runs.published import NORMALIZATIONS, Published
+from vitexp.runs.weights import starting_weights
 
 pytest.importorskip("timm")
 
@@ -31,7 +33,8 @@ def published(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     digits = hashlib.sha256(body.getvalue()).hexdigest()[:8]
     server.files[f"vit-{digits}.pth"] = body.getvalue()
     entry = Published(url=f"{server.url}/vit-{digits}.pth", sha256=digits, normalize="imagenet", num_heads=3)
-    monkeypatch.setattr(weights, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})
+    for module in (table, weights):
+        monkeypatch.setattr(module, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})
     return composed(*SMALL, "model.weights=imagenet1k", f"data.cache_dir={tmp_path}")
 
 
@@ -69,7 +72,7 @@ def test_without_network_the_message_names_the_folder(
         unused.bind(("127.0.0.1", 0))  # bound but not listening, so no other process gets the port
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/vit.pth"
         entry = Published(url=url, sha256="00", normalize="half", num_heads=3)
-        monkeypatch.setattr(weights, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})
+        monkeypatch.setattr(table, "PUBLISHED", {"imagenet1k": {(24, 2, 8): entry}})
         with pytest.raises(
             DataError, match=rf"cannot download {url}: .*; try again, or put the file into {tmp_path}/weights"
         ):
@@ -84,7 +87,7 @@ def test_unpublished_sizes_are_refused_before_downloading() -> None:
 def test_table_agrees_with_torchvision() -> None:
     from torchvision.models import vision_transformer
 
-    for name, entry in zip(("B_16", "B_32", "L_16", "L_32"), weights.PUBLISHED["imagenet1k"].items(), strict=True):
+    for name, entry in zip(("B_16", "B_32", "L_16", "L_32"), table.PUBLISHED["imagenet1k"].items(), strict=True):
         (dim, depth, patch_size), published = entry
         theirs = getattr(vision_transformer, f"ViT_{name}_Weights").IMAGENET1K_V1
         net = getattr(vision_transformer, f"vit_{name.lower()}")

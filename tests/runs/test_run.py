@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 from tests.conftest import CONF, TINY, command, composed, result, tiny_run
+from vitexp.runs.find import completed_runs
 from vitexp.runs.finished import load_run
 from vitexp.runs.resume import differences
 
@@ -70,6 +71,7 @@ def test_result_has_the_whole_schema(finished: Path) -> None:
             "overrides",
             "config_hash",
             "seed",
+            "debug",
             "data",
             "model",
             "training",
@@ -245,17 +247,25 @@ def test_without_checkpoints_or_validation_the_last_weights_are_tested(tmp_path:
 
 
 @pytest.mark.parametrize("model", ["vit_tiny", "simple_cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
-def test_a_debug_run_of_every_kind_of_model(tmp_path: Path, model: str) -> None:
-    """Figures are drawn from the few images that a debug run tests."""
+def test_a_debug_run_of_every_kind_of_model(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Figures are drawn last, from the few images that a debug run tests. Its record says what it is."""
     overrides = [each for each in TINY if model == "vit_tiny" or not each.startswith("model")]
     from tests.conftest import composed
     from vitexp.runs.run import run
 
     few = ("callbacks.explanations.images=1", "callbacks.explanations.measured=2", "callbacks.embedding.training=20")
-    run(composed(*overrides, *few, f"model={model}", "trainer=debug", "logger=none", f"log_dir={tmp_path}"))
+    late = ("callbacks=default", *few, "+callbacks.late._target_=tests.failing.LateFigure")
+    run(composed(*overrides, *late, f"model={model}", "trainer=debug", f"log_dir={tmp_path}"))
+    printed = capsys.readouterr().out
+    assert printed.index("macro F1") < printed.index("figures\n")  # "drawing 7 figures"
+    assert "cannot draw" not in printed
     [folder] = tmp_path.glob("*/*")
     assert result(folder)["status"] == "completed"
-    assert result(folder)["data"]["test"] == 64  # two batches
+    assert result(folder)["data"]["test"] == 32  # one batch
+    assert result(folder)["debug"] is True
+    assert not (folder / "metrics.csv").exists()
+    assert not (folder / "wandb").exists()
+    assert completed_runs(tmp_path) == []
     assert (folder / "figures" / "attention.png").exists() == (model == "vit_tiny")
 
 

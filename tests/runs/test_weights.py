@@ -22,8 +22,9 @@ from vitexp.evaluate.export import export_onnx, refuse_impossible
 from vitexp.explain.explainer import Explainer
 from vitexp.runs.build import build_net
 from vitexp.runs.finished import load_run
+from vitexp.runs.published import NORMALIZATIONS, PUBLISHED
 from vitexp.runs.record import config_hash
-from vitexp.runs.weights import NORMALIZATIONS, PUBLISHED, normalization, read_weights, starting_weights
+from vitexp.runs.weights import normalization, read_weights, starting_weights
 
 pytest.importorskip("timm")
 

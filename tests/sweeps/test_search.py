@@ -24,7 +24,7 @@ from vitexp.sweeps.search.study import Reporter, journal
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip composing configurations, which takes 0.2 s per trial, and drawing figures."""
 
-    def plan(sweep: Path, *, ablation: Any, arguments: Sequence[str], searchpath: Any) -> Plan:
+    def plan(sweep: Path, *, ablation: Any, arguments: Sequence[str], searchpath: Any, check_inputs: bool) -> Plan:
         [row] = ablation["rows"]
         overrides = (*arguments, *row["set"])
         hashed = sorted(override for override in overrides if not override.startswith("+callbacks"))

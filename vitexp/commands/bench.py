@@ -24,12 +24,13 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.commands.words import help_requested, options_first
 from vitexp.config.check import check
 from vitexp.config.components import facts
-from vitexp.config.compose import searchpath_override, user_searchpath
+from vitexp.config.compose import plain_of, searchpath_override, user_searchpath
 from vitexp.config.conf import CONF
 from vitexp.config.overrides import key_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.schema import BENCH
 from vitexp.errors import ConfigError
+from vitexp.runs.inputs import check_files
 from vitexp.system.terminal import plain_console
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    sys.argv[1:] = with_quoted_paths(options_first(sys.argv[1:]))
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
+            sys.argv[1:] = with_quoted_paths(options_first("bench", sys.argv[1:], tuple(BENCH)))
             run_bench()
 
 
@@ -55,6 +56,7 @@ def run_bench(config: DictConfig) -> None:
     with plain_errors():
         check(config, own_keys=BENCH)
         check_bench(config)
+        check_files(plain_of(config))
         hydra_config = HydraConfig.get()
         typed, model = list(hydra_config.overrides.task), hydra_config.runtime.choices["model"]
         if ignored := [word for word in typed if re.match(r"[+~]*loss\b", word)]:

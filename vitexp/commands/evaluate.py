@@ -21,18 +21,27 @@ Writes evaluation.json, predictions.csv, tables as CSV and Markdown, and figures
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from vitexp.commands.words import DEVICES, read_words, run_command
-from vitexp.errors import ConfigError
+from vitexp.commands.words import DEVICES, opened, read_words, run_command
+from vitexp.config.compose import plain_of
+from vitexp.errors import ConfigError, require
+from vitexp.runs.data_config import data_config
 from vitexp.runs.find import requested_run
+from vitexp.runs.inputs import refuse_missing_data
+from vitexp.system.disk import refuse_unwritable_folder
 
 _KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "export", "out", "device")
 
 
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
-    print(f"run       {arguments['folder']}")
+    if arguments["out"]:
+        refuse_unwritable_folder(Path(arguments["out"]).expanduser().absolute(), key="out")
+    run = opened(arguments["folder"], width=10)
+    data = data_config(run.config, arguments["data"], image_size=run.image_size, config_dir=arguments["config_dir"])
+    refuse_missing_data(plain_of(data)["data"]["source"], unless_root=True)
     from vitexp.evaluate.evaluation import evaluate  # imports torch, so only once the command line is valid
 
     evaluate(**arguments)
@@ -60,6 +69,8 @@ def _formats(value: str) -> tuple[str, ...]:
     formats = [name.strip() for name in value.strip("[]").split(",")] if value else []
     if not {"onnx", "timm"} >= set(formats):
         raise ConfigError(f"export={value} must be onnx, timm or both, as in export=onnx,timm.")
+    for package in [*["onnx", "onnxruntime"] * ("onnx" in formats), *["timm"] * ("timm" in formats)]:
+        require(package, needed_by=f"export={value}")
     return tuple(formats)
 
 

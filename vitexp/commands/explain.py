@@ -22,16 +22,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitexp.commands.words import read_words, run_command
+from vitexp.commands.words import opened, read_words, run_command
+from vitexp.config.compose import plain_of
+from vitexp.data.imagefile import read_image
 from vitexp.errors import ConfigError
-from vitexp.runs.find import requested_run
+from vitexp.runs.data_config import data_config
+from vitexp.runs.find import read_finished, requested_run
+from vitexp.runs.inputs import refuse_missing_data
 
 _KEYS = ("run", "run2", "image", "images", "shown", "embedded", "layer", "head", "class")
 
 
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
-    print(f"run  {arguments['folder']}")
+    run = opened(arguments["folder"], width=5)
+    if arguments["other"]:
+        read_finished(arguments["other"])
+    if not arguments["image"]:
+        data = data_config(run.config, arguments["data"], image_size=run.image_size)
+        refuse_missing_data(plain_of(data)["data"]["source"])
     from vitexp.runs.explained import explain_run  # imports torch, so only once the command line is valid
 
     explain_run(**arguments)
@@ -45,6 +54,8 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"image={image} is not a file.")
     if image and given.get("run2"):
         raise ConfigError("run2 compares two runs on test images; remove image=.")
+    if image:
+        read_image(image)  # an error is reported before torch is imported
     return {
         "image": image,
         "data": given.data,

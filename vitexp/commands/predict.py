@@ -14,22 +14,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitexp.commands.words import DEVICES, read_words, run_command
+from vitexp.commands.words import DEVICES, opened, read_words, run_command
 from vitexp.errors import ConfigError
 from vitexp.runs.find import requested_run
+from vitexp.runs.inputs import images_in
 from vitexp.system.disk import refuse_unwritable
 
 
 def main(words: Sequence[str]) -> None:
-    given = read_words(words, keys=("run", "images", "out", "device"))
+    given = read_words(words, keys=("images", "run", "out", "device"))
     if not given.get("images"):
         raise ConfigError("images=FOLDER is missing; name the folder of the images to predict.")
     images, out = Path(given.get("images")).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
     if not images.is_dir():
         raise ConfigError(f"images={images} is not a folder.")
     refuse_unwritable(out)
+    images_in(images)
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
-    print(f"run          {folder}")
+    opened(folder, width=13)
     # These import torch, so only once the command line is valid.
     from vitexp.data.imagefile import ENDINGS, HEIC_ENDINGS, INSTALL_HEIC
     from vitexp.data.source import printable

@@ -45,9 +45,9 @@ def sweep(config: DictConfig) -> None:
 
 
 def main() -> None:
-    sys.argv[1:] = options_first(sys.argv[1:])
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
+            sys.argv[1:] = options_first("sweep", sys.argv[1:], tuple(SWEEP))
             refuse_typed_secrets(sys.argv[1:])
             sys.argv[1:] = own_arguments(sys.argv[1:])
             sweep()

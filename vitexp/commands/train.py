@@ -24,8 +24,10 @@ from vitexp.config.multirun import one_run, place_on_gpu, refuse_several_devices
 from vitexp.config.overrides import config_dir_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
+from vitexp.runs.inputs import check_inputs
 from vitexp.runs.resume import as_it_began, resumed
 from vitexp.system.signals import Interrupted
+from vitexp.system.terminal import say_loading
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -38,6 +40,8 @@ def train(config: DictConfig) -> None:
         config = resumed(config, command.overrides.task, partial(compose, command.job.config_name))
         check(config)
         config = as_it_began(config)
+        check_inputs(config)
+        say_loading()
         from vitexp.runs.run import run  # imports torch: only once the configuration is valid
 
         try:
@@ -47,10 +51,10 @@ def train(config: DictConfig) -> None:
 
 
 def main() -> None:
-    words = options_first(sys.argv[1:])
-    sys.argv[1:] = with_quoted_paths(words, is_sweep="-m" in words or "--multirun" in words)
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
+            words = options_first("train", sys.argv[1:])
+            sys.argv[1:] = with_quoted_paths(words, is_sweep="-m" in words or "--multirun" in words)
             refuse_typed_secrets(sys.argv[1:])
             train()
 

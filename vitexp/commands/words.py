@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
 
-from vitexp.config.overrides import config_dir_of, with_quoted_paths
+from vitexp.config.compose import known_keys
+from vitexp.config.overrides import command_line, config_dir_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
+from vitexp.config.suggest import corrected, likely_keys
 from vitexp.errors import ConfigError, nearest
+from vitexp.runs.find import FinishedFiles, read_finished
+from vitexp.system.terminal import say_loading
 
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")  # what device= accepts
 
@@ -54,24 +61,33 @@ class Words:
         return self.choice(key, ("false", "true")) == "true"
 
 
-def read_words(words: Sequence[str], *, keys: Collection[str], data: Collection[str] = ()) -> Words:
+def read_words(words: Sequence[str], *, keys: Sequence[str], data: Collection[str] = ()) -> Words:
     """Read key=value words. Raises ConfigError for the first word that is unknown, repeated or without a value.
 
+    keys: the first is the one that a path without a key probably means.
     data: the accepted keys about the data set; "data" accepts data=OPTION and every data.KEY=VALUE.
     """
     refuse_typed_secrets(words)
+    words = list(words)
     values: dict[str, str] = {}
     about_data = []
     config_dir, words = config_dir_of(words)
-    for word in words:
+    for place, word in enumerate(words):
         key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"cannot read {word!r}: write key=value, such as run=logs/signs-vit_tiny/RUN.")
+        if not equals or not key or word.startswith("-"):
+            rest = [word, *words[place + 1 :]]
+            if not equals and not word.startswith("-"):
+                rest[0] = f"{word}=VALUE" if word in keys else f"{keys[0]}={word}"
+            meant = corrected(rest, (*keys, *data)) if key else None
+            meant = meant or ["run=logs/signs-vit_tiny/RUN"]
+            raise ConfigError(f"cannot read {word!r}: write key=value, such as {shlex.join(meant)}.")
         if key in data or ("data" in data and key.startswith("data.")):
             about_data += with_quoted_paths([word])
             continue
         if key not in keys:
-            raise ConfigError(f"there is no key {key!r}; {nearest(key, [*keys, *data])}")
+            likely = likely_keys(key, (*keys, *data))[:1] if value else []
+            hint = f"did you mean {likely[0]}={value}?" if likely else nearest(key, [*keys, *data])
+            raise ConfigError(f"there is no key {key!r}; {hint}")
         if not value:
             raise ConfigError(f"{key}= is empty; write {key}=VALUE or remove it.")
         if key in values:
@@ -80,12 +96,35 @@ def read_words(words: Sequence[str], *, keys: Collection[str], data: Collection[
     return Words(values, tuple(about_data), config_dir)
 
 
-# Hydra's options that are followed by a value.
-_TAKE_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p")
+# Hydra's options: those that are followed by a value, and the others.
+_TAKE_A_VALUE = (
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c"),
+    "--experimental-rerun",
+)
+_OTHERS = (
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+    *("--shell-completion", "-sc", "--info", "-i"),
+)
 
 
-def options_first(words: Sequence[str]) -> list[str]:
-    """Return the words of a Hydra command with options in front: argparse takes overrides on one side of them only."""
+def options_first(command: str, words: Sequence[str], keys: Collection[str] = ()) -> list[str]:
+    """Return the words of a Hydra command with options in front: argparse takes overrides on one side of them only.
+
+    keys: those of the command, in addition to the keys of a training run. Raises ConfigError, which names the right
+    command line, if a word looks like an option of another program (`--lr 0.1`).
+    """
+    for place, word in enumerate(words):
+        if word.startswith("-") and word.partition("=")[0] not in (*_TAKE_A_VALUE, *_OTHERS):
+            if near := get_close_matches(word.partition("=")[0], (*_TAKE_A_VALUE, *_OTHERS), n=1, cutoff=0.75):
+                raise ConfigError(f"there is no option {word}; did you mean {near[0]}?")
+            good, wrong = list(words[:place]), list(words[place:])
+            while wrong[-1] in _OTHERS:
+                good.append(wrong.pop())
+            meant = corrected(wrong, (*keys, *known_keys([each for each in good if "=" in each])))
+            if meant is None:
+                raise ConfigError(f"there is no option {word}; keys are written key=value, and --help lists all.")
+            line = command_line(command, *good, *meant)
+            raise ConfigError(f"there is no option {word}; keys are written key=value: {line}")
     options, overrides, rest = [], [], iter(words)
     for word in rest:
         if word.startswith("-"):
@@ -94,6 +133,17 @@ def options_first(words: Sequence[str]) -> list[str]:
         else:
             overrides.append(word)
     return [*options, *overrides]
+
+
+def opened(folder: Path, *, width: int) -> FinishedFiles:
+    """Print which run a command uses, before torch is imported, and return its files.
+
+    width: of the column of names. Raises UserError if it is not a finished run.
+    """
+    files = read_finished(folder)
+    print(f"{'run':<{width}}{folder}\n{'':<{width}}{files.describe()}", flush=True)
+    say_loading()
+    return files
 
 
 def help_requested(words: Sequence[str], text: str | Callable[[], str] | None) -> bool:

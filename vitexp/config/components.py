@@ -40,12 +40,14 @@ class Option:
 class Component:
     """A class or function: the arguments it takes, and the literal class attributes ("facts") it has or inherits.
 
-    is_open: whether it takes other arguments through **kwargs, which cannot be read from the source.
+    is_open: whether it takes other arguments through **kwargs, which cannot be read from the source. requires: the
+    arguments of each `errors.require` in the function or constructor.
     """
 
     options: Mapping[str, Option] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     is_open: bool = False
+    requires: tuple[Mapping[str, str], ...] = ()
 
 
 @cache
@@ -76,16 +78,18 @@ def doc_of(hint: Any) -> str:
 def _read(module: str, node: Definition) -> Component:
     namespace = _Namespace(module)
     if isinstance(node, ast.FunctionDef):
-        return Component(_arguments(node.args, namespace), {}, node.args.kwarg is not None)
+        return Component(_arguments(node.args, namespace), {}, node.args.kwarg is not None, tuple(_requires(node)))
     options: dict[str, Option] = {}
     attributes: dict[str, Any] = {}
     bases_are_open = False
+    requires: tuple[Mapping[str, str], ...] = ()
     for base in reversed(node.bases):
         found = _find_expression(module, base)
         inherited = Component(is_open=True) if found is None else _read(*found)
         options |= inherited.options
         attributes |= inherited.facts
         bases_are_open |= inherited.is_open
+        requires += inherited.requires
     is_open = bases_are_open
     is_dataclass = any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
     for each in node.body:
@@ -93,6 +97,7 @@ def _read(module: str, node: Definition) -> Component:
             inherits = each.args.kwarg is not None
             options = (options if inherits else {}) | _arguments(each.args, namespace)
             is_open = inherits and bases_are_open
+            requires += tuple(_requires(each))
         elif is_dataclass and isinstance(each, ast.AnnAssign) and "ClassVar" not in ast.unparse(each.annotation):
             options[ast.unparse(each.target)] = _option(each.annotation, each.value, namespace)
         elif isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None:
@@ -100,7 +105,16 @@ def _read(module: str, node: Definition) -> Component:
             value = namespace.value(each.value)
             if isinstance(value, bool | int | float | str | tuple | list | dict | None):
                 attributes |= {name.id: value for name in names if isinstance(name, ast.Name)}
-    return Component(options, attributes, is_open)
+    return Component(options, attributes, is_open, requires)
+
+
+def _requires(function: ast.FunctionDef) -> Iterator[Mapping[str, str]]:
+    """Yield the arguments of each call require("package", needed_by="...") with literal arguments."""
+    for call in ast.walk(function):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "require":
+            given = [(word.arg, word.value) for word in call.keywords] + [("package", each) for each in call.args]
+            if all(isinstance(value, ast.Constant) for _, value in given):
+                yield {str(name): value.value for name, value in given}  # type: ignore[attr-defined]
 
 
 def _arguments(arguments: ast.arguments, namespace: _Namespace) -> dict[str, Option]:
@@ -186,13 +200,24 @@ def not_importable(target: str) -> str:
     return f"{target} is a module, not a class"
 
 
-def _may_have(module: str, name: str) -> bool:
+def _may_have(module: str, name: str, seen: frozenset[str] = frozenset()) -> bool:
     """Return whether a module may have an attribute: its source contains the name, or creates names at run time."""
     spec = _spec(module)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return True
     source = Path(spec.origin).read_text(encoding="utf-8", errors="replace")
-    return bool(re.search(rf"\b{name}\b|import \*|__getattr__|globals\(|setattr\(|__dict__", source))
+    if re.search(rf"\b{name}\b|globals\(|setattr\((?!self\b)|__dict__(\.update|\[[^]]*\] *=[^=])", source):
+        return True
+    if "__getattr__" in source and "in __all__:" not in source:  # which would list the name
+        return True
+    everything = [
+        _absolute(module, statement)
+        for statement in _statements(module)
+        if isinstance(statement, ast.ImportFrom) and any(alias.name == "*" for alias in statement.names)
+    ]
+    if "import *" in source and not everything:  # it could not be read
+        return True
+    return any(_may_have(each, name, seen | {module}) for each in everything if each not in seen)
 
 
 def _find(module: str, name: str, seen: frozenset[str] = frozenset()) -> tuple[str, Definition] | None:

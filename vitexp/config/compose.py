@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache, reduce
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from vitexp.config.components import MISSING
 from vitexp.config.conf import CONF
 from vitexp.config.files import load_file, option_file
 from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted, with_quoted_paths
+from vitexp.config.suggest import likely_keys
 from vitexp.errors import ConfigError, nearest
 
 # The last four come from files that cannot be read.
@@ -186,20 +186,30 @@ def explain(error: Exception, words: Sequence[str]) -> str:
         return f"{group} has no option {option!r}; {nearest(option, list(error.options))}{hint}"
     if isinstance(error, OverrideParseException):
         key, equals, value = str(error.override).partition("=")
-        is_clear = equals and value and re.fullmatch(r"[+~]*[\w./@-]+", key)
-        example = f", such as {shlex.quote(f'{key}={quoted(value)}')}" if is_clear else ""
-        return f"cannot read {error.override!r}: write key=value, with quotes around unusual values{example}."
+        files = [file for file in sorted(CONF.glob("*/*.yaml")) if file.stem == error.override]
+        examples = [f"{file.parent.name}={file.stem}" for file in files]
+        if equals and value and re.fullmatch(r"[+~]*[\w./@-]+", key):
+            examples = [shlex.quote(f"{key}={quoted(value)}")]
+        how = "" if files else " with quotes around unusual values"
+        example = f"{',' if how and examples else ''} such as {' or '.join(examples)}" if examples else ""
+        return f"cannot read {error.override!r}: write key=value,{how}{example}."
     if match := re.match(r"Could not append [^']*already at '([^']+)'", first_line):
         return f"key {match.group(1)!r} already exists; drop the leading '+'."
     if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):
         key = match.group(1).partition("@")[0]
         if key in _OF_SWEEPS:
             return f"{key} can only be chosen for the sweep command."
-        known = _known_keys(words)
-        if others := _options_with(key):
-            which = "one of them" if others[1:] else "it"
-            return f"key {key!r} belongs to {' and '.join(others)}; select {which} or drop the key."
-        return f"there is no key {key!r}; {nearest(key, known)}" if key else "a key is missing: write key=value."
+        if options := _options_with(key):
+            which = "one of them" if options[1:] else "it"
+            return f"key {key!r} belongs to {' and '.join(options)}; select {which} or drop the key."
+        if not key:
+            return "a key is missing: write key=value."
+        known = known_keys(words)
+        value = next((word.partition("=")[2] for word in words if key_of(word).partition("@")[0] == key), "")
+        meant = " or ".join(f"{each}={value}" for each in likely_keys(key, known))
+        beside = [each for each in known if each.startswith(f"{key.partition('.')[0]}.")]
+        choice = f"choose from {', '.join(beside)}." if 0 < len(beside) <= 12 else "--help lists all."
+        return f"there is no key {key!r}; {f'did you mean {meant}?' if meant else choice}"
     if first_line.startswith("Error merging") and error.__cause__:  # only the cause says what is wrong
         first_line += f": {str(error.__cause__).partition(chr(10))[0].rstrip('.')}"
     return explain_value(error) if isinstance(error, OmegaConfBaseException) else f"{first_line}."
@@ -227,7 +237,7 @@ def explain_value(error: OmegaConfBaseException) -> str:
     return f"{first_line}." if known else f"{error.full_key}: {first_line}."
 
 
-def _known_keys(words: Sequence[str]) -> list[str]:
+def known_keys(words: Sequence[str]) -> list[str]:
     """Return every key, in dotted form, of the configuration with the options that `words` select; and every group."""
     groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in _OF_SWEEPS]
     folder, overrides = config_dir_of(words)
@@ -237,10 +247,8 @@ def _known_keys(words: Sequence[str]) -> list[str]:
         config = _composed([*selections, *searchpath_override(urls)])
     except COMPOSING_ERRORS:
         config = _composed([])
-    keys = list(groups)
-    for leaf, _ in flatten(OmegaConf.to_container(config)):
-        keys += accumulate(leaf.split("."), "{}.{}".format)
-    return list(dict.fromkeys(keys))
+    leaves = (re.sub(r"\.\d+(\..*)?$", "", leaf) for leaf, _ in flatten(OmegaConf.to_container(config)))
+    return list(dict.fromkeys((*groups, *(leaf for leaf in leaves if not leaf.endswith("._target_")))))
 
 
 def _options_with(key: str) -> list[str]:

@@ -205,8 +205,9 @@ class Checkpoint:
 
 
 class Trainer:
-    """max_epochs, three keys about speed, and arguments of lightning.Trainer."""
+    """max_epochs, debug, three keys about speed, and arguments of lightning.Trainer."""
 
+    debug: Annotated[bool, Doc("a run that only tries things out: never used as the newest run")] = False
     max_epochs: Annotated[
         Literal["auto"] | Epochs,
         Words("auto, or an integer of 1 or more"),

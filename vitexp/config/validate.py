@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from vitexp.config.components import MISSING, Option, component, not_importable
+from vitexp.config.overrides import flatten
 from vitexp.config.schema import COMMON, CONTRACTS, GIVEN, MAPPINGS, NODES, REQUIRED, SECTIONS, USUAL, WEIGHTS
 from vitexp.errors import nearest
 from vitexp.options import Node, Words, is_dotted
@@ -51,6 +52,9 @@ def complaints(config: Mapping[str, Any], *, own_keys: Mapping[str, Option]) -> 
         yield from node_complaints(name, config[name], group=name)
     for name in MAPPINGS:
         yield from _mapping(name, config[name])
+    for key, target in flatten(config):  # of parts that are passed on as they are, such as transforms
+        if key.endswith("._target_") and (reason := not_importable(str(target))):
+            yield f"{key}={target} cannot be imported: {reason}."
     top = {key: value for key, value in config.items() if key not in names}
     yield from keys("", top, {**SECTIONS[""], **own_keys}, also=names)  # last: `name` interpolates other keys
 

@@ -75,6 +75,15 @@ class CIFAR(Source):
             fingerprint=found.fingerprint,
         )
 
+    def refuse_missing(self) -> None:
+        folder, archive = (self.root / name for name in _NAMES[self.kind])
+        with file_errors():
+            if not (self.download or folder.exists() or archive.exists()):
+                raise DataError(
+                    f"{self.kind} is missing: {folder} does not exist; set data.download=true, or put {archive.name} "
+                    f"from https://www.cs.toronto.edu/~kriz/{archive.name} into {self.root}."
+                )
+
     def _find(self, name: SplitName) -> _Found:
         """Return what the files of a split contain besides pixels; they are read once."""
         if name in self._found:
@@ -83,9 +92,8 @@ class CIFAR(Source):
 
         dataset: Any = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.kind]
         folder, packed = self.root / dataset.base_folder, self.root / dataset.filename
-        with file_errors():
-            there = folder.exists()
-        if not there:
+        self.refuse_missing()
+        if not folder.exists():
             self._obtain(dataset.url, packed, dataset.tgz_md5, folder)
         listed = dataset.train_list if name == "train" else dataset.test_list
         files = tuple((str(folder / file), md5) for file, md5 in listed)
@@ -100,11 +108,6 @@ class CIFAR(Source):
         return self._found[name]
 
     def _obtain(self, url: str, packed: Path, md5: str, folder: Path) -> None:
-        if not self.download and not packed.exists():
-            raise DataError(
-                f"{self.kind} is missing: {folder} does not exist; set data.download=true, or put {packed.name} "
-                f"from {url} into {self.root}."
-            )
         with one_at_a_time(self.root):
             if not folder.exists():  # otherwise another process downloaded it first
                 fetch(url, packed, md5=md5)
@@ -150,5 +153,10 @@ _ARRAYS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+}
+# The folder and the archive, as in torchvision, which takes seconds to import.
+_NAMES = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
 }
 _LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}

@@ -84,6 +84,9 @@ class Folder(Source):
         labels = [number for number, label in enumerate(classes) for _ in tree.get(label, [])]
         return split_of_files(self.root, files, labels)
 
+    def refuse_missing(self) -> None:
+        self._refuse_few(_subfolders(self.root / self._train_folder))
+
     def test_part(self) -> TestPart:
         """Return all images of root/test/<class>/*, root/val/<class>/*, root/train/<class>/* or root/<class>/*.
 
@@ -161,8 +164,9 @@ class Folder(Source):
     def _is_parted(self) -> bool:
         return "train" in self._folders
 
-    @cached_property
-    def _train_tree(self) -> _Tree:
+    @property
+    def _train_folder(self) -> str:
+        """The folder that contains the class folders to train on, relative to root: "train/", for example, or ""."""
         train = self._folders.get("train")
         if train is None and self._folders and all(map(part_of, _subfolders(self.root))):
             part = next(iter(self._folders.values()))
@@ -170,13 +174,20 @@ class Folder(Source):
                 f"{self.root} contains {' and '.join(self._folders.values())} but no images to train on; add "
                 f"train/<class>/*, or set data.root={self.root / part} to split its images into training and test."
             )
-        tree = _read_tree(self.root, f"{train}/" if train else "")
-        if len(tree) < 2:
-            found = f"a single class folder, {next(iter(tree))}" if tree else "no class folder"
+        return f"{train}/" if train else ""
+
+    @cached_property
+    def _train_tree(self) -> _Tree:
+        tree = _read_tree(self.root, self._train_folder)
+        self._refuse_few(list(tree))
+        return tree
+
+    def _refuse_few(self, classes: list[str]) -> None:
+        if len(classes) < 2:
+            found = f"a single class folder, {classes[0]}" if classes else "no class folder"
             if loose := len(list_images(self.root, "")):
                 found = f"{plural(loose, 'image')} and {found}"
             raise DataError(f"{self.root} contains {found}; at least two are needed, as <class>/* or train/<class>/*.")
-        return tree
 
     @cached_property
     def _parts(self) -> dict[Part, _Tree]:

@@ -110,11 +110,21 @@ class GTSRB(Source):
         count = f"{len(split):,} images" + ("" if len(split) == expected else f" instead of {expected:,}")
         return f"{_SETS[which]}, {count}"
 
+    def refuse_missing(self) -> None:
+        for part in (self._which, "test", "labels"):
+            if not self._find(ARCHIVES[part]):
+                self._refuse_missing(ARCHIVES[part])
+
+    @property
+    def _which(self) -> str:
+        """The training set to use: "full" or "online"."""
+        if self.train_set != "auto":
+            return self.train_set
+        return "online" if not self._find(ARCHIVES["full"]) and self._find(ARCHIVES["online"]) else "full"
+
     @cached_property
     def _train(self) -> tuple[str, Split]:
-        which: str = self.train_set
-        if which == "auto":
-            which = "online" if not self._find(ARCHIVES["full"]) and self._find(ARCHIVES["online"]) else "full"
+        which = self._which
         folder = self._obtain(ARCHIVES[which])
         files: list[ImageFile] = []
         labels: list[int] = []
@@ -146,17 +156,21 @@ class GTSRB(Source):
         with file_errors():
             return next((place for place in places if place.exists()), None)
 
-    def _obtain(self, archive: Archive) -> Path:
-        """Return the folder of the content of an archive, after downloading and unpacking it if necessary."""
-        if found := self._find(archive):
-            return found
-        packed = self.root / archive.file
-        if not self.download and not packed.exists():
+    def _refuse_missing(self, archive: Archive) -> None:
+        """Raise DataError unless an archive may be downloaded, or waits to be unpacked."""
+        if not self.download and not (self.root / archive.file).exists():
             raise DataError(
                 f"the GTSRB {archive.holds} are missing: neither {self.root} nor a folder GTSRB in it contains "
                 f"{archive.places[0]}; set data.download=true, or put {archive.file} from {self.base_url} "
                 f"into {self.root}."
             )
+
+    def _obtain(self, archive: Archive) -> Path:
+        """Return the folder of the content of an archive, after downloading and unpacking it if necessary."""
+        if found := self._find(archive):
+            return found
+        self._refuse_missing(archive)
+        packed = self.root / archive.file
         with one_at_a_time(self.root):
             if found := self._find(archive):  # another process unpacked it first
                 return found

@@ -110,6 +110,9 @@ class Source(ABC):
         """Return the official validation split; None: it is split from train. Raises DataError."""
         return None
 
+    def refuse_missing(self) -> None:  # noqa: B027 - optional
+        """Raise DataError if it is obvious that the data is missing. Quick: reads no images and downloads nothing."""
+
     def test_part(self) -> TestPart:
         """Return the images to test a network on that was trained on other data. Raises DataError."""
         return TestPart(classes=self.classes, split=self.split("test"), about="the test split")

@@ -10,15 +10,20 @@ importing the class, and a subclass inherits them:
     has_batch_norm: batch norm layers
     accepts_weights: can start from model.weights, whose tensors have the names of a ViT
     any_image_size: works with image sizes other than `image_size`, for training.image_sizes
+
+Networks are imported when they are first used: the modules without torch here are read before torch is imported.
 """
 
 from __future__ import annotations
 
-from vitexp.models.attention import Attention
-from vitexp.models.cnn import SimpleCNN
-from vitexp.models.mae import MaskedAutoencoder
-from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
-from vitexp.models.vit import ViT
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitexp.models.attention import Attention
+    from vitexp.models.cnn import SimpleCNN
+    from vitexp.models.mae import MaskedAutoencoder
+    from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
+    from vitexp.models.vit import ViT
 
 __all__ = [
     "Attention",
@@ -28,3 +33,12 @@ __all__ = [
     "interpolate_position_embedding",
     "sincos_position_embedding",
 ]
+_MODULES = {"Attention": "attention", "SimpleCNN": "cnn", "MaskedAutoencoder": "mae", "ViT": "vit"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from importlib import import_module
+
+        return getattr(import_module(f"vitexp.models.{_MODULES.get(name, 'position')}"), name)
+    raise AttributeError(f"module 'vitexp.models' has no attribute {name!r}")

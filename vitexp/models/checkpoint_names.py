@@ -1,15 +1,11 @@
-"""Convert published weights of ViTs to the names and layouts of ViT."""
+"""The names of the tensors in published weights of ViTs, and those of ViT. Imports no torch."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Container, Iterator, Mapping
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-Tensors = Mapping[str, Tensor]
 Publisher = Literal["torchvision", "google", "timm"]
 
 _TORCHVISION = (
@@ -43,9 +39,10 @@ _GOOGLE = (
     (r"\.(kernel|scale)$", ".weight"),
 )
 _TIMM = ((r"^pre_logits\.fc\.", "head.0."),)  # before timm 0.8
+_RULES = {"torchvision": _TORCHVISION, "google": _GOOGLE, "timm": _TIMM}
 
 
-def publisher_of(tensors: Tensors) -> Publisher | None:
+def publisher_of(tensors: Container[str]) -> Publisher | None:
     """Return whose names these are: torchvision's, Google's (vision_transformer) or timm's, which are also ours."""
     if "conv_proj.weight" in tensors:
         return "torchvision"
@@ -54,44 +51,19 @@ def publisher_of(tensors: Tensors) -> Publisher | None:
     return "timm" if "blocks.0.norm1.weight" in tensors else None
 
 
-def in_our_names(tensors: Tensors, publisher: Publisher) -> dict[str, Tensor]:
-    """Return the tensors with the names and layouts of ViT; unknown names are kept.
+def renamed(values: Mapping[str, Any], publisher: Publisher) -> dict[str, Any]:
+    """Return the tensors, or what is known of them, such as their shapes, by their names in ViT. Keeps unknown names.
 
     After a hidden layer (pre_logits) the classifier is "head.2", as with head="mlp".
     """
-    made = dict(_renamed(tensors, {"torchvision": _TORCHVISION, "google": _GOOGLE, "timm": _TIMM}[publisher]))
-    if publisher == "google":
-        made = dict(_as_torch_lays_out(made))
+    made = dict(_renamed(values, _RULES[publisher]))
     if "head.0.weight" in made and "head.2.weight" not in made:
         made = dict(_renamed(made, ((r"^head\.(weight|bias)$", r"head.2.\1"),)))
     return made
 
 
-def heads_of(tensors: Tensors) -> int | None:
-    """Return the number of attention heads if the shapes show it, as in Google's arrays."""
-    query = tensors.get("Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel")
-    return None if query is None else query.shape[1]
-
-
-def _renamed(tensors: Tensors, rules: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, Tensor]]:
+def _renamed(tensors: Mapping[str, Any], rules: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, Any]]:
     for name, tensor in tensors.items():
         for old, new in rules:
             name = re.sub(old, new, name)
         yield name, tensor
-
-
-def _as_torch_lays_out(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
-    """Convert Flax layouts, (height, width, in, out) or (in, out), perhaps with heads, to torch's (out, in, ...)."""
-    for name, tensor in tensors.items():
-        if ".attn.query." in name:  # (in, heads, head_dim); the bias has no `in`
-            parts = [tensors[name.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]
-            joined = torch.cat([part.flatten(-2) for part in parts], dim=-1)
-            yield name.replace(".query.", ".qkv."), joined.T if joined.ndim == 2 else joined
-        elif ".attn.key." in name or ".attn.value." in name:
-            continue  # joined with the query
-        elif name.endswith(".attn.proj.weight"):  # (heads, head_dim, out)
-            yield name, tensor.flatten(0, 1).T
-        elif name.endswith(".weight") and tensor.ndim == 4:
-            yield name, tensor.permute(3, 2, 0, 1)
-        else:
-            yield name, tensor.T if name.endswith(".weight") and tensor.ndim == 2 else tensor

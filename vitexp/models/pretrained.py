@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitexp.models.checkpoint_names import Tensors
+from vitexp.models.architecture import Shapes, architecture, difference
+from vitexp.models.layouts import Tensors
 from vitexp.models.position import interpolate_position_embedding
 from vitexp.models.vit import ViT
 
@@ -79,38 +80,18 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
     )
 
 
-def architecture(tensors: Tensors) -> dict[str, Any]:
-    """Return the options of a ViT that its tensors show."""
-    dim = tensors["blocks.0.norm1.weight"].shape[0]
-    found: dict[str, Any] = {
-        "dim": dim,
-        "depth": 1 + max(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))),
-        "registers": tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
-        "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
-        "layer_scale": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,  # any value; the learned ones are loaded
-        "lsa": "blocks.0.attn.scale" in tensors,
-        "position_embedding": "learned" if "pos_embed" in tensors else "none",
-    }
-    if (hidden := tensors.get("blocks.0.mlp.fc1.weight")) is not None:
-        found["mlp_ratio"] = hidden.shape[0] / dim
-    projection = tensors.get("patch_embed.proj.weight")
-    if projection is None:
-        stages = sum(bool(re.fullmatch(r"patch_embed\.layers\.\d+\.weight", name)) for name in tensors)
-        found |= {"stem": "conv", "patch_size": 2**stages}
-    elif projection.ndim == 4:
-        found |= {"stem": "patch", "patch_size": projection.shape[-1]}
-    else:  # 5 shifted images of 3 colors
-        found |= {"stem": "shifted", "patch_size": math.isqrt(projection.shape[1] // 15)}
-    return found
-
-
 def _refuse_another_architecture(net: ViT, tensors: Tensors, known: Mapping[str, Any]) -> None:
-    theirs, mine = {**architecture(tensors), **known}, {**architecture(net.state_dict()), "num_heads": net.num_heads}
+    theirs = {**architecture(shapes_of(tensors)), **known}
+    mine = {**architecture(shapes_of(net.state_dict())), "num_heads": net.num_heads}
     if net.pos_embed is not None and not isinstance(net.pos_embed, nn.Parameter):
         mine["position_embedding"] = "sincos"  # which is not among the weights
-    if wrong := [key for key, value in theirs.items() if key in mine and mine[key] != value]:
-        fitting = " ".join(f"model.{key}={_typed(theirs[key])}" for key in wrong)
-        raise Misfit(f"it needs {fitting}, but this model has {', '.join(_typed(mine[key]) for key in wrong)}")
+    if wrong := difference(theirs, mine):
+        raise Misfit(wrong)
+
+
+def shapes_of(tensors: Tensors) -> Shapes:
+    """Return the shape of each tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _positions(net: ViT, theirs: Tensors) -> tuple[Tensor, tuple[int, int] | None]:
@@ -155,12 +136,6 @@ def _part(name: str) -> str:
 
 def _parts(names: Any) -> list[str]:
     return list(dict.fromkeys(map(_part, names)))
-
-
-def _typed(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _some(names: Collection[str]) -> str:

@@ -221,7 +221,7 @@ def build_trainer(
 ) -> Trainer:
     """Return Lightning's Trainer with the arguments of config.trainer and checksummed checkpoint files."""
     environment = cluster_environment()
-    ours = ("compile", "precision", "float32_matmul_precision", "plugins")
+    ours = ("debug", "compile", "precision", "float32_matmul_precision", "plugins")
     arguments = {key: value for key, value in config.trainer.items() if key not in ours}
     trainer: Trainer = build(
         OmegaConf.create({"_target_": "lightning.Trainer", **arguments}),

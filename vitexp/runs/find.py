@@ -1,13 +1,26 @@
-"""Find the run that a command means: a folder, the newest finished run, or the bundled one. Imports no torch."""
+"""Find the run that a command means, and read what its files say besides the weights. Imports no torch."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError, safe_open
+
+from vitexp.config.components import facts
+from vitexp.config.overrides import setting
+from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError, UserError
+from vitexp.metrics import metric
 from vitexp.runs.record import DamagedRecord, is_pretraining, read_result, warn_skipped
 
 NAME = "pretrained"
@@ -65,7 +78,7 @@ def newest_run(log_dir: Path | str = "logs") -> Path:
 
 
 def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
-    """Return the folders of all completed runs of classifiers under `log_dir`, the newest first."""
+    """Return the folders of all completed runs of classifiers under `log_dir`, the newest first; no debug runs."""
     completed = []
     logs = Path(log_dir).expanduser()
     for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
@@ -77,6 +90,69 @@ def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
             warn_skipped(str(error))
             continue
         has_weights = (file.parent / "model.safetensors").exists()
-        if result["status"] == "completed" and has_weights and not is_pretraining(result):
+        if result["status"] == "completed" and has_weights and not is_pretraining(result) and not result.get("debug"):
             completed.append((str(result.get("finished_at")), file.parent.name, file.parent))
     return [folder for *_, folder in sorted(completed, reverse=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFiles:
+    """What the files of a finished run say besides the weights.
+
+    config: the configuration that the run started with; keys added later have their current defaults. result: the
+    record. classes, image_size (pixels per side), mean and std (of values in [0, 1]): what the network expects.
+    """
+
+    folder: Path
+    config: DictConfig
+    result: dict[str, Any]
+    classes: list[str]
+    image_size: int
+    mean: list[float]
+    std: list[float]
+
+    def describe(self) -> str:
+        """Return data, model, test accuracy and date, such as "gtsrb, vit_tiny, 98.10% test accuracy, 2026-11-26"."""
+        accuracy = ((self.result.get("metrics") or {}).get("test") or {}).get("accuracy")
+        parts = [str(self.config.data.name), str(self.config.model.name)]
+        parts += [] if accuracy is None else [f"{metric('accuracy').format(accuracy)} test accuracy"]
+        with suppress(KeyError, TypeError, ValueError):  # the record of another program
+            parts.append(f"{datetime.fromisoformat(self.result['finished_at']).astimezone():%Y-%m-%d %H:%M}")
+        return ", ".join([*parts, *["debug run"] * bool(self.result.get("debug"))])
+
+
+def read_finished(folder: Path | str) -> FinishedFiles:
+    """Read config.yaml, result.json and the header of model.safetensors in a run folder.
+
+    Raises UserError if `folder` is not a completed run of a classifier.
+    """
+    folder = Path(folder).expanduser().resolve()
+    try:
+        config = read_config(folder / "config.yaml")
+        result = read_result(folder)
+        with safe_open(folder / "model.safetensors", framework="np") as file:
+            header = json.loads(file.metadata()["vitexp"])
+        files = FinishedFiles(
+            folder=folder,
+            config=config,
+            result=result,
+            classes=list(header["classes"]),
+            image_size=int(header["image_size"]),
+            mean=list(map(float, header["mean"])),
+            std=list(map(float, header["std"])),
+        )
+    except (DamagedRecord, ConfigError) as error:
+        raise UserError(f"{folder} is not a finished run: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{folder} is not a finished run: config.yaml, result.json and model.safetensors are needed ({error})."
+        ) from error
+    if (status := result["status"]) != "completed":
+        resume = shlex.quote(setting("resume", folder))
+        raise UserError(f"the run {folder} is {status}, not completed; vitexp train {resume} resumes it.")
+    if not facts(config.task).get("uses_labels", True):
+        raise UserError(
+            f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "
+            f"vitexp train {shlex.quote(setting('model.weights', folder))}."
+        )
+    return files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,22 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vitexp.config.components import facts
-from vitexp.config.overrides import setting
-from vitexp.config.renames import read_config
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO
 from vitexp.data.prepare import Prepared
 from vitexp.data.transforms import build_transforms
-from vitexp.errors import ConfigError, UserError, one_line
+from vitexp.errors import UserError, one_line
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.build import build_datamodule, build_net
-from vitexp.runs.record import DamagedRecord, read_result
+from vitexp.runs.find import read_finished
 from vitexp.system.disk import write_atomically
 from vitexp.system.hardware import float32_matmul_precision, resolve_precision
 
@@ -123,44 +118,24 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
     The weights are read as numbers only; the network is built from the class that config.yaml names, as in training.
     Raises UserError if `folder` is not a completed run, or if its files do not match.
     """
-    folder = Path(folder).expanduser().resolve()
-    try:
-        config = read_config(folder / "config.yaml")
-        result = read_result(folder)
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            header = json.loads(file.metadata()["vitexp"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        classes, image_size = list(header["classes"]), int(header["image_size"])
-        mean, std = torch.tensor(header["mean"]), torch.tensor(header["std"])
-    except (DamagedRecord, ConfigError) as error:
-        raise UserError(f"{folder} is not a finished run: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, OmegaConfBaseException) as error:
-        raise UserError(
-            f"{folder} is not a finished run: config.yaml, result.json and model.safetensors are needed ({error})."
-        ) from error
-    if (status := result["status"]) != "completed":
-        resume = shlex.quote(setting("resume", folder))
-        raise UserError(f"the run {folder} is {status}, not completed; vitexp train {resume} resumes it.")
-    if not facts(config.task).get("uses_labels", True):
-        raise UserError(
-            f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "
-            f"vitexp train {shlex.quote(setting('model.weights', folder))}."
-        )
-    net = build_net(config, num_classes=len(classes))
+    run = read_finished(folder)
+    with safe_open(run.folder / "model.safetensors", framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    net = build_net(run.config, num_classes=len(run.classes))
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         reason = one_line(str(error).partition("\n")[2] or str(error))
-        raise UserError(f"the weights in {folder} do not fit the model of its config.yaml: {reason}") from error
+        raise UserError(f"the weights in {run.folder} do not fit the model of its config.yaml: {reason}") from error
     return FinishedRun(
-        folder=folder,
-        config=config,
-        result=result,
+        folder=run.folder,
+        config=run.config,
+        result=run.result,
         net=net.to(device).eval(),
-        classes=classes,
-        image_size=image_size,
-        mean=mean,
-        std=std,
+        classes=run.classes,
+        image_size=run.image_size,
+        mean=torch.tensor(run.mean),
+        std=torch.tensor(run.std),
     )
 
 

@@ -14,7 +14,7 @@ from vitexp.config.components import facts
 from vitexp.errors import ConfigError, UserError
 
 
-def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> None:
+def refuse_other_split(config: Mapping[str, Any], theirs: Mapping[str, Any], *, key: str) -> None:
     """Raise ConfigError if the run of `theirs` was trained on validation images of `config`.
 
     This happens if both use the same images but split them differently. key: the override that names the other run.
@@ -30,22 +30,24 @@ def refuse_other_split(config: DictConfig, theirs: DictConfig, *, key: str) -> N
     )
 
 
-def _has_validation(config: DictConfig) -> bool:
+def _has_validation(config: Mapping[str, Any]) -> bool:
     """Return whether the data set has validation images of its own, so that no option chooses them."""
     try:
-        return instantiate(config.data.source).validation() is not None
+        return instantiate(config["data"]["source"]).validation() is not None
     except (UserError, InstantiationException):
         return False
 
 
-def _split(config: DictConfig) -> tuple[list[Any], dict[str, Any]]:
+def _split(config: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Return what identifies the images, and the options that choose the validation images."""
-    source: Any = OmegaConf.to_container(config.data.source, resolve=True)
+    source: Any = config["data"]["source"]
+    if isinstance(source, DictConfig):
+        source = OmegaConf.to_container(source, resolve=True)
     split_by = facts(source).get("split_by")
     if split_by is None:
         split_by = [name for name in source if name not in (*_identity(source), *location(source), "_target_")]
     options = {f"data.source.{key}": source[key] for key in split_by if key in source}
-    return images_of(source), {"seed": config.seed, "data.val_fraction": config.data.val_fraction, **options}
+    return images_of(source), {"seed": config["seed"], "data.val_fraction": config["data"]["val_fraction"], **options}
 
 
 def images_of(source: Mapping[str, Any]) -> list[Any]:

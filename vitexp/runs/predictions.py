@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from vitexp.data.imagefile import ENDINGS, as_rgb, read_image, visible_files
+from vitexp.data.imagefile import as_rgb, read_image
 from vitexp.data.source import BrokenImage, printable
 from vitexp.errors import UserError, one_line
 from vitexp.runs.finished import FinishedRun
+from vitexp.runs.inputs import images_in
 from vitexp.system.disk import write_atomically
 from vitexp.text import shortened
 
@@ -110,22 +111,6 @@ def as_array(image: ImageLike) -> NDArray[np.uint8]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise UserError(f"an image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
     return image
-
-
-def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the image files below a folder and the other files, both sorted and without hidden ones.
-
-    Raises UserError if there are no images.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder.")
-    files = visible_files(folder)
-    is_image = {path: path.suffix.lower() in ENDINGS and not path.is_dir() for path in files}
-    images, others = ([path for path in files if is_image[path] == wanted] for wanted in (True, False))
-    if not images:
-        beside = f", only {shortened([printable(path.relative_to(folder)) for path in others])}" if others else ""
-        raise UserError(f"{folder} contains no images ({', '.join(ENDINGS)}){beside}.")
-    return images, others
 
 
 def predict_all(run: FinishedRun, folder: Path, *, show_bar: bool = False) -> tuple[list[Prediction], list[Path]]:

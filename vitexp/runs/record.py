@@ -149,6 +149,7 @@ class RunRecord:
                 "overrides": overrides,
                 "config_hash": config_hash(config),
                 "seed": config.seed,
+                "debug": bool(config.trainer.get("debug")),
                 "data": None,
                 "model": None,
                 "training": None,

@@ -15,6 +15,7 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
@@ -27,7 +28,7 @@ from vitexp.runs.finished import write_weights
 from vitexp.runs.lifecycle import OpenRun, end_at_once, open_run
 from vitexp.runs.predictions import write_test_predictions
 from vitexp.runs.record import RunRecord, metrics_of
-from vitexp.runs.summary import closing_line, closing_table, opening_lines
+from vitexp.runs.summary import as_text, closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
 from vitexp.runs.weights import starting_weights
@@ -121,7 +122,8 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, chosen, trainer, module, datamodule, sources)
         lines = opening_lines(record, config, trainer, datamodule, task=module.describe(), resumed_from=position)
-        log.info("\n".join(f"{name:<9} {text}" for name, text in lines.items()))
+        console = opened.console
+        log.info(as_text(lines, width=console.width if console.is_terminal else None))
         for concern in concerns(config, trainer, datamodule):
             log.warning(concern)
         _describe_to_loggers(loggers, config)
@@ -138,10 +140,8 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             _record_training(record, trainer, datamodule, progress)
-            unsaved = _test(record, config, trainer, module, datamodule, best)
+            unsaved = _test(record, config, trainer, module, datamodule, best, console)
             record.update(timing={"total_s": round(progress.total_s, 3), **record.result["timing"]})
-        with tolerating("terminal output"):
-            opened.console.print(closing_table(record.result))
         log.debug("metrics %s", record.result["metrics"])
         log.info(closing_line(record.result))
         if unsaved is not None:
@@ -284,10 +284,12 @@ def _test(
     module: Task,
     datamodule: ImageDataModule,
     best: BestCheckpoint,
+    console: Console,
 ) -> Exception | None:
     """Load the weights that checkpoint.monitor chose, and record their metrics on validation and test.
 
-    Metrics and weights are written before the figures are drawn. Returns the error if the weights were not written.
+    Metrics and weights are written, and the metrics printed, before the figures are drawn. Returns the error if the
+    weights were not written.
     """
     val = module.val_metrics()
     if best.best_model_path:  # "" without checkpoints or validation, and for checkpoint.monitor=null
@@ -314,6 +316,8 @@ def _test(
                 _save_weights(record.folder, config, module, datamodule)
             except Exception as error:  # raised once the numbers have been printed
                 unsaved.append(error)
+            with tolerating("terminal output"):
+                console.print(closing_table(record.result))
 
     first: Any = LambdaCallback(on_test_end=write)
     trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]

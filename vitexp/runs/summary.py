@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from lightning import Trainer
@@ -68,6 +71,8 @@ def opening_lines(
             f"the largest has {datamodule.imbalance:.0f} times as many training images as the smallest; "
             f"{_compensation(config)}"
         )
+    if config.trainer.debug:
+        lines["debug"] = "this run tries things out; no command takes it for the newest run"
     if task:
         lines["task"] = task
     if weights := model.get("weights"):
@@ -80,6 +85,17 @@ def opening_lines(
             "the last" if is_trained else f"in epoch {resumed_from['epochs'] + 1}"
         )
     return lines
+
+
+def as_text(lines: Mapping[str, str], *, width: int | None) -> str:
+    """Return the opening lines, wrapped between words to `width` columns; None: not wrapped. Paths stay whole."""
+    made = []
+    for name, text in lines.items():
+        parts = [text]
+        if width is not None and name != "run":
+            parts = textwrap.wrap(text, max(width - 10, 20), break_long_words=False, break_on_hyphens=False)
+        made += [f"{title:<9} {part}" for title, part in zip_longest([name], parts, fillvalue="")]
+    return "\n".join(made)
 
 
 def _chosen(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) -> str:

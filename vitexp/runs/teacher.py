@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.errors import ConfigError, UserError
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.finished import load_run
-from vitexp.runs.leaks import refuse_other_split
+from vitexp.runs.inputs import check_teacher
 from vitexp.system.disk import checksum
 from vitexp.system.hardware import flops_per_image
 
@@ -53,6 +53,7 @@ def load_teacher(config: DictConfig, *, resumed: Mapping[str, Any] | None) -> Te
     if name is None:
         return None
     folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, works without a home directory
+    check_teacher(name, config)
     try:
         run = load_run(folder)
         digest = checksum(folder / "model.safetensors")
@@ -63,7 +64,6 @@ def load_teacher(config: DictConfig, *, resumed: Mapping[str, Any] | None) -> Te
             f"training.teacher={name} has different weights (SHA-256 {digest[:8]}) than when this run started "
             f"({before[:8]}); restore them, or start a new run."
         )
-    refuse_other_split(config, run.config, key=f"training.teacher={name}")
     if _preparation(config) != _preparation(run.config):
         log.warning("training.teacher=%s was trained on images that were prepared differently (data.prepare)", name)
     info = {

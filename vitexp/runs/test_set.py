@@ -9,27 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from vitexp.config.check import check
-from vitexp.config.components import component
-from vitexp.config.compose import compose
-from vitexp.config.overrides import with_quoted_paths
 from vitexp.data.datamodule import available_workers
 from vitexp.data.prepare import Prepared, prepare
 from vitexp.data.source import Source, Split, TestPart
-from vitexp.errors import ConfigError, UserError
+from vitexp.errors import UserError
 from vitexp.runs.build import build_a
 from vitexp.runs.classes import match_classes
+from vitexp.runs.data_config import data_config
 from vitexp.runs.finished import FinishedRun
 from vitexp.runs.leaks import images_of, location
-
-# Other data are prepared as in training.
-_OF_THE_RUN = ("image_size", "prepare", "batch_size", "val_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +57,7 @@ def open_test_set(
     images are evaluated unless the data set has a test split. Raises ConfigError for overrides that cannot work,
     UserError if the images are missing or have different classes.
     """
-    config = _data_config(run, typed, config_dir)
+    config = data_config(run.config, typed, image_size=run.image_size, config_dir=config_dir)
     source = build_a(Source, config.data.source, "data.source")
     part, images = _as_in_training(run, source, config) or _all_of(source, config)
     fingerprint = _fingerprint(part, images)
@@ -92,7 +83,7 @@ def open_test_set(
 
 def relocated(run: FinishedRun, typed: Sequence[str]) -> FinishedRun:
     """Return the run reading its data from where overrides (data.root=..., data.download=true) say."""
-    return dataclasses.replace(run, config=_data_config(run, typed, None)) if typed else run
+    return dataclasses.replace(run, config=data_config(run.config, typed, image_size=run.image_size)) if typed else run
 
 
 def prepare_test_images(split: Split, config: DictConfig, steps: list[dict[str, Any]] | None = None) -> Prepared:
@@ -164,57 +155,3 @@ def _is_alike(run: FinishedRun, config: DictConfig) -> bool:
 def _place(config: DictConfig) -> Any:
     """Return the class of the source and what distinguishes its data sets, such as the folder."""
     return images_of(OmegaConf.to_container(config.data.source, resolve=True))  # type: ignore[arg-type]
-
-
-def _data_config(run: FinishedRun, typed: Sequence[str], config_dir: Path | str | None) -> DictConfig:
-    """Return the run's configuration with the data that the overrides select."""
-    if not typed:
-        return run.config
-    keys = [override.partition("=")[0] for override in typed]
-    full = compose(typed if "data" in keys else [], config_dir=config_dir)
-    if "data" in keys:
-        data = full.data
-        kept = {key: run.config.data[key] for key in _OF_THE_RUN if f"data.{key}" not in keys}
-        data = OmegaConf.merge(data, kept)
-    else:
-        data = _with_keys(run.config.data, typed)
-    if data.image_size != run.image_size:
-        raise ConfigError(
-            f"data.image_size={data.image_size}, but the network takes images of {run.image_size} pixels."
-        )
-    _refuse_location_without_effect(data, keys)
-    OmegaConf.set_struct(full, False)
-    full.data, full.model = data, run.config.model
-    full.training.teacher = run.config.training.teacher  # a distillation token requires one
-    check(full)
-    config = run.config.copy()
-    config.data = OmegaConf.create(OmegaConf.to_container(full.data, resolve=True))
-    return config
-
-
-def _refuse_location_without_effect(data: DictConfig, keys: Sequence[str]) -> None:
-    known = component(data.source._target_)
-    for key in ("root", "download"):
-        if f"data.{key}" in keys and known is not None and not known.is_open and key not in known.options:
-            raise ConfigError(
-                f"data.{key} has no effect because data={data.name} reads no files; data=folder data.root=PATH "
-                "evaluates images in class folders."
-            )
-
-
-def _with_keys(data: DictConfig, typed: Sequence[str]) -> DictConfig:
-    """Apply overrides to the data of a run and to its source, because config.yaml has no interpolations."""
-    changed = OmegaConf.create()
-    try:
-        for override in OverridesParser.create().parse_overrides(with_quoted_paths(typed)):
-            OmegaConf.update(changed, override.key_or_group, override.value())
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"cannot read {' '.join(typed)}: write data.key=value.") from error
-    if not isinstance(changed.get("data"), DictConfig):
-        raise ConfigError(f"cannot read {' '.join(typed)}: write data=OPTION or data.key=value.")
-    known = component(data.source._target_)
-    options = data.source if known is None else known.options
-    handed = {key: value for key, value in changed.data.items() if key in options}
-    merged = OmegaConf.merge(data, {"source": handed}, changed.data)
-    assert isinstance(merged, DictConfig)
-    return merged

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,69 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from vitexp.config.components import facts
-from vitexp.config.renames import read_config
 from vitexp.data.download import fetch, one_at_a_time
 from vitexp.errors import ConfigError, one_line
 from vitexp.models import ViT
-from vitexp.models.checkpoint_names import heads_of, in_our_names, publisher_of
+from vitexp.models.checkpoint_names import publisher_of
+from vitexp.models.layouts import heads_of, in_our_names
 from vitexp.models.pretrained import Misfit, load_pretrained
-from vitexp.runs.find import BUNDLED, NAME
-from vitexp.runs.leaks import refuse_other_split
+from vitexp.runs.inputs import refuse_foreign, refuse_split_of_weights, weights_file
+from vitexp.runs.published import NORMALIZATIONS, PUBLISHED, Normalization, Published, published_for
 from vitexp.system.disk import checksum
 
-Normalization = tuple[Sequence[float], Sequence[float]]
-
-# Mean and standard deviation of values in [0, 1], by data.normalize.
-NORMALIZATIONS: Mapping[str, Normalization] = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-}
 _OF_PUBLISHER = {"torchvision": "imagenet", "google": "half"}  # timm's models differ
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A file to download. sha256: its first digits, as many as are published."""
-
-    url: str
-    sha256: str
-    normalize: str
-    num_heads: int
-
-
-# By dim, depth and patch_size. Both publishers include the first eight digits of the SHA-256 in the file name.
-PUBLISHED: Mapping[str, Mapping[tuple[int, int, int], Published]] = {
-    # torchvision's, trained from scratch on ImageNet-1k: 81.07% there for vit_b16.
-    "imagenet1k": {
-        (dim, depth, patch_size): Published(
-            url=f"https://download.pytorch.org/models/{name}-{digits}.pth",
-            sha256=digits,
-            normalize="imagenet",
-            num_heads=dim // 64,
-        )
-        for dim, depth, patch_size, name, digits in (
-            (768, 12, 16, "vit_b_16", "c867db91"),
-            (768, 12, 32, "vit_b_32", "d86f8d99"),
-            (1024, 24, 16, "vit_l_16", "852ce7e3"),
-            (1024, 24, 32, "vit_l_32", "c7638314"),
-        )
-    },
-    # Google's, from Dosovitskiy et al. 2021, trained on ImageNet-21k and converted by timm.
-    "imagenet21k": {
-        (768, 12, 16): Published(
-            url="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-vitjx/"
-            "jx_vit_base_patch16_224_in21k-e5005f0a.pth",
-            sha256="e5005f0a",
-            normalize="half",
-            num_heads=12,
-        )
-    },
-}
 
 
 @dataclass(kw_only=True)
@@ -123,18 +73,14 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
             name=name, sha256=info["sha256"], tensors={}, normalization=info["normalization"], info=info
         )
     if name in PUBLISHED:
-        published = _published(name, config.model)
+        published = published_for(name, config.model)
         path = _fetched(published, Path(config.data.cache_dir).expanduser() / "weights")
         weights = read_weights(path, name=name)
         weights.normalization = NORMALIZATIONS[published.normalize]
         weights.known["num_heads"] = published.num_heads
         return weights
-    path = BUNDLED if name == NAME else Path(os.path.expanduser(name))
-    weights = read_weights(path, name=name)
-    with suppress(OSError, OmegaConfBaseException, KeyError):  # a weights file is not a run
-        run = read_config(path / "config.yaml")
-        if facts(run.task).get("uses_labels", True):
-            refuse_other_split(config, run, key=f"model.weights={name}")
+    weights = read_weights(weights_file(name), name=name)
+    refuse_split_of_weights(name, config)
     return weights
 
 
@@ -165,12 +111,6 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
 
     name: used in error messages. Raises ConfigError if the file is missing or does not contain weights.
     """
-    path = path / "model.safetensors" if os.path.isdir(path) else path
-    if not os.path.isfile(path):  # unlike Path.is_file, accepts impossible names
-        raise ConfigError(
-            f"model.weights={name}: there is no {path}; give {NAME} (the bundled network), {', '.join(PUBLISHED)}, a "
-            "weights file (.pth, .safetensors, .npz) or the folder of a finished run."
-        )
     try:
         tensors, header = _read(path)
         digest = checksum(path)
@@ -178,10 +118,7 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
         raise ConfigError(f"model.weights={name} cannot be read as weights: {one_line(str(error))}") from error
     publisher = publisher_of(tensors)
     if publisher is None:
-        names = ", ".join(sorted(tensors)[:3]) or "nothing"
-        raise ConfigError(
-            f"model.weights={name} is not a ViT from torchvision, timm, Google or vitexp; it contains {names}."
-        )
+        refuse_foreign(tensors, name=name)
     weights = StartingWeights(
         name=name,
         sha256=digest,
@@ -198,19 +135,6 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
             {key: header["model"][key] for key in ("num_heads", "position_embedding") if key in header["model"]}
         )
     return weights
-
-
-def _published(name: str, model: DictConfig) -> Published:
-    wanted = tuple(model.get(key) for key in ("dim", "depth", "patch_size"))
-    if found := PUBLISHED[name].get(wanted):
-        return found
-    sizes = "; ".join(
-        f"model.dim={dim} model.depth={depth} model.patch_size={patch_size}"
-        for dim, depth, patch_size in PUBLISHED[name]
-    )
-    raise ConfigError(
-        f"model.weights={name} is published for {sizes} (model=vit_b16 is the first), not for this model."
-    )
 
 
 def _fetched(published: Published, folder: Path) -> Path:

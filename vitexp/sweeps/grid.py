@@ -90,6 +90,7 @@ def plan(
     searchpath: Sequence[str] = (),
     file: str = "",
     earlier: Path | None = None,
+    check_inputs: bool = False,
 ) -> Plan:
     """Return the plan of the sweep in `folder`.
 
@@ -97,6 +98,7 @@ def plan(
     file of conf/ablation/; None for a grid. arguments: overrides for all trials; one with several values (a=1,2 or
     a=range(3)) makes one row per value, unless the key is seed. searchpath: URLs of folders with more config options,
     which the trials use too. earlier: another folder, in which trials that are not in `folder` may have started.
+    check_inputs: whether the trials that are not completed run on this machine, so that their files can be checked.
 
     Raises ConfigError if the ablation or the configuration of any trial cannot work; nothing has run by then.
     """

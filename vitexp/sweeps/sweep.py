@@ -111,6 +111,7 @@ def sweep(config: DictConfig) -> None:
             searchpath=searchpath,
             file=named,
             earlier=None if config.name else earlier,
+            check_inputs=engine.runs_here and not config.show,
         )
         _run_rows(planned, this, config, engine, console=console)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitexp.errors import UserError
@@ -105,6 +105,17 @@ def refuse_unwritable(path: Path) -> None:
         raise UserError(f"{typed(path)} is not a regular file; name the file to write.")
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{typed(path)} cannot be written because {typed(folder)} is not a writable folder.")
+
+
+def refuse_unwritable_folder(folder: Path, *, key: str) -> None:
+    """Raise UserError if `folder` cannot be created, or nothing in it. key: where the user can name another."""
+    with suppress(OSError):
+        folder = next(part for part in (folder, *folder.parents) if part.exists())
+    try:  # on some file systems, permissions do not tell
+        os.rmdir(tempfile.mkdtemp(prefix=".vitexp-", dir=folder))
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{key}: cannot write to {typed(folder)} ({reason}); choose another.") from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,12 @@ from vitexp.system.disk import GrowingFile, tolerating
 
 # Their messages belong in the file, not in the terminal; "py.warnings" are Python's own warnings.
 LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
+
+
+def say_loading() -> None:
+    """Tell a person at a terminal that torch is being imported, which takes seconds."""
+    if sys.stdout.isatty() and "torch" not in sys.modules:
+        print("loading torch ...", flush=True)
 
 
 def plain_console(*, stderr: bool = False) -> Console:

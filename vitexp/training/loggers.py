@@ -22,7 +22,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vitexp.errors import ConfigError, reason
+from vitexp.errors import ConfigError, reason, require
 from vitexp.options import Doc, Field, Words
 from vitexp.system.disk import note, refusal, tolerating
 from vitexp.system.wandb_mode import refuse_unknown_mode, resolve_wandb_mode
@@ -128,10 +128,8 @@ class PatientTensorBoardLogger(TensorBoardLogger):
 
 def tensorboard_logger(*, folder: Path, run_id: str, name: str) -> Logger:
     """Build the logger of events in `tensorboard/` of the run folder. Raises ConfigError if tensorboard is missing."""
-    try:
-        return PatientTensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
-    except ModuleNotFoundError as error:
-        raise ConfigError("logger=tensorboard needs another package: pip install tensorboard.") from error
+    require("tensorboard", needed_by="logger=tensorboard", alternative="logger=csv")
+    return PatientTensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
 
 
 class BackgroundWandbLogger(WandbLogger):

@@ -22,6 +22,8 @@ Cpus = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
 class Engine(ABC):
     """Base class of engines, with the options that all of them have."""
 
+    runs_here = True  # on this machine, so that the files of a trial can be checked before it starts
+
     def __init__(
         self,
         *,

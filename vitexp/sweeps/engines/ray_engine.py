@@ -48,6 +48,7 @@ class RayEngine(Engine):
     ) -> None:
         super().__init__(**common)
         self.address, self.gpus = address, gpus
+        self.runs_here = address is None
         if self.gpus is not None and self.address is not None:
             raise ConfigError(
                 f"engine.gpus={self.gpus} applies only if the sweep starts Ray (engine.address=null); the one "

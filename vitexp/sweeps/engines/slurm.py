@@ -32,6 +32,7 @@ class SlurmEngine(Engine):
     ) -> None:
         super().__init__(gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, **common)
         self.cluster, self.parameters = cluster, parameters or {}
+        self.runs_here = cluster == "local"
 
     def run(self, trials: Sequence[Trial], *, on_event: OnEvent) -> None:
         """Run all `trials`; see Engine."""

@@ -59,7 +59,14 @@ def search(
     require("optuna", needed_by="search=NAME", alternative="a grid such as optim.lr=1e-4,1e-3")
     settings = Settings.of(node, file=file)
     this = _Search(
-        settings, folder, file=file, arguments=arguments, engine=engine, console=console, searchpath=searchpath
+        settings,
+        folder,
+        file=file,
+        arguments=arguments,
+        engine=engine,
+        console=console,
+        searchpath=searchpath,
+        check_inputs=engine.runs_here and not show,
     )
     if earlier is not None and not journal(folder).exists() and is_started(earlier, configuration=this.configuration):
         this.folder = folder = earlier
@@ -95,8 +102,9 @@ class _Search:
         engine: Engine,
         console: Console,
         searchpath: Sequence[str],
+        check_inputs: bool,
     ) -> None:
-        self.settings, self.folder, self.searchpath = settings, folder, searchpath
+        self.settings, self.folder, self.searchpath, self.check_inputs = settings, folder, searchpath, check_inputs
         self.engine, self.console = engine, console
         self.slots = settings.startup
         self.unfinished: dict[Path, list[int]] = {}  # numbers of the points without an outcome, by run folder
@@ -200,7 +208,13 @@ class _Search:
 
     def _plan(self, row: str, overrides: Sequence[str]) -> Trial:
         rows = {"rows": [{"name": row, "set": list(overrides)}]}
-        planned = plan(self.folder, ablation=rows, arguments=self.arguments, searchpath=self.searchpath)
+        planned = plan(
+            self.folder,
+            ablation=rows,
+            arguments=self.arguments,
+            searchpath=self.searchpath,
+            check_inputs=self.check_inputs,
+        )
         if len(planned.trials) > 1:
             raise ConfigError("a search takes one value per key; list what varies in search.space.")
         return planned.trials[0]

@@ -18,6 +18,7 @@ from vitexp.data.prepare import Prepared
 from vitexp.errors import reason
 from vitexp.options import Doc, Field
 from vitexp.system.disk import tolerating, write_atomically
+from vitexp.training.callbacks.progress import EpochProgress
 from vitexp.training.classification import Classifier
 from vitexp.training.loggers import log_figure
 from vitexp.training.task import data_of
@@ -60,7 +61,18 @@ class FigureCallback(Callback):
             self.publish(trainer, pl_module, data_of(trainer).val)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        drawn = [each for each in callbacks if isinstance(each, FigureCallback) and each.is_drawn_at_end(pl_module)]
+        if self not in drawn:
+            return
+        for each in callbacks:
+            if isinstance(each, EpochProgress):
+                each.drawing(trainer, drawn.index(self) + 1, len(drawn))
         self.publish(trainer, pl_module, data_of(trainer).test)
+
+    def is_drawn_at_end(self, module: Any) -> bool:
+        """Return whether there is a figure at the end of a run of the task `module`."""
+        return self.applies(module)
 
     def applies(self, module: Any) -> bool:
         """Return whether the task `module` and its model have everything the figures need."""

@@ -177,8 +177,9 @@ class AugmentedBatch(FigureCallback):
         if self.batch is not None and self.publish(trainer, pl_module, data_of(trainer).train):
             self.batch = None  # otherwise the disk was full; try again after the next epoch
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: test images are not augmented."""
+    def is_drawn_at_end(self, module: Any) -> bool:
+        """Return False: test images are not augmented."""
+        return False
 
     def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
         assert self.batch is not None

@@ -1,4 +1,4 @@
-"""Progress in the terminal while a run trains: a bar within the epoch and one line per epoch."""
+"""Progress in the terminal: a bar over the whole training, one line per epoch, and what happens after training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from torch import Tensor
 
 from vitexp.errors import UserError
 from vitexp.system.timing import finished
+from vitexp.text import duration, plural
 from vitexp.training.task import Task
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,9 @@ _LINES = 50  # in the terminal; a small data set has hundreds of epochs. train.l
 
 
 class EpochProgress(Callback):
-    """A bar with images per second, if there is a terminal, and a line per epoch, also in train.log.
+    """A bar with the time left, if there is a terminal, and a line per epoch, also in train.log.
+
+    The bar covers all epochs of training, in optimizer steps; after training it names what is being done.
 
     started: Unix time in seconds at which the run started or resumed. Provides `time_to_first_step_s`;
     `first_step_s`, the duration of that step including compilation; `images_per_s` over all later training steps,
@@ -42,6 +46,7 @@ class EpochProgress(Callback):
         self.fit_start, self.fit_before_s, self.total_before_s = started, 0.0, 0.0
         self.bar: Progress | None = None
         self.task: TaskID | None = None
+        self.since: tuple[float, int] | None = None  # time and step at the end of the first step here
 
     @property
     def images_per_s(self) -> float | None:
@@ -61,24 +66,27 @@ class EpochProgress(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.last_end is None:  # the first of an epoch, after a validation, or of a resumed run
             self.last_end = time.perf_counter()
-            self._show_bar(trainer)
+            self._show(trainer, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
-    def _show_bar(self, trainer: Trainer) -> None:
-        if self.show_bar and trainer.is_global_zero:
+    def _show(self, trainer: Trainer, doing: str, **changes: Any) -> None:
+        """Write what is being done in front of the bar, which is created if necessary."""
+        if not (self.show_bar and trainer.is_global_zero):
+            return
+        if self.bar is None:
             columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
-                MofNCompleteColumn(),
                 TextColumn("{task.fields[speed]}", markup=False),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}", markup=False),
             )
             self.bar = Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
+            total = trainer.estimated_stepping_batches if trainer.training else None
             self.task = self.bar.add_task(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-                total=int(trainer.num_training_batches),
-                speed="",
+                doing, total=total, completed=trainer.global_step if trainer.training else 0, speed="", left=""
             )
             self.bar.start()
+        assert self.task is not None
+        self.bar.update(self.task, description=doing, **changes)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -91,15 +99,20 @@ class EpochProgress(Callback):
         if self.first_step_s is None:
             self.time_to_first_step_s = round(time.time() - self.started, 3)
             self.first_step_s = round(self.last_end - since, 3)
+            self.since = self.last_end, trainer.global_step
             return
+        self.since = self.since or (self.last_end, trainer.global_step)
         self.epoch_images += len(batch[1]) * trainer.world_size
         self.epoch_seconds += self.last_end - since
         if self.bar is not None and self.task is not None:
             speed = f"{self.epoch_images / self.epoch_seconds:,.0f} images/s"
-            self.bar.update(self.task, completed=batch_idx + 1, speed=speed)
+            left = time_left(trainer, since=self.since)
+            self.bar.update(self.task, completed=trainer.global_step, speed=speed, left=left)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._complete_steps(pl_module)
+        if self.bar is not None:
+            self._show(trainer, "validating")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._complete_steps(pl_module)
@@ -138,6 +151,24 @@ class EpochProgress(Callback):
         self.epoch_images, self.epoch_seconds = state_dict["epoch"]
         self.fit_before_s, self.total_before_s = state_dict["fit_s"], state_dict["total_s"]
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, "testing", total=sum(trainer.num_test_batches))
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        self._show(trainer, "testing", completed=batch_idx + 1)
+
+    def drawing(self, trainer: Trainer, number: int, total: int) -> None:
+        """Say that figure `number` of `total` is being drawn."""
+        if self.show_bar:
+            self._show(trainer, f"drawing figures {number}/{total}", completed=number - 1, total=total)
+        elif number == 1:
+            log.info("drawing %s", plural(total, "figure"))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stop()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
@@ -145,13 +176,31 @@ class EpochProgress(Callback):
         """Wait for the steps that the device has not executed yet, and count that time."""
         if self.last_end is not None and self.epoch_images:
             self.epoch_seconds += finished(pl_module.device) - self.last_end
-        self._stop()
+        self.last_end = None
 
     def _stop(self) -> None:
         self.last_end = None
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def time_left(trainer: Trainer, *, since: tuple[float, int]) -> str:
+    """Return how long the rest of training takes, such as "3 min 05 s left", with validation; "" if unknown.
+
+    since: a time of time.perf_counter and the number of optimizer steps made by then. Early stopping may end training
+    sooner, which is said.
+    """
+    steps = trainer.global_step - since[1]
+    if not steps:
+        return ""
+    seconds = (trainer.estimated_stepping_batches - trainer.global_step) * (time.perf_counter() - since[0]) / steps
+    limits = [each.time_remaining() for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    seconds = min([seconds, *(limit for limit in limits if limit is not None)])
+    if not math.isfinite(seconds):
+        return ""
+    stops = any(isinstance(each, EarlyStopping) for each in trainer.callbacks)  # type: ignore[attr-defined]
+    return f"{'at most ' if stops else ''}{duration(max(seconds, 0))} left"
 
 
 class NonFiniteLoss(UserError):

@@ -1,0 +1,159 @@
+"""Errors that files can tell are reported before torch is imported and before a run folder is made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CONF, composed
+from vitexp import errors
+from vitexp.commands import app, evaluate, explain, predict
+from vitexp.errors import ConfigError, UserError
+from vitexp.runs.find import read_finished
+from vitexp.runs.inputs import check_inputs
+from vitexp.sweeps.grid import plan
+from vitexp.system.disk import refuse_unwritable_folder
+
+SHIPPED = CONF.parent / "vitexp" / "runs" / "shipped" / "gtsrb"
+# config.yaml, result.json and weights with the ViT of model=vit_tiny_conv
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("one/a").mkdir(parents=True)
+    Path("noise.safetensors").write_bytes(b"\xff" * 100)
+    Path("file").touch()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("data=folder data.root=nowhere", "folder nowhere does not exist; set data.root"),
+        ("data=folder data.root=empty", "empty contains no class folder"),
+        ("data=folder data.root=one", "one contains a single class folder, a"),
+        ("data=gtsrb", "GTSRB training images .* are missing.*data.download=true"),
+        ("data=cifar10", "cifar10 is missing.*data.download=true"),
+        ("data=cifar100 data.root=one", "cifar100 is missing: one/cifar-100-python does not exist"),
+        ("model.weights=nowhere", "there is no nowhere; give imagenet1k"),
+        ("model.weights=empty", "there is no empty/model.safetensors"),
+        ("model.weights=noise.safetensors", "cannot be read as weights"),
+        (f"model.weights={SHIPPED} model=vit_tiny", "needs model.stem=conv, but this model has patch"),
+        (f"model.weights={SHIPPED} model.dim=96", "needs model.dim=192, but this model has 96"),
+        (f"model.weights={SHIPPED} model.mlp_ratio=2.0", "needs model.mlp_ratio="),
+        (f"model.weights={SHIPPED} model.layer_scale=1e-4", "needs model.layer_scale=null"),
+        ("model.weights=imagenet1k", "is published for .*not for this model"),
+        ("training.teacher=nowhere", "training.teacher=nowhere: .* is not a finished run"),
+        ("training.teacher=one", "training.teacher=one: .* is not a finished run"),
+        ("resume=nowhere", "is not a run folder"),
+        ("log_dir=/proc/here", r"log_dir: cannot write to /proc .*choose another"),
+    ],
+)
+def test_unusable_files_are_refused(words: str, sentence: str) -> None:
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(UserError, match=sentence):
+        check_inputs(composed(*words.split()))
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data=signs",
+        "data=gtsrb data.download=true",
+        f"model.weights={SHIPPED}",
+        f"model.weights={SHIPPED} model.pool=gap model.drop_path=0.1",
+        "data=folder data.root=two",
+    ],
+)
+def test_what_may_work_is_accepted(words: str) -> None:
+    Path("two/a").mkdir(parents=True)
+    Path("two/b").mkdir()
+    check_inputs(composed(*words.split()))
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    check_inputs(composed("logger=csv"))
+    with pytest.raises(ConfigError, match=r"logger=tensorboard needs one more package: pip install tensorboard"):
+        check_inputs(composed("logger=tensorboard"))
+    with pytest.raises(ConfigError, match=r"export=onnx needs one more package: pip install onnx"):
+        evaluate.parse(["export=onnx", f"run={SHIPPED}"])
+
+
+def test_errors_in_files_do_not_wait_for_torch_and_leave_no_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', *{words!r}]\n"
+        "try: runpy.run_path({script!r}, run_name='__main__')\n"
+        "except SystemExit as ended: assert ended.code == 2, ended.code\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    for words in (["data=gtsrb"], ["data=folder", "data.root=empty"], [f"model.weights={SHIPPED}", "model=vit_tiny"]):
+        script = code.format(words=words, script=str(CONF.parent / "train.py"))
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+        assert len(ended.stderr.strip().splitlines()) == 1
+        assert ended.stdout == ""
+    assert not Path("logs").exists()
+
+
+def test_a_sweep_checks_the_files_of_its_trials_before_they_run() -> None:
+    words = ["optim.lr=1e-3,1e-4", "model.weights=nowhere"]
+    with pytest.raises(ConfigError, match=r"'optim\.lr=0\.001': model.weights=nowhere: there is no nowhere"):
+        plan(Path("sweep"), ablation=None, arguments=words, check_inputs=True)
+    assert len(plan(Path("sweep"), ablation=None, arguments=words).trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "sentence"),
+    [
+        (evaluate.main, ["run=one"], "is not a finished run"),
+        (evaluate.main, [f"run={SHIPPED}"], "GTSRB training images"),
+        (evaluate.main, [f"run={SHIPPED}", "data=folder", "data.root=nowhere"], "folder nowhere does not exist"),
+        (evaluate.main, [f"run={SHIPPED}", "data=folder", "data.root=empty"], "empty contains no class folder"),
+        (evaluate.main, [f"run={SHIPPED}", "out=file/x"], "out: cannot write to"),
+        (explain.main, ["run=one"], "is not a finished run"),
+        (explain.main, [f"run={SHIPPED}", "run2=one"], "is not a finished run"),
+        (explain.main, [f"run={SHIPPED}"], "GTSRB training images"),
+        (explain.main, [f"run={SHIPPED}", "image=noise.safetensors"], "noise.safetensors"),
+        (predict.main, ["run=one", "images=empty"], "empty contains no images"),
+        (app.main, ["run=one"], "is not a finished run"),
+        (app.main, [f"run={SHIPPED}", "data.root=nowhere"], "GTSRB training images"),
+    ],
+)
+def test_commands_refuse_unusable_files(
+    main: Any, words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: True)
+    with pytest.raises(UserError, match=sentence):
+        main(words)
+
+
+def test_the_newest_run_is_named_with_data_model_accuracy_and_date(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("old", "debug"):
+        shutil.copytree(SHIPPED, Path("logs/gtsrb") / name)
+    record = json.loads(Path("logs/gtsrb/debug/result.json").read_text())
+    record |= {"finished_at": "2999-01-01T00:00:00+00:00", "debug": True}
+    Path("logs/gtsrb/debug/result.json").write_text(json.dumps(record))
+    accuracy = f"{record['metrics']['test']['accuracy']:.2%}"
+    for words in ([], ["run=newest"]):
+        with pytest.raises(UserError, match="GTSRB"):  # the images are missing
+            evaluate.main(words)
+        first, second = capsys.readouterr().out.splitlines()[:2]
+        assert first == "run       logs/gtsrb/old"
+        assert second.startswith(f"          gtsrb, vit_tiny_conv, {accuracy} test accuracy, 20")
+    assert read_finished("logs/gtsrb/debug").describe().endswith("2999-01-01 00:00, debug run")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    refuse_unwritable_folder(tmp_path / "a" / "b", key="log_dir")
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(UserError, match=r"log_dir: cannot write to /proc"):
+        refuse_unwritable_folder(Path("/proc/nowhere"), key="log_dir")
