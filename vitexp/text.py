@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -40,10 +41,15 @@ def large_number(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def markdown(text: str) -> str:
+    """Return `text` so that GitHub's Markdown shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>&~$!|])", r"\\\1", text)
+
+
 def markdown_table(
     heading: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[Literal["left", "right"]]
 ) -> str:
-    """Return a Markdown table of formatted cells, ending with a line break."""
+    """Return a Markdown table of plain text, ending with a line break."""
     rule = ["---" if side == "left" else "---:" for side in align]
-    lines = [heading, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [[*map(markdown, heading)], rule, *([*map(markdown, row)] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
