@@ -81,7 +81,8 @@ class Run(FinishedRun):
             raise UserError(f"label={label} must be a class number from 0 to {len(self.classes) - 1}.")
         given: Any = images if isinstance(images, list | tuple) else [images]
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-            given, unread = predictions.images_in(Path(images))
+            readable, unread = predictions.predict_all(self, Path(images))
+            given = [each.file for each in readable]
             _warn_of_unread(unread)
         if not given:
             raise UserError("there are no images to explain.")
