@@ -24,6 +24,7 @@ from vitexp.runs.build import build_a
 from vitexp.runs.classes import match_classes
 from vitexp.runs.finished import FinishedRun
 from vitexp.runs.leaks import images_of, location
+from vitexp.text import plural
 
 # Other data are prepared as in training.
 _OF_THE_RUN = ("image_size", "prepare", "batch_size", "val_fraction")
@@ -65,13 +66,18 @@ def open_test_set(
     """
     config = _data_config(run, typed, config_dir)
     source = build_a(Source, config.data.source, "data.source")
-    part, images = _as_in_training(run, source, config) or _all_of(source, config)
+    as_in_training = _as_in_training(run, source, config)
+    part, images = as_in_training or _all_of(source, config)
     fingerprint = _fingerprint(part, images)
     about = part.about
     if own := _is_own(run, config, fingerprint):
-        run, about = dataclasses.replace(run, config=config), "the run's own test split"
+        about = "the run's own test split"
+        if as_in_training:  # otherwise there are no training images
+            run = dataclasses.replace(run, config=config)
     elif _is_alike(run, config) and _place(config) == _place(run.config):
         about += "; these images, or their preparation, have changed since training"
+    if skipped := len(part.split) - len(images):
+        about += f"; {plural(skipped, 'image')} skipped"
     matching = match_classes(part.classes, run.classes, name=config.data.name, numbered=part.numbered)
     return run, TestSet(
         name=config.data.name,
