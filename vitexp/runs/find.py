@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.record import is_pretraining
+from vitexp.runs.record import NewerRecord, is_pretraining, read_result
 
 NAME = "pretrained"
 _SHIPPED = Path(__file__).parent / "shipped" / "gtsrb"  # trained by experiment=gtsrb_best
@@ -70,10 +70,10 @@ def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
     logs = Path(log_dir).expanduser()
     for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
         try:
-            result = json.loads(file.read_text())
+            result = read_result(file)
             usable = (file.parent / "model.safetensors").exists() and not is_pretraining(result)
             if result["status"] == "completed" and usable:
                 completed.append((str(result["finished_at"]), file.parent.name, file.parent))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, NewerRecord):
             continue
     return [folder for *_, folder in sorted(completed, reverse=True)]

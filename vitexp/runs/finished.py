@@ -30,6 +30,7 @@ from vitexp.data.transforms import build_transforms
 from vitexp.errors import UserError, one_line
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.build import build_datamodule, build_net
+from vitexp.runs.record import read_result
 from vitexp.system.disk import write_atomically
 from vitexp.system.hardware import float32_matmul_precision, resolve_precision
 
@@ -119,18 +120,17 @@ def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> Finis
     folder = Path(folder).expanduser().resolve()
     try:
         config = read_config(folder / "config.yaml")
-        result = json.loads((folder / "result.json").read_text())
+        result = read_result(folder / "result.json")
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             header = json.loads(file.metadata()["vitexp"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         classes, image_size = list(header["classes"]), int(header["image_size"])
         mean, std = torch.tensor(header["mean"]), torch.tensor(header["std"])
-        status = result["status"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(
             f"{folder} is not a finished run: config.yaml, result.json and model.safetensors are needed ({error})."
         ) from error
-    if status != "completed":
+    if (status := result["status"]) != "completed":
         resume = shlex.quote(setting("resume", folder))
         raise UserError(f"the run {folder} is {status}, not completed; vitexp train {resume} resumes it.")
     if not facts(config.task).get("uses_labels", True):

@@ -14,11 +14,12 @@ from copy import deepcopy
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.components import facts
+from vitexp.config.compose import given_options
 from vitexp.config.defaults import without_defaults
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError, UserError
@@ -27,6 +28,8 @@ from vitexp.system import disk
 from vitexp.system.disk import typed, write_atomically
 
 SCHEMA = 1
+# "missing" stands for a record that does not exist, for example because a trial has not started.
+STATUSES: Final = ("completed", "running", "interrupted", "failed", "missing")
 
 # Where a run is stored and how it is shown do not change what it computes.
 NOT_HASHED = (
@@ -57,6 +60,28 @@ def _cannot_start(folder: Path, error: OSError) -> UserError:
     return UserError(f"cannot start a run in {folder}: {reason}; free some space, or set log_dir.")
 
 
+class NewerRecord(UserError):
+    """A record that a newer version of vitexp wrote."""
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result.json.
+
+    Raises OSError if that fails, ValueError if it is not a record, and NewerRecord if this version is too old for it.
+    """
+    result = json.loads(path.read_bytes())
+    if not isinstance(result, dict):
+        raise ValueError("it is not a record")
+    schema = result.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerRecord(f"{typed(path)} was written by a newer version of vitexp (schema {schema}); update vitexp.")
+    if schema != SCHEMA:
+        raise ValueError(f"its schema is {schema!r}, not {SCHEMA}")
+    if result.get("status") not in STATUSES:
+        raise ValueError(f"its status is {result.get('status')!r}, not one of {', '.join(STATUSES)}")
+    return result
+
+
 class RunRecord:
     """A run folder, `<log_dir>/<name>/<run id>/`, and its result.json, which is replaced atomically at every change."""
 
@@ -84,6 +109,7 @@ class RunRecord:
                 "status": "running",
                 "error": None,
                 "name": config.name,
+                "options": given_options(),
                 "overrides": overrides,
                 "config_hash": config_hash(config),
                 "seed": config.seed,
@@ -100,8 +126,9 @@ class RunRecord:
             },
         )
         try:
-            write_atomically(folder / "config.yaml", _repeatable(config))
             record._write()
+            # Last, because a folder with config.yaml is taken for a run, which needs both files to be resumed.
+            write_atomically(folder / "config.yaml", _repeatable(config))
         except OSError as error:
             raise _cannot_start(folder, error) from error
         return record
@@ -141,7 +168,7 @@ class RunRecord:
     @classmethod
     def read(cls, folder: Path, *, is_ours: bool = True) -> RunRecord:
         """Read an existing record. is_ours: if false, another process writes it, and changes here are not saved."""
-        return cls(folder, json.loads((folder / "result.json").read_text()), is_ours=is_ours)
+        return cls(folder, read_result(folder / "result.json"), is_ours=is_ours)
 
     def update(self, **facts: Any) -> None:
         """Add facts to result.json; if the disk is full, they are written with the next update."""

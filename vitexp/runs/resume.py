@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from vitexp.config.compose import plain_of
 from vitexp.config.conf import CONF
 from vitexp.config.defaults import with_defaults
 from vitexp.config.overrides import flatten, key_of, merged
 from vitexp.config.renames import put, read_config, upgrade_overrides
-from vitexp.errors import ConfigError
-from vitexp.runs.record import deciding, runs_folder
+from vitexp.errors import ConfigError, reason
+from vitexp.runs.record import NewerRecord, deciding, read_result, runs_folder
 from vitexp.system.disk import typed
 
 # A resumed run may be longer, and use other hardware.
@@ -69,6 +70,12 @@ def why_not_resumed(config: DictConfig) -> str | None:
         if _result(run)["status"] != "completed" and (changed := differences(run, config, LENGTH)):
             others = f" and {len(changed) - 3} more" if changed[3:] else ""
             return f"a new run, because {typed(run)} has a different configuration ({', '.join(changed[:3])}{others})"
+    for file in sorted(runs_folder(config).glob("*/config.yaml")):
+        try:
+            _result(file.parent)
+            _config(file.parent)
+        except (ConfigError, NewerRecord) as error:
+            return f"a new run; {error}"
     return None
 
 
@@ -82,7 +89,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Seq
         return config
     folder = Path(str(config.resume)).expanduser().resolve()
     stored, new = upgrade_overrides(_result(folder)["overrides"]), merged([], overrides)
-    plain: Any = OmegaConf.to_container(read_config(folder / "config.yaml"), resolve=True)
+    plain: Any = OmegaConf.to_container(_config(folder), resolve=True)
     if new:
         try:
             before, after = map(plain_of, (compose(stored), compose(merged(stored, new))))
@@ -127,7 +134,7 @@ def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> l
 
 
 def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
-    before, now = map(_compared, (read_config(folder / "config.yaml"), config))
+    before, now = map(_compared, (_config(folder), config))
     absent = "absent"  # and without a default
     return [
         (key, before.get(key, absent), now.get(key, absent))
@@ -152,25 +159,45 @@ def _longer(key: str, old: Any, new: Any) -> bool:
 
 
 def _newest_first(task: Path, seed: int) -> Iterator[Path]:
-    """Yield the folders of runs with this seed."""
+    """Yield the folders of the runs with this seed that can be read."""
     runs = []
     for file in task.glob("*/result.json"):
         try:
-            result = json.loads(file.read_text())
-        except (OSError, ValueError):
+            result = _result(file.parent)
+            if result.get("seed") == seed:
+                _config(file.parent)
+                runs.append((str(result["started_at"]), file.parent.name, file.parent))
+        except (ConfigError, NewerRecord):
             continue
-        if result.get("seed") == seed and (file.parent / "config.yaml").exists():
-            runs.append((result["started_at"], file.parent.name, file.parent))
     return (folder for *_, folder in sorted(runs, reverse=True))
 
 
 def _result(folder: Path) -> dict[str, Any]:
+    """Return the record of a run. Raises ConfigError if it cannot be resumed from it."""
+    name = typed(folder)
+    if not (folder / "config.yaml").is_file() or not (folder / "result.json").is_file():
+        raise ConfigError(
+            f"resume={name} is not a run folder with config.yaml and result.json; give one, or resume=auto."
+        )
     try:
-        if not (folder / "config.yaml").exists():
-            raise FileNotFoundError
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        result = read_result(folder / "result.json")
+        overrides = result.get("overrides")
+        if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
+            raise ValueError("it lists no overrides")
+        if missing := [key for key in ("run_id", "started_at") if not isinstance(result.get(key), str)]:
+            raise ValueError(f"it has no {missing[0]}")
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"resume={folder} is not a run folder with config.yaml and result.json; give one, or resume=auto."
+            f"{name} cannot be resumed because its result.json cannot be read: {reason(error)}."
         ) from error
     return result
+
+
+def _config(folder: Path) -> DictConfig:
+    """Return the configuration of a run. Raises ConfigError if it cannot be read."""
+    try:
+        return read_config(folder / "config.yaml")
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"{typed(folder)} cannot be resumed because its config.yaml cannot be read: {reason(error)}."
+        ) from error

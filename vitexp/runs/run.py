@@ -41,7 +41,15 @@ from vitexp.system.output import dropping_unread_output
 from vitexp.system.signals import StopSignals
 from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
-from vitexp.training.checkpoints import DamagedCheckpoint, LastCheckpoint, begin_at, newest_checkpoint, read_checkpoint
+from vitexp.training.checkpoints import (
+    DamagedCheckpoint,
+    LastCheckpoint,
+    begin_at,
+    newest_checkpoint,
+    read_checkpoint,
+    refuse_other_net,
+    set_damaged_aside,
+)
 from vitexp.training.classification import Classifier
 from vitexp.training.early_stopping import EarlyStopping
 from vitexp.training.faults import harmless, turning_off
@@ -98,8 +106,11 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
 
         seed_everything(config.seed, workers=True, verbose=False)
         module = build_module(config, datamodule, augment, weights, teacher)
+        if checkpoint:
+            refuse_other_net(checkpoint, module)
         if not record.has_begun:
             record.begin()
+            set_damaged_aside(checkpoints, checkpoint)
             _open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, config, trainer, module, datamodule, sources)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vitexp.runs.record import read_result
 from vitexp.sweeps.engines.trial import Event, Finished, Ready, Started, Trial, status
 from vitexp.system.disk import typed
 from vitexp.system.terminal import plain_console
@@ -79,7 +79,7 @@ class View:
     def _count_completed(self, trial: Trial) -> float | None:
         """Count a completed trial and return its validation accuracy, if it has one."""
         self.completed += 1
-        metrics = json.loads((trial.folder / "result.json").read_text(encoding="utf-8")).get("metrics") or {}
+        metrics = read_result(trial.folder / "result.json").get("metrics") or {}
         accuracy: float | None = (metrics.get("val") or {}).get("accuracy")
         if accuracy is not None and (self.best is None or accuracy > self.best[0]):
             self.best = accuracy, trial

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.errors import UserError
-from vitexp.runs.record import SCHEMA, RunRecord, now
+from vitexp.runs.record import SCHEMA, RunRecord, now, read_result
 from vitexp.sweeps.engines.warm import TRAIN, Forked
 from vitexp.system.disk import write_atomically
 from vitexp.system.lock import hold, is_held
@@ -80,8 +80,8 @@ Event = Ready | Started | Finished
 
 
 def status(trial: Trial) -> str | None:
-    """Return the status in its result.json; None without one."""
-    result = _read(trial.folder / "result.json")
+    """Return the status in its result.json; None without a readable one. Raises NewerRecord."""
+    result = _result(trial)
     return None if result is None else str(result["status"])
 
 
@@ -115,9 +115,10 @@ def run_trial(
         failure = f"{type(error).__name__}: {error}"
         with suppress(OSError):
             record_failure(trial, failure)
-    result = {"status": "failed", "error": failure} if failure else _read(trial.folder / "result.json")
+    result = {"status": "failed", "error": failure} if failure else _result(trial) or {}
     seconds = time.monotonic() - start
-    yield Finished(trial, result["status"], result["error"], attempts=attempts, exit_code=code, seconds=seconds)
+    ended, why = str(result.get("status", "failed")), result.get("error")
+    yield Finished(trial, ended, why, attempts=attempts, exit_code=code, seconds=seconds)
 
 
 def record_interruption(trial: Trial) -> None:
@@ -131,8 +132,10 @@ def record_failure(trial: Trial, error: str) -> Finished:
     if status(trial) != "completed":
         trial.folder.mkdir(parents=True, exist_ok=True)
         _record(trial).finish("failed", error=error)
-    result = _read(trial.folder / "result.json")
-    return Finished(trial, result["status"], result["error"], attempts=1, exit_code=None, seconds=0.0)
+    result = _result(trial) or {}
+    return Finished(
+        trial, str(result.get("status", "failed")), result.get("error", error), attempts=1, exit_code=None, seconds=0.0
+    )
 
 
 def _attempt(
@@ -140,7 +143,7 @@ def _attempt(
 ) -> int:
     """Run one process of `trial` and return its exit code. Afterwards result.json never says "running"."""
     _record(trial).update(status="running", error=None, finished_at=None)
-    attempts: list[dict[str, Any]] = _read(trial.folder / "trial.json") or []
+    attempts: list[dict[str, Any]] = _attempts(trial)
     this = {"started_at": now(), "host": socket.gethostname(), "gpus": environment.get("CUDA_VISIBLE_DEVICES")}
     _write_attempts(trial, [*attempts, this])
     length = trial.log.stat().st_size if trial.log.exists() else 0
@@ -227,15 +230,24 @@ def _record(trial: Trial) -> RunRecord:
     unknown = dict.fromkeys(("config_hash", "data", "model", "metrics", "timing", "environment"))
     none_yet = dict.fromkeys(("epochs", "steps", "images_seen"), 0)
     fresh = {"schema": SCHEMA, **known, **unknown, **none_yet, "seed": trial.seed, "started_at": now()}
-    return RunRecord(trial.folder, _read(trial.folder / "result.json") or fresh)
+    return RunRecord(trial.folder, _result(trial) or fresh)
 
 
-def _read(path: Path) -> Any:
-    """Return the content of a JSON file; None if it is missing or incomplete."""
+def _result(trial: Trial) -> dict[str, Any] | None:
+    """Return the record in the trial's folder; None if it is missing or damaged. Raises NewerRecord."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_result(trial.folder / "result.json")
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _attempts(trial: Trial) -> list[dict[str, Any]]:
+    """Return the attempts in the trial's folder; none if their file is missing or damaged."""
+    try:
+        attempts = json.loads((trial.folder / "trial.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return []
+    return attempts if isinstance(attempts, list) else []
 
 
 def _write_attempts(trial: Trial, attempts: list[dict[str, Any]]) -> None:

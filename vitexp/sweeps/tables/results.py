@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from vitexp.runs.record import SCHEMA
+from vitexp.runs.record import NewerRecord, read_result
 from vitexp.sweeps.engines.trial import LOCK, Trial
 from vitexp.system.lock import is_held
 
 log = logging.getLogger(__name__)
-
-# As in result.json; "missing" is a trial without a record, for example because it has not started.
-STATUSES: Final = ("completed", "running", "interrupted", "failed", "missing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,25 +51,13 @@ def read(trials: Iterable[Trial]) -> list[Outcome]:
 def _read(trial: Trial) -> Outcome:
     result = None
     try:
-        result = _record((trial.folder / "result.json").read_bytes())
+        result = read_result(trial.folder / "result.json")
     except FileNotFoundError:
         pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NewerRecord) as error:
         log.warning("%s counts as missing: %s", trial.folder / "result.json", error)
     status = result["status"] if result else "missing"
     lock = trial.folder / LOCK
     if status == "running" and lock.exists() and not is_held(lock):
         status = "interrupted"  # killed together with its sweep, which could not record it
     return Outcome(row=trial.row, seed=trial.seed, folder=trial.folder, status=status, result=result)
-
-
-def _record(text: bytes) -> dict[str, Any]:
-    """Read a record. Raises ValueError unless it has the schema that this version reads."""
-    record = json.loads(text)
-    if not isinstance(record, dict):
-        raise ValueError("it is not a record")
-    if record.get("schema") != SCHEMA:
-        raise ValueError(f"its schema is {record.get('schema')!r}, not {SCHEMA}")
-    if record.get("status") not in STATUSES:
-        raise ValueError(f"its status is {record.get('status')!r}, not one of {', '.join(STATUSES)}")
-    return record
