@@ -81,6 +81,8 @@ def test_every_kind_of_image(run: vitexp.Run, photo: Path) -> None:
     (photo.parent / "third.pcx").touch()
     with pytest.warns(match=r"not read: .*photo\.png and .*third\.gif"):
         assert len(run.predict(photo.parent)) == 1  # type: ignore[arg-type]
+    with pytest.warns(match=r"not read: .*photo\.png and .*third\.gif"):
+        assert len(run.explain(photo.parent).images) == 1
     photo.unlink()
     with pytest.warns(match=r"not read: .*third\.gif"):
         assert len(run.explain(photo.parent).images) == 1

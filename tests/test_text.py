@@ -39,6 +39,8 @@ def test_counts() -> None:
 def test_markdown_table() -> None:
     table = markdown_table(["name", "accuracy"], [["a|b", "97.63%"]], ["left", "right"])
     assert table == "| name | accuracy |\n| --- | ---: |\n| a\\|b | 97.63% |\n"
+    [line] = markdown_table(["class"], [["<b> a*b `x` a\\|b"]], ["left"]).splitlines()[2:]
+    assert line == "| \\<b\\> a\\*b \\`x\\` a\\\\\\|b |"
 
 
 def test_metrics() -> None:

@@ -30,7 +30,7 @@ from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.inputs import check_inputs, images_in
+from vitexp.runs.inputs import check_inputs
 from vitexp.runs.launcher import is_first_process
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.resume import as_it_began, resumed
@@ -82,7 +82,8 @@ class Run(FinishedRun):
             raise UserError(f"label={label} must be a class number from 0 to {len(self.classes) - 1}.")
         given: Any = images if isinstance(images, list | tuple) else [images]
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-            given, unread = images_in(Path(images))
+            readable, unread = predictions.predict_all(self, Path(images))
+            given = [each.file for each in readable]
             _warn_of_unread(unread)
         if not given:
             raise UserError("there are no images to explain.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -45,6 +46,11 @@ def large_number(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {word}"
     return f"{value:,.0f}"
+
+
+def markdown(text: str) -> str:
+    """Return `text` so that GitHub's Markdown shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>&~$!|])", r"\\\1", text)
 
 
 def file_size(size: int) -> str:
@@ -102,7 +108,7 @@ def plain_table(
 def markdown_table(
     heading: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[Literal["left", "right"]]
 ) -> str:
-    """Return a Markdown table of formatted cells, ending with a line break."""
+    """Return a Markdown table of plain text, ending with a line break."""
     rule = ["---" if side == "left" else "---:" for side in align]
-    lines = [heading, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [[*map(markdown, heading)], rule, *([*map(markdown, row)] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

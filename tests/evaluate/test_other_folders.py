@@ -261,6 +261,25 @@ def test_the_test_set_of_the_run_needs_no_training_images(finished: Path, tmp_pa
         open_test_set(load_run(copy), [])
 
 
+def test_a_copy_of_the_test_images_alone_leaves_the_training_images_in_place(
+    place: Path, finished: Path, tmp_path: Path
+) -> None:
+    own = open_test_set(load_run(finished), [])[1]
+    for label, path in zip(own.labels, own.images.paths, strict=True):  # type: ignore[arg-type]
+        (tmp_path / "copy" / str(label)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(place / "data" / path, tmp_path / "copy" / str(label))
+    loaded, test = open_test_set(load_run(finished), ["data=folder", f"data.root={tmp_path / 'copy'}"])
+    assert test.own and not loaded.data_changed
+
+
+def test_skipped_images_are_counted(finished: Path, tmp_path: Path) -> None:
+    write(tmp_path / "photos" / "0", 0, 3)
+    (tmp_path / "photos" / "0" / "broken.png").write_bytes(b"broken")
+    words = ["data=folder", f"data.root={tmp_path / 'photos'}", "data.on_broken=skip"]
+    test = open_test_set(load_run(finished), words)[1]
+    assert len(test.images) == 3 and test.about.endswith("; 1 image skipped")
+
+
 def test_images_that_changed_in_place_are_not_those_of_the_run(place: Path, finished: Path, tmp_path: Path) -> None:
     changed = Path(shutil.copytree(finished, tmp_path / "run"))
     record = result(changed)

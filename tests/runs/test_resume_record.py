@@ -12,8 +12,10 @@ from PIL import Image
 from tests.conftest import TINY, composed, result
 from tests.forked import Server
 from vitexp.config.renames import read_config
+from vitexp.errors import UserError
+from vitexp.runs.lifecycle import open_run
 from vitexp.runs.record import RunRecord
-from vitexp.runs.resume import run_to_resume, why_not_resumed
+from vitexp.runs.resume import resumed, run_to_resume, why_not_resumed
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +41,8 @@ def options(folder: Path, photos: Path) -> list[str]:
 
 
 def files(run: Path) -> dict[str, bytes]:
-    """Return the content of the files that a failed attempt may not change."""
-    names = ("config.yaml", "result.json", "model.safetensors", "metrics.csv", "checkpoints/last.ckpt")
-    return {name: (run / name).read_bytes() for name in names}
+    """Return the content of all files of a run, which a failed attempt may not change."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
 
 
 def test_an_attempt_that_cannot_start_leaves_the_completed_record(server: Server, photos: Path, tmp_path: Path) -> None:
@@ -55,9 +56,18 @@ def test_an_attempt_that_cannot_start_leaves_the_completed_record(server: Server
     assert server.train(tmp_path / "log", f"resume={run}", "trainer.max_epochs=3", "data.cache_dir=/tmp") == 2
     assert files(run) == before
     (tmp_path / "away").rename(images)
+    written = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(written.replace("depth: 2", "depth: 3"))
+    (run / "checkpoints" / "next.ckpt").write_bytes(b"damaged")
+    before = files(run)
+    assert server.train(tmp_path / "log", f"resume={run}", "trainer.max_epochs=3") == 2
+    assert "does not fit the checkpoint" in (tmp_path / "log").read_text()
+    assert files(run) == before
+    (run / "config.yaml").write_text(written)
     assert server.train(tmp_path / "log", f"resume={run}", "trainer.max_epochs=3") == 0, (tmp_path / "log").read_text()
     assert (result(run)["status"], result(run)["epochs"]) == ("completed", 3)
     assert read_config(run / "config.yaml").trainer.max_epochs == 3
+    assert (run / "checkpoints" / "damaged.ckpt").read_bytes() == b"damaged"
 
 
 def test_a_stopped_run_that_is_not_resumed_is_named(tmp_path: Path) -> None:
@@ -73,6 +83,65 @@ def test_a_stopped_run_that_is_not_resumed_is_named(tmp_path: Path) -> None:
     assert reason.endswith("one has a different configuration (optim.lr=0.001, now 0.5)")
 
 
+def started(folder: Path, *overrides: str) -> Path:
+    folder.mkdir(parents=True)
+    RunRecord.start(
+        folder, composed("name=n", f"log_dir={folder.parent.parent}", *overrides), overrides=list(overrides)
+    )
+    return folder
+
+
+def auto(folder: Path) -> list[str]:
+    return ["name=n", f"log_dir={folder}", "resume=auto", "run_id=one"]
+
+
+DAMAGE = [
+    ("result.json", "", "its result.json cannot be read"),
+    ("result.json", '{"schema": 1, "sta', "its result.json cannot be read"),
+    ("result.json", "[]", "it is not a record"),
+    ("result.json", "{}", "its schema is None, not 1"),
+    ("result.json", '{"schema": 1, "status": "failed"}', "it lists no overrides"),
+    ("result.json", '{"schema": 1, "status": "failed", "overrides": [1]}', "it lists no overrides"),
+    ("result.json", '{"schema": 1, "status": "failed", "overrides": []}', "it has no run_id"),
+    ("result.json", '{"schema": 2}', "written by a newer version of vitexp .schema 2.; update vitexp"),
+    ("config.yaml", "", "it needs both model and data"),
+    ("config.yaml", "data: [", "its config.yaml cannot be read"),
+    ("config.yaml", "- model", "it needs both model and data"),
+    ("config.yaml", "\x00", "its config.yaml cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), DAMAGE)
+def test_a_damaged_record_is_refused(tmp_path: Path, name: str, content: str, sentence: str) -> None:
+    run = started(tmp_path / "n" / "one")
+    (run / name).write_text(content)
+    before = files(run)
+    named, automatic = composed(f"resume={run}"), composed("name=n", f"log_dir={tmp_path}", "resume=auto")
+    with pytest.raises(UserError, match=sentence):
+        resumed(named, [f"resume={run}"], lambda overrides: composed(*overrides))
+    with pytest.raises(UserError, match=sentence), open_run(composed(*auto(tmp_path)), overrides=[]):
+        pass
+    assert run_to_resume(automatic) is None
+    reason = why_not_resumed(automatic)
+    assert reason is not None and reason.startswith("a new run; ")
+    assert files(run) == before
+
+
+def test_a_run_that_was_killed_before_its_configuration_was_written_starts_again(tmp_path: Path) -> None:
+    run = started(tmp_path / "n" / "one")
+    (run / "config.yaml").unlink()
+    config = composed(*auto(tmp_path))
+    assert run_to_resume(config) is None
+    assert RunRecord.start(run, config, overrides=[]).result["status"] == "running"
+
+
+def test_config_yaml_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr("vitexp.runs.record.write_atomically", lambda path, content: written.append(path.name))
+    started(tmp_path / "n" / "one")
+    assert written == ["result.json", "config.yaml"]
+
+
 def test_a_repeated_run_is_resumed_with_its_own_configuration(server: Server, photos: Path, tmp_path: Path) -> None:
     """Its recorded overrides are only those typed after --config-name."""
     assert server.train(tmp_path / "log", *options(tmp_path, photos), "name=n", "run_id=first", "loss=focal") == 0
@@ -80,6 +149,9 @@ def test_a_repeated_run_is_resumed_with_its_own_configuration(server: Server, ph
     again = ("--config-dir", str(first), "--config-name", "config", "run_id=second", "loss.gamma=3")
     assert server.train(tmp_path / "log", *again) == 0, (tmp_path / "log").read_text()
     second = tmp_path / "n" / "second"
+    assert result(second)["options"] == list(again[:4])
+    words = f"--config-dir {first} --config-name config run_id=second loss.gamma=3"
+    assert words in (second / "report.html").read_text()
     log = tmp_path / "resumed.log"
     assert server.train(log, f"resume={second}", "trainer.max_epochs=2", "trainer=cpu") == 0, log.read_text()
     assert result(second)["epochs"] == 2

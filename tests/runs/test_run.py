@@ -68,6 +68,7 @@ def test_result_has_the_whole_schema(finished: Path) -> None:
             "status",
             "error",
             "name",
+            "options",
             "overrides",
             "config_hash",
             "seed",

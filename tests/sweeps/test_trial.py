@@ -16,7 +16,7 @@ import pytest
 
 from tests.sweeps.fake_sweep import fake_trial
 from tests.sweeps.processes import until, with_argument
-from vitexp.runs.record import TRIAL_LOCK
+from vitexp.runs.record import TRIAL_LOCK, NewerRecord
 from vitexp.sweeps.engines.trial import Finished, Started, Trial, record_failure, run_trial, status
 from vitexp.system.lock import Held, hold, is_held
 
@@ -112,6 +112,25 @@ def test_a_record_that_says_running_is_taken_up(tmp_path: Path) -> None:
     trial.folder.mkdir()
     (trial.folder / "result.json").write_text('{"schema": 1, "status": "running", "error": null}')
     assert run(trial).status == "completed"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"schema": 1', '{"schema": 1}'])
+def test_a_damaged_record_is_replaced(tmp_path: Path, text: str) -> None:
+    trial = fake_trial(tmp_path / "a")
+    trial.folder.mkdir()
+    (trial.folder / "result.json").write_text(text)
+    (trial.folder / "trial.json").write_text(text)
+    assert status(trial) is None
+    assert run(trial).status == "completed"
+
+
+def test_a_record_of_a_newer_version_is_kept(tmp_path: Path) -> None:
+    trial = fake_trial(tmp_path / "a")
+    trial.folder.mkdir()
+    (trial.folder / "result.json").write_text('{"schema": 2}')
+    with pytest.raises(NewerRecord, match=r"written by a newer version of vitexp \(schema 2\); update vitexp"):
+        run(trial)
+    assert (trial.folder / "result.json").read_text() == '{"schema": 2}'
 
 
 def test_the_record_says_running_from_the_start(tmp_path: Path) -> None:

@@ -25,7 +25,11 @@ def trial(folder: Path, number: int, *, accuracy: float | None = None) -> Trial:
 
 def complete(trial: Trial, accuracy: float) -> None:
     trial.folder.mkdir()
-    record = {"status": "completed", "metrics": {"val": {"accuracy": accuracy}, "test": {"accuracy": 0.99}}}
+    record = {
+        "schema": 1,
+        "status": "completed",
+        "metrics": {"val": {"accuracy": accuracy}, "test": {"accuracy": 0.99}},
+    }
     (trial.folder / "result.json").write_text(json.dumps(record))
 
 
@@ -136,6 +140,6 @@ def test_a_terminal_shows_the_picture_and_keeps_failures(tmp_path: Path) -> None
 def test_a_completed_run_without_validation_accuracy_counts_too(tmp_path: Path) -> None:
     done = trial(tmp_path, 0)
     done.folder.mkdir()
-    (done.folder / "result.json").write_text('{"status": "completed", "metrics": null}')
+    (done.folder / "result.json").write_text('{"schema": 1, "status": "completed", "metrics": null}')
     view = View("abc", [done], console=plain())
     assert view.counts() == "1 of 1 done, 0 running, 0 waiting" and view.best is None

@@ -24,6 +24,7 @@ from vitexp.training.checkpoints import (
     promote,
     read_checkpoint,
     sealed,
+    set_damaged_aside,
 )
 
 DAMAGES = 200  # of the soak test
@@ -94,7 +95,10 @@ def test_a_damaged_checkpoint_is_detected_and_the_previous_one_used(
 ) -> None:
     damage_many(tmp_path, 20, random.Random(0))
     assert "is damaged" in caplog.text
+    assert (tmp_path / "last.ckpt").exists()  # an attempt to resume that fails changes nothing
+    set_damaged_aside(tmp_path, tmp_path / "previous.ckpt")
     assert not (tmp_path / "last.ckpt").exists()  # it must not become the previous one
+    assert (tmp_path / "previous.ckpt").exists()
     assert (tmp_path / "damaged.ckpt").exists()
 
 

@@ -163,6 +163,18 @@ def user_searchpath() -> list[str]:
     ]
 
 
+def given_options() -> list[str]:
+    """Return the words of the running Hydra command that say where its configuration comes from, other than conf/."""
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    others = [url for url in user_searchpath() if url.partition("://")[2] not in folders]
+    name = str(hydra.job.config_name)
+    named = [] if name in ("train", "sweep") else ["--config-name", name]
+    return [*(word for folder in folders for word in ("--config-dir", folder)), *named, *searchpath_override(others)]
+
+
 def searchpath_override(urls: Sequence[str]) -> list[str]:
     """Return a list with the override that adds folders to a command; an empty list if there are none."""
     return [f"hydra.searchpath=[{','.join(map(quoted, urls))}]"] if urls else []

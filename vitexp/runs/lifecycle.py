@@ -135,20 +135,30 @@ def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> O
         return OpenRun(RunRecord.read(folder), console, is_complete=True)
     resumes, folder = folder is not None, folder or new_run_folder(config)
     # Before a record can be seen there: another process with resume=auto must not take it for a stopped run.
+    lock, earlier = folder / LOCK, b""
     with suppress(OSError):  # some network drives have no locks
-        stack.enter_context(hold(folder / LOCK, wait=False))
+        earlier = lock.read_bytes() if lock.exists() else b""
+        stack.enter_context(hold(lock, wait=False))
     if resumes:
         record = RunRecord.resume(folder, config, overrides=list(overrides))
+        stack.callback(_restore_unless_begun, record, lock, earlier)
         forget_failures(folder)
     else:
         record = RunRecord.start(folder, config, overrides=merged([], overrides))
-    stack.enter_context(logging_to(record.folder / "train.log", console))
+    stack.enter_context(logging_to(record.folder / "train.log", console, has_begun=lambda: record.has_begun))
     if not resumes and (reason := why_not_resumed(config)):
         log.info(reason)
     opened = OpenRun(record, console)
     stack.enter_context(opened.after)
     stack.enter_context(_outcome(record))
     return opened
+
+
+def _restore_unless_begun(record: RunRecord, lock: Path, earlier: bytes) -> None:
+    """Write the `earlier` content of the lock file, which names its holder: an attempt that fails changes nothing."""
+    if not record.has_begun:
+        with suppress(OSError):
+            lock.write_bytes(earlier)
 
 
 @contextmanager

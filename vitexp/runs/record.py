@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.components import facts
+from vitexp.config.compose import given_options
 from vitexp.config.defaults import without_defaults
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError, UserError
@@ -51,6 +52,10 @@ class DamagedRecord(UserError):
     """A result.json that cannot be used."""
 
 
+class NewerRecord(DamagedRecord):
+    """One that a newer version of vitexp wrote, so that it must not be replaced."""
+
+
 def read_result(folder: Path) -> dict[str, Any]:
     """Return the result.json of a run folder.
 
@@ -60,6 +65,11 @@ def read_result(folder: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         problem = _problem(result)
+        schema = result.get("schema") if isinstance(result, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise NewerRecord(
+                f"{typed(path)} was written by a newer version of vitexp (schema {schema}); update vitexp."
+            )
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
@@ -146,6 +156,7 @@ class RunRecord:
                 "status": "running",
                 "error": None,
                 "name": config.name,
+                "options": given_options(),
                 "overrides": overrides,
                 "config_hash": config_hash(config),
                 "seed": config.seed,
@@ -164,8 +175,9 @@ class RunRecord:
             },
         )
         try:
-            write_atomically(folder / "config.yaml", _repeatable(config))
             record._write()
+            # Last, because a folder with config.yaml is taken for a run, which needs both files to be resumed.
+            write_atomically(folder / "config.yaml", _repeatable(config))
         except OSError as error:
             raise _cannot_start(folder, error) from error
         return record

@@ -172,7 +172,8 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         exact = command_line("train", "--config-dir", path, "--config-name", "config")
         commands.append(("With exactly this configuration:", exact))
     if overrides := result.get("overrides"):
-        commands.append(("As it was started:", command_line("train", *map(str, overrides))))
+        words = [*(result.get("options") or ()), *overrides]
+        commands.append(("As it was started:", command_line("train", *map(str, words))))
     if is_pretraining(result):
         same = [setting(group, str(_part(result, group).get("name"))) for group in ("data", "model")]
         tune = command_line("train", *same, setting("model.weights", path))

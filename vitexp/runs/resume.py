@@ -15,7 +15,7 @@ from vitexp.config.defaults import with_defaults
 from vitexp.config.overrides import flatten, key_of, merged
 from vitexp.config.renames import changed_defaults, put, read_config, upgrade_overrides
 from vitexp.data.length import AUTO
-from vitexp.errors import ConfigError, UserError
+from vitexp.errors import ConfigError, UserError, reason
 from vitexp.runs.record import deciding, read_result, runs_folder, warn_skipped
 from vitexp.system.disk import typed
 
@@ -209,11 +209,15 @@ def _undamaged(read: Callable[[Path], _T], path: Path) -> _T | None:
 
 
 def _result(folder: Path) -> dict[str, Any]:
+    """Return the record of a run. Raises ConfigError if it cannot be resumed from it."""
+    name = typed(folder)
+    if not (folder / "config.yaml").is_file() or not (folder / "result.json").is_file():
+        raise ConfigError(
+            f"resume={name} is not a run folder with config.yaml and result.json; give one, or resume=auto."
+        )
     try:
-        if not (folder / "config.yaml").exists():
-            raise FileNotFoundError
         return read_result(folder)
     except OSError as error:
         raise ConfigError(
-            f"resume={folder} is not a run folder with config.yaml and result.json; give one, or resume=auto."
+            f"{name} cannot be resumed because its result.json cannot be read: {reason(error)}."
         ) from error

@@ -54,6 +54,8 @@ from vitexp.training.checkpoints import (
     drop_previous,
     newest_checkpoint,
     read_checkpoint,
+    refuse_other_net,
+    set_damaged_aside,
 )
 from vitexp.training.classification import Classifier
 from vitexp.training.early_stopping import EarlyStopping
@@ -116,8 +118,11 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
 
         seed_everything(config.seed, workers=True, verbose=False)
         module = build_module(config, datamodule, augment, weights, teacher)
+        if checkpoint:
+            refuse_other_net(checkpoint, module)
         if not record.has_begun:
             record.begin()
+            set_damaged_aside(checkpoints, checkpoint)
             _open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, chosen, trainer, module, datamodule, sources)

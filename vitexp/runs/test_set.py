@@ -21,6 +21,7 @@ from vitexp.runs.classes import match_classes
 from vitexp.runs.data_config import data_config
 from vitexp.runs.finished import FinishedRun
 from vitexp.runs.leaks import images_of, location
+from vitexp.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,18 @@ def open_test_set(
     """
     config = data_config(run.config, typed, image_size=run.image_size, config_dir=config_dir)
     source = build_a(Source, config.data.source, "data.source")
-    part, images = _as_in_training(run, source, config) or _all_of(source, config)
+    as_in_training = _as_in_training(run, source, config)
+    part, images = as_in_training or _all_of(source, config)
     fingerprint = _fingerprint(part, images)
     about = part.about
     if own := _is_own(run, config, fingerprint):
-        run, about = dataclasses.replace(run, config=config), "the run's own test split"
+        about = "the run's own test split"
+        if as_in_training:  # otherwise there are no training images
+            run = dataclasses.replace(run, config=config)
     elif _is_alike(run, config) and _place(config) == _place(run.config):
         about += "; these images, or their preparation, have changed since training"
+    if skipped := len(part.split) - len(images):
+        about += f"; {plural(skipped, 'image')} skipped"
     matching = match_classes(part.classes, run.classes, name=config.data.name, numbered=part.numbered)
     return run, TestSet(
         name=config.data.name,

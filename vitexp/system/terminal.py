@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,25 +41,33 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _LogFile(logging.Handler):
-    """A handler that appends lines to a file; what a full disk refuses is written once there is space."""
+    """A handler that appends lines to a file; what a full disk refuses is written once there is space.
 
-    def __init__(self, path: Path) -> None:
+    has_begun: whether the file may be written; until then, lines wait.
+    """
+
+    def __init__(self, path: Path, has_begun: Callable[[], bool]) -> None:
         super().__init__()
-        self.file = GrowingFile(path)
+        self.file, self.has_begun = GrowingFile(path), has_begun
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
+        line = f"{self.format(record)}\n"
+        if not self.has_begun():
+            self.file.waiting += line.encode()
+            return
         with tolerating(self.file.path.name):
-            self.file.append(f"{self.format(record)}\n")
+            self.file.append(line)
 
 
 @contextmanager
-def logging_to(path: Path | None, console: Console) -> Iterator[None]:
+def logging_to(path: Path | None, console: Console, *, has_begun: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Send vitexp's messages to `console` and `path`, and messages of libraries to `path` only; None drops them.
 
+    has_begun: whether `path` may be written. Messages wait until it returns true, and are lost if it never does.
     Tracebacks of threads also go to `path`: whoever needs the result of a thread reports its failure in one sentence.
     """
-    file = logging.NullHandler() if path is None else _LogFile(path)
+    file = logging.NullHandler() if path is None else _LogFile(path, has_begun)
     people = _ConsoleHandler(console)
     ours = logging.getLogger("vitexp")
     loggers = [ours, *map(logging.getLogger, LIBRARIES)]

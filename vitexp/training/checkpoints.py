@@ -25,7 +25,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.errors import UserError
+from vitexp.errors import UserError, one_line
 from vitexp.system.disk import replace, tolerating, write_atomically
 from vitexp.system.signals import StopSignals
 from vitexp.training.task import data_of
@@ -144,7 +144,7 @@ def begin_at(position: Position, datamodule: ImageDataModule) -> None:
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
-    """Return the newest intact checkpoint in `folder` and its position; move damaged ones aside, with a warning.
+    """Return the newest intact checkpoint in `folder` and its position; warn of damaged ones.
 
     Raises UserError for a checkpoint that could execute code when loaded.
     """
@@ -155,9 +155,27 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Position] | None:
             continue
         except DamagedCheckpoint as error:
             log.warning("%s The previous checkpoint is used, if there is one.", error)
-            with suppress(FileNotFoundError):  # another process of this run moved it first
-                os.replace(path, folder / "damaged.ckpt")
     return None
+
+
+def set_damaged_aside(folder: Path, intact: Path | None) -> None:
+    """Rename the checkpoints in `folder` that are newer than `intact`, the newest intact one, to damaged.ckpt."""
+    newer = NAMES if intact is None else NAMES[: NAMES.index(intact.name)]
+    for name in newer:
+        with suppress(FileNotFoundError):
+            os.replace(folder / name, folder / "damaged.ckpt")
+
+
+def refuse_other_net(checkpoint: Path, module: LightningModule) -> None:
+    """Raise UserError if the weights in a checkpoint do not fit `module`, whose weights may change."""
+    try:
+        module.load_state_dict(read_checkpoint(checkpoint)["state_dict"], strict=module.strict_loading)
+    except RuntimeError as error:
+        reason = one_line(str(error).partition("\n")[2] or str(error))
+        raise UserError(
+            f"the model of the configuration does not fit the checkpoint {checkpoint}; start a new run without resume= "
+            f"({reason.rstrip('.')})."
+        ) from error
 
 
 def promote(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.errors import UserError
-from vitexp.runs.record import SCHEMA, TRIAL_LOCK, DamagedRecord, RunRecord, now, read_result
+from vitexp.runs.record import SCHEMA, TRIAL_LOCK, DamagedRecord, NewerRecord, RunRecord, now, read_result
 from vitexp.sweeps.engines.warm import TRAIN, Forked
 from vitexp.system.disk import write_atomically
 from vitexp.system.lock import hold, is_held
@@ -83,7 +83,7 @@ Event = Ready | Started | Finished
 
 
 def status(trial: Trial) -> str | None:
-    """Return the status in its result.json; None without one."""
+    """Return the status in its result.json; None without a readable one. Raises NewerRecord."""
     result = _result(trial)
     return None if result is None else str(result["status"])
 
@@ -248,9 +248,11 @@ def _record(trial: Trial) -> RunRecord:
 
 
 def _result(trial: Trial) -> dict[str, Any] | None:
-    """Return the record of a trial; None if it is missing or damaged: the trial then runs again."""
+    """Return the record of a trial; None if it is missing or damaged: the trial then runs again. Raises NewerRecord."""
     try:
         return read_result(trial.folder)
+    except NewerRecord:
+        raise
     except (OSError, DamagedRecord):
         return None
 

@@ -12,10 +12,10 @@ from rich import box
 from rich import table as rich_table
 from rich.text import Text
 
+from vitexp.runs.record import STATUSES
 from vitexp.sweeps.tables.cells import BEST, SPLITS, cells, headings, notes, one_line
-from vitexp.sweeps.tables.results import STATUSES
 from vitexp.sweeps.tables.table import Row, Table
-from vitexp.text import markdown_table
+from vitexp.text import markdown, markdown_table
 
 # Characters that are special in LaTeX, and characters of the table that pdflatex lacks.
 _LATEX: Final = str.maketrans(
@@ -73,16 +73,12 @@ def to_rich(table: Table, *, compact: bool = False) -> rich_table.Table:
 
 def to_markdown(table: Table) -> str:
     """Return the table in GitHub's Markdown, followed by its notes as a list."""
-    heads = [_markdown(heading.replace("-\n", "").replace("\n", " ")) for heading in headings(table)]
-    rows = [[_markdown(cell) for cell in cells(table, row)] for row in table.rows]
-    listed = "".join(f"- {_markdown(note)}\n" for note in notes(table))
+    heads = [heading.replace("-\n", "").replace("\n", " ") for heading in headings(table)]
+    rows = [cells(table, row) for row in table.rows]
+    listed = "".join(f"- {markdown(note)}\n" for note in notes(table))
     return (
         markdown_table(heads, rows, ["left" if column < 2 else "right" for column in range(len(heads))]) + f"\n{listed}"
     )
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>&~$!])", r"\\\1", text)  # markdown_table escapes |
 
 
 def to_csv(table: Table) -> str:
