@@ -30,7 +30,8 @@ from vitexp.runs import predictions
 from vitexp.runs.build import build_datamodule, build_module
 from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.inputs import check_inputs, images_in
+from vitexp.runs.image_folder import images_in
+from vitexp.runs.inputs import check_inputs
 from vitexp.runs.launcher import is_first_process
 from vitexp.runs.predictions import ImageLike, Prediction
 from vitexp.runs.resume import resumed

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vitexp.errors import ConfigError, reason, require
 from vitexp.options import Doc, Field, Words
-from vitexp.system.disk import note, refusal, tolerating
+from vitexp.system.disk import note, refusal, tolerating, typed
 from vitexp.system.wandb_mode import refuse_unknown_mode, resolve_wandb_mode
 from vitexp.training.faults import is_on, turning_off
 from vitexp.training.metrics_file import MetricsFile, Row, rows_before
@@ -256,10 +256,8 @@ def _forget_service() -> None:
 def _say_where(opening: Future[Any]) -> None:
     if opening.exception() is None:
         run = opening.result()
-        log.info(
-            "wandb     %s",
-            f"offline; wandb sync {Path(run.dir).parent} uploads it" if run.offline else run.url,
-        )
+        upload = f"offline; to upload this run:\n          wandb sync {typed(Path(run.dir).parent)}"
+        log.info("wandb     %s", upload if run.offline else run.url)
 
 
 def wandb_logger(
