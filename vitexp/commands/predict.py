@@ -17,7 +17,7 @@ from pathlib import Path
 from vitexp.commands.words import DEVICES, opened, read_words, run_command
 from vitexp.errors import ConfigError
 from vitexp.runs.find import requested_run
-from vitexp.runs.inputs import images_in
+from vitexp.runs.image_folder import images_in
 from vitexp.system.disk import refuse_unwritable
 
 

@@ -18,8 +18,6 @@ from vitexp.config.components import component, facts
 from vitexp.config.renames import read_config
 from vitexp.config.rules import argument
 from vitexp.config.schema import MAPPINGS, NODES
-from vitexp.data.imagefile import ENDINGS, visible_files
-from vitexp.data.source import printable
 from vitexp.errors import ConfigError, UserError, require
 from vitexp.models.architecture import architecture, difference
 from vitexp.models.checkpoint_names import publisher_of, renamed
@@ -29,7 +27,6 @@ from vitexp.runs.published import PUBLISHED, published_for
 from vitexp.runs.record import runs_folder
 from vitexp.runs.resume import is_finished, run_to_resume
 from vitexp.system.disk import refuse_unwritable_folder
-from vitexp.text import shortened
 
 
 def check_inputs(config: DictConfig) -> None:
@@ -70,10 +67,11 @@ def refuse_missing_data(source: Mapping[str, Any], *, unless_root: bool = False)
 
     unless_root: accept any folder `root` that is not empty, because not all parts of the data set are needed.
     """
-    root = source.get("root")
+    if (root := source.get("root")) is None:  # nothing that could be missing
+        return
     if unless_root:
         with suppress(OSError):
-            if root is None or any(Path(os.path.expanduser(root)).iterdir()):
+            if any(Path(os.path.expanduser(root)).iterdir()):
                 return
     try:
         made = instantiate(dict(source), _convert_="all")
@@ -170,19 +168,3 @@ def check_teacher(name: str, config: Mapping[str, Any]) -> None:
     except UserError as error:
         raise ConfigError(f"training.teacher={name}: {error}") from error
     refuse_other_split(config, run.config, key=f"training.teacher={name}")
-
-
-def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the image files below a folder and the other files, both sorted and without hidden ones.
-
-    Raises UserError if there are no images.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder.")
-    files = visible_files(folder)
-    is_image = {path: path.suffix.lower() in ENDINGS and not path.is_dir() for path in files}
-    images, others = ([path for path in files if is_image[path] == wanted] for wanted in (True, False))
-    if not images:
-        beside = f", only {shortened([printable(path.relative_to(folder)) for path in others])}" if others else ""
-        raise UserError(f"{folder} contains no images ({', '.join(ENDINGS)}){beside}.")
-    return images, others

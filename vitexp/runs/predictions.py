@@ -21,7 +21,7 @@ from vitexp.data.imagefile import as_rgb, read_image
 from vitexp.data.source import BrokenImage, printable
 from vitexp.errors import UserError, one_line
 from vitexp.runs.finished import FinishedRun
-from vitexp.runs.inputs import images_in
+from vitexp.runs.image_folder import images_in
 from vitexp.system.disk import write_atomically
 from vitexp.text import shortened
 

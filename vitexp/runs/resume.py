@@ -69,7 +69,10 @@ def why_not_resumed(config: DictConfig) -> str | None:
     if config.resume != "auto" or config.run_id is not None:
         return None
     for run in _newest_first(runs_folder(config), config.seed):
-        if _result(run)["status"] != "completed" and (changed := differences(run, config, LENGTH)):
+        record = _result(run)
+        if record["status"] == "completed" or bool(record.get("debug")) != bool(config.trainer.get("debug")):
+            continue
+        if changed := differences(run, config, LENGTH):
             others = f" and {len(changed) - 3} more" if changed[3:] else ""
             return f"a new run, because {typed(run)} has a different configuration ({', '.join(changed[:3])}{others})"
     return None

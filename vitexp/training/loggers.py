@@ -400,10 +400,8 @@ def _forget_service() -> None:
 def _say_where(opening: Future[Any]) -> None:
     if opening.exception() is None:
         run = opening.result()
-        log.info(
-            "wandb     %s",
-            f"offline; {_sync(run)} uploads it" if run.offline else run.url,
-        )
+        upload = f"offline; to upload this run:\n          {_sync(run)}"
+        log.info("wandb     %s", upload if run.offline else run.url)
 
 
 def wandb_logger(
