@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import composed
@@ -86,6 +88,14 @@ def test_what_a_class_must_look_like(overrides: list[str], wrong: str, right: st
         check(composed(*overrides))
     assert wrong in str(caught.value)
     assert right in str(caught.value)
+
+
+def test_a_resumed_run_does_not_need_the_log_dir_of_another_machine(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    elsewhere = f"log_dir={tmp_path / 'file' / 'logs'}"
+    with pytest.raises(ConfigError, match=r"log_dir: .* is not a writable folder"):
+        check(composed(elsewhere))
+    check(composed(elsewhere, f"resume={tmp_path}"))
 
 
 def test_seed_zero_is_a_seed() -> None:

@@ -67,8 +67,11 @@ def monitored(config: Mapping[str, Any]) -> tuple[str | None, str]:
 
 
 def _folders(config: Config) -> Iterator[str]:
+    written = ("log_dir", f"{config['log_dir']}/{config['name']}", True)
+    if config["resume"] not in (None, "auto"):  # the run may have been copied from a machine with other folders
+        written = ("resume", config["resume"], True)
     for key, path, must_write in (
-        ("log_dir", f"{config['log_dir']}/{config['name']}", True),
+        written,
         ("data.cache_dir", config["data"]["cache_dir"], False),
     ):
         try:

@@ -124,6 +124,7 @@ def _serve(listener: socket.socket) -> None:
     """Fork for every request; return in the trials only. Ends the program when stdin is closed or forks are unsafe."""
     folder, server, later = Path(listener.getsockname()).parent, os.getpid(), list(_LATER)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guards
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pandas imports pyarrow where it is installed
     try:
         for module in _FIRST:
             importlib.import_module(module)
