@@ -37,8 +37,6 @@ _ANSWER_S = 120.0  # how long a warm process may take to import everything and f
 _FIRST = ("vitexp.config.check", "vitexp.config.multirun", "vitexp.config.secrets", "vitexp.runs.run")
 # What a run imports later, if at all: imported while no trial waits.
 _LATER = ("pandas", "jinja2", "wandb", "wandb.sdk.launch")
-# pandas imports pyarrow where it is installed, whose allocator would start a thread.
-_NO_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 _servers: dict[str, tuple[subprocess.Popen[bytes], str]] = {}  # by the variables they were started with
 
 
@@ -62,7 +60,7 @@ def warm_process(environment: Mapping[str, str]) -> str | None:
             stdin=subprocess.PIPE,  # never written to: the warm process notices when it is closed
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **_NO_THREADS, **environment},
+            env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C is not for it
             pass_fds=[listener.fileno()],
         )
@@ -124,7 +122,7 @@ def _serve(listener: socket.socket) -> None:
     """Fork for every request; return in the trials only. Ends the program when stdin is closed or forks are unsafe."""
     folder, server, later = Path(listener.getsockname()).parent, os.getpid(), list(_LATER)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guards
-    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pandas imports pyarrow where it is installed
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pandas imports pyarrow, if there is one
     try:
         for module in _FIRST:
             importlib.import_module(module)
