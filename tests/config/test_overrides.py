@@ -14,7 +14,7 @@ from vitexp.config.compose import compose
 from vitexp.config.overrides import PATHS as PATH_KEYS
 from vitexp.config.overrides import flatten, setting, with_quoted_paths
 from vitexp.errors import ConfigError
-from vitexp.runs.test_set import _with_keys
+from vitexp.runs.data_config import _with_keys
 from vitexp.sweeps.grid import values_of
 from vitexp.sweeps.sweep import own_arguments
 

@@ -53,7 +53,7 @@ def test_unknown_keys_lead_to_keys_of_the_selected_options(words: str, sentence:
 )
 def test_options_of_other_programs_lead_to_the_right_line(command: str, words: str, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
-        options_first(command, words.split())
+        options_first(command, words.split(), ("ablation",) if command == "sweep" else ())
 
 
 def test_options_of_hydra_keep_their_values(monkeypatch: pytest.MonkeyPatch) -> None:

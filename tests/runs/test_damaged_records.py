@@ -31,7 +31,6 @@ DAMAGED = {
     "": "is not complete JSON",
     json.dumps(RECORD)[:300]: "is not complete JSON",
     "[" * 100_000: "is not complete JSON",
-    json.dumps({**RECORD, "schema": 2}): "has the schema 2, not 1",
     json.dumps({**RECORD, "status": ["completed"]}): "has the status ['completed'], not one of",
     json.dumps({**RECORD, "metrics": []}): "has a wrong value of metrics: it must be a mapping",
     json.dumps({**RECORD, "overrides": [1]}): "has overrides that are not a list of texts",

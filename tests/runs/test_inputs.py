@@ -42,7 +42,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("data=gtsrb", "GTSRB training images .* are missing.*data.download=true"),
         ("data=cifar10", "cifar10 is missing.*data.download=true"),
         ("data=cifar100 data.root=one", "cifar100 is missing: one/cifar-100-python does not exist"),
-        ("model.weights=nowhere", "there is no nowhere; give imagenet1k"),
+        ("model.weights=nowhere", "there is no nowhere; give pretrained"),
         ("model.weights=empty", "there is no empty/model.safetensors"),
         ("model.weights=noise.safetensors", "cannot be read as weights"),
         (f"model.weights={SHIPPED} model=vit_tiny", "needs model.stem=conv, but this model has patch"),

@@ -113,7 +113,7 @@ def test_missing_files_and_other_models_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="there is no "):
             starting_weights(composed(f"model.weights='{name}'"), resumed=None)
     with pytest.raises(ConfigError, match=r"there is no .*model\.safetensors"):
-        read_weights(tmp_path, name="it")
+        starting_weights(composed(f"model.weights='{tmp_path}'"), resumed=None)
     torch.save({"fc.weight": torch.zeros(2), "step": 3}, tmp_path / "a.pth")
     with pytest.raises(ConfigError, match=r"is not a ViT from .*; it contains fc\.weight"):
         read_weights(tmp_path / "a.pth", name="it")

@@ -47,7 +47,7 @@ def sweep(config: DictConfig) -> None:
 def main() -> None:
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
-            sys.argv[1:] = options_first("sweep", sys.argv[1:], tuple(SWEEP))
+            sys.argv[1:] = options_first("sweep", sys.argv[1:], (*SWEEP, "ablation", "search", "engine"))
             refuse_typed_secrets(sys.argv[1:])
             sys.argv[1:] = own_arguments(sys.argv[1:])
             sweep()

@@ -162,10 +162,9 @@ def differences(folder: Path, config: DictConfig, also: Sequence[str] = ()) -> l
 def _changes(folder: Path, config: DictConfig) -> list[tuple[str, Any, Any]]:
     stored = read_config(folder / "config.yaml")
     before, now = map(_compared, (stored, _with_former_defaults(config, stored)))
-    for key, value in (_result(folder).get("training") or {}).items():  # what the run chose for "auto"
-        key = f"{'trainer' if key == 'max_epochs' else 'data'}.{key}"
+    for key, name in (("data.batch_size", "batch_size"), ("trainer.max_epochs", "max_epochs")):
         if before.get(key) == AUTO != now.get(key):
-            before[key] = value
+            before[key] = (_result(folder).get("training") or {}).get(name)  # what the run chose
     absent = "absent"  # and without a default
     return [
         (key, before.get(key, absent), now.get(key, absent))
@@ -214,7 +213,7 @@ def _undamaged(read: Callable[[Path], _T], path: Path) -> _T | None:
 def _result(folder: Path) -> dict[str, Any]:
     """Return the record of a run. Raises ConfigError if it cannot be resumed from it."""
     name = typed(folder)
-    if not (folder / "config.yaml").is_file() or not (folder / "result.json").is_file():
+    if not (folder / "config.yaml").is_file() or not (folder / "result.json").exists():
         raise ConfigError(
             f"resume={name} is not a run folder with config.yaml and result.json; give one, or resume=auto."
         )

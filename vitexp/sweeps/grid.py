@@ -21,8 +21,9 @@ from vitexp.config.schema import Seed
 from vitexp.config.validate import as_typed
 from vitexp.errors import ConfigError, UserError
 from vitexp.options import Doc, Field, Words
+from vitexp.runs.inputs import check_files
 from vitexp.runs.record import config_hash
-from vitexp.sweeps.engines.trial import Trial
+from vitexp.sweeps.engines.trial import Trial, status
 
 SEED = "seed"
 GIVEN_BY_THE_SWEEP = ("name", "log_dir", "run_id", "resume")
@@ -141,6 +142,12 @@ def plan(
         _trial(row, overrides, config, folder=_place(run_id, folder, earlier), group=folder.name, searchpath=searchpath)
         for row, overrides, config, run_id in points
     ]
+    for trial, (row, _, config, _) in zip(trials, points, strict=True) if check_inputs else ():
+        if status(trial) != "completed":
+            try:
+                check_files(config)
+            except UserError as error:
+                raise ConfigError(f"{where}row {row.name!r}: {error}") from error
     logger = config["logger"].get("wandb")
     wandb = None if logger is None else {key: logger[key] for key in ("project", "entity", "mode")}
     return Plan(folder=folder, rows=rows, trials=trials, wandb=wandb)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from vitexp.runs.record import STATUSES
+from vitexp.sweeps.tables.results import STATUSES
 from vitexp.sweeps.tables.statistics import CONFIDENCE, Difference, Summary
 from vitexp.sweeps.tables.table import SIGNIFICANCE, Row, Table
 from vitexp.text import duration, plural

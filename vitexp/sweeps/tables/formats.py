@@ -12,8 +12,8 @@ from rich import box
 from rich import table as rich_table
 from rich.text import Text
 
-from vitexp.runs.record import STATUSES
 from vitexp.sweeps.tables.cells import BEST, SPLITS, cells, headings, notes, one_line
+from vitexp.sweeps.tables.results import STATUSES
 from vitexp.sweeps.tables.table import Row, Table
 from vitexp.text import markdown, markdown_table
 

@@ -13,9 +13,8 @@ from urllib.parse import quote
 
 import jinja2
 
-from vitexp.runs.record import STATUSES
 from vitexp.sweeps.tables.cells import cells, format_metric, headings, notes, one_line
-from vitexp.sweeps.tables.results import Outcome
+from vitexp.sweeps.tables.results import STATUSES, Outcome
 from vitexp.sweeps.tables.table import Row, Table
 from vitexp.system.disk import typed, write_atomically
 
