@@ -72,10 +72,14 @@ def take_turns(path: Path, *, waiting: Callable[[str], None]) -> Iterator[bool]:
     correct without a lock too, but may then be done twice.
     """
 
+    said: list[str] = []
+
     def wait_for(holder: Holder) -> None:
         if holder.has_ended:
             raise Held(holder.text)
-        waiting(holder.text)
+        if not said:  # the next holder is another one that waited
+            said.append(holder.text)
+            waiting(holder.text)
 
     with ExitStack() as stack:
         try:
