@@ -77,7 +77,7 @@ def take_turns(path: Path, *, waiting: Callable[[str], None]) -> Iterator[bool]:
     def wait_for(holder: Holder) -> None:
         if holder.has_ended:
             raise Held(holder.text)
-        if not said:  # the next holder is another one that waited
+        if not said or holder.text.startswith(said[0]):  # another holder is only another one that waited
             said.append(holder.text)
             waiting(holder.text)
 
