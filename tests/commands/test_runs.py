@@ -159,6 +159,16 @@ def test_the_question_is_answered(
         assert len(names(folder)) == left, answer
 
 
+def test_nothing_is_removed_if_nobody_can_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(tmp_path, "a/1")
+    monkeypatch.setattr("sys.stdin", None)  # as it is if it was closed
+    clean.main([f"log_dir={tmp_path}"])
+    assert "yes=true removes them" in capsys.readouterr().out
+    assert len(names(folder)) == 2
+
+
 def test_nothing_outside_of_run_folders_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     logs, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
     (a := a_run(logs, "a/1")).rename(elsewhere)

@@ -67,6 +67,12 @@ def test_says_what_is_wrong_and_what_would_be_right(override: str, wrong: str, r
     assert sentence.endswith(".")
 
 
+def test_an_automatic_batch_that_can_never_be_split_is_refused_before_data_are_read() -> None:
+    check(composed("data.batch_size=auto", "trainer.devices=4", "trainer.accumulate_grad_batches=2"))
+    with pytest.raises(ConfigError, match=r"data\.batch_size=auto chooses a power of two .* a multiple of 3\."):
+        check(composed("data.batch_size=auto", "trainer.devices=3"))
+
+
 def test_a_set_on_disk_needs_its_folder() -> None:
     with pytest.raises(ConfigError, match=r"data\.root"):
         check(composed("data=folder"))

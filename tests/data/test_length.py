@@ -39,12 +39,22 @@ def test_training_is_long_enough(images: int) -> None:
 
 
 def test_explicit_numbers_count() -> None:
-    def of(batch_size: int | str = "auto", epochs: int | str = "auto", steps: int = -1) -> tuple[int, int]:
+    def of(
+        batch_size: int | str = "auto",
+        epochs: int | str = "auto",
+        steps: int = -1,
+        limit: float = 1.0,
+        accumulated: int = 1,
+    ) -> tuple[int, int]:
         trainer: dict[str, Any] = {"max_epochs": epochs, "max_steps": steps}
+        trainer |= {"limit_train_batches": limit, "accumulate_grad_batches": accumulated}
         return settled({"data": {"batch_size": batch_size}, "trainer": trainer}, images=198)
 
     assert of(64, 3) == (64, 3)
     assert of(64) == (64, 313)  # 3 steps per epoch
     assert of(epochs=3) == (32, 3)
     assert of(64, steps=6_000) == (64, 2_000), "max_steps is not cut short"
+    assert of(steps=6) == (32, 1), "nor more epochs promised than there will be"
+    assert of(steps=600, limit=2) == (32, 300)
+    assert of(steps=600, limit=2, accumulated=2) == (32, 600)
     assert of(500) == (500, 60_000), "a batch that cannot be filled is refused elsewhere"

@@ -11,9 +11,11 @@ import torch
 from tests.conftest import composed
 from vitexp.runs.concerns import concerns, fewer_patches, never_predicted
 
+WHOLE = {"max_steps": -1, "limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0}
+
 
 def said(*overrides: str, epochs: int, train: int, val: int = 5_000, test: int = 5_000, **trainer: Any) -> str:
-    shown: Any = SimpleNamespace(max_epochs=epochs, **{"max_steps": -1, "limit_train_batches": 1.0, **trainer})
+    shown: Any = SimpleNamespace(max_epochs=epochs, **{**WHOLE, **trainer})
     data: Any = SimpleNamespace(train=range(train), val=range(val), test=range(test), batch_size=128)
     return " ".join(concerns(composed(*overrides), shown, data))
 
@@ -24,6 +26,7 @@ def test_few_steps_are_named_with_the_length_that_would_do() -> None:
     assert said("trainer.max_epochs=8", epochs=8, train=35_000) == ""
     assert said(epochs=8, train=198) == "", "chosen by the data set"
     assert said("trainer.max_epochs=8", epochs=8, train=198, limit_train_batches=3) == "", "a test of the set-up"
+    assert said("trainer.max_epochs=8", epochs=8, train=198, limit_train_batches=1) == "", "one batch, not all of them"
     assert said("trainer.max_epochs=8", "model.weights=x", epochs=8, train=198) == "", "fine-tuning is short"
 
 
@@ -31,6 +34,7 @@ def test_few_measured_images_have_an_uncertainty() -> None:
     assert said(epochs=8, train=9_999, val=22, test=56) == (
         "accuracy on 22 validation and 56 test images is uncertain by up to 21 and 13 points (95%)."
     )
+    assert said(epochs=8, train=9_999, val=22, limit_val_batches=0) == "", "they are not measured"
     assert said("task=mae", "model=vit_tiny", epochs=8, train=9_999, val=22) == ""
 
 
@@ -44,7 +48,19 @@ def test_classes_that_are_never_predicted_are_named() -> None:
 @pytest.mark.parametrize(
     ("overrides", "advice"),
     [
-        (("data.image_size=200", "model.patch_size=8"), "an image has 625 patches, and model.patch_size=25 makes 64"),
+        (
+            ("model=vit_tiny", "data.image_size=200", "model.patch_size=8"),
+            "an image has 625 patches, and model.patch_size=25 makes 64",
+        ),
+        (("data.image_size=192", "model.patch_size=4"), "an image has 2,304 patches, and model.patch_size=32 makes 36"),
+        (("data.image_size=200", "model.patch_size=4"), "an image has 2,500 patches, and model.patch_size=8 makes 625"),
+        (("data.image_size=200", "model.patch_size=8"), ""),  # a convolutional stem needs a power of two
+        (("model=vit_tiny", "data.image_size=202", "model.patch_size=2"), ""),  # 101 would leave 4 patches
+        (
+            ("model=vit_tiny", "data.image_size=128", "model.patch_size=4", "training.image_sizes=[80,128]"),
+            "an image has 1,024 patches, and model.patch_size=16 makes 64",
+        ),
+        (("model=vit_tiny", "data.image_size=200", "model.patch_size=8", "model.weights=x"), ""),
         (("data.image_size=32",), ""),
         (("model=simple_cnn", "data.image_size=200"), ""),
     ],

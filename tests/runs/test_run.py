@@ -7,15 +7,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from tests.conftest import CONF, TINY, command, composed, result, tiny_run
+from vitexp.models.vit import ViT
+from vitexp.runs.build import settle
 from vitexp.runs.find import completed_runs
 from vitexp.runs.finished import load_run
 from vitexp.runs.resume import differences
+from vitexp.runs.run import _best_checkpoint, _callbacks
+from vitexp.training.callbacks.pace import PaceWarning
+from vitexp.training.masked_autoencoding import MaskedAutoencoding
 
 
 @pytest.fixture(scope="module")
@@ -314,22 +321,57 @@ def test_epochs_without_validation_repeat_no_old_values(tmp_path: Path) -> None:
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     history = checkpoint["callbacks"]["LearningCurves"]["history"]
     assert (history["val/loss"][0], history["train/loss"][0]) == ([2], [1, 2, 3])
-    assert set(result(folder)["metrics"]["val"].values()) == {None}, "the last weights were not validated"
+    assert None not in result(folder)["metrics"]["val"].values(), "the last weights are validated before the test"
 
 
 def test_lengths_that_follow_from_the_data_set(tmp_path: Path) -> None:
     auto = ("data.batch_size=auto", "trainer.max_epochs=auto")
-    run = tiny_run(tmp_path, "callbacks=none", *auto, "trainer.max_steps=3")
-    assert result(run)["training"] == {"batch_size": 32, "max_epochs": 469}  # 60,000 / (4 * 32)
-    assert result(run)["steps"] == 3
+    run = tiny_run(tmp_path, "callbacks=none", *auto, "trainer.max_steps=9")
+    assert result(run)["training"] == {"batch_size": 32, "max_epochs": 3}  # of 4 steps
+    assert result(run)["steps"] == 9
+    assert None not in result(run)["metrics"]["val"].values(), "although no epoch ended after step 9"
     assert load_run(run).batch_size == 32
     log = (run / "train.log").read_text()
-    assert "data.batch_size=32 and trainer.max_epochs=469, because 129 training images are few" in log
+    assert "data.batch_size=32, because 129 training images are few" in log
     assert "never predicted on the test images" in log
 
     def changes(epochs: int) -> list[str]:
-        words = [*TINY, *auto, "logger=csv", "callbacks=none", "trainer.max_steps=3", f"trainer.max_epochs={epochs}"]
+        words = [*TINY, *auto, "logger=csv", "callbacks=none", "trainer.max_steps=9", f"trainer.max_epochs={epochs}"]
         return differences(run, composed(*words))
 
-    assert changes(500) == [], "longer"
-    assert changes(400) == ["trainer.max_epochs=469, now 400"]
+    assert changes(4) == [], "longer"
+    assert changes(2) == ["trainer.max_epochs=3, now 2"]
+
+
+def test_lengths_of_fast_dev_run_are_its_own() -> None:
+    trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(max_epochs=1), world_size=1, accumulate_grad_batches=1)
+    data: Any = SimpleNamespace(train=range(129))
+    settle(composed("trainer.fast_dev_run=true", "trainer.max_epochs=auto"), trainer, data)
+    assert trainer.fit_loop.max_epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "is_warned"),
+    [
+        ((), True),
+        (("trainer.max_epochs=3",), False),
+        (("trainer.max_steps=9",), False),
+        (("trainer.max_time=00:01:00:00",), False),
+    ],
+)
+def test_only_a_length_that_was_not_asked_for_is_called_long(
+    words: tuple[str, ...], is_warned: bool, tmp_path: Path
+) -> None:
+    config = composed("callbacks=none", "trainer.enable_checkpointing=false", *words)
+    others: Any = None
+    callbacks = _callbacks(config, others, _best_checkpoint(config, tmp_path), tmp_path, others, is_logged=False)
+    assert any(isinstance(callback, PaceWarning) for callback in callbacks) == is_warned
+
+
+def test_validation_of_a_run_that_is_resumed_after_its_training() -> None:
+    module: Any = MaskedAutoencoding(net=ViT(num_classes=2, image_size=16, dim=16, depth=1, num_heads=2))
+    module._trainer = SimpleNamespace(is_global_zero=True, global_step=7)
+    module.on_load_checkpoint({"global_step": 7, "val_metrics": {"val/loss": 0.5}, "train_sums": torch.zeros(2)})
+    assert module.val_metrics() == {"val/loss": 0.5}
+    module._trainer.global_step = 8
+    assert module.val_metrics() == {}, "of other weights"

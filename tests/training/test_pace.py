@@ -13,14 +13,14 @@ from vitexp.training.callbacks import pace
 from vitexp.training.callbacks.pace import PaceWarning
 
 
-def warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, seconds: float) -> str:
-    """Return the warnings of 50 batches that take `seconds` each; 10 epochs of 100 batches are planned."""
+def warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, seconds: float, epoch: int = 0) -> str:
+    """Return the warnings of 50 batches that take `seconds` each, in `epoch` of 10 planned ones of 100 batches."""
     now = [0.0]
     monkeypatch.setattr(pace.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(pace, "finished", lambda device: now[0])
     monkeypatch.setattr(pace, "data_of", lambda trainer: SimpleNamespace(batch_size=32))
     trainer: Any = SimpleNamespace(
-        num_training_batches=100, max_epochs=10, current_epoch=0, accumulate_grad_batches=1, is_global_zero=True
+        num_training_batches=100, max_epochs=10, current_epoch=epoch, accumulate_grad_batches=1, is_global_zero=True
     )
     module: Any = SimpleNamespace(device=torch.device("cpu"))
     callback = PaceWarning(advice="fewer patches")
@@ -39,3 +39,9 @@ def test_a_long_training_is_announced_once(monkeypatch: pytest.MonkeyPatch, capl
 
 def test_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     assert warned(monkeypatch, caplog, seconds=1.0) == ""
+
+
+def test_a_resumed_one_is_not_told_to_be_shorter_than_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert warned(monkeypatch, caplog, seconds=4.0, epoch=4) == ""

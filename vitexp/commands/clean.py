@@ -74,7 +74,7 @@ def _show(found: Sequence[Removable]) -> str:
 
 
 def _confirmed(total: str) -> bool:
-    if not sys.stdin.isatty() or not sys.stdout.isatty():
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):  # None: it is closed
         print(f"{total}; yes=true removes them")
         return False
     try:

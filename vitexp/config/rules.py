@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from vitexp.config.components import MISSING, component, facts
 from vitexp.config.conf import CONF
 from vitexp.config.validate import as_typed, listed
-from vitexp.data.length import AUTO, settled
+from vitexp.data.length import AUTO, LARGEST, settled
 from vitexp.errors import indivisible
 from vitexp.metrics import METRICS
 
@@ -248,10 +248,16 @@ def _devices(config: Config) -> Iterator[str]:
         yield "trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true."
     if trainer["accelerator"] == "cpu" and (devices in (-1, "-1") or isinstance(devices, list) or "," in str(devices)):
         yield f"trainer.devices={as_typed(devices)} selects GPUs; on the CPU, use a number of processes, such as 1."
-    if batch == AUTO:
-        return
     accumulated = trainer["accumulate_grad_batches"]
     shares = accumulated * _count(devices) * trainer["num_nodes"]
+    if batch == AUTO:
+        if LARGEST % shares:
+            yield (
+                f"data.batch_size=auto chooses a power of two up to {LARGEST}, which cannot be split evenly over "
+                f"trainer.accumulate_grad_batches={accumulated} and trainer.devices={as_typed(devices)}; set "
+                f"data.batch_size to a multiple of {shares}."
+            )
+        return
     yield from mixing_complaints(config["training"], batch=batch, shares=shares)
     if batch % shares:
         yield (
@@ -436,7 +442,7 @@ def length_complaints(config: Config, *, train: int, val: int, test: int) -> Ite
     if trainer["fast_dev_run"]:  # Lightning then sets the limits itself
         return
     batch, epochs = settled(config, images=train)
-    if trainer["max_epochs"] == AUTO:
+    if trainer["max_epochs"] == AUTO and trainer["max_steps"] == -1:
         yield from _epochs(config, epochs)
     batch //= trainer["accumulate_grad_batches"]
     batches = {"train": train // batch, "val": math.ceil(val / batch), "test": math.ceil(test / batch)}

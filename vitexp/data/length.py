@@ -27,8 +27,19 @@ def settled(config: Mapping[str, Any], *, images: int) -> tuple[int, int]:
     if epochs == AUTO:
         epochs = automatic_epochs(images, batch_size=batch_size)
         if steps != -1:  # given explicitly, so that it decides
-            epochs = max(epochs, math.ceil(steps / max(images // batch_size, 1)))
+            limit, accumulated = trainer["limit_train_batches"], trainer["accumulate_grad_batches"]
+            per_epoch = steps_per_epoch(images, batch_size=batch_size, limit=limit, accumulated=accumulated)
+            epochs = math.ceil(steps / max(per_epoch, 1))
     return batch_size, epochs
+
+
+def steps_per_epoch(images: int, *, batch_size: int, limit: int | float, accumulated: int) -> int:
+    """Return the number of optimizer steps per epoch.
+
+    limit, accumulated: trainer.limit_train_batches and trainer.accumulate_grad_batches.
+    """
+    batches = images // batch_size * accumulated
+    return math.ceil((min(limit, batches) if isinstance(limit, int) else int(limit * batches)) / accumulated)
 
 
 def automatic_batch_size(images: int) -> int:

@@ -248,7 +248,8 @@ def settle(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) ->
     settled_config = config.copy()
     batch_size, epochs = settled(config, images=len(datamodule.train))
     settled_config.data.batch_size, settled_config.trainer.max_epochs = batch_size, epochs
-    trainer.fit_loop.max_epochs = epochs
+    if not config.trainer.fast_dev_run:  # which has a length of its own
+        trainer.fit_loop.max_epochs = epochs
     _refuse_uneven_shares(settled_config, trainer)
     return settled_config
 

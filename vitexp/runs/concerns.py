@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from vitexp.config.components import facts
+from vitexp.config.rules import argument
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO
 from vitexp.text import plural, shortened
@@ -17,6 +18,7 @@ from vitexp.text import plural, shortened
 _FEW_STEPS = 500  # a small ViT from random weights has hardly started to separate classes
 _ENOUGH_STEPS = 1_500
 _MANY_PATCHES = 100
+_FEW_PATCHES = 4  # per side; fewer show a ViT hardly anything
 _FEW_IMAGES = 100  # to measure an accuracy: it is uncertain by 10 points
 
 
@@ -27,7 +29,8 @@ def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) 
     """
     per_epoch = max(len(datamodule.train) // datamodule.batch_size, 1)
     steps = per_epoch * int(trainer.max_epochs or 0)
-    is_whole = trainer.max_steps == -1 and trainer.limit_train_batches == 1.0 and not config.model.get("weights")
+    is_limited = isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1  # 1 is one batch
+    is_whole = trainer.max_steps == -1 and not is_limited and not config.model.get("weights")
     if is_whole and config.trainer.max_epochs != AUTO and steps < _FEW_STEPS:
         yield (
             f"{plural(steps, 'optimizer step')} are few for a network with random weights; "
@@ -35,7 +38,8 @@ def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) 
         )
     if facts(config.task).get("uses_labels", True):
         parts = {"validation": len(datamodule.val), "test": len(datamodule.test)}
-        few = {name: count for name, count in parts.items() if count < _FEW_IMAGES}
+        measured = {"validation": trainer.limit_val_batches, "test": trainer.limit_test_batches}
+        few = {name: count for name, count in parts.items() if 0 < count < _FEW_IMAGES and measured[name]}
         if few:
             points = " and ".join(f"{98 / math.sqrt(count):.0f}" for count in few.values())
             yield (
@@ -47,9 +51,17 @@ def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) 
 def fewer_patches(config: DictConfig) -> str:
     """Return which key would make the steps of a ViT with many patches faster; "" if there is none."""
     patch_size, size = config.model.get("patch_size"), config.model.get("upsample") or config.data.image_size
-    if patch_size is None or (patches := (size // patch_size) ** 2) <= _MANY_PATCHES:
+    if patch_size is None or (patches := (size // patch_size) ** 2) <= _MANY_PATCHES or config.model.get("weights"):
         return ""
-    larger = next((each for each in range(patch_size, size + 1) if size % each == 0 and size // each <= 8), size)
+    sizes, is_conv = [size, *(config.training.get("image_sizes") or [])], argument(config.model, "stem") == "conv"
+    possible = [
+        each
+        for each in range(patch_size + 1, min(sizes) // _FEW_PATCHES + 1)
+        if not any(side % each for side in sizes) and not (is_conv and each & (each - 1))  # see ConvStem
+    ]
+    if not possible:
+        return ""
+    larger = next((each for each in possible if size // each <= 2 * _FEW_PATCHES), possible[-1])
     return f"an image has {patches:,} patches, and model.patch_size={larger} makes {(size // larger) ** 2} of them"
 
 

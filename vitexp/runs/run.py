@@ -203,7 +203,8 @@ def _callbacks(
         callbacks.append(MovingAverage(decay=training.ema_decay))
     if training.patience is not None:
         callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, epochs=training.patience))
-    if config.trainer.max_epochs == AUTO:
+    length = config.trainer
+    if length.max_epochs == AUTO and length.max_steps == -1 and length.max_time is None and not length.fast_dev_run:
         callbacks.append(PaceWarning(advice=fewer_patches(config)))
     if config.trainer.enable_checkpointing:
         last = LastCheckpoint(
@@ -307,6 +308,9 @@ def _test(
             val = checkpoint["val_metrics"]
             if (chosen := checkpoint["epoch"] + 1) < record.result["epochs"]:
                 log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", chosen)
+    if not val and trainer.limit_val_batches != 0:  # the training ended between two validations
+        trainer.validate(module, datamodule=datamodule, verbose=False)
+        val = module.val_metrics()
     unsaved: list[Exception] = []
 
     def write(trainer: Trainer, module: Any) -> None:

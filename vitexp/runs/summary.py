@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.data.length import AUTO, EPOCHS, LARGEST
+from vitexp.data.length import AUTO, EPOCHS, LARGEST, steps_per_epoch
 from vitexp.metrics import metric
 from vitexp.runs.record import RunRecord
 from vitexp.system.disk import typed
@@ -103,6 +102,7 @@ def _chosen(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) -
     chosen = {
         f"data.batch_size={datamodule.batch_size}": config.data.batch_size == AUTO and datamodule.batch_size < LARGEST,
         f"trainer.max_epochs={trainer.max_epochs}": config.trainer.max_epochs == AUTO
+        and config.trainer.max_steps == -1
         and int(trainer.max_epochs or 0) > EPOCHS,
     }
     keys = " and ".join(key for key, is_chosen in chosen.items() if is_chosen)
@@ -178,6 +178,9 @@ def _teacher(info: dict[str, Any], config: DictConfig) -> str:
 
 
 def _steps_per_epoch(trainer: Trainer, datamodule: ImageDataModule) -> int:
-    limit, accumulated = trainer.limit_train_batches, trainer.accumulate_grad_batches
-    batches = len(datamodule.train) // datamodule.batch_size * accumulated
-    return math.ceil((min(limit, batches) if isinstance(limit, int) else int(limit * batches)) / accumulated)
+    return steps_per_epoch(
+        len(datamodule.train),
+        batch_size=datamodule.batch_size,
+        limit=trainer.limit_train_batches,
+        accumulated=trainer.accumulate_grad_batches,
+    )

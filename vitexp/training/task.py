@@ -54,7 +54,7 @@ class Task(LightningModule, ABC):
 
     Class attributes (facts that are read without importing the class):
         metrics: the names of what is measured, "loss" among them; logged as val/... and test/...
-        monitor: the default of checkpoint.monitor. uses_labels: whether labels take part in training.
+        monitor: what checkpoint.monitor=auto means. uses_labels: whether labels take part in training.
         train_metrics: the names of what `learn` returns after the loss; logged per epoch as train/...
         has_predictions: whether there are `predictions`, which the figures of classifiers need.
         has_reconstructions: whether there is a method `reconstruct`.
@@ -108,6 +108,7 @@ class Task(LightningModule, ABC):
         self._compiled_for: int | None = None
         self._restored_sums: Tensor | None = None
         self._validated_step: int | None = None
+        self._restored_val: tuple[int, dict[str, float]] = (-1, {})  # the step at which they were measured
 
     @abstractmethod
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
@@ -279,7 +280,8 @@ class Task(LightningModule, ABC):
         Lightning keeps old values in `callback_metrics` if not every epoch is validated.
         """
         if self._validated_step != self.global_step:
-            return {}
+            step, restored = self._restored_val  # of a run that is resumed after its training
+            return restored if step == self.global_step else {}
         logged = self.trainer.callback_metrics
         return {key: float(value) for key, value in logged.items() if key.startswith("val/")}
 
@@ -297,6 +299,7 @@ class Task(LightningModule, ABC):
         checkpoint["train_sums"] = self._sums_of_all_processes().cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._restored_val = (checkpoint["global_step"], checkpoint["val_metrics"])
         # The sums cover all processes, so only one process may start with them.
         share = 1.0 if self.trainer.is_global_zero else 0.0
         self._restored_sums = share * checkpoint["train_sums"]

@@ -43,9 +43,9 @@ class PaceWarning(Callback):
             per_batch = (finished(pl_module.device) - self._start) / (self._steps - _WARMUP_STEPS)
             batches, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
             left = per_batch * (batches * (epochs - trainer.current_epoch) - batch_idx - 1)
-            if left >= _LONG_S and trainer.is_global_zero:
+            fewer = max(math.floor(_LONG_S / (per_batch * batches)), 1)
+            if left >= _LONG_S and fewer > trainer.current_epoch and trainer.is_global_zero:
                 speed = data_of(trainer).batch_size / trainer.accumulate_grad_batches / per_batch
-                fewer = max(math.floor(_LONG_S / (per_batch * batches)), 1)
                 log.warning(
                     "at %.3g images/s, training takes about %s; %strainer.max_epochs=%d takes %s.",
                     speed,
