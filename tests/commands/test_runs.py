@@ -239,3 +239,10 @@ def test_which_runs_may_start_from_scratch(
         assert refused
     else:
         assert not refused
+
+
+def test_a_debug_run_does_not_look_like_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_run(tmp_path, "a/tried", debug=True)
+    a_run(tmp_path, "a/real")
+    assert [run.status for run in runs_in(tmp_path)].count("debug") == 1
+    assert len(listed(capsys, tmp_path, "status=completed")) == 1

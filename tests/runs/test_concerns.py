@@ -10,6 +10,7 @@ import torch
 
 from tests.conftest import composed
 from vitexp.runs.concerns import concerns, fewer_patches, never_predicted
+from vitexp.runs.summary import accuracy_interval
 
 WHOLE = {"max_steps": -1, "limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0}
 
@@ -40,9 +41,22 @@ def test_few_measured_images_have_an_uncertainty() -> None:
 
 def test_classes_that_are_never_predicted_are_named() -> None:
     probabilities = torch.tensor([[0.9, 0.1, 0.0, 0.0], [0.6, 0.3, 0.1, 0.0], [0.1, 0.2, 0.7, 0.0]])
-    sentence = never_predicted(probabilities, torch.tensor([0, 1, 2]), ["a", "b", "c", "d"])
-    assert sentence.startswith("1 of 4 classes were never predicted on the test images: b;"), "d has no test image"
-    assert never_predicted(probabilities, torch.tensor([0, 0, 2]), ["a", "b", "c", "d"]) == ""
+    labels, classes = torch.tensor([0, 1, 2]), ["a", "b", "c", "d"]
+    sentence = never_predicted(probabilities, labels, classes, imbalance=1.0)
+    assert sentence.startswith("never predicted on the test images: b (1 of 4 classes);"), "d has no test image"
+    assert "class_weights" not in sentence
+    assert "loss.class_weights=balanced" in never_predicted(probabilities, labels, classes, imbalance=20.0)
+    assert never_predicted(probabilities, torch.tensor([0, 0, 2]), classes, imbalance=1.0) == ""
+
+
+def test_the_accuracy_has_an_interval() -> None:
+    def of(right: int, count: int) -> str:
+        return accuracy_interval({"metrics": {"test": {"accuracy": right / count}}, "data": {"test": count}})
+
+    # Brown, Cai and DasGupta 2001: the Wilson interval of 0 of 10 is 0 to 27.8%
+    assert of(0, 10) == "95% interval of the test accuracy, from 10 images: 0.0 to 27.8%"
+    assert of(38, 56) == "95% interval of the test accuracy, from 56 images: 54.8 to 78.6%"
+    assert accuracy_interval({"metrics": {"test": {"loss": 1.0}}, "data": {"test": 9}}) == ""
 
 
 @pytest.mark.parametrize(

@@ -327,7 +327,7 @@ def _no_effect(config: Config) -> Iterator[str]:
             no_labels,
             "this task uses no labels and has no classifier",
         ),
-        ("data.root", "root" in unread, "this data set has no folder"),
+        ("data.root", "root" in unread, "this data set has no folder (data=folder has)"),
         ("data.download", "download" in unread, "this data set has nothing to download"),
         ("data.on_broken", source.get("reads_files") is False, "this data set has no image files that could be broken"),
         (

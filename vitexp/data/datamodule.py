@@ -157,8 +157,11 @@ class ImageDataModule(LightningDataModule):
         for label, count in enumerate(np.bincount(everything.labels, minlength=len(self.classes))):
             if count < least:
                 has = "only one training image" if count else "no training image"
-                needs = "two or more" if least > 1 else "one or more"
-                raise DataError(f"class {self.classes[label]!r} of {self.name} has {has}; it needs {needs}.")
+                needs = "two, one of them for validation" if least > 1 else "one"
+                raise DataError(
+                    f"class {self.classes[label]!r} of the data set {self.name} has {has}, apart from test images; it "
+                    f"needs at least {needs}."
+                )
         for name, part in (*(("validation", other) for other in others), ("test", self.test)):
             if not len(part):
                 raise DataError(f"{self.name} has no {name} images.")

@@ -20,6 +20,7 @@ _ENOUGH_STEPS = 1_500
 _MANY_PATCHES = 100
 _FEW_PATCHES = 4  # per side; fewer show a ViT hardly anything
 _FEW_IMAGES = 100  # to measure an accuracy: it is uncertain by 10 points
+IMBALANCED = 3  # minimum ratio of the largest to the smallest class that is mentioned
 
 
 def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) -> Iterator[str]:
@@ -65,16 +66,17 @@ def fewer_patches(config: DictConfig) -> str:
     return f"an image has {patches:,} patches, and model.patch_size={larger} makes {(size // larger) ** 2} of them"
 
 
-def never_predicted(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
+def never_predicted(probabilities: Tensor, labels: Tensor, classes: Sequence[str], *, imbalance: float) -> str:
     """Return a sentence about classes that have test images but were never predicted; "" if there are none.
 
-    probabilities: [N, C]. labels: [N].
+    probabilities: [N, C]. labels: [N]. imbalance: training images of the largest class per image of the smallest.
     """
     missing = sorted(set(labels.tolist()) - set(probabilities.argmax(dim=1).tolist()))
     if not missing:
         return ""
     names = shortened([classes[label] for label in missing])
+    weights = ", loss.class_weights=balanced" if imbalance >= IMBALANCED else ""
     return (
-        f"{len(missing)} of {len(classes)} classes were never predicted on the test images: {names}; "
-        "training (trainer.max_epochs), more images or loss.class_weights=balanced may help."
+        f"never predicted on the test images: {names} ({len(missing)} of {len(classes)} classes); a longer training "
+        f"(trainer.max_epochs){weights} or more images may help."
     )

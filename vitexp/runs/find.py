@@ -130,6 +130,9 @@ def read_finished(folder: Path | str) -> FinishedFiles:
     try:
         config = read_config(folder / "config.yaml")
         result = read_result(folder)
+        if (status := result["status"]) != "completed":
+            resume = shlex.quote(setting("resume", folder))
+            raise UserError(f"the run {folder} is {status}, not completed; vitexp train {resume} resumes it.")
         with safe_open(folder / "model.safetensors", framework="np") as file:
             header = json.loads(file.metadata()["vitexp"])
         files = FinishedFiles(
@@ -147,9 +150,6 @@ def read_finished(folder: Path | str) -> FinishedFiles:
         raise UserError(
             f"{folder} is not a finished run: config.yaml, result.json and model.safetensors are needed ({error})."
         ) from error
-    if (status := result["status"]) != "completed":
-        resume = shlex.quote(setting("resume", folder))
-        raise UserError(f"the run {folder} is {status}, not completed; vitexp train {resume} resumes it.")
     if not facts(config.task).get("uses_labels", True):
         raise UserError(
             f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "

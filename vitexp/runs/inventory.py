@@ -17,7 +17,7 @@ from vitexp.runs.record import LOCK, TRIAL_LOCK, DamagedRecord, read_result
 from vitexp.system.disk import typed
 from vitexp.system.lock import is_held
 
-STATUSES = ("completed", "failed", "interrupted", "running", "killed", "damaged")
+STATUSES = ("completed", "failed", "interrupted", "running", "killed", "damaged", "debug")
 _DEEPEST = 6  # levels below the log folder: a name may be paper/table1, and links may form a circle
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -28,7 +28,8 @@ class Listed:
 
     name: of the configuration. date: when it started. accuracy: on the test set; None if it was not measured. size: of
     all files, in bytes. status: one of STATUSES; "killed" is a run that nobody executes although its record says
-    "running", "damaged" one without a readable record, because of `problem`.
+    "running", "damaged" one without a readable record, because of `problem`, and
+    "debug" a completed run of trainer=debug.
     """
 
     folder: Path
@@ -103,7 +104,7 @@ def listed(folder: Path, log_dir: Path) -> Listed:
         model=_text(result, "model") or _text(config, "model"),
         accuracy=_accuracy(result),
         size=_size(folder),
-        status="damaged" if problem else _status(folder, result["status"]),
+        status="damaged" if problem else _status(folder, result),
         problem=problem,
         is_trial=(folder / TRIAL_LOCK).exists(),
     )
@@ -148,9 +149,10 @@ def _date(folder: Path, result: dict[str, Any]) -> datetime:
         return datetime.fromtimestamp(folder.stat().st_mtime).astimezone()
 
 
-def _status(folder: Path, recorded: str) -> str:
+def _status(folder: Path, result: Mapping[str, Any]) -> str:
+    recorded = str(result["status"])
     if recorded != "running":
-        return recorded
+        return "debug" if recorded == "completed" and result.get("debug") else recorded
     try:  # a trial of a sweep has two locks; its supervisor holds one of them between two attempts
         return "running" if any(is_held(folder / lock) for lock in (LOCK, TRIAL_LOCK)) else "killed"
     except OSError:  # some network drives have no locks

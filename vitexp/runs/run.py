@@ -28,7 +28,7 @@ from vitexp.runs.finished import write_weights
 from vitexp.runs.lifecycle import OpenRun, end_at_once, open_run
 from vitexp.runs.predictions import write_test_predictions
 from vitexp.runs.record import RunRecord, metrics_of
-from vitexp.runs.summary import as_text, closing_line, closing_table, opening_lines
+from vitexp.runs.summary import accuracy_interval, as_text, closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
 from vitexp.runs.weights import starting_weights
@@ -148,7 +148,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             unsaved = _test(record, config, trainer, module, datamodule, best, console)
             record.update(timing={"total_s": round(progress.total_s, 3), **record.result["timing"]})
         log.debug("metrics %s", record.result["metrics"])
-        log.info(closing_line(record.result))
+        log.info("\n".join(filter(None, (accuracy_interval(record.result), closing_line(record.result)))))
         if unsaved is not None:
             raise unsaved
         if trainer.is_global_zero:
@@ -337,7 +337,7 @@ def _test(
 def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -> None:
     if isinstance(module, Classifier):
         probabilities, labels = module.predictions
-        if concern := never_predicted(probabilities, labels, datamodule.classes):
+        if concern := never_predicted(probabilities, labels, datamodule.classes, imbalance=datamodule.imbalance):
             log.warning(concern)
         with tolerating("predictions.csv"):
             write_test_predictions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -14,14 +15,13 @@ from rich.table import Table
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO, EPOCHS, LARGEST, steps_per_epoch
 from vitexp.metrics import metric
+from vitexp.runs.concerns import IMBALANCED
 from vitexp.runs.record import RunRecord
 from vitexp.system.disk import typed
 from vitexp.system.hardware import resolve_compile
 from vitexp.text import duration, plural
 from vitexp.training.checkpoints import Position
 from vitexp.training.distillation import TEACHER_WEIGHTS
-
-_IMBALANCED = 3  # minimum ratio of the largest to the smallest class that the opening lines mention
 
 
 def opening_lines(
@@ -65,7 +65,7 @@ def opening_lines(
         lines["chosen"] = chosen
     if unread := datamodule.source.unread():
         lines["files"] = unread
-    if datamodule.imbalance >= _IMBALANCED:
+    if datamodule.imbalance >= IMBALANCED:
         lines["classes"] = (
             f"the largest has {datamodule.imbalance:.0f} times as many training images as the smallest; "
             f"{_compensation(config)}"
@@ -122,9 +122,22 @@ def closing_table(result: dict[str, Any]) -> Table:
     table.add_column(f"test ({result['data']['test']:,} images)", justify="right")
     table.add_column(f"validation ({result['data']['val']:,})", justify="right")
     for name, value in result["metrics"]["test"].items():
+        if name == "top5_accuracy" and result["data"]["classes"] <= 5:  # always 100%
+            continue
         val = result["metrics"]["val"].get(name)
         table.add_row(metric(name).label, metric(name).format(value), metric(name).format(val))
     return table
+
+
+def accuracy_interval(result: dict[str, Any]) -> str:
+    """Return a sentence about the uncertainty of the test accuracy (Wilson 1927); "" without an accuracy."""
+    accuracy, count = result["metrics"]["test"].get("accuracy"), result["data"]["test"]
+    if accuracy is None or not count:
+        return ""
+    z2 = 1.96**2 / count
+    center, half = accuracy + z2 / 2, math.sqrt(z2 * (accuracy * (1 - accuracy) + z2 / 4))
+    low, high = (100 * (center + side * half) / (1 + z2) for side in (-1, 1))
+    return f"95% interval of the test accuracy, from {plural(count, 'image')}: {low:.1f} to {high:.1f}%"
 
 
 def closing_line(result: dict[str, Any]) -> str:
