@@ -47,7 +47,7 @@ VARIANTS = {
     "pooled sequence": ["model.stem=conv", "model.pool=seqpool", "model.head=mlp", "model.mlp_conv=true"],
     "fixed positions": ["model.position_embedding=sincos", "model.qk_norm=true", "model.upsample=24"],
     "recomputed activations": ["model.gradient_checkpointing=true", "model.attention_dropout=0.1"],
-    "validation within the epoch": ["trainer.val_check_interval=0.5", "training.patience=1"],
+    "validation within the epoch": ["trainer.val_check_interval=0.5", "training.patience=1", "checkpoint.monitor=auto"],
 }
 
 
