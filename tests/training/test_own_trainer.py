@@ -107,7 +107,7 @@ def test_restored_sums_follow_the_module_to_its_device() -> None:
     """Lightning reads the checkpoint first and moves the module later."""
     task = Classifier(net=tiny_vit(), num_classes=CLASSES)
     task._trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    task.on_load_checkpoint({"train_sums": torch.ones(3)})
+    task.on_load_checkpoint({"train_sums": torch.ones(3), "global_step": 0, "val_metrics": {}})
     task.to("meta")
     task.on_train_start()
     assert task.train_sums.device.type == "meta"
