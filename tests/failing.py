@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 
 from tests.wandb_server import FAIL
 from vitexp.data.prepare import Prepared
+from vitexp.training.background_wandb import BackgroundWandbLogger
 from vitexp.training.callbacks.figure_callback import FigureCallback
-from vitexp.training.loggers import BackgroundWandbLogger
 
 
 class NoMemory(Callback):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vitexp.data.length import automatic_batch_size, automatic_epochs, settled
+from vitexp.data.length import automatic_batch_size, automatic_epochs, lengths
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_explicit_numbers_count() -> None:
     ) -> tuple[int, int]:
         trainer: dict[str, Any] = {"max_epochs": epochs, "max_steps": steps}
         trainer |= {"limit_train_batches": limit, "accumulate_grad_batches": accumulated}
-        return settled({"data": {"batch_size": batch_size}, "trainer": trainer}, images=198)
+        return lengths({"data": {"batch_size": batch_size}, "trainer": trainer}, images=198)
 
     assert of(64, 3) == (64, 3)
     assert of(64) == (64, 313)  # 3 steps per epoch

@@ -219,7 +219,7 @@ HISTORY = {
 
 
 def test_learning_curves_mark_the_best_epoch() -> None:
-    figure = learning_curves(history=HISTORY)
+    figure = learning_curves(history=HISTORY, tested="best")
     check(figure)
     assert figure.texts[0].get_text() == "Best validation accuracy 60.00% at epoch 2"
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
@@ -227,22 +227,29 @@ def test_learning_curves_mark_the_best_epoch() -> None:
         assert list(axes.lines[-1].get_xdata()) == [2, 2]
 
 
+def test_learning_curves_do_not_praise_weights_that_are_not_tested() -> None:
+    figure = learning_curves(history={**HISTORY, "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.5])}, tested="last")
+    check(figure)
+    assert figure.texts[0].get_text() == "Validation accuracy 50.00% at epoch 3"
+    assert all(len(line.get_xdata()) > 2 for axes in figure.axes for line in axes.lines), "no epoch is marked"
+
+
 def test_learning_curves_without_accuracy_take_the_lowest_loss() -> None:
-    figure = learning_curves(history={"val/loss": ([1, 2, 3], [float("nan"), 1.5, 1.6])})
+    figure = learning_curves(history={"val/loss": ([1, 2, 3], [float("nan"), 1.5, 1.6])}, tested="best")
     check(figure)
     assert figure.texts[0].get_text() == "Best validation loss 1.5000 at epoch 2"
     assert len(figure.axes) == 1
 
 
 def test_learning_curves_without_validation() -> None:
-    figure = learning_curves(history={name: HISTORY[name] for name in ("train/loss", "lr")})
+    figure = learning_curves(history={name: HISTORY[name] for name in ("train/loss", "lr")}, tested="last")
     check(figure)
     assert figure.texts[0].get_text() == "Learning curves"
     assert len(figure.axes) == 2
 
 
 def test_learning_curves_of_one_epoch() -> None:
-    figure = learning_curves(history={name: ([1], y[:1]) for name, (_, y) in HISTORY.items()})
+    figure = learning_curves(history={name: ([1], y[:1]) for name, (_, y) in HISTORY.items()}, tested="best")
     check(figure)
     assert [text.get_text() for text in figure.axes[-1].get_xticklabels() if drawn(text, figure)] == ["1"]
     assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines if len(line.get_xdata()) == 1)
@@ -253,7 +260,7 @@ def test_learning_curves_of_one_epoch() -> None:
 )
 def test_learning_curves_of_nothing(history) -> None:
     with pytest.raises(ValueError, match="no curve"):
-        learning_curves(history=history)
+        learning_curves(history=history, tested="best")
 
 
 def test_lengths_must_agree() -> None:

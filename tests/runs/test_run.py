@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,7 +20,8 @@ from vitexp.runs.build import settle
 from vitexp.runs.find import completed_runs
 from vitexp.runs.finished import load_run
 from vitexp.runs.resume import differences
-from vitexp.runs.run import _best_checkpoint, _callbacks
+from vitexp.runs.run import _callbacks
+from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.pace import PaceWarning
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
 
@@ -363,8 +364,8 @@ def test_only_a_length_that_was_not_asked_for_is_called_long(
     words: tuple[str, ...], is_warned: bool, tmp_path: Path
 ) -> None:
     config = composed("callbacks=none", "trainer.enable_checkpointing=false", *words)
-    others: Any = None
-    callbacks = _callbacks(config, others, _best_checkpoint(config, tmp_path), tmp_path, others, is_logged=False)
+    others, best = cast(Any, None), BestCheckpoint(tmp_path, monitor=None, mode="max")
+    callbacks = _callbacks(config, others, best, tmp_path, others, is_logged=False)
     assert any(isinstance(callback, PaceWarning) for callback in callbacks) == is_warned
 
 

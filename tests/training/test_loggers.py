@@ -10,7 +10,8 @@ import pytest
 
 from vitexp.errors import ConfigError
 from vitexp.system.wandb_mode import resolve_wandb_mode
-from vitexp.training.loggers import BackgroundWandbLogger, wandb_logger
+from vitexp.training.background_wandb import BackgroundWandbLogger
+from vitexp.training.loggers import wandb_logger
 
 
 def made(folder: Path, mode: str) -> BackgroundWandbLogger:
@@ -54,7 +55,7 @@ def test_training_does_not_wait_for_the_run_to_open(tmp_path: Path, monkeypatch:
         assert opened.wait(60)
         return "offline"
 
-    monkeypatch.setattr("vitexp.training.loggers.resolve_wandb_mode", slow)
+    monkeypatch.setattr("vitexp.training.background_wandb.resolve_wandb_mode", slow)
     logger = made(tmp_path, "offline")
     logger.open({"seed": 3}, earlier=[])
     run = logger.experiment  # returns although nothing is open yet
@@ -72,7 +73,7 @@ def test_a_run_that_cannot_be_opened_online_is_recorded_offline(
     def broken(mode: str) -> str:
         raise RuntimeError("no network")
 
-    monkeypatch.setattr("vitexp.training.loggers.resolve_wandb_mode", broken)
+    monkeypatch.setattr("vitexp.training.background_wandb.resolve_wandb_mode", broken)
     logger = made(tmp_path, "online")
     logger.open({}, earlier=[])
     logger.log_metrics({"a": 1.0}, step=0)

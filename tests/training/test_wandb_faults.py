@@ -16,8 +16,9 @@ import pytest
 from tests.sweeps.processes import until
 from tests.wandb_server import WandbServer, wandb_server
 from vitexp.system.signals import Interrupted, StopSignals
-from vitexp.training import loggers
-from vitexp.training.loggers import BackgroundWandbLogger, wandb_logger
+from vitexp.training import background_wandb
+from vitexp.training.background_wandb import BackgroundWandbLogger
+from vitexp.training.loggers import wandb_logger
 
 
 @pytest.fixture
@@ -25,18 +26,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     with wandb_server() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        loggers._forget_service()  # with its settings
+        background_wandb._forget_service()  # with its settings
         yield server
         for helper in helpers():
             helper.kill()
-        loggers._forget_service()
-        loggers._forget_service()  # and the login, which the first call keeps if the service was killed
+        background_wandb._forget_service()
+        background_wandb._forget_service()  # and the login, which the first call keeps if the service was killed
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers, "_WANDB_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(loggers, "_NOTICE_S", 0.5)
+    monkeypatch.setattr(background_wandb, "_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(background_wandb, "_NOTICE_S", 0.5)
 
 
 def helpers() -> list[psutil.Process]:
@@ -89,9 +90,11 @@ def test_a_service_that_does_not_react_costs_neither_training_nor_its_numbers(
         logger.log_metrics({"a": float(step)}, step=step)
     assert time.monotonic() - start < 10
     (tmp_path / "metrics.csv").write_text("step,epoch,a\n0,0,1.5\n")
-    monkeypatch.setattr(loggers, "_LIMIT_S", 60.0)
+    monkeypatch.setattr(background_wandb, "_LIMIT_S", 60.0)
     ended = logger._ended
-    monkeypatch.setattr(ended, "wait", lambda limit, wait=ended.wait: wait(2 if limit == loggers._LIMIT_S else limit))
+    monkeypatch.setattr(
+        ended, "wait", lambda limit, wait=ended.wait: wait(2 if limit == background_wandb._LIMIT_S else limit)
+    )
     logger.close(failed=False)
     assert helper.pid not in [each.pid for each in helpers()]
     assert "this run is recorded offline" in caplog.text
@@ -101,7 +104,7 @@ def test_a_service_that_does_not_react_costs_neither_training_nor_its_numbers(
 def test_a_signal_ends_the_wait_and_nothing_waits_at_exit(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(loggers, "_WANDB_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(background_wandb, "_TIMEOUT_S", 60.0)
     logger = opened(tmp_path)
     server.fail("hangs")
     threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from vitexp.config.components import MISSING, component, facts
 from vitexp.config.conf import CONF
 from vitexp.config.validate import as_typed, listed
-from vitexp.data.length import AUTO, LARGEST, settled
+from vitexp.data.length import AUTO, LARGEST, lengths
 from vitexp.errors import indivisible
 from vitexp.metrics import METRICS
 
@@ -430,7 +430,7 @@ def _known_sizes(config: Config) -> Iterator[str]:
     if None in (classes, train, test):
         return
     val = min(max(math.ceil(config["data"]["val_fraction"] * train - 0.5), 1), train - 1)  # as vitexp.data.split does
-    batch, _ = settled(config, images=(images := classes * (train - val)))
+    batch, _ = lengths(config, images=(images := classes * (train - val)))
     if batch > images:
         yield f"data.batch_size={batch} is larger than the training part of {images:,} images; use a smaller one."
     yield from length_complaints(config, train=images, val=classes * val, test=classes * test)
@@ -441,7 +441,7 @@ def length_complaints(config: Config, *, train: int, val: int, test: int) -> Ite
     trainer = config["trainer"]
     if trainer["fast_dev_run"]:  # Lightning then sets the limits itself
         return
-    batch, epochs = settled(config, images=train)
+    batch, epochs = lengths(config, images=train)
     if trainer["max_epochs"] == AUTO and trainer["max_steps"] == -1:
         yield from _epochs(config, epochs)
     batch //= trainer["accumulate_grad_batches"]

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 AUTO: Literal["auto"] = "auto"
 EPOCHS = 8  # at least
-IMAGES = 60_000  # at least, counting each image once per epoch; a small ViT sees them in about two minutes on two cores
+IMAGES = 60_000  # at least, counting each image once per epoch: as many as the default run sees
 STEPS = 1_500  # at least, if the batch size is chosen too
 LARGEST = 128
 
 
-def settled(config: Mapping[str, Any], *, images: int) -> tuple[int, int]:
+def lengths(config: Mapping[str, Any], *, images: int) -> tuple[int, int]:
     """Return data.batch_size and trainer.max_epochs of a configuration as numbers, for `images` training images."""
     batch_size, trainer = config["data"]["batch_size"], config["trainer"]
     epochs, steps = trainer["max_epochs"], trainer["max_steps"]

@@ -122,5 +122,5 @@ class Source(ABC):
         return ""
 
     def unread(self) -> str:
-        """Return a sentence about files that are not read, for the first lines of a run; may be empty."""
+        """Return a sentence about unread files for the opening lines; "" if there are none."""
         return ""

@@ -22,7 +22,7 @@ from vitexp.config.rules import mixing_complaints
 from vitexp.config.schema import CONTRACTS
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.data.length import AUTO, settled
+from vitexp.data.length import AUTO, lengths
 from vitexp.data.source import Source
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.models.trained_net import TrainedNet
@@ -246,7 +246,7 @@ def settle(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) ->
     datamodule: already set up. Raises ConfigError if the batch cannot be split evenly among the devices.
     """
     settled_config = config.copy()
-    batch_size, epochs = settled(config, images=len(datamodule.train))
+    batch_size, epochs = lengths(config, images=len(datamodule.train))
     settled_config.data.batch_size, settled_config.trainer.max_epochs = batch_size, epochs
     if not config.trainer.fast_dev_run:  # which has a length of its own
         trainer.fit_loop.max_epochs = epochs

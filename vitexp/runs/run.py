@@ -43,6 +43,7 @@ from vitexp.system.hardware import (
 )
 from vitexp.system.output import dropping_unread_output
 from vitexp.system.signals import Interrupted, StopSignals
+from vitexp.training.background_wandb import BackgroundWandbLogger
 from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.pace import PaceWarning
@@ -60,7 +61,6 @@ from vitexp.training.checkpoints import (
 from vitexp.training.classification import Classifier
 from vitexp.training.early_stopping import EarlyStopping
 from vitexp.training.faults import harmless, turning_off
-from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.metrics_file import rows_before
 from vitexp.training.out_of_memory import explained_out_of_memory
 from vitexp.training.task import Task
@@ -101,7 +101,8 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
     with precision:
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
-        best = _best_checkpoint(config, checkpoints)
+        monitor, mode = monitored(config)
+        best = BestCheckpoint(checkpoints, monitor=monitor, mode=mode)
         callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
@@ -178,11 +179,6 @@ def _open_wandb(loggers: Sequence[Logger], config: DictConfig, record: RunRecord
         if isinstance(logger, BackgroundWandbLogger):
             earlier = rows_before(record.folder / "metrics.csv", steps)
             logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
-
-
-def _best_checkpoint(config: DictConfig, folder: Path) -> BestCheckpoint:
-    monitor, mode = monitored(config)
-    return BestCheckpoint(folder, monitor=monitor, mode=mode)
 
 
 def _callbacks(
@@ -327,6 +323,10 @@ def _test(
                 unsaved.append(error)
             with tolerating("terminal output"):
                 console.print(closing_table(record.result))
+            if isinstance(module, Classifier):
+                missed = never_predicted(*module.predictions, datamodule.classes, imbalance=datamodule.imbalance)
+                if missed:
+                    log.warning(missed)
 
     first: Any = LambdaCallback(on_test_end=write)
     trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
@@ -336,10 +336,8 @@ def _test(
 
 def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -> None:
     if isinstance(module, Classifier):
-        probabilities, labels = module.predictions
-        if concern := never_predicted(probabilities, labels, datamodule.classes, imbalance=datamodule.imbalance):
-            log.warning(concern)
         with tolerating("predictions.csv"):
+            probabilities, labels = module.predictions
             write_test_predictions(
                 folder / "predictions.csv",
                 classes=datamodule.classes,

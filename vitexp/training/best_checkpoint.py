@@ -34,11 +34,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         is_best = super().check_monitor_top_k(trainer, current)
-        loss = trainer.callback_metrics.get("val/loss")
-        if current is None or loss is None or self.best_model_score is None:
-            pass
-        elif torch.equal(current.cpu(), self.best_model_score.cpu()) and self.best_loss is not None:
-            is_best = bool(loss < self.best_loss)
+        loss, score = trainer.callback_metrics.get("val/loss"), self.best_model_score
+        if current is not None and score is not None and loss is not None and self.best_loss is not None:
+            is_best = is_best or bool(torch.equal(current.cpu(), score.cpu()) and loss < self.best_loss)
         if is_best:
             self.best_loss = None if loss is None else loss.detach().cpu()
         return is_best

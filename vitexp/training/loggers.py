@@ -5,39 +5,29 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shlex
-import shutil
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Annotated, Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vitexp.errors import ConfigError, reason, require
+from vitexp.errors import ConfigError, require
 from vitexp.options import Doc, Field, Words
-from vitexp.system.disk import note, refusal, tolerating
-from vitexp.system.wandb_mode import refuse_unknown_mode, resolve_wandb_mode
-from vitexp.training.faults import Nothing, is_on, turning_off
-from vitexp.training.metrics_file import MetricsFile, Row, rows_before
+from vitexp.system.disk import refusal, tolerating
+from vitexp.system.wandb_mode import refuse_unknown_mode
+from vitexp.training.background_wandb import BackgroundWandbLogger
+from vitexp.training.faults import is_on, turning_off
+from vitexp.training.metrics_file import MetricsFile
 
 log = logging.getLogger(__name__)
 
 _Name = Annotated[
     str, Field(pattern=r"^[^/\\#?%:]{1,128}$"), Words("a name of at most 128 characters without / \\ # ? % :")
 ]
-_WANDB_TIMEOUT_S = 30.0  # for opening a run online, which usually takes two, and for the upload after its end
-_NOTICE_S = 3.0  # how long to wait for W&B without saying so
-_LIMIT_S = 60.0  # for closing a run; its service may take 10 s more after each timeout
-_ROOM = 1 << 16  # bytes; a disk with less free space counts as full
 
 
 class MetricsCsvLogger(CSVLogger):
@@ -132,278 +122,6 @@ def tensorboard_logger(*, folder: Path, run_id: str, name: str) -> Logger:
     return PatientTensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
 
 
-class BackgroundWandbLogger(WandbLogger):
-    """A WandbLogger that leaves everything to a thread of its own, so that training never waits for W&B.
-
-    mode: "online", "offline", or "auto" (online if logged in). A run that cannot be opened online is recorded offline.
-    If wandb fails later, another run is opened offline, with the rows of metrics.csv.
-
-    Only code that uses `experiment` waits until the run is open.
-    """
-
-    title = "W&B"
-
-    def __init__(self, *, mode: str, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns about it
-        self._mode = mode
-        self._opening: Future[Any] | None = None
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        # Not a ThreadPoolExecutor: Python would wait for its threads at exit, even for one that waits forever.
-        self._thread = threading.Thread(target=self._work, name="vitexp-wandb", daemon=True)
-        self._ended = threading.Event()  # not Thread.join, which is wrong about the thread after a signal
-        self._lossy = False  # the disk was full at some point
-        self._given_up = False
-        self._logged_again = 0  # how often the rows of metrics.csv were logged again
-
-    @rank_zero_only
-    def open(self, config: dict[str, Any], *, earlier: Sequence[Row]) -> None:
-        """Start opening the run with `config`. earlier: the rows that it logged before it was interrupted."""
-        self._wandb_init["config"] = config
-        self._opening = Future()
-        self._tasks.put(partial(self._open, self._opening, earlier))
-        self._thread.start()
-
-    def _work(self) -> None:
-        for task in iter(self._tasks.get, None):
-            if is_on(self) and not self._given_up:
-                with turning_off(self):
-                    try:
-                        task()
-                    except Exception:
-                        if not self._given_up:  # else it was killed
-                            raise
-        if not is_on(self):
-            _forget_service()  # otherwise the next run in this process would log to the open one
-        self._ended.set()
-
-    def _open(self, opening: Future[Any], earlier: Sequence[Row]) -> None:
-        try:
-            opening.set_result(self._opened(earlier))
-        except BaseException as error:
-            opening.set_exception(error)
-            raise
-
-    def _opened(self, earlier: Sequence[Row]) -> Any:
-        # For this run only; Lightning's own `offline` affects the whole process.
-        try:
-            self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
-            run = super().experiment
-        except Exception as error:
-            if self._given_up:
-                raise
-            # Offline, its service may have been killed.
-            failure = "failed" if self._wandb_init.get("mode") == "offline" else "cannot be reached"
-            log.warning("W&B %s (%s); this run is recorded offline", failure, reason(error))
-            _forget_service()  # it holds on to the id of the run
-            self._wandb_init["mode"] = "offline"
-            run = super().experiment
-        if run.offline:
-            # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so log all rows again.
-            _log_rows(run, earlier)
-        return run
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The W&B run; until it is open, a placeholder that waits for it at the first access."""
-        if self._opening is None:
-            return super().experiment
-        return self._opening.result() if self._opening.done() else _Awaited(self._opening)
-
-    @rank_zero_only
-    def say_where(self) -> None:
-        """Log the address of the run, or the command that uploads it, as soon as it is open."""
-        if self._opening is not None:
-            self._opening.add_done_callback(_say_where)
-
-    @contextmanager
-    def _tolerating(self) -> Iterator[None]:
-        """Tolerate a full disk while the block logs scalars and images."""
-        with tolerating("wandb"):
-            yield
-        self._check_room()
-
-    def _check_room(self) -> None:
-        """Note a full disk, on which the service of wandb silently gives up when it writes."""
-        if shutil.disk_usage(self.save_dir or ".").free < _ROOM:
-            self._lossy = True
-        if self._lossy:
-            note("wandb", os.strerror(errno.ENOSPC))
-
-    @contextmanager
-    def _recovering(self) -> Iterator[None]:
-        """If wandb fails in the block, open the run again, offline, and log the rows of metrics.csv again.
-
-        Images that were waiting or logged in the block are lost. A second failure is raised.
-        """
-        try:
-            with self._tolerating():
-                yield
-        except Exception as error:
-            if self._mode == "recovered" or self._given_up:
-                raise
-            log.warning("W&B failed (%s); this run is recorded offline", reason(error))
-            _forget_service()
-            self._mode, self._experiment, self._wandb_init["mode"] = "recovered", None, "offline"
-            run, rows = super().experiment, Path(self.save_dir or ".") / "metrics.csv"
-            if rows.exists():
-                self._logged_again += 1
-                _log_rows(run, rows_before(rows, sys.maxsize))
-            self._opening = Future()
-            self._opening.set_result(run)
-
-    def _later(self, method: Callable[..., None], *arguments: Any) -> None:
-        """Call `method` in the thread; at once without one, because the run was not opened with `open`."""
-        if self._opening is None:
-            method(*arguments)
-            return
-
-        self._check_room()  # here too, because the thread may be late
-        before = self._logged_again
-
-        def task() -> None:
-            if before == self._logged_again:  # else these scalars are among the rows
-                with self._recovering():
-                    method(*arguments)
-
-        self._tasks.put(task)
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._later(super().log_metrics, dict(metrics), step)
-
-    @rank_zero_only
-    def log_chart(self, name: str, chart: Any) -> None:
-        """Log a chart of wandb.plot. It is left out if the server, which wandb asks about it, does not answer."""
-
-        def task() -> None:
-            try:
-                self.experiment.log({name: chart})
-            except Exception as error:
-                log.warning("W&B did not take the chart %s (%s); the run continues", name, reason(error))
-
-        self._tasks.put(task)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any) -> None:
-        self._later(super().log_hyperparams, params)
-
-    @rank_zero_only
-    def close(self, *, failed: bool) -> None:
-        """Close the run, if it was opened, as finished or failed, so that the next run in this process gets its own.
-
-        Returns after about 30 s at most if uploading takes longer, and after a minute if wandb does not react at all.
-        """
-        if self._opening is None:
-            return
-        self._tasks.put(partial(self._finish, failed))
-        self._tasks.put(None)
-        try:
-            self._ended.wait(_NOTICE_S)
-            if not self._ended.is_set():
-                log.info("waiting at most %.0f s for W&B to upload the run; Ctrl-C stops the wait", _WANDB_TIMEOUT_S)
-                self._ended.wait(_LIMIT_S)
-            if not self._ended.is_set():
-                _kill_service()
-                self._ended.wait(_LIMIT_S / 3)  # it records the run offline
-        finally:
-            if not self._ended.is_set():
-                self._give_up()
-
-    def _finish(self, failed: bool) -> None:
-        assert self._opening is not None
-        run = self._opening.result()
-        with self._recovering():
-            try:
-                run.finish(exit_code=int(failed))
-            except TimeoutError:
-                _forget_service()  # waits until it has ended
-            else:
-                if run.offline or not _is_incomplete(run):
-                    return
-            log.warning("W&B did not receive the whole run; %s uploads it later", _sync(run))
-            return
-        self._opening.result().finish(exit_code=int(failed))  # the run that was opened instead
-
-    def _give_up(self) -> None:
-        """Leave what was not uploaded to `wandb sync`."""
-        self._given_up = True
-        opening = self._opening
-        if opening is not None and opening.done() and opening.exception() is None:
-            log.warning("W&B did not receive the whole run; %s uploads it later", _sync(opening.result()))
-        else:
-            log.warning("W&B did not receive the run")
-        _leave_service()
-
-
-class _Awaited:
-    """Placeholder for the run of a Future, because Lightning touches every logger's run before training.
-
-    If the run cannot be opened, it accepts every call: the logger has been turned off, with a warning.
-    """
-
-    def __init__(self, opening: Future[Any]) -> None:
-        self._opening = opening
-
-    def __getattr__(self, name: str) -> Any:
-        run = Nothing() if self._opening.exception() else self._opening.result()
-        return getattr(run, name)
-
-
-def _log_rows(run: Any, rows: Sequence[Row]) -> None:
-    for row in rows:
-        scalars = {name: value for name, value in row.items() if name != "step"}
-        run.log({**scalars, "trainer/global_step": row["step"]})
-
-
-def _sync(run: Any) -> str:
-    """Return the command that uploads `run`."""
-    return f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
-
-
-def _is_incomplete(run: Any) -> bool:
-    """Return whether the service gave up uploading `run`, which only its log says: its fatal errors have this level."""
-    with suppress(OSError):
-        return '"level":"ERROR+4"' in Path(run.settings.log_internal).read_text(encoding="utf-8")
-    return False
-
-
-def _kill_service() -> None:
-    """Kill the service of wandb, which does not react. It loses what it has not written yet."""
-    from wandb.sdk import wandb_setup
-
-    with suppress(AttributeError):  # no service, or another version of wandb
-        wandb_setup.singleton()._connection._proc._process.kill()  # type: ignore[union-attr]
-
-
-def _leave_service() -> None:
-    """Leave the service of wandb alone. It writes and uploads what it has, and ends some time after this process."""
-    import wandb
-    from wandb.sdk import wandb_setup
-
-    with suppress(AttributeError, TypeError):
-        wandb_setup.singleton()._connection._cleanup()  # type: ignore[union-attr,misc]  # do not wait for it at exit
-    wandb.run = None
-
-
-def _forget_service() -> None:
-    """Make wandb forget its service, which may have ended, and the open run; the next run starts another service."""
-    import wandb
-
-    with suppress(Exception, SystemExit):
-        wandb.teardown()
-    wandb.run = None
-    os.environ.pop("WANDB_SERVICE", None)
-
-
-def _say_where(opening: Future[Any]) -> None:
-    if opening.exception() is None:
-        run = opening.result()
-        upload = f"offline; to upload this run:\n          {_sync(run)}"
-        log.info("wandb     %s", upload if run.offline else run.url)
-
-
 def wandb_logger(
     *,
     folder: Path,
@@ -432,13 +150,6 @@ def wandb_logger(
         entity=entity,
         group=group,
         tags=list(tags),
-        settings={
-            "silent": True,
-            "console": "off",
-            "init_timeout": _WANDB_TIMEOUT_S,
-            "finish_timeout": _WANDB_TIMEOUT_S,
-            "finish_timeout_raises": True,
-        },
     )
 
 

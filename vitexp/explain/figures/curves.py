@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,14 +23,15 @@ _PANELS = (
 )
 
 
-def learning_curves(*, history: Mapping[str, Curve], x_label: str = "epoch") -> Figure:
+def learning_curves(*, history: Mapping[str, Curve], tested: Literal["best", "last"], x_label: str = "epoch") -> Figure:
     """Draw loss, accuracy and learning rate during training, one panel each; panels without data are omitted.
 
-    The best validation result is marked: the highest accuracy, or the lowest loss if there is no accuracy.
+    The title states the validation accuracy, or the loss if there is no accuracy, of the weights that are tested.
 
     Args:
         history: any of `train/loss`, `val/loss`, `train/accuracy`, `val/accuracy` (fractions) and `lr`, each as
             (x, values), with the same scale of x. Other names and values that are not finite are ignored.
+        tested: the "best" ones on validation, which are marked, or the "last" ones.
         x_label: unit of x.
 
     Raises:
@@ -43,8 +45,10 @@ def learning_curves(*, history: Mapping[str, Curve], x_label: str = "epoch") -> 
     ]
     if not panels:
         raise ValueError("the history has no curve to draw")
-    best = _best(curves)
-    title = "Learning curves" if best is None else f"Best validation {best[1]} at {x_label} {best[0]:g}"
+    at, result = _validated(curves, tested) or (None, "")
+    title = "Learning curves"
+    if at is not None:
+        title = f"{'Best v' if tested == 'best' else 'V'}alidation {result} at {x_label} {at:g}"
     heights = [height for _, height, _ in panels]
     height = style.TITLE_HEIGHT + sum(heights) + 0.35
     figure = style.new_figure(height=height, title=title)
@@ -56,8 +60,8 @@ def learning_curves(*, history: Mapping[str, Curve], x_label: str = "epoch") -> 
             # A line of few points would be invisible.
             marker = "o" if len(x_values) < 12 else ""
             axes.plot(x_values, values, label=label, color=color, linewidth=1.6, marker=marker, markersize=4)
-        if best is not None:
-            axes.axvline(best[0], color=style.MUTED, linewidth=0.9, linestyle=style.DASHES, zorder=1)
+        if at is not None and tested == "best":
+            axes.axvline(at, color=style.MUTED, linewidth=0.9, linestyle=style.DASHES, zorder=1)
         if name != "Learning rate":
             axes.legend(frameon=False, fontsize=style.SMALL_SIZE, labelcolor=style.INK)
         style.dress(axes, title=name, grid=True)
@@ -76,15 +80,15 @@ def _finite(curve: Curve) -> _Points:
     return x[keep], values[keep]
 
 
-def _best(curves: Mapping[str, _Points]) -> tuple[float, str] | None:
-    """Return x and description of the best validation result, the first one if several are equal."""
+def _validated(curves: Mapping[str, _Points], tested: Literal["best", "last"]) -> tuple[float, str] | None:
+    """Return x and description of the best or last validation result, the first one if several are equally good."""
     if "val/accuracy" in curves:
         x, values = curves["val/accuracy"]
-        at = int(values.argmax())
+        at = int(values.argmax()) if tested == "best" else -1
         return float(x[at]), f"accuracy {values[at]:.2%}"
     if "val/loss" in curves:
         x, values = curves["val/loss"]
-        at = int(values.argmin())
+        at = int(values.argmin()) if tested == "best" else -1
         return float(x[at]), f"loss {values[at]:.4f}"
     return None
 

@@ -16,10 +16,11 @@ from vitexp.explain import figures
 from vitexp.explain.drawing import draw_position
 from vitexp.explain.methods.attention import cls_attention
 from vitexp.options import Doc, Field
+from vitexp.training.background_wandb import BackgroundWandbLogger
+from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.figure_callback import EveryNEpochs, FigureCallback, predictions_of
 from vitexp.training.classification import Classifier
 from vitexp.training.faults import is_on, turning_off
-from vitexp.training.loggers import BackgroundWandbLogger
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
 from vitexp.training.task import Batch, Task, data_of
 
@@ -208,7 +209,8 @@ class LearningCurves(FigureCallback):
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "curves": (
             "Learning curves",
-            "Loss, accuracy and learning rate during training; the dashed line marks the best validation result. "
+            "Loss, accuracy and learning rate during training. A dashed line marks the best validation result if it "
+            "chooses the weights that are tested; otherwise the last weights are tested. "
             "Training values are measured on augmented and mixed images, so they may be worse than validation.",
         )
     }
@@ -232,7 +234,8 @@ class LearningCurves(FigureCallback):
 
     def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
         if self.history:
-            yield figures.learning_curves(history=self.history)
+            is_chosen = any(isinstance(each, BestCheckpoint) for each in trainer.checkpoint_callbacks)
+            yield figures.learning_curves(history=self.history, tested="best" if is_chosen else "last")
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}
