@@ -134,6 +134,18 @@ def test_resuming_keeps_the_overrides_of_the_run(run: vitexp.Run, tmp_path: Path
     assert (longer.result["epochs"], longer.config.model.dim) == (2, 16)
 
 
+def test_pretraining_returns_the_weights_for_a_classifier(tmp_path: Path) -> None:
+    words = [*TINY, "callbacks=none", "logger=csv", f"log_dir={tmp_path}", "checkpoint.monitor=null"]
+    folder = vitexp.pretrain(*words)
+    assert result(folder)["status"] == "completed" and (folder / "model.safetensors").is_file()
+    with pytest.raises(ConfigError, match=r"does not train a classifier; use vitexp\.pretrain"):
+        vitexp.train("task=mae", *words)
+    with pytest.raises(ConfigError, match=r"needs labels; use vitexp\.train"):
+        vitexp.pretrain("task=classification", *words)
+    assert len(list(tmp_path.glob("*/*/result.json"))) == 1
+    assert vitexp.compose(*TINY, f"model.weights={folder}").model.weights == str(folder)
+
+
 def test_another_process_of_a_distributed_run_ends_with_it(
     run: vitexp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

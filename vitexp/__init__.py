@@ -1,6 +1,7 @@
 """Experiment framework for Vision Transformers trained from scratch on small images.
 
     run = vitexp.train("data=gtsrb", "model=vit_tiny")    train, test and record a run
+    folder = vitexp.pretrain("data=cifar10")              train without labels, for model.weights
     run = vitexp.load("newest")                           load a finished one
     cfg = vitexp.compose("data=cifar10")                  a checked configuration
     datamodule, module = vitexp.build(cfg)                its parts, for your own Trainer
@@ -13,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitexp.api import Run, build, compose, load, train
+    from vitexp.api import Run, build, compose, load, pretrain, train
 
-__all__ = ["Run", "__version__", "build", "compose", "load", "train"]
+__all__ = ["Run", "__version__", "build", "compose", "load", "pretrain", "train"]
 
 
 def __getattr__(name: str) -> Any:

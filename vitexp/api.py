@@ -1,4 +1,4 @@
-"""The Python API: `vitexp.train`, `load`, `compose` and `build`; see vitexp/__init__.py."""
+"""The Python API: `vitexp.train`, `pretrain`, `load`, `compose` and `build`; see vitexp/__init__.py."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from vitexp.config.check import check
+from vitexp.config.components import facts
 from vitexp.config.compose import compose as compose_unchecked
 from vitexp.config.overrides import quoted
-from vitexp.errors import UserError
+from vitexp.errors import ConfigError, UserError
 from vitexp.evaluate.evaluation import evaluate
 from vitexp.explain import figures
 from vitexp.explain.explainer import NAMES, Explainer
@@ -162,9 +163,27 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     Raises UserError for what a user can fix (ConfigError before any data is read), KeyboardInterrupt for Ctrl-C, and
     SystemExit for SIGTERM and SIGUSR1. The run is recorded in every case.
     """
+    return load(_train(overrides, config_dir=config_dir, uses_labels=True))
+
+
+def pretrain(*overrides: str, config_dir: str | Path | None = None) -> Path:
+    """Train on images without labels, with task=mae by default; return the run folder, for model.weights.
+
+    Arguments and exceptions are those of `train`:
+    vitexp.train("data=cifar10", f"model.weights={vitexp.pretrain('data=cifar10')}") trains a classifier from it.
+    """
+    task = [] if any(word.startswith("task=") for word in overrides) else ["task=mae"]
+    return _train([*task, *overrides], config_dir=config_dir, uses_labels=False)
+
+
+def _train(overrides: Sequence[str], *, config_dir: str | Path | None, uses_labels: bool) -> Path:
+    """Train, test and record a run; return its folder. uses_labels: whether its task must."""
     composed = partial(compose_unchecked, config_dir=config_dir)
     config = resumed(composed(overrides), overrides, composed)
     check(config)
+    if facts(config.task).get("uses_labels", True) != uses_labels:
+        kind = "does not train a classifier; use vitexp.pretrain" if uses_labels else "needs labels; use vitexp.train"
+        raise ConfigError(f"this task {kind}.")
     check_inputs(config)
     try:
         folder = run_training(as_it_began(config), overrides=overrides)
@@ -174,7 +193,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
         raise KeyboardInterrupt(interrupted.sentence) from None
     if not is_first_process(config):
         sys.exit()
-    return load(folder)
+    return folder
 
 
 def load(run: str | Path = "newest", *, device: torch.device | str = "cpu") -> Run:

@@ -63,6 +63,14 @@ def test_runs_are_listed_sorted_and_filtered(tmp_path: Path, capsys: pytest.Capt
         listed(capsys, tmp_path, "status=done")
 
 
+def test_images_of_your_own_have_the_name_of_their_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_run(tmp_path, "folder/1", data={"name": "folder", "root": "photos/holiday"})
+    a_run(tmp_path, "folder/2", data={"name": "folder", "root": None})
+    a_run(tmp_path, "gtsrb/3", data={"name": "gtsrb", "root": "data/gtsrb"})
+    assert sorted(line.split()[3] for line in listed(capsys, tmp_path)) == ["folder", "gtsrb", "holiday"]
+    assert len(listed(capsys, tmp_path, "data=holiday")) == 1
+
+
 def test_a_damaged_record_is_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     contents = ['{"status": "comp', "[1]", '{"status": 3}', "\x00", '{"status": ["completed"]}']
     for number, text in enumerate(contents):
@@ -136,7 +144,9 @@ def test_checkpoints_of_completed_runs_are_removed(tmp_path: Path, capsys: pytes
     (done / "checkpoints" / ".last.ckpt-abc").touch()
     before = {path: path.read_bytes() for path in done.glob("[!.]*.*") if path.is_file()}
     clean.main([f"log_dir={tmp_path}"])
-    assert "yes=true removes them" in capsys.readouterr().out and "last.ckpt" in names(done)
+    printed = capsys.readouterr().out
+    assert "yes=true removes them" in printed and "last.ckpt" in names(done)
+    assert "kept     those of 1 unfinished run; status=failed,interrupted,killed selects them" in printed
     with hold(used / LOCK, wait=False):
         clean.main([f"log_dir={tmp_path}", "yes=true"])
     assert f"skipped  a/used: {used} is in use by process {os.getpid()}" in capsys.readouterr().out

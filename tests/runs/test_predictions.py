@@ -12,9 +12,9 @@ from PIL import Image
 from tests.conftest import tiny_run
 from vitexp.commands.predict import main
 from vitexp.data.imagefile import ENDINGS
-from vitexp.errors import UserError
+from vitexp.errors import ConfigError, UserError
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.predictions import as_array, predict_folder, write_test_predictions
+from vitexp.runs.predictions import as_array, predict, predict_folder, write_test_predictions
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def test_folder_of_images(run: FinishedRun, tmp_path: Path) -> None:
     (photos / "gone.png").symlink_to("nowhere")
     (photos / "linked.png").symlink_to("more")
     (photos / "._a.png").write_bytes(b"hidden, as macOS leaves them on other disks")
-    count, unread = predict_folder(run, photos, tmp_path / "out.csv")
-    assert count == 3
+    predictions, unread = predict_folder(run, photos, tmp_path / "out.csv")
+    assert len(predictions) == 3
     names = ("broken.png", "gone.png", "linked.png", "more/d.pcx", "notes.txt")
     assert unread == [photos / name for name in names]
     with open(tmp_path / "out.csv", newline="") as file:
@@ -75,12 +75,26 @@ def test_the_command_names_what_was_not_read(
         (photos / name).touch()
     (photos / "d").symlink_to(tmp_path)
     main([f"images={photos}", f"run={run.folder}", f"out={tmp_path / 'out.csv'}"])
-    assert capsys.readouterr().out.splitlines()[-4:] == [
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        f"predicted    1 {next(predict(run, [photos / 'a.png'])).name}",
         f"predictions  1 image: {tmp_path / 'out.csv'}",
         f"not read     {photos / 'b.png'} cannot be decoded",
         f"not read     {photos / 'c.pcx'} is not one of {', '.join(ENDINGS)}",
         f"not read     {photos / 'd'} is a link to a folder",
     ]
+
+
+def test_earlier_predictions_are_replaced_only_on_request(
+    run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    main(["images=.", f"run={run.folder}"])
+    before = Path("predictions.csv").read_bytes()
+    with pytest.raises(ConfigError, match=r"predictions\.csv exists; out=predictions\.csv replaces it"):
+        main(["images=.", f"run={run.folder}"])
+    main(["images=.", f"run={run.folder}", "out=predictions.csv"])
+    assert Path("predictions.csv").read_bytes() == before
 
 
 def test_file_paths_of_a_test_set(tmp_path: Path) -> None:

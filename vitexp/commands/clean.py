@@ -36,12 +36,20 @@ def main(words: Sequence[str]) -> None:
     if set(patterns["status"].split(",")) - {*_SELECTABLE}:
         raise ConfigError(f"status={patterns['status']} must be one or more of {', '.join(_SELECTABLE)}.")
     found = list[Removable]()
-    for run in matching(runs_in(log_dir), patterns):
+    everything = runs_in(log_dir)
+    for run in matching(everything, patterns):
         try:
             found.append(removable(run, log_dir=log_dir))
         except UserError as error:
             print(f"skipped  {run.path}: {error}")
     found = [each for each in found if each.files]
+    stopped = [
+        run for run in everything if run.status in _SELECTABLE[1:] and any(run.folder.glob("checkpoints/*.ckpt"))
+    ]
+    if stopped and not given.get("status"):
+        print(
+            f"kept     those of {plural(len(stopped), 'unfinished run')}; status=failed,interrupted,killed selects them"
+        )
     if not found:
         print(f"there are no checkpoints to remove in {log_dir}")
         return

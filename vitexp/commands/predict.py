@@ -5,12 +5,14 @@
 images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training;
            files that are not images of a known format are named, not read
 run        folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
-out        CSV file to write: file, class, probability, then the classes of ranks 2 to 5 (default: predictions.csv)
+out        CSV file to write, or to replace: file, class, probability, then the classes of ranks 2 to 5 (default:
+           predictions.csv, unless it exists)
 device     auto | cpu | gpu | mps
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +30,8 @@ def main(words: Sequence[str]) -> None:
     images, out = Path(given.get("images")).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
     if not images.is_dir():
         raise ConfigError(f"images={images} is not a folder.")
+    if out.exists() and not given.get("out"):
+        raise ConfigError(f"{out} exists; out={out} replaces it, and another name keeps it.")
     refuse_unwritable(out)
     images_in(images)
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
@@ -38,10 +42,12 @@ def main(words: Sequence[str]) -> None:
     from vitexp.runs.finished import load_run
     from vitexp.runs.predictions import predict_folder
     from vitexp.system.hardware import choose_device
-    from vitexp.text import plural
+    from vitexp.text import plural, shortened
 
-    count, unread = predict_folder(load_run(folder, device=choose_device(device, key="device")), images, out)
-    print(f"predictions  {plural(count, 'image')}: {out}")
+    predictions, unread = predict_folder(load_run(folder, device=choose_device(device, key="device")), images, out)
+    counts = Counter(each.name for each in predictions).most_common()
+    print(f"predicted    {shortened([f'{count:,} {printable(name)}' for name, count in counts])}")
+    print(f"predictions  {plural(len(predictions), 'image')}: {out}")
     for path in unread:
         reason = f"is not one of {', '.join(ENDINGS)}"
         if path.is_dir():

@@ -140,7 +140,8 @@ def _unzip(archive: Path, member: str, scratch: Path) -> None:
         size = sum(info.file_size for info in infos)
         _refuse_expansion(size, archive)
         _require_space(scratch, size)
-        with Progress(console=plain_console(stderr=True), transient=True) as progress:
+        console = plain_console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             for info in progress.track(infos, description=escape(f"unpacking {archive.name}")):
                 bundle.extract(info, scratch)
 

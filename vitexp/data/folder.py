@@ -121,22 +121,14 @@ class Folder(Source):
         return about
 
     def describe(self) -> str:
-        counts = {part: sum(map(len, tree.values())) for part, tree in self._parts.items()}
-        names = {"train": "training", "val": "validation", "test": "test"}
-        *most, last = [f"{counts[part]:,} {name}" for part, name in names.items() if part in counts]
-        found = f"{len(self.classes)} classes, {', '.join(most)} and {last} images"
-        if self._is_parted:
-            return found + self._about_parts()
-        return found + about_roles({}, test_fraction=self.test_fraction, split_seed=self.split_seed)
-
-    def _about_parts(self) -> str:
-        """Return which part is the test set if that is not clear, and which classes a part does not have."""
-        about = about_roles(self._folders, test_fraction=self.test_fraction, split_seed=self.split_seed)
-        val, test = roles(self._folders)
+        """Return how test images are chosen if that is not clear, and which classes a part does not have."""
+        folders = self._folders if self._is_parted else {}
+        about = [about_roles(folders, test_fraction=self.test_fraction, split_seed=self.split_seed)]
+        val, test = roles(folders)
         for part, tree in ((val, self._parts.get("val", {})), (test, self._parts["test"])):
             if part and (lacking := [printable(label) for label in self.classes if label not in tree]):
-                about += f"; {printable(self._folders[part])} has no images of {shortened(lacking)}"
-        return about
+                about.append(f"{printable(folders[part])} has no images of {shortened(lacking)}")
+        return "; ".join(filter(None, about))
 
     def unread(self) -> str:
         read = {self.root / file.path for tree in self._parts.values() for images in tree.values() for file in images}

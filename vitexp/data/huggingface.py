@@ -92,12 +92,13 @@ class HuggingFace(Source):
         )
 
     def describe(self) -> str:
-        counts = [f"{printable(name)} {len(self._labels[part]):,}" for part, name in self._found.items()]
-        found = f"{len(self.classes)} classes, images: {', '.join(counts)}"
-        for part, name in self._parts.items():
-            if part not in self._found:
-                found += f"; {printable(name)} has no labels and is not used"
-        return found + about_roles(self._found, test_fraction=self.test_fraction, split_seed=self.split_seed)
+        about = [
+            f"{printable(name)} has no labels and is not used"
+            for part, name in self._parts.items()
+            if part not in self._found
+        ]
+        about.append(about_roles(self._found, test_fraction=self.test_fraction, split_seed=self.split_seed))
+        return "; ".join(filter(None, about))
 
     def unread(self) -> str:
         if not self._other_files:

@@ -62,10 +62,10 @@ def about_roles(found: Mapping[Part, str], *, test_fraction: float, split_seed: 
         return ""
     if "val" in found:
         return (
-            f"; {printable(found['val'])} is the test set because there is no test part, and validation images are "
+            f"{printable(found['val'])} is the test set because there is no test part, and validation images are "
             "taken from the training part"
         )
-    return f"; {test_fraction:.0%} of every class are test images (split_seed={split_seed})"
+    return f"{test_fraction:.0%} of every class are test images (split_seed={split_seed})"
 
 
 def rank(seed: int, name: str) -> bytes:

@@ -37,6 +37,7 @@ from vitexp.data.cache import ensure
 from vitexp.data.source import BrokenImage, DataError, ReadImage, Split, printable
 from vitexp.data.transforms import build_transforms
 from vitexp.data.workers import hidden_main, needs_main, start_worker
+from vitexp.system.terminal import plain_console
 from vitexp.text import plural
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,10 @@ def _fill(
     chunks = [range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK)]
     # Written, not memory-mapped: a full disk raises an error instead of killing the process.
     refused: list[BrokenImage] = []
-    with open(folder / "images.npy", "wb") as images, Progress(transient=True) as progress:
+    with (
+        open(folder / "images.npy", "wb") as images,
+        Progress(transient=True, disable=not plain_console().is_terminal) as progress,
+    ):
         images.write(_header(len(split), image_size))
         task = progress.add_task(escape(f"preparing {name}"), total=len(split))
         for chunk, (done, broken) in zip(chunks, _map(work, chunks, num_workers), strict=True):

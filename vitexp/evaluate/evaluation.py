@@ -191,6 +191,7 @@ class _Evaluation:
             summary += (
                 f"; {percent(results['ece_scaled'])} at temperature {results['temperature']:.3f}, fitted on "
                 f"{results['fitted_on']['images']:,} validation images of {name}"
+                f"{', which is worse' if results['ece_scaled'] > results['ece'] else ''}"
             )
         title = f"Calibration on {len(self.labels):,} test images of {self.test_set.name}"
         self._figure("calibration", figures.reliability_diagram(panels=panels, title=title))

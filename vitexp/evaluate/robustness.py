@@ -17,6 +17,7 @@ from rich.progress import track
 from vitexp.data.transforms import build_transforms
 from vitexp.runs.finished import FinishedRun
 from vitexp.runs.test_set import TestSet, prepare_test_images
+from vitexp.system.terminal import plain_console
 
 SEVERITIES: Final = (1, 2, 3, 4, 5)
 Image = NDArray[np.uint8]
@@ -140,7 +141,7 @@ def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robus
     conditions = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
     measured = {
         condition: accuracy(corrupt(originals, *condition))
-        for condition in track(conditions, "corruptions", transient=True)
+        for condition in track(conditions, "corruptions", transient=True, disable=not plain_console().is_terminal)
     }
     # The example should be bright and have high contrast.
     example = originals[[int(originals[:200].reshape(min(len(originals), 200), -1).std(axis=1).argmax())]]

@@ -21,6 +21,7 @@ from vitexp.explain.ranking import measure_faithfulness
 from vitexp.runs.classes import is_number
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.test_set import relocated
+from vitexp.system.disk import typed
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
 
@@ -86,6 +87,7 @@ def explain_run(
         chosen = right_and_wrong(explainer, run.data.test, count=shown)
         truth = run.data.test.labels[chosen].tolist()
         about = drawing.shown(explainer, run.data.test.images(chosen), truth, explained=explained)
+    print(f"drawing into {typed(out)}:", flush=True)
     _save(out, drawing.draw_images(explainer, about, layer=-1 if layer_index is None else layer_index, head=head_index))
 
     try:
@@ -124,9 +126,8 @@ def _save(folder: Path, drawn: Iterable[tuple[str, Figure]]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in drawn:
-            path = folder / f"{name}.png"
-            figure.savefig(path, format="png")
-            print(path)
+            figure.savefig(folder / f"{name}.png", format="png")
+            print(f"{name}.png", flush=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}.") from error
 

@@ -21,7 +21,7 @@ from vitexp.config.overrides import setting
 from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError, UserError
 from vitexp.metrics import metric
-from vitexp.runs.record import DamagedRecord, is_pretraining, read_result, warn_skipped
+from vitexp.runs.record import DamagedRecord, data_set, is_pretraining, read_result, warn_skipped
 
 NAME = "pretrained"
 BUNDLED = Path(__file__).parent / "shipped" / "gtsrb"  # trained by experiment=gtsrb_best
@@ -39,6 +39,10 @@ def run_folder(typed: str) -> Path:
         raise ConfigError(
             f"run={typed} is not a folder; give the folder of a finished run, logs/<name>/<run id>, or run={NAME}, the "
             "bundled GTSRB network."
+        )
+    if not (folder / "result.json").exists() and (below := completed_runs(folder)):
+        raise ConfigError(
+            f"run={typed} is a folder of runs; the newest finished one is {shlex.quote(f'run={below[0]}')}."
         )
     return folder
 
@@ -81,7 +85,8 @@ def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
     """Return the folders of all completed runs of classifiers under `log_dir`, the newest first; no debug runs."""
     completed = []
     logs = Path(log_dir).expanduser()
-    for file in (*logs.glob("*/*/result.json"), *logs.glob("*/*/*/result.json")):  # a name may be paper/table1
+    # A name may be paper/table1, and log_dir the folder of one name.
+    for file in (path for depth in ("*", "*/*", "*/*/*") for path in logs.glob(f"{depth}/result.json")):
         try:
             result = read_result(file.parent)
         except FileNotFoundError:  # removed meanwhile
@@ -114,7 +119,7 @@ class FinishedFiles:
     def describe(self) -> str:
         """Return data, model, test accuracy and date, such as "gtsrb, vit_tiny, 98.10% test accuracy, 2026-11-26"."""
         accuracy = ((self.result.get("metrics") or {}).get("test") or {}).get("accuracy")
-        parts = [str(self.config.data.name), str(self.config.model.name)]
+        parts = [data_set(self.config.data), str(self.config.model.name)]
         parts += [] if accuracy is None else [f"{metric('accuracy').format(accuracy)} test accuracy"]
         with suppress(KeyError, TypeError, ValueError):  # the record of another program
             parts.append(f"{datetime.fromisoformat(self.result['finished_at']).astimezone():%Y-%m-%d %H:%M}")

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from vitexp.errors import ConfigError, nearest, one_line
-from vitexp.runs.record import LOCK, TRIAL_LOCK, DamagedRecord, read_result
+from vitexp.runs.record import LOCK, TRIAL_LOCK, DamagedRecord, data_set, read_result
 from vitexp.system.disk import typed
 from vitexp.system.lock import is_held
 
@@ -100,7 +100,7 @@ def listed(folder: Path, log_dir: Path) -> Listed:
         folder=folder,
         name=one_line(folder.parent.relative_to(log_dir).as_posix()) if folder != log_dir else folder.parent.name,
         date=_date(folder, result),
-        data=_text(result, "data") or _text(config, "data"),
+        data=one_line(data_set(result.get("data")) or data_set(config.get("data"))),
         model=_text(result, "model") or _text(config, "model"),
         accuracy=_accuracy(result),
         size=_size(folder),

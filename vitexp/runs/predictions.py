@@ -23,6 +23,7 @@ from vitexp.errors import UserError, one_line
 from vitexp.runs.finished import FinishedRun
 from vitexp.runs.image_folder import images_in
 from vitexp.system.disk import write_atomically
+from vitexp.system.terminal import plain_console
 from vitexp.text import shortened
 
 TOP = 5  # classes listed per image
@@ -119,9 +120,8 @@ def predict_all(run: FinishedRun, folder: Path, *, show_bar: bool = False) -> tu
     Raises UserError if no image could be read.
     """
     images, others = images_in(folder)
-    predictions = list(
-        predict(run, track(images, "predicting", transient=True, disable=not show_bar), skip_broken=True)
-    )
+    hidden = not show_bar or not plain_console().is_terminal
+    predictions = list(predict(run, track(images, "predicting", transient=True, disable=hidden), skip_broken=True))
     done = {each.file for each in predictions}
     broken = [file for file in images if str(file) not in done]
     if not predictions:
@@ -130,8 +130,8 @@ def predict_all(run: FinishedRun, folder: Path, *, show_bar: bool = False) -> tu
     return predictions, sorted([*broken, *others])
 
 
-def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[int, list[Path]]:
-    """Write predictions.csv for the images of a folder; return how many were predicted and which files were not read.
+def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[list[Prediction], list[Path]]:
+    """Write predictions.csv for the images of a folder; return the predictions and the files that were not read.
 
     Columns: file, class, probability, then classes and probabilities of ranks 2 to 5. Raises UserError if no image
     could be read.
@@ -148,7 +148,7 @@ def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[int, list
         for each in predictions
     ]
     write_csv(out, header, rows)
-    return len(predictions), unread
+    return predictions, unread
 
 
 def write_test_predictions(

@@ -103,6 +103,17 @@ def _problem(result: Any) -> str:
     return ""
 
 
+def data_set(data: Mapping[str, Any] | None) -> str:
+    """Return the name of a data set for tables: for images of your own, the name of their folder.
+
+    data: the part of result.json, or of a configuration, about the data; "" if it has no name.
+    """
+    if not isinstance(data, Mapping):
+        return ""
+    name, where = str(data.get("name") or ""), data.get("path") or data.get("root")
+    return (name in ("folder", "huggingface") and where and Path(str(where)).name) or name
+
+
 @cache
 def warn_skipped(reason: str) -> None:
     """Say, once, why a run folder is left out by a command that looks through many."""

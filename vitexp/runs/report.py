@@ -18,7 +18,7 @@ from vitexp.config.overrides import command_line, setting
 from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError
 from vitexp.metrics import METRICS, metric
-from vitexp.runs.record import DamagedRecord, is_pretraining, read_result
+from vitexp.runs.record import DamagedRecord, data_set, is_pretraining, read_result
 from vitexp.system.disk import typed, write_atomically
 from vitexp.text import duration, large_number
 
@@ -104,7 +104,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     timing, machine = _part(result, "timing"), _part(result, "environment")
     groups: dict[str, list[tuple[str, Any]]] = {
         "Data": [
-            ("Name", data.get("name")),
+            ("Name", data_set(data) or None),
             ("Training images", data.get("train")),
             ("Validation images", data.get("val")),
             ("Test images", data.get("test")),

@@ -235,6 +235,7 @@ def _describe(
     record.update(
         data={
             "name": config.data.name,
+            "root": config.data.get("path") or config.data.root,
             "train": len(datamodule.train.labels),
             "val": len(datamodule.val.labels),
             "test": len(datamodule.test.labels),

@@ -16,7 +16,7 @@ from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO, EPOCHS, LARGEST, steps_per_epoch
 from vitexp.metrics import metric
 from vitexp.runs.concerns import IMBALANCED
-from vitexp.runs.record import RunRecord
+from vitexp.runs.record import RunRecord, data_set
 from vitexp.system.disk import typed
 from vitexp.system.hardware import resolve_compile
 from vitexp.text import duration, plural
@@ -52,9 +52,9 @@ def opening_lines(
         "device": (f"{devices} x " if devices > 1 else "")
         + f"{environment['device']}, {trainer.precision}{_rounding(config, trainer)}, "
         + f"{'' if compiled else 'not '}compiled",
-        "data": f"{data['name']}{f' ({found})' if found else ''}: {data['train']:,} train, "
+        "data": f"{data_set(data)}{f' ({found})' if found else ''}: {data['train']:,} train, "
         f"{data['val']:,} validation, {data['test']:,} test images, {data['classes']} classes, "
-        f"{datamodule.image_size} pixels",
+        f"{datamodule.image_size} x {datamodule.image_size} pixels",
         "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
         f"{f'images enlarged to {upsample} pixels, ' if upsample else ''}"
         f"{model['flops_per_image'] / 1e6:,.1f} MFLOPs per image",
@@ -122,8 +122,6 @@ def closing_table(result: dict[str, Any]) -> Table:
     table.add_column(f"test ({result['data']['test']:,} images)", justify="right")
     table.add_column(f"validation ({result['data']['val']:,})", justify="right")
     for name, value in result["metrics"]["test"].items():
-        if name == "top5_accuracy" and result["data"]["classes"] <= 5:  # always 100%
-            continue
         val = result["metrics"]["val"].get(name)
         table.add_row(metric(name).label, metric(name).format(value), metric(name).format(val))
     return table

@@ -112,12 +112,13 @@ def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, T
     """Return the metrics of result.json, except the loss. probabilities: [N, C] of a whole set; labels: int64 [N].
 
     Macro means weight classes equally and skip classes that neither occur nor are predicted. ece is the expected
-    calibration error over 15 bins (Guo et al. 2017). Top-5 is top-C if there are fewer than 5 classes.
+    calibration error over 15 bins (Guo et al. 2017). Top-5 accuracy needs more than five classes.
     """
     both, classes = (probabilities, labels), probabilities.shape[1]
+    top5 = {"accuracy_top5": multiclass_accuracy(*both, classes, average="micro", top_k=5)} if classes > 5 else {}
     return {
         "accuracy": multiclass_accuracy(*both, classes, average="micro"),
-        "accuracy_top5": multiclass_accuracy(*both, classes, average="micro", top_k=min(5, classes)),
+        **top5,
         "precision_macro": multiclass_precision(*both, classes, average="macro"),
         "recall_macro": multiclass_recall(*both, classes, average="macro"),
         "f1_macro": multiclass_f1_score(*both, classes, average="macro"),

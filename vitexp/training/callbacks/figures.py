@@ -211,7 +211,8 @@ class LearningCurves(FigureCallback):
             "Learning curves",
             "Loss, accuracy and learning rate during training. A dashed line marks the best validation result if it "
             "chooses the weights that are tested; otherwise the last weights are tested. "
-            "Training values are measured on augmented and mixed images, so they may be worse than validation.",
+            "Training values are measured on augmented (and, with mixup, mixed) images, so they may be worse than "
+            "validation.",
         )
     }
 
