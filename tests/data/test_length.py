@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vitexp.data.length import automatic_batch_size, automatic_epochs, lengths
+from vitexp.data.length import automatic_batch_size, automatic_epochs, lengths, measured_images
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,10 @@ def test_explicit_numbers_count() -> None:
     assert of(steps=600, limit=2) == (32, 300)
     assert of(steps=600, limit=2, accumulated=2) == (32, 600)
     assert of(500) == (500, 60_000), "a batch that cannot be filled is refused elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("limit", "measured"), [(1.0, 100), (0, 0), (1, 32), (3, 96), (4, 100), (9, 100), (0.5, 64), (0.1, 0)]
+)
+def test_limited_validation_measures_the_first_batches(limit: int | float, measured: int) -> None:
+    assert measured_images(100, batch_size=32, limit=limit) == measured

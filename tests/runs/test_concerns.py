@@ -36,6 +36,8 @@ def test_few_measured_images_have_an_uncertainty() -> None:
         "accuracy on 22 validation and 56 test images is uncertain by up to 21 and 13 points (95%)."
     )
     assert said(epochs=8, train=9_999, val=22, limit_val_batches=0) == "", "they are not measured"
+    assert "accuracy on 128 test images" not in said(epochs=8, train=9_999, limit_test_batches=1)
+    assert "accuracy on 90 validation images" in said(epochs=8, train=9_999, val=90, limit_val_batches=1)
     assert said("task=mae", "model=vit_tiny", epochs=8, train=9_999, val=22) == ""
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from tests.conftest import tiny_run
 from vitexp.commands.predict import main
 from vitexp.data.imagefile import ENDINGS
+from vitexp.data.prepare import Prepared
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predictions import as_array, predict, predict_folder, write_test_predictions
@@ -97,11 +98,33 @@ def test_earlier_predictions_are_replaced_only_on_request(
     assert Path("predictions.csv").read_bytes() == before
 
 
+def test_limited_batches_are_a_sample_of_all_classes(tmp_path: Path) -> None:
+    limited = ("trainer.limit_test_batches=1", "trainer.limit_val_batches=1")
+    run = load_run(tiny_run(tmp_path, "callbacks=none", "logger=none", *limited))
+    size = run.config.data.batch_size
+    assert (run.result["data"]["val"], run.result["data"]["test"]) == (size, size)
+    with open(run.folder / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == size and len({row["true"] for row in rows}) > size / 4
+    labels = run.data.source.split("test").labels
+    assert [row["true"] for row in rows] == [run.classes[labels[int(row["index"])]] for row in rows]
+    assert not run.data_changed
+
+
 def test_file_paths_of_a_test_set(tmp_path: Path) -> None:
+    numbers = np.arange(2)
+    images = Prepared(
+        stored=np.zeros((2, 4, 4, 3), np.uint8),
+        rows=numbers,
+        labels=numbers,
+        groups=numbers,
+        moments=np.zeros((2, 2, 3)),
+        paths=np.array(["0/a.png", "1/b.png"], dtype=object),
+    )
     write_test_predictions(
         tmp_path / "predictions.csv",
         classes=["Stop, or go", "Yield"],
-        paths=np.array(["0/a.png", "1/b.png"], dtype=object),
+        images=images,
         probabilities=torch.tensor([[0.75, 0.25], [1.0, 0.0]]),
         labels=torch.tensor([0, 1]),
     )

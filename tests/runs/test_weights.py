@@ -24,7 +24,7 @@ from vitexp.runs.build import build_net
 from vitexp.runs.finished import load_run
 from vitexp.runs.published import NORMALIZATIONS, PUBLISHED
 from vitexp.runs.record import config_hash
-from vitexp.runs.weights import normalization, read_weights, starting_weights
+from vitexp.runs.weights import normalization, read_weights, refuse_unknown_heads, starting_weights
 
 pytest.importorskip("timm")
 
@@ -129,6 +129,27 @@ def test_number_of_heads_in_googles_arrays_must_agree(tmp_path: Path) -> None:
     assert started is not None
     with pytest.raises(ConfigError, match=r"does not fit: it needs model\.num_heads=3, but this model has 4\.$"):
         started.load_into(build_net(config, num_classes=2), classes=[])
+
+
+def test_files_that_do_not_show_their_heads_need_the_number(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path, "timm.safetensors")
+    config = composed(*SMALL, f"model.weights={path}")
+
+    def refuse(*overrides: str) -> None:
+        refuse_unknown_heads(starting_weights(config), config, overrides)
+
+    with pytest.raises(
+        ConfigError, match=r"does not say how many attention heads its network has; give model\.num_heads"
+    ):
+        refuse()
+    refuse(f"model.num_heads={config.model.num_heads}")
+    (tmp_path / "config.json").write_text(json.dumps({"model_args": {"num_heads": config.model.num_heads + 1}}))
+    refuse()
+    with pytest.raises(ConfigError, match=rf"it needs model\.num_heads={config.model.num_heads + 1}"):
+        starting_weights(config).load_into(build_net(config, num_classes=2), classes=[])  # type: ignore[union-attr]
+    google, _ = saved(tmp_path, "google.npz")
+    config = composed(*SMALL, f"model.weights={google}")
+    refuse()
 
 
 # ---- normalization

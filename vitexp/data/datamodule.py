@@ -187,6 +187,11 @@ class ImageDataModule(LightningDataModule):
             return train
         return hashlib.sha256(f"{train} {self.val.fingerprint(self.classes)}".encode()).hexdigest()[:12]
 
+    def shuffle(self, part: Literal["val", "test"]) -> None:
+        """Put the images of a part into a random order, always the same, so that its first batches have all classes."""
+        images: Prepared = getattr(self, part)
+        setattr(self, part, images.part(np.random.default_rng(0).permutation(len(images))))
+
     @property
     def stored_bytes(self) -> int:
         """Size of all prepared images; training and validation are stored together if one is split from the other."""

@@ -42,6 +42,12 @@ def steps_per_epoch(images: int, *, batch_size: int, limit: int | float, accumul
     return math.ceil((min(limit, batches) if isinstance(limit, int) else int(limit * batches)) / accumulated)
 
 
+def measured_images(images: int, *, batch_size: int, limit: int | float) -> int:
+    """Return how many of `images` are measured. limit: trainer.limit_val_batches or trainer.limit_test_batches."""
+    batches = math.ceil(images / batch_size)
+    return min(images, batch_size * (min(limit, batches) if isinstance(limit, int) else int(limit * batches)))
+
+
 def automatic_batch_size(images: int) -> int:
     """Return the largest power of two up to 128 with which `images` training images give 1,500 optimizer steps."""
     seen = max(IMAGES, EPOCHS * images)

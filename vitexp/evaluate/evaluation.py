@@ -158,7 +158,7 @@ class _Evaluation:
             write_test_predictions(
                 self.folder / "predictions.csv",
                 classes=self.run.classes,
-                paths=self.test_set.images.paths,
+                images=self.test_set.images,
                 probabilities=logits.softmax(dim=1),
                 labels=self.labels,
             )

@@ -12,7 +12,7 @@ from torch import Tensor
 from vitexp.config.components import facts
 from vitexp.config.rules import argument
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.data.length import AUTO
+from vitexp.data.length import AUTO, measured_images
 from vitexp.text import plural, shortened
 
 _FEW_STEPS = 500  # a small ViT from random weights has hardly started to separate classes
@@ -38,9 +38,13 @@ def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) 
             f"trainer.max_epochs={math.ceil(_ENOUGH_STEPS / per_epoch)} gives {_ENOUGH_STEPS:,}."
         )
     if facts(config.task).get("uses_labels", True):
-        parts = {"validation": len(datamodule.val), "test": len(datamodule.test)}
-        measured = {"validation": trainer.limit_val_batches, "test": trainer.limit_test_batches}
-        few = {name: count for name, count in parts.items() if 0 < count < _FEW_IMAGES and measured[name]}
+        limits = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}
+        measured = {
+            part: measured_images(len(getattr(datamodule, part)), batch_size=datamodule.batch_size, limit=limit)
+            for part, limit in limits.items()
+        }
+        named = {"validation": measured["val"], "test": measured["test"]}
+        few = {name: count for name, count in named.items() if 0 < count < _FEW_IMAGES}
         if few:
             points = " and ".join(f"{98 / math.sqrt(count):.0f}" for count in few.values())
             yield (

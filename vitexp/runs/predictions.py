@@ -18,6 +18,7 @@ from PIL import Image
 from rich.progress import track
 
 from vitexp.data.imagefile import as_rgb, read_image
+from vitexp.data.prepare import Prepared
 from vitexp.data.source import BrokenImage, printable
 from vitexp.errors import UserError, one_line
 from vitexp.runs.finished import FinishedRun
@@ -155,20 +156,20 @@ def write_test_predictions(
     path: Path,
     *,
     classes: Sequence[str],
-    paths: NDArray[np.object_] | None,
+    images: Prepared,
     probabilities: torch.Tensor,
     labels: torch.Tensor,
 ) -> None:
     """Write predictions.csv for a test set: file (or index), true class, predicted class, probability.
 
-    probabilities: float [N, C]; labels: int64 [N]; paths: the files of the first N images, None if they have none.
+    probabilities: float [N, C]; labels: int64 [N]; images: N or more, whose first N they belong to.
     """
     confidence, predicted = probabilities.max(dim=1)
-    where = range(len(labels)) if paths is None else paths
+    where = images.rows if images.paths is None else images.paths
     rows = zip(where, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=False)
     write_csv(
         path,
-        ["index" if paths is None else "file", "true", "predicted", "probability"],
+        ["index" if images.paths is None else "file", "true", "predicted", "probability"],
         [[place, classes[true], classes[label], f"{share:.6f}"] for place, true, label, share in rows],
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.data.length import AUTO
+from vitexp.data.length import AUTO, measured_images
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, settle
 from vitexp.runs.cleanup import refuse_lost_checkpoints
 from vitexp.runs.companions import companions
@@ -31,7 +31,7 @@ from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import accuracy_interval, as_text, closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
-from vitexp.runs.weights import starting_weights
+from vitexp.runs.weights import refuse_unknown_heads, starting_weights
 from vitexp.system.disk import tolerating
 from vitexp.system.hardware import (
     choose_device,
@@ -66,6 +66,7 @@ from vitexp.training.out_of_memory import explained_out_of_memory
 from vitexp.training.task import Task
 
 log = logging.getLogger("vitexp")
+Measured = Literal["val", "test"]
 
 
 def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
@@ -106,6 +107,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
+        refuse_unknown_heads(weights, config, record.result["overrides"])
         try_out(config, weights)
         datamodule, augment = build_datamodule(config, weights)
         if teacher is not None:
@@ -127,6 +129,9 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             _open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, chosen, trainer, module, datamodule, sources)
+        for part in get_args(Measured):  # after their fingerprints, which cover the order, are recorded
+            if _measured(trainer, datamodule, part) < len(getattr(datamodule, part)):
+                datamodule.shuffle(part)
         lines = opening_lines(record, config, trainer, datamodule, task=module.describe(), resumed_from=position)
         console = opened.console
         log.info(as_text(lines, width=console.width if console.is_terminal else None))
@@ -313,7 +318,11 @@ def _test(
     def write(trainer: Trainer, module: Any) -> None:
         test = {key: value for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
         record.update(
-            data={**record.result["data"], "test": module.images_measured},
+            data={
+                **record.result["data"],
+                "val": _measured(trainer, datamodule, "val"),
+                "test": module.images_measured,
+            },
             metrics={"test": metrics_of(test, module.metrics), "val": metrics_of(val, module.metrics)},
         )
         if trainer.is_global_zero:  # after the metrics, so that a full disk does not lose them
@@ -335,6 +344,13 @@ def _test(
     return unsaved[0] if unsaved else None
 
 
+def _measured(trainer: Trainer, datamodule: ImageDataModule, part: Measured) -> int:
+    """Return how many images of a part are measured: all, unless trainer.limit_..._batches says otherwise."""
+    limit = trainer.limit_val_batches if part == "val" else trainer.limit_test_batches
+    batch_size = datamodule.batch_size // trainer.accumulate_grad_batches
+    return measured_images(len(getattr(datamodule, part)), batch_size=batch_size, limit=limit)
+
+
 def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -> None:
     if isinstance(module, Classifier):
         with tolerating("predictions.csv"):
@@ -342,7 +358,7 @@ def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -
             write_test_predictions(
                 folder / "predictions.csv",
                 classes=datamodule.classes,
-                paths=datamodule.test.paths,
+                images=datamodule.test,
                 probabilities=probabilities,
                 labels=labels,
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,22 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
     return weights
 
 
+def refuse_unknown_heads(weights: StartingWeights | None, config: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise ConfigError if the weights do not show their number of heads and no override gives it.
+
+    They would fit any number, and a wrong one computes another function without an error.
+    """
+    if weights is None or not weights.tensors or "num_heads" in weights.known:
+        return
+    if not any(word.lstrip("+").startswith("model.num_heads=") for word in overrides):
+        dim = int(config.model.dim)
+        usual = f", such as model.num_heads={dim // 64}, the usual number for {dim} channels" if dim % 64 == 0 else ""
+        raise ConfigError(
+            f"model.weights={weights.name} does not say how many attention heads its network has; give "
+            f"model.num_heads{usual}."
+        )
+
+
 def accepts_weights(config: DictConfig) -> bool:
     """Return whether the class of config.model can start from weights."""
     return bool(facts(config.model).get("accepts_weights"))
@@ -127,8 +144,12 @@ def read_weights(path: Path, *, name: str) -> StartingWeights:
     )
     if (heads := heads_of(tensors)) is not None:
         weights.known["num_heads"] = heads
-    if stated := _normalization_of_timm(path):
-        weights.normalization = stated
+    stated = _config_of_timm(path)
+    with suppress(KeyError, TypeError, ValueError):
+        weights.known["num_heads"] = int(stated["model_args"]["num_heads"])
+    with suppress(KeyError, TypeError, ValueError):
+        cfg = stated["pretrained_cfg"]
+        weights.normalization = tuple(map(float, cfg["mean"])), tuple(map(float, cfg["std"]))
     if header:
         weights.normalization, weights.classes = (header["mean"], header["std"]), header["classes"]
         weights.known.update(
@@ -160,10 +181,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {key: value for key, value in found.items() if isinstance(value, Tensor)}, {}
 
 
-def _normalization_of_timm(path: Path) -> Normalization | None:
-    """Return mean and std from the config.json of a timm model folder."""
+def _config_of_timm(path: Path) -> dict[str, Any]:
+    """Return the content of config.json in a timm model folder; {} if there is none."""
     try:
-        stated = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
-        return tuple(map(float, stated["mean"])), tuple(map(float, stated["std"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        stated = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stated if isinstance(stated, dict) else {}
