@@ -159,8 +159,9 @@ def ablation_table(name: str) -> str:
         Outcome(row=each["row"], seed=each["result"]["seed"], folder=Path(), status="completed", result=each["result"])
         for each in recorded["trials"]
     ]
+    is_cumulative = bool(OmegaConf.load(ROOT / "conf" / "ablation" / f"{name}.yaml").get("cumulative"))
     machines = sorted({each["result"]["environment"]["device"] for each in recorded["trials"]})
-    table = to_markdown(build_table(outcomes, title=name))
+    table = to_markdown(build_table(outcomes, title=name, is_cumulative=is_cumulative))
     return f"`{recorded['command']}`, on {' and '.join(machines)}:\n\n{table}"
 
 

@@ -30,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         hashed = sorted(override for override in overrides if not override.startswith("+callbacks"))
         folder = sweep / hashlib.sha256(" ".join(hashed).encode()).hexdigest()[:12]
         trial = Trial(row=row["name"], seed=0, overrides=overrides, folder=folder, command=())
-        return Plan(folder=sweep, rows=[], trials=[trial], wandb=None)
+        return Plan(folder=sweep, rows=[], trials=[trial], wandb=None, is_cumulative=False)
 
     monkeypatch.setattr(search_module, "plan", plan)
     monkeypatch.setattr("vitexp.sweeps.search.report._draw", lambda *_: [])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import csv
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +10,8 @@ import pytest
 from tests.sweeps.trials import odd_table, outcomes, record, table
 from vitexp.errors import ConfigError
 from vitexp.sweeps.tables.cells import cells, headings, notes
+from vitexp.sweeps.tables.figure import draw
+from vitexp.sweeps.tables.formats import to_csv, to_markdown
 from vitexp.sweeps.tables.results import Outcome
 from vitexp.sweeps.tables.table import Table, build_table
 
@@ -187,3 +192,22 @@ def test_refuses_no_trials_and_two_of_one_seed() -> None:
     twice: list[Outcome] = outcomes({"a": accuracies(0.9)}) * 2
     with pytest.raises(ConfigError, match="'a' has two trials with the same seed"):
         build_table(twice, title="twice")
+
+
+def test_a_cumulative_ablation_compares_each_row_with_the_one_above(tmp_path: Path) -> None:
+    rows = {
+        "SGD": [record(0.40), record(0.42), record(0.44)],
+        "+ AdamW": [record(0.50), record(0.53), record(0.53)],
+        "+ mixup": [record(0.52), record(0.53), record(0.55)],
+    }
+    made = table(rows, is_cumulative=True)
+    place = headings(made).index("Δ row above\n(points)\n[95% interval]")
+    above = [cells(made, row)[place] for row in made.rows]
+    # differences 2, 0, 2: mean 4/3, deviation 1.1547; t(2, 0.975) = 4.3027
+    assert above == ["", "+10.00 [+7.52, +12.48]", "+1.33 [−1.54, +4.20]"]
+    assert any(note.startswith("Δ row above") for note in notes(made))
+    csv_rows = list(csv.DictReader(io.StringIO(to_csv(made))))
+    assert csv_rows[0]["step"] == "" and float(csv_rows[2]["step"]) == pytest.approx(0.04 / 3)
+    assert "Δ row above" in to_markdown(made) and "Δ row above" not in to_markdown(table(rows))
+    draw(made, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -81,6 +81,7 @@ class Plan:
     rows: list[Row]
     trials: list[Trial]
     wandb: dict[str, Any] | None  # project, entity and mode of the trials; None if they do not log to W&B
+    is_cumulative: bool  # each row changes the one above it
 
 
 def plan(
@@ -150,7 +151,8 @@ def plan(
                 raise ConfigError(f"{where}row {row.name!r}: {error}") from error
     logger = config["logger"].get("wandb")
     wandb = None if logger is None else {key: logger[key] for key in ("project", "entity", "mode")}
-    return Plan(folder=folder, rows=rows, trials=trials, wandb=wandb)
+    is_cumulative = bool(ablation and ablation.get("cumulative") and not several)
+    return Plan(folder=folder, rows=rows, trials=trials, wandb=wandb, is_cumulative=is_cumulative)
 
 
 def _checked_config(composer: Composer, overrides: Sequence[str]) -> dict[str, Any]:

@@ -166,7 +166,13 @@ def _table(planned: Plan, config: DictConfig) -> Table:
     """Return the table of the records so far, row by row; trials run seed by seed."""
     order = {row.name: number for number, row in enumerate(planned.rows)}
     trials = sorted(planned.trials, key=lambda trial: order[trial.row])
-    return build_table(read(trials), title=planned.folder.name, metric=config.metric, baseline=config.baseline)
+    return build_table(
+        read(trials),
+        title=planned.folder.name,
+        metric=config.metric,
+        baseline=config.baseline,
+        is_cumulative=planned.is_cumulative,
+    )
 
 
 def _print(table: Table, console: Console) -> None:

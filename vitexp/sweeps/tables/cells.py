@@ -24,6 +24,7 @@ def headings(table: Table) -> list[str]:
         "seeds",
         *(f"{SPLITS[split]}\n{table.metric.label}{unit}" for split in table.splits),
         f"Δ {SPLITS[table.compared]}{step}\n[{CONFIDENCE:.0%} interval]",
+        *[f"Δ row above{step}\n[{CONFIDENCE:.0%} interval]"] * table.is_cumulative,
         "para-\nmeters\n(M)",
         "training\ntime",
         f"time\nper {_step(table)}",
@@ -31,12 +32,13 @@ def headings(table: Table) -> list[str]:
 
 
 def cells(table: Table, row: Row) -> list[str]:
-    """Return the text of a row: name, seeds, validation, test, difference, parameters, time, cost."""
+    """Return the text of a row: name, seeds, validation, test, differences, parameters, time, cost."""
     return [
         one_line(row.name),
         seeds(row),
         *(_mean(table, row, split) for split in table.splits),
-        "baseline" if row.is_baseline else _difference(table, row),
+        "baseline" if row.is_baseline else _difference(table, row, row.difference, is_marked=row.is_significant),
+        *[_difference(table, row, row.step) if row is not table.rows[0] else ""] * table.is_cumulative,
         NOTHING if row.parameters is None else f"{row.parameters / 1e6:.3g}",
         NOTHING if row.train_s is None else duration(row.train_s),
         "" if row.cost_s is None else signed(f"{'-' * (row.cost_s < 0)}{duration(abs(row.cost_s))}"),
@@ -58,6 +60,8 @@ def notes(table: Table) -> list[str]:
         "Mean ± standard deviation over the completed seeds; the seeds column lists failed and missing ones.",
         f"Δ is the difference from the baseline ({one_line(table.baseline.name)}) on {split}, paired by seed, with its "
         f"{CONFIDENCE:.0%} confidence interval (Student t).{f' {holm}' if tested else ''}",
+        *["Δ row above is the difference from the row above, paired by seed; its intervals are not corrected."]
+        * table.is_cumulative,
         f"Time per {step}: extra training time per {step} of {split} {table.metric.label} gained over the baseline; "
         "empty without a gain.",
         *(["Lower is better."] if table.metric.direction == "min" else []),
@@ -111,15 +115,14 @@ def _mean(table: Table, row: Row, split: str) -> str:
     return format_metric(table, summary.mean) + deviation + _count(row, summary) + best
 
 
-def _difference(table: Table, row: Row) -> str:
-    difference = row.difference
+def _difference(table: Table, row: Row, difference: Difference | None, *, is_marked: bool = False) -> str:
     if difference is None:
         return NOTHING
     mean = signed(format_metric(table, difference.mean))
     if difference.low is None or difference.high is None:
         return mean + (_count(row, difference) if difference.n == 1 else f" (all {difference.n} equal)")
     interval = f" [{signed(format_metric(table, difference.low))}, {signed(format_metric(table, difference.high))}]"
-    return mean + (SIGNIFICANT if row.is_significant else "") + interval + _count(row, difference)
+    return mean + (SIGNIFICANT if is_marked else "") + interval + _count(row, difference)
 
 
 def _count(row: Row, over: Summary | Difference) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from vitexp.explain.figures import style
 from vitexp.explain.figures.style import BLUE, DASHES, EMPTY, INK, MUTED, ORANGE, SMALL_SIZE, TEXT_SIZE, TITLE_HEIGHT
 from vitexp.sweeps.tables.cells import BEST, SPLITS, one_line
-from vitexp.sweeps.tables.statistics import CONFIDENCE
+from vitexp.sweeps.tables.statistics import CONFIDENCE, Difference
 from vitexp.sweeps.tables.table import Row, Table
 
 _ROW: Final = 0.3  # inches
@@ -26,12 +26,18 @@ def draw(table: Table, target: Path | BinaryIO) -> None:
     """
     rows = _drawn(table)
     compares = any(row.difference for row in rows)
+    has_steps = any(row.step for row in rows) and len(rows) == len(table.rows)
     title = one_line(table.title) + (f": {len(rows)} of {len(table.rows)} rows" if len(rows) < len(table.rows) else "")
     figure = constrained_figure(height=_ROW * len(rows) + 1.25, title=title)
-    axes = figure.subplots(1, 2 if compares else 1, sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, 1 + compares + has_steps, sharey=True, squeeze=False)[0]
     _draw_means(axes[0], table, rows)
     if compares:
-        _draw_differences(axes[1], table, rows)
+        found = [(row.difference, row.is_significant) for row in rows]
+        start = next((place for place, row in enumerate(rows) if row.is_baseline), None)
+        _draw_differences(axes[1], table, found, start=start, title="vs. baseline", x_label="filled: significant")
+    if has_steps:
+        steps = [(row.step, False) for row in rows]
+        _draw_differences(axes[-1], table, steps, start=0, title="vs. row above", x_label="not corrected")
     axes[0].set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=TEXT_SIZE, color=INK)
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     style.finish(figure).savefig(target)
@@ -79,22 +85,30 @@ def _draw_means(axes: Axes, table: Table, rows: Sequence[Row]) -> None:
     dress(axes, title=title, x_label="small: seeds, dashed: baseline")
 
 
-def _draw_differences(axes: Axes, table: Table, rows: Sequence[Row]) -> None:
-    """Draw the differences as dots with intervals, filled if significant; the baseline is at zero."""
+def _draw_differences(
+    axes: Axes,
+    table: Table,
+    differences: Sequence[tuple[Difference | None, bool]],
+    *,
+    start: int | None,
+    title: str,
+    x_label: str,
+) -> None:
+    """Draw differences as dots with intervals, filled if they are marked. start: the row at zero."""
     scale = 100 if table.metric.is_percent else 1
     axes.axvline(0, color=MUTED, linewidth=0.9, linestyle=DASHES, zorder=1)
-    for y, row in enumerate(rows):
-        if row.is_baseline:
-            axes.plot(0, y, _marker(row), markersize=7, color=BLUE, zorder=3)
-        if not row.difference:
+    if start is not None:
+        axes.plot(0, start, "D", markersize=7, color=BLUE, zorder=3)
+    for y, (difference, is_marked) in enumerate(differences):
+        if not difference:
             continue
-        low, high = row.difference.low, row.difference.high
+        low, high = difference.low, difference.high
         if low is not None and high is not None:
             axes.plot([scale * low, scale * high], [y, y], "-", color=ORANGE, linewidth=1.8, zorder=2)
-        face = ORANGE if row.is_significant else "white"
-        axes.plot(scale * row.difference.mean, y, "o", markersize=7, color=ORANGE, markerfacecolor=face, zorder=3)
+        face = ORANGE if is_marked else "white"
+        axes.plot(scale * difference.mean, y, "o", markersize=7, color=ORANGE, markerfacecolor=face, zorder=3)
     unit = " (points)" if table.metric.is_percent else ""
-    dress(axes, title=f"difference{unit}, {CONFIDENCE:.0%} interval", x_label="filled: significant (Holm)")
+    dress(axes, title=f"{title}{unit}", x_label=f"{CONFIDENCE:.0%} intervals, {x_label}")
 
 
 def _marker(row: Row) -> str:

@@ -94,6 +94,7 @@ COLUMNS: Final = (
     *("row", "is_baseline", "is_best", "planned", *STATUSES, "metric"),
     *("val_mean", "val_sd", "val_n", "test_mean", "test_sd", "test_n"),
     *("compared", "difference", "difference_low", "difference_high", "difference_n", "p", "p_holm", "is_significant"),
+    *("step", "step_low", "step_high", "step_n"),
     *("parameters", "train_s", "extra_s_per_0.01"),
 )
 
@@ -111,6 +112,7 @@ def _record(table: Table, row: Row) -> list[str | float | bool | None]:
         table.compared,
         *((difference.mean, difference.low, difference.high, difference.n, difference.p) if difference else [None] * 5),
         *(row.p_holm, row.is_significant),
+        *((row.step.mean, row.step.low, row.step.high, row.step.n) if row.step else [None] * 4),
         *(row.parameters, row.train_s, row.cost_s),
     ]
 

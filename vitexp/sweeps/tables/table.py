@@ -26,6 +26,7 @@ class Row:
     val: Summary | None
     test: Summary | None
     difference: Difference | None  # from the baseline; None for the baseline, and without common seeds
+    step: Difference | None  # from the row above, in a cumulative ablation
     p_holm: float | None  # of the difference, among all comparisons of the table
     parameters: int | None
     train_s: float | None  # mean over the completed trials
@@ -55,11 +56,13 @@ class Table:
     """Rows in the order of the sweep.
 
     key: the metric in result.json. compared: the split on which rows are compared: "test", or "val" if none was tested.
+    is_cumulative: each row changes the one above it, so that rows are also compared with that one.
     """
 
     title: str
     key: str
     compared: str
+    is_cumulative: bool
     rows: tuple[Row, ...]
 
     @property
@@ -87,9 +90,16 @@ class Table:
 
 
 def build_table(
-    outcomes: Sequence[Outcome], *, title: str, metric: str = "accuracy", baseline: str | None = None
+    outcomes: Sequence[Outcome],
+    *,
+    title: str,
+    metric: str = "accuracy",
+    baseline: str | None = None,
+    is_cumulative: bool = False,
 ) -> Table:
     """Return the table of a sweep, complete or not. baseline: the name of a row; None is the first.
+
+    is_cumulative: whether each row changes the one above it.
 
     The best row has the best mean on validation, among the rows whose seeds are all completed if there are any: an
     incomplete row could win by a lucky choice of seeds. Without validation no row is marked.
@@ -120,6 +130,10 @@ def build_table(
         for name, values in by_split[compared].items()
         if name != baseline and (difference := paired_difference(values, by_split[compared][baseline]))
     }
+    values = list(by_split[compared].values())
+    steps = (
+        dict(zip(list(grouped)[1:], map(paired_difference, values[1:], values), strict=False)) if is_cumulative else {}
+    )
     tested = {name: difference.p for name, difference in differences.items() if difference.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     gain = METRICS[metric].gain
@@ -133,6 +147,7 @@ def build_table(
             val=summarize(by_split["val"][name].values()),
             test=summarize(by_split["test"][name].values()),
             difference=differences.get(name),
+            step=steps.get(name),
             p_holm=adjusted.get(name),
             parameters=_parameters(members),
             train_s=time.mean if (time := summarize(times[name].values())) else None,
@@ -140,7 +155,7 @@ def build_table(
         )
         for name, members in grouped.items()
     )
-    return Table(title=title, key=metric, compared=compared, rows=rows)
+    return Table(title=title, key=metric, compared=compared, is_cumulative=is_cumulative, rows=rows)
 
 
 def _best(
