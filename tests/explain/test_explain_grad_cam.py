@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import GradCAM, GradCAMElementWise
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from tests.explain.nets import vit
-from vitexp.explain.methods.grad_cam import grad_cam, last_map_layer, record, token_grid
+from vitexp.explain.methods.grad_cam import (
+    channels_first,
+    elementwise_grad_cam,
+    grad_cam,
+    last_map_layer,
+    record,
+    token_grid,
+)
 from vitexp.models import SimpleCNN
 from vitexp.models.resnet import ResNet18
 
@@ -66,6 +73,53 @@ def test_tokens_against_pytorch_grad_cam(options: dict[str, Any], where: str) ->
     ours = stretched(np.stack([cv2.resize(each, (16, 16)) for each in stretched(maps)]))
     np.testing.assert_allclose(ours, reference, atol=1e-4)
     assert ours.std() > 0.1
+
+
+def test_elementwise_by_hand() -> None:
+    # Products 1 and 6 of the first channel, -6 and 0 of the second.
+    activations = torch.tensor([[[[1.0, 2.0]], [[6.0, 2.0]]]])
+    gradients = torch.tensor([[[[1.0, 3.0]], [[-1.0, 0.0]]]])
+    np.testing.assert_allclose(elementwise_grad_cam(activations, gradients), [[[1.0, 6.0]]])
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": "gap", "registers": 2}])
+def test_elementwise_against_pytorch_grad_cam(options: dict[str, Any]) -> None:
+    net, images, classes = vit(**options), torch.randn(4, 3, 16, 16), [0, 4, 2, 2]
+    layer: Any = net.blocks[-2].norm1  # type: ignore[union-attr]
+
+    def to_grid(tokens: Tensor) -> Tensor:
+        return token_grid(tokens, prefix_tokens=net.prefix_tokens, grid_size=4)
+
+    maps = elementwise_grad_cam(*map(to_grid, record(net, layer, images, classes)))
+    with GradCAMElementWise(net, [layer], reshape_transform=to_grid) as cam:
+        reference = cam(images, [ClassifierOutputTarget(label) for label in classes])
+    ours = stretched(np.stack([cv2.resize(each, (16, 16)) for each in stretched(maps)]))
+    np.testing.assert_allclose(ours, reference, atol=1e-4)
+
+
+class Swapped(nn.Module):
+    """A convolution whose output has channels last, as in a Swin Transformer."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, channels, 4, stride=4)
+        self.norm = nn.LayerNorm(channels)
+        self.head = nn.Linear(channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.norm(self.convolution(x).permute(0, 2, 3, 1))
+        return self.head((maps * torch.tensor([1.0, *[0.0] * 7])[:, None, None]).mean(dim=(1, 2)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("channels", [12, 8])  # 8: as many channels as rows
+def test_channels_last_is_not_read_as_rows(channels: int) -> None:
+    torch.manual_seed(0)
+    net, images = Swapped(channels=channels).eval(), torch.randn(2, 3, 32, 32)
+    layer = last_map_layer(net, images)
+    assert layer is net.norm
+    output, gradient = (channels_first(each, layer) for each in record(net, layer, images, [0, 1]))
+    assert output.shape == (2, channels, 8, 8)
+    assert (gradient[:, :, 1:] == 0).all() and gradient[:, :, 0].abs().sum() > 0, "only the first row is read"
 
 
 @pytest.mark.parametrize("make", [SimpleCNN, ResNet18])

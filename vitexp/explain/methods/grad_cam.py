@@ -24,14 +24,30 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> NDArray[np.float32]:
     Raises:
         ValueError: the shapes differ.
     """
+    _refuse_other_shapes(activations, gradients)
+    weights = gradients.detach().float().mean(dim=(2, 3), keepdim=True)
+    maps = (weights * activations.detach().float()).sum(dim=1).clamp(min=0)
+    return np.asarray(maps.cpu().numpy(), dtype=np.float32)
+
+
+def elementwise_grad_cam(activations: Tensor, gradients: Tensor) -> NDArray[np.float32]:
+    """Return where a layer supports the class: float32 [B, h, w], 0 or more.
+
+    The sum of the channels, each multiplied by its gradient at the same position, without negative products. In a
+    transformer the mean gradient of a channel says little, because positions do not share filters. This is
+    GradCAMElementWise of pytorch-grad-cam (Gildenblat et al. 2021). Arguments and exceptions as in `grad_cam`.
+    """
+    _refuse_other_shapes(activations, gradients)
+    maps = (activations.detach().float() * gradients.detach().float()).clamp(min=0).sum(dim=1)
+    return np.asarray(maps.cpu().numpy(), dtype=np.float32)
+
+
+def _refuse_other_shapes(activations: Tensor, gradients: Tensor) -> None:
     if activations.ndim != 4 or activations.shape != gradients.shape:
         raise ValueError(
             f"activations {tuple(activations.shape)} and gradients {tuple(gradients.shape)} must both be "
             "[B, channels, h, w]"
         )
-    weights = gradients.detach().float().mean(dim=(2, 3), keepdim=True)
-    maps = (weights * activations.detach().float()).sum(dim=1).clamp(min=0)
-    return np.asarray(maps.cpu().numpy(), dtype=np.float32)
 
 
 def record(net: nn.Module, layer: nn.Module, images: Tensor, classes: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
@@ -61,15 +77,28 @@ def token_grid(tokens: Tensor, *, prefix_tokens: int, grid_size: int) -> Tensor:
     return patches.reshape(*patches.shape[:2], grid_size, grid_size)
 
 
+def channels_first(output: Tensor, layer: nn.Module) -> Tensor:
+    """Return the output of a layer for square images, [B, channels, h, w] or [B, h, w, channels], in the first form.
+
+    The two equal sides are those of the map; if all three are equal, the type of the layer decides.
+    """
+    first, second, third = output.shape[1:]
+    is_last = first == second and (third != first or isinstance(layer, nn.LayerNorm | nn.Linear))
+    return output.permute(0, 3, 1, 2) if is_last else output
+
+
 def last_map_layer(net: nn.Module, images: Tensor, *, side: int = 4) -> nn.Module:
-    """Return the module that outputs the last map [B, channels, h, w] with h and w of at least `side`.
+    """Return the module that outputs the last map with a height and width of at least `side`.
 
     Raises ValueError if there is none.
     """
     found: list[nn.Module] = []
 
     def note(module: nn.Module, arguments: object, output: object) -> None:
-        if module is not net and isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) >= side:
+        if module is net or not isinstance(output, Tensor) or output.ndim != 4:
+            return
+        height, width = channels_first(output, module).shape[2:]
+        if height == width >= side:
             found.append(module)
 
     handles = [module.register_forward_hook(note) for module in net.modules()]
