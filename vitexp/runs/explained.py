@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vitexp.explain.methods.embedding import available_methods
 from vitexp.explain.pick import drawn_at_random, right_and_wrong
 from vitexp.explain.ranking import measure_faithfulness
 from vitexp.runs.classes import is_number
+from vitexp.runs.comparison import compared, history
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.test_set import relocated
 from vitexp.system.disk import typed
@@ -106,6 +108,7 @@ def explain_run(
         _save(out, [("confusions", draw_confusions(pair))])
         theirs = drawing.shown(compared, compared.run.data.test.images(chosen), about.truth, explained=explained)
         _save(out, [("comparison", draw_side_by_side(pair, (about, theirs)))])
+        _compare(out, pair)
     if not image:  # last, because it takes longest
         print(f"measuring faithfulness on {len(sample):,} test images ...", flush=True)
         measured = measure_faithfulness(explainer, test.images(sample))
@@ -114,6 +117,19 @@ def explain_run(
         (out / "faithfulness.csv").write_text(measured.as_csv(), encoding="utf-8")
         (out / "faithfulness.md").write_text(measured.as_markdown(), encoding="utf-8")
         print(measured.as_markdown(), end="")
+
+
+def _compare(out: Path, pair: Pair) -> None:
+    """Write the learning curves of two runs, a table and all their numbers into `out`, and print the table."""
+    runs = dict(zip(_run_names(pair), (explainer.run.folder for explainer in pair), strict=True))
+    histories = {name: [history(folder)] for name, folder in runs.items()}
+    with suppress(ValueError):  # neither has a metrics.csv
+        curves = figures.model_comparison(histories=histories, title=" and ".join(runs))
+        _save(out, [("model_comparison", curves)])
+    table, everything = compared(runs)
+    (out / "model_comparison.md").write_text(table, encoding="utf-8")
+    (out / "model_comparison.json").write_text(everything, encoding="utf-8")
+    print(table, end="")
 
 
 def note_changed_data(run: FinishedRun) -> None:

@@ -191,9 +191,10 @@ def _write(table: Table, planned: Plan, *, console: Console, arguments: Sequence
         for suffix, render in (("md", formats.to_markdown), ("csv", formats.to_csv), ("tex", formats.to_latex)):
             write_atomically(folder / f"table.{suffix}", render(table))
         if table.has_values:
-            from vitexp.sweeps.tables.figure import draw  # matplotlib
+            from vitexp.sweeps.tables.figure import draw, draw_curves  # matplotlib
 
             draw(table, folder / "figure.png")
+            draw_curves(table, folder / "curves.png")
         page = write_page(table, folder, overrides=overrides, command=command_line("sweep", *own, *arguments))
     except OSError as error:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class MetricsFile:
         return _whole_rows((self.file.path.read_bytes() if self.file.path.exists() else b"") + self.file.waiting)
 
 
-def rows_before(path: Path, step: int) -> list[dict[str, float]]:
+def rows_before(path: Path, step: float = math.inf) -> list[dict[str, float]]:
     """Return the rows of the metrics.csv at `path` for steps before `step`; none if there is no file."""
     if not path.exists():
         return []

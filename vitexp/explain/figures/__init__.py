@@ -3,6 +3,7 @@
 `figure.savefig(path)` writes a PNG sized for a page 1000 pixels wide.
 """
 
+from vitexp.explain.figures.comparison import model_comparison
 from vitexp.explain.figures.confusion import confusion_counts, confusion_matrix, paired_confusions
 from vitexp.explain.figures.curves import learning_curves
 from vitexp.explain.figures.embedding import embedding_map
@@ -32,6 +33,7 @@ __all__ = [
     "head_diversity",
     "learning_curves",
     "map_grid",
+    "model_comparison",
     "paired_confusions",
     "patch_filters",
     "position_embedding",

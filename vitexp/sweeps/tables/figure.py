@@ -9,14 +9,16 @@ from typing import BinaryIO, Final, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vitexp.explain.figures import style
+from vitexp.explain.figures import model_comparison, style
 from vitexp.explain.figures.style import BLUE, DASHES, EMPTY, INK, MUTED, ORANGE, SMALL_SIZE, TEXT_SIZE, TITLE_HEIGHT
+from vitexp.runs.comparison import history
 from vitexp.sweeps.tables.cells import BEST, SPLITS, one_line
 from vitexp.sweeps.tables.statistics import CONFIDENCE, Difference
 from vitexp.sweeps.tables.table import Row, Table
 
 _ROW: Final = 0.3  # inches
 MOST_ROWS: Final = 60  # a taller figure would be unreadable
+MOST_CURVES: Final = 8  # more colors look alike
 
 
 def draw(table: Table, target: Path | BinaryIO) -> None:
@@ -24,7 +26,7 @@ def draw(table: Table, target: Path | BinaryIO) -> None:
 
     If there are more than MOST_ROWS rows, draw only the baseline and the best rows by validation.
     """
-    rows = _drawn(table)
+    rows = _drawn(table, MOST_ROWS)
     compares = any(row.difference for row in rows)
     has_steps = any(row.step for row in rows) and len(rows) == len(table.rows)
     title = one_line(table.title) + (f": {len(rows)} of {len(table.rows)} rows" if len(rows) < len(table.rows) else "")
@@ -61,11 +63,29 @@ def dress(axes: Axes, *, title: str = "", x_label: str = "", grid: Literal["x", 
     axes.margins(x=0.08)
 
 
-def _drawn(table: Table) -> Sequence[Row]:
-    if len(table.rows) <= MOST_ROWS:
+def draw_curves(table: Table, target: Path | BinaryIO) -> bool:
+    """Draw the learning curves of all completed trials into a PNG file; return whether there are any.
+
+    If there are more than MOST_CURVES rows, draw only the baseline and the best rows by validation.
+    """
+    rows = _drawn(table, MOST_CURVES)
+    folders = {
+        one_line(row.name): [trial.folder for trial in row.outcomes if trial.status == "completed"] for row in rows
+    }
+    histories = {name: [history(folder) for folder in chosen] for name, chosen in folders.items() if chosen}
+    try:
+        figure = model_comparison(histories=histories, title=f"{one_line(table.title)}: learning curves")
+    except ValueError:
+        return False
+    figure.savefig(target)
+    return True
+
+
+def _drawn(table: Table, most: int) -> Sequence[Row]:
+    if len(table.rows) <= most:
         return table.rows
     gains = {row.name: table.metric.gain(row.val.mean) for row in table.rows if row.val and not row.is_baseline}
-    chosen = set(sorted(gains, key=gains.__getitem__)[1 - MOST_ROWS :])
+    chosen = set(sorted(gains, key=gains.__getitem__)[1 - most :])
     return [row for row in table.rows if row.is_baseline or row.name in chosen]
 
 

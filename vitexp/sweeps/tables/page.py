@@ -36,7 +36,7 @@ def write_page(table: Table, folder: Path, *, overrides: Mapping[str, Sequence[s
         headings=[heading.replace("-\n", "") for heading in headings(table)],
         rows=[_row(table, row, folder, overrides.get(row.name, ())) for row in table.rows],
         notes=notes(table),
-        figure=_figure(table),
+        figures=_figures(table),
         failures=[_failure(trial) for trial in table.outcomes if trial.status in ("failed", "interrupted")],
         command=command,
     )
@@ -76,12 +76,16 @@ def _failure(trial: Outcome) -> dict[str, Any]:
     }
 
 
-def _figure(table: Table) -> str | None:
-    """Return the figure as a data URI; None if there is nothing to draw yet."""
+def _figures(table: Table) -> list[tuple[str, str]]:
+    """Return the figures as data URIs, each with its description; none if there is nothing to draw yet."""
     if not table.has_values:
-        return None
-    from vitexp.sweeps.tables.figure import draw  # matplotlib
+        return []
+    from vitexp.sweeps.tables.figure import draw, draw_curves  # matplotlib
 
-    file = io.BytesIO()
-    draw(table, file)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    means, curves = io.BytesIO(), io.BytesIO()
+    draw(table, means)
+    drawn = [("Mean and seeds of every row, and its difference from the baseline", means)]
+    drawn += [("Loss and accuracy of the trials during training", curves)] * draw_curves(table, curves)
+    return [
+        (about, "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")) for about, file in drawn
+    ]

@@ -1,0 +1,86 @@
+"""Learning curves of several runs in one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from vitexp.explain.figures import style
+from vitexp.explain.figures.curves import Curve
+
+_COLORS: Final = (style.BLUE, style.ORANGE, style.GREEN, "#aa4499", style.INK, "#c79a00", "#56b4e9", style.RED)
+_HEIGHT: Final = 3.0  # inches, of the curves
+_LINE: Final = 0.18  # of the legend
+_PANELS: Final = (("Loss", "loss", 1.0), ("Accuracy (%)", "accuracy", 100.0))
+
+
+def model_comparison(*, histories: Mapping[str, Sequence[Mapping[str, Curve]]], title: str) -> Figure:
+    """Draw loss and accuracy of runs during training: one color per name, validation solid, training dashed.
+
+    Args:
+        histories: the runs by name, several if they differ only in their seed. A run is any of `train/loss`,
+            `val/loss`, `train/accuracy` and `val/accuracy`, each as (epochs, values); other curves are ignored.
+        title: of the figure.
+
+    Raises:
+        ValueError: no run has such a curve.
+    """
+    panels = [
+        (heading, metric, scale)
+        for heading, metric, scale in _PANELS
+        if any(f"{part}/{metric}" in run for runs in histories.values() for run in runs for part in ("train", "val"))
+    ]
+    if not panels:
+        raise ValueError("no run has a curve to draw")
+    colors = _colors(len(histories))
+    below = _LINE * (len(histories) + 1) + 0.1
+    height = style.TITLE_HEIGHT + _HEIGHT + below
+    figure = style.new_figure(height=height, title=title)
+    figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - (style.TITLE_HEIGHT + below) / height))
+    for axes, (heading, metric, scale) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for color, runs in zip(colors, histories.values(), strict=True):
+            for run in runs:
+                _draw(axes, run, metric, scale=scale, color=color)
+        style.dress(axes, title=heading)
+        axes.set_xlabel("epoch", fontsize=style.SMALL_SIZE, color=style.MUTED)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color=style.EMPTY, linewidth=0.8)
+    handles = [Line2D([], [], color=color, linewidth=2) for color in colors]
+    names = [style.one_line(name, columns=90) for name in histories]
+    handles.append(Line2D([], [], color=style.MUTED, linewidth=1.2, linestyle=style.DASHES))
+    names.append("dashed: on the augmented training images; solid: on validation")
+    figure.legend(
+        handles, names, loc="lower left", fontsize=style.SMALL_SIZE, frameon=False, borderaxespad=0.3, handlelength=2.4
+    )
+    return style.finish(figure)
+
+
+def _draw(axes: Axes, run: Mapping[str, Curve], metric: str, *, scale: float, color: str) -> None:
+    for part, line in (("train", style.DASHES), ("val", "-")):
+        if f"{part}/{metric}" in run:
+            epochs, values = run[f"{part}/{metric}"]
+            few = "o" if len(epochs) < 12 else ""  # a line of one point would be invisible
+            width = 1.5 if part == "val" else 1.0
+            axes.plot(
+                epochs,
+                scale * np.asarray(values),
+                color=color,
+                linestyle=line,
+                linewidth=width,
+                marker=few,
+                markersize=3,
+            )
+
+
+def _colors(count: int) -> Sequence[str]:
+    if count <= len(_COLORS):
+        return _COLORS[:count]
+    shades = colormaps["turbo"](np.linspace(0.05, 0.95, count))
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in shade[:3]) for shade in shades]

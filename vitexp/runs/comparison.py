@@ -1,0 +1,54 @@
+"""Several runs next to each other: their learning curves, a table, and all their numbers in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitexp.explain.figures.curves import Curve
+from vitexp.metrics import METRICS
+from vitexp.runs.record import read_result
+from vitexp.text import duration, large_number, markdown_table
+from vitexp.training.metrics_file import rows_before
+
+_EPOCH_METRICS = {"train/loss_epoch": "train/loss"}  # the epoch's mean; train/loss_step is of single steps
+_COMPARED = ("accuracy", "f1_macro", "loss")
+
+
+def history(folder: Path) -> dict[str, Curve]:
+    """Return what metrics.csv of a run says about each epoch: (epochs, counted from 1, and values) by metric.
+
+    Empty without a metrics.csv, which logger=wandb alone does not write.
+    """
+    found: dict[str, dict[float, float]] = {}
+    for row in rows_before(folder / "metrics.csv"):
+        for name, value in row.items():
+            kind = _EPOCH_METRICS.get(name, name)
+            if "epoch" in row and kind.startswith(("train/", "val/")) and name != "train/loss_step":
+                found.setdefault(kind, {})[row["epoch"] + 1] = value
+    return {name: (list(values), list(values.values())) for name, values in found.items()}
+
+
+def compared(runs: Mapping[str, Path]) -> tuple[str, str]:
+    """Return a Markdown table of completed runs and, as JSON, their records and histories. runs: folders by name."""
+    records = {name: read_result(folder) for name, folder in runs.items()}
+    rows = [[name, *_cells(record)] for name, record in records.items()]
+    heading = ["", "parameters", "FLOPs per image", *(f"test {METRICS[key].label}" for key in _COMPARED), "training"]
+    table = markdown_table(heading, rows, ["left", *["right"] * (len(heading) - 1)])  # type: ignore[list-item]
+    everything = [
+        {"name": name, "folder": str(runs[name]), "result": record, "history": history(runs[name])}
+        for name, record in records.items()
+    ]
+    return table, json.dumps(everything, indent=1)
+
+
+def _cells(record: Mapping[str, Any]) -> list[str]:
+    model, timing, test = record["model"], record["timing"], record["metrics"]["test"]
+    return [
+        large_number(model["parameters"]),
+        large_number(model["flops_per_image"]),
+        *(METRICS[key].format(test.get(key)) for key in _COMPARED),
+        duration(timing["fit_s"]),
+    ]
