@@ -105,6 +105,10 @@ def test_configuration_errors_and_help_do_not_wait_for_torch(tmp_path: Path) -> 
     [
         (["loss=focal", "loss.gama=2"], "did you mean loss.gamma"),
         (["loss=focal", "augment.policy=x", "augment=none"], "augment.policy' belongs to augment=natural; select it"),
+        (
+            ["data.source.download=true"],
+            "data.source.download' belongs to data=cifar10, data=cifar100, data=gtsrb and data=huggingface",
+        ),
         (["model=vit_tiniest"], "--config-dir adds options of your own"),
     ],
 )

@@ -43,7 +43,9 @@ def test_the_numbers_of_all_runs(tmp_path: Path) -> None:
     table, everything = compared(runs)
     heading, _, first, second = table.splitlines()
     assert heading == ("|  | parameters | FLOPs per image | test accuracy | test macro F1 | test loss | training |")
-    assert first == "| ViT | 2.69 million | 352 million | 90.00% | 50.00% | 0.5000 | 1 min 40 s |" and "75.00%" in second
+    assert (
+        first == "| ViT | 2.69 million | 352 million | 90.00% | 50.00% | 0.5000 | 1 min 40 s |" and "75.00%" in second
+    )
     read = json.loads(everything)
     assert [each["name"] for each in read] == ["ViT", "CNN"]
     assert read[1]["history"]["train/loss"] == [[1, 2, 3], [4.0, 4.0, 4.0]]

@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vitexp.config.components import MISSING
 from vitexp.config.conf import CONF
 from vitexp.config.files import load_file, option_file
 from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted, with_quoted_paths
 from vitexp.config.suggest import likely_keys
 from vitexp.errors import ConfigError, nearest
+from vitexp.text import shortened
 
 # The last four come from files that cannot be read.
 COMPOSING_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError, RecursionError)
@@ -213,7 +213,7 @@ def explain(error: Exception, words: Sequence[str]) -> str:
             return f"{key} can only be chosen for the sweep command."
         if options := _options_with(key):
             which = "one of them" if options[1:] else "it"
-            return f"key {key!r} belongs to {' and '.join(options)}; select {which} or drop the key."
+            return f"key {key!r} belongs to {shortened(options)}; select {which} or drop the key."
         if not key:
             return "a key is missing: write key=value."
         known = known_keys(words)
@@ -267,8 +267,14 @@ def _options_with(key: str) -> list[str]:
     """Return the options, such as "loss=focal", whose files contain `key`."""
     group, _, inside = key.partition(".")
     files = sorted((CONF / group).glob("*.yaml"))
-    return [
-        f"{group}={file.stem}"
-        for file in files
-        if inside and OmegaConf.select(OmegaConf.load(file), inside, default=MISSING) is not MISSING
-    ]
+    return [f"{group}={file.stem}" for file in files if inside and _contains(file, inside.split("."))]
+
+
+def _contains(file: Path, keys: Sequence[str]) -> bool:
+    """Return whether a configuration has a key; its interpolations may refer to keys of other files."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(file))
+    for key in keys:
+        if not isinstance(node, dict) or key not in node:
+            return False
+        node = node[key]
+    return True

@@ -157,7 +157,7 @@ class RunRecord:
 
         Raises ConfigError if there is a run already, and UserError if nothing can be written there.
         """
-        if (folder / "config.yaml").exists():
+        if (folder / "result.json").exists():
             raise ConfigError(f"the run {typed(folder)} already exists; resume it with resume=auto, or change run_id.")
         record = cls(
             folder,
@@ -186,9 +186,8 @@ class RunRecord:
             },
         )
         try:
-            record._write()
-            # Last, because a folder with config.yaml is taken for a run, which needs both files to be resumed.
             write_atomically(folder / "config.yaml", _repeatable(config))
+            record._write()  # last, because a folder with result.json is taken for a run, which needs both files
         except OSError as error:
             raise _cannot_start(folder, error) from error
         return record
