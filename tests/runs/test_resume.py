@@ -327,22 +327,6 @@ def test_existing_run_id_is_not_overwritten(tmp_path: Path) -> None:
         RunRecord.start(new_run_folder(config), config, overrides=[])
 
 
-def test_a_kill_while_the_record_is_created_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """resume=auto could not resume it, and would start another run next to it."""
-    from vitexp.runs.record import RunRecord, new_run_folder
-
-    def kill(record: RunRecord) -> None:
-        raise KeyboardInterrupt
-
-    config = composed(f"log_dir={tmp_path}", "run_id=mine")
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(RunRecord, "_write", kill)
-        RunRecord.start(new_run_folder(config), config, overrides=[])
-    assert [file.name for file in tmp_path.glob("*/*/*")] == ["config.yaml"]
-    RunRecord.start(new_run_folder(config), config, overrides=[])
-    assert len(list(tmp_path.glob("*/*/result.json"))) == 1
-
-
 def test_a_record_appears_only_under_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise another process with resume=auto could take a run that has just started for a stopped one."""
     from vitexp.runs.lifecycle import open_run

@@ -123,19 +123,21 @@ def test_a_damaged_record_is_refused(tmp_path: Path, name: str, content: str, se
     assert files(run) == before
 
 
-def test_a_run_that_was_killed_before_its_configuration_was_written_starts_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["result.json", "config.yaml"])
+def test_a_run_that_was_killed_before_both_files_were_written_starts_again(tmp_path: Path, missing: str) -> None:
     run = started(tmp_path / "n" / "one")
-    (run / "config.yaml").unlink()
+    (run / missing).unlink()
     config = composed(*auto(tmp_path))
     assert run_to_resume(config) is None
     assert RunRecord.start(run, config, overrides=[]).result["status"] == "running"
 
 
-def test_config_yaml_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_json_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill in between must not leave a record that resume=auto cannot resume, next to which it starts another run."""
     written: list[str] = []
     monkeypatch.setattr("vitexp.runs.record.write_atomically", lambda path, content: written.append(path.name))
     started(tmp_path / "n" / "one")
-    assert written == ["result.json", "config.yaml"]
+    assert written == ["config.yaml", "result.json"]
 
 
 def test_a_repeated_run_is_resumed_with_its_own_configuration(server: Server, photos: Path, tmp_path: Path) -> None:

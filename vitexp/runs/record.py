@@ -157,7 +157,7 @@ class RunRecord:
 
         Raises ConfigError if there is a run already, and UserError if nothing can be written there.
         """
-        if (folder / "result.json").exists():
+        if all((folder / name).exists() for name in ("result.json", "config.yaml")):
             raise ConfigError(f"the run {typed(folder)} already exists; resume it with resume=auto, or change run_id.")
         record = cls(
             folder,
