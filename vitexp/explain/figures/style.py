@@ -172,7 +172,8 @@ def color_bar(figure: Figure, shades: Any, *, left: float, top: float, width: fl
     figure.colorbar(shades, cax=axes, orientation="horizontal" if width > height else "vertical")
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=SMALL_SIZE, labelcolor=MUTED, color=RULE)
-    axes.locator_params(nbins=4)
+    axes.ticklabel_format(style="plain", useOffset=False)  # a factor or an offset is easily overlooked
+    axes.locator_params(nbins=4 if max(width, height) > 1.5 else 2)
 
 
 # --- images and maps -------------------------------------------------------------------------------------------------

@@ -141,15 +141,31 @@ class PositionEmbedding(FigureCallback):
         "position_embedding": (
             "Position embeddings",
             "Each small map is at the position of its patch and shows how similar the embeddings of all positions are "
-            "to it: red is similar, blue is opposite. Neighbors, rows and columns that stand out mean that the model "
-            "knows the grid.",
+            "to its own; the brighter, the more similar. Only what differs from before training was learned: a pattern "
+            "that is the same in both comes from the initialization, or from the weights that the run started from. "
+            "The difference has its own scale, which may be much narrower.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("patches",)
 
+    def __init__(self, *, every_n_epochs: EveryNEpochs = 0) -> None:
+        super().__init__(every_n_epochs=every_n_epochs)
+        self.before: Tensor | None = None  # at the first step; unknown if a checkpoint of an older version lacks it
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0 and self.applies(pl_module):
+            positions = cast(Any, pl_module).model.pos_embed
+            self.before = None if positions is None else positions.detach().cpu().clone()
+
     def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
-        if (figure := draw_position(cast(Any, module.model))) is not None:
+        if (figure := draw_position(cast(Any, module.model), self.before)) is not None:
             yield figure
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"before": self.before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = state_dict["before"]
 
 
 class AugmentedBatch(FigureCallback):
