@@ -246,42 +246,78 @@ HISTORY = {
     "val/loss": ([1, 2, 3], [2.0, 1.5, 1.6]),
     "train/accuracy": ([1, 2, 3], [0.1, 0.3, 0.5]),
     "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.6]),
+    "val/precision_macro": ([1, 2, 3], [0.3, 0.5, 0.6]),
+    "val/recall_macro": ([1, 2, 3], [0.2, 0.5, 0.5]),
+    "val/f1_macro": ([1, 2, 3], [0.1, 0.4, 0.5]),
+    "val/ece": ([1, 2, 3], [0.3, 0.2, 0.25]),
     "lr": (np.linspace(0, 3, 40), np.linspace(1e-3, 1e-6, 40)),
 }
 
 
 def test_learning_curves_mark_the_best_epoch() -> None:
-    figure = learning_curves(history=HISTORY, tested="best")
+    figure = learning_curves(history=HISTORY, best=("val/accuracy", "max"))
     check(figure)
     assert figure.texts[0].get_text() == "Best validation accuracy 60.00% at epoch 2"
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
+    titles = [axes.get_title(loc="left").split(" on ")[0] for axes in figure.axes]
+    assert titles == ["Loss", "Accuracy", "Precision, recall and F1", "Learning rate"]
     for axes in figure.axes:
         assert list(axes.lines[-1].get_xdata()) == [2, 2]
+    ring = figure.axes[1].lines[-2]
+    assert (ring.get_label(), list(ring.get_xdata()), list(ring.get_ydata())) == ("best, epoch 2", [2], [0.6])
+    [rate] = figure.axes[-1].lines[:-1]
+    assert len(rate.get_xdata()) == 40, "every step, not every epoch"
+
+
+@pytest.mark.parametrize(
+    ("best", "title", "panel"),
+    [
+        (("val/f1_macro", "max"), "macro F1 50.00% at epoch 3", "Precision, recall and F1"),
+        (("val/ece", "min"), "calibration error (ECE) 20.00% at epoch 2", "Calibration error (ECE)"),
+        (("val/loss", "min"), "loss 1.5000 at epoch 2", "Loss"),
+    ],
+)
+def test_learning_curves_mark_the_monitored_metric(best, title: str, panel: str) -> None:
+    figure = learning_curves(history=HISTORY, best=best)
+    check(figure)
+    assert figure.texts[0].get_text() == f"Best validation {title}"
+    marked = [
+        axes.get_title(loc="left")
+        for axes in figure.axes
+        if any(str(line.get_label()).startswith("best") for line in axes.lines)
+    ]
+    assert [name.split(" on ")[0] for name in marked] == [panel]
+
+
+def test_of_equally_good_epochs_the_one_with_the_lowest_loss_is_marked() -> None:
+    history = {**HISTORY, "val/loss": ([1, 2, 3], [2.0, 1.6, 1.5])}  # as BestCheckpoint chooses
+    assert "at epoch 3" in learning_curves(history=history, best=("val/accuracy", "max")).texts[0].get_text()
 
 
 def test_learning_curves_do_not_praise_weights_that_are_not_tested() -> None:
-    figure = learning_curves(history={**HISTORY, "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.5])}, tested="last")
+    figure = learning_curves(history={**HISTORY, "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.5])})
     check(figure)
     assert figure.texts[0].get_text() == "Validation accuracy 50.00% at epoch 3"
     assert all(len(line.get_xdata()) > 2 for axes in figure.axes for line in axes.lines), "no epoch is marked"
 
 
-def test_learning_curves_without_accuracy_take_the_lowest_loss() -> None:
-    figure = learning_curves(history={"val/loss": ([1, 2, 3], [float("nan"), 1.5, 1.6])}, tested="best")
+def test_learning_curves_without_accuracy() -> None:
+    figure = learning_curves(history={"val/loss": ([1, 2, 3], [float("nan"), 1.5, 1.6])}, best=("val/loss", "min"))
     check(figure)
     assert figure.texts[0].get_text() == "Best validation loss 1.5000 at epoch 2"
     assert len(figure.axes) == 1
 
 
-def test_learning_curves_without_validation() -> None:
-    figure = learning_curves(history={name: HISTORY[name] for name in ("train/loss", "lr")}, tested="last")
+@pytest.mark.parametrize("best", [None, ("val/accuracy", "max")])
+def test_learning_curves_without_validation(best) -> None:
+    figure = learning_curves(history={name: HISTORY[name] for name in ("train/loss", "lr")}, best=best)
     check(figure)
     assert figure.texts[0].get_text() == "Learning curves"
     assert len(figure.axes) == 2
 
 
 def test_learning_curves_of_one_epoch() -> None:
-    figure = learning_curves(history={name: ([1], y[:1]) for name, (_, y) in HISTORY.items()}, tested="best")
+    history = {name: ([1], y[:1]) for name, (_, y) in HISTORY.items()}
+    figure = learning_curves(history=history, best=("val/accuracy", "max"))
     check(figure)
     assert [text.get_text() for text in figure.axes[-1].get_xticklabels() if drawn(text, figure)] == ["1"]
     assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines if len(line.get_xdata()) == 1)
@@ -292,7 +328,7 @@ def test_learning_curves_of_one_epoch() -> None:
 )
 def test_learning_curves_of_nothing(history) -> None:
     with pytest.raises(ValueError, match="no curve"):
-        learning_curves(history=history, tested="best")
+        learning_curves(history=history, best=("val/accuracy", "max"))
 
 
 def test_lengths_must_agree() -> None:
