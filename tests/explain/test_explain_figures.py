@@ -9,6 +9,8 @@ import pytest
 from matplotlib.text import Text
 
 from tests.explain.test_figures import LONG, _any_font, check, check_apart, drawn_texts, images, names  # noqa: F401 - a fixture
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES, GTSRB_FAMILIES
+from vitexp.explain.drawing import families_of
 from vitexp.explain.figures import (
     embedding_map,
     exploded_patches,
@@ -177,26 +179,54 @@ def test_faithfulness_names_the_best_first() -> None:
         faithfulness_curves(deletion={"a": bad}, insertion={"b": bad})
 
 
-@pytest.mark.parametrize(("classes", "count"), [(2, 1), (10, 3), (43, 3)])
-def test_embedding_maps(classes: int, count: int) -> None:
-    figure = embedding_map(**embedded(classes, count))
+@pytest.mark.parametrize(("classes", "count"), [(2, 1), (10, 3), (43, 3), (100, 3)])
+def test_embedding_maps_label_every_class_at_its_points(classes: int, count: int) -> None:
+    given = embedded(classes, count)
+    figure = embedding_map(**given, shares=(0.123, 0.04))
     check(figure)
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert (legend[0] == "other classes") == (classes > 10)
-    assert "★ 1" in drawn_texts(figure)
+    plane, key = figure.axes[:2]
+    check_apart(figure, plane.texts)
+    numbers = [text.get_text() for text in plane.texts]
+    assert len(numbers) == classes + count and numbers[-1] == f"★{count}"
+    assert len(key.texts) == classes
+    first = plane.transData.transform(given["points"][given["labels"] == 0])
+    at = np.array(plane.texts[0].get_position())
+    assert np.linalg.norm(first - at, axis=1).min() < 150, "near a point of its class"
+    assert "component 1: 12.3% of the variance" in drawn_texts(figure)
+    assert "shows 16% of the variance" in drawn_texts(figure)
 
 
-def test_embedding_maps_colour_the_true_class_too() -> None:
-    given = {**embedded(43, 2), "neighbor_labels": np.full((2, 5), 7)}
+def test_stars_are_hollow_and_drawn_last() -> None:
+    stars = embedding_map(**embedded(10, 3)).axes[0].collections[-1]
+    assert len(stars.get_offsets()) == 3 and not len(stars.get_facecolor()), "a star hides no class"
+
+
+def test_families_of_signs_have_a_color() -> None:
+    families = {"round": names(43)[:20], "square": names(43)[20:]}
+    figure = embedding_map(**embedded(43, 1), families=families)
+    check(figure)
+    colors = [tuple(points.get_facecolor()[0]) for points in figure.axes[0].collections[:-1]]
+    assert len(set(colors[:20])) == len(set(colors[20:])) == 1 and colors[0] != colors[-1]
+    assert {"round", "square"} < {text.get_text() for text in figure.axes[1].texts}
+    assert {each for family in GTSRB_FAMILIES.values() for each in family} == set(GTSRB_CLASSES)
+    assert sum(map(len, GTSRB_FAMILIES.values())) == 43
+    assert families_of(GTSRB_CLASSES[:12]) is GTSRB_FAMILIES and families_of(["cat", "Stop"]) is None
+    few = embedding_map(**embedded(4, 1), families={"all": names(4)})
+    assert len({tuple(points.get_facecolor()[0]) for points in few.axes[0].collections[:-1]}) == 4
+
+
+def test_of_very_many_classes_those_near_the_stars_are_labelled() -> None:
+    given = {**embedded(101, 2), "neighbor_labels": np.full((2, 5), 7)}
     figure = embedding_map(**given, truth=[11, None])
-    legend = [text.get_text()[:2] for text in figure.axes[0].get_legend().get_texts()]
-    assert legend == ["ot", "11", "7 "]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["11", "7", "★1", "★2"]
+    assert figure.axes[1].texts[-1].get_text() == "other classes"
+    check(figure)
 
 
 def embedded(classes: int, count: int) -> dict[str, Any]:
     return {
-        "points": RANDOM.normal(size=(60, 2)),
-        "labels": np.arange(60) % classes,
+        "points": RANDOM.normal(size=(202, 2)),
+        "labels": np.arange(202) % classes,
         "stars": RANDOM.normal(size=(count, 2)),
         "class_names": names(classes),
         "images": images(count),

@@ -232,7 +232,7 @@ class Views:
         """Return the training image whose point is nearest to pixel (x, y) of the figure, from the upper left."""
         about = self.about(picture, choice)
         figure = drawing.draw_embedding(self.explainer, about, self.embedded)
-        points, _ = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images))
+        points = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images)).training
         plane = figure.axes[0]
         plane.autoscale_view()  # otherwise deferred until the figure is saved
         across, up = plane.transData.transform(points).T

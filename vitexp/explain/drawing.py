@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vitexp.data.gtsrb_classes import GTSRB_FAMILIES
 from vitexp.explain import figures
 from vitexp.explain.explainer import NAMES, Explainer, Images, ImageSet
 from vitexp.explain.methods.embedding import Method, in_plane, nearest
@@ -243,12 +244,12 @@ def draw_embedding(
     few, names = about.few(), explainer.run.classes
     given = explainer.embeddings(about.images[few])
     found, similarity = nearest(among.vectors, given, neighbors=_NEIGHBORS)
-    points, stars = in_plane(among.vectors, given, method=method)
+    plane = in_plane(among.vectors, given, method=method)
     captions = about.captions(names)
     return figures.embedding_map(
-        points=points,
+        points=plane.training,
         labels=among.labels,
-        stars=stars,
+        stars=plane.given,
         class_names=names,
         images=about.images[few],
         names=[captions[index] for index in few],
@@ -256,5 +257,13 @@ def draw_embedding(
         neighbor_labels=among.labels[found],
         similarity=similarity,
         method=METHOD_NAMES[method],
+        shares=plane.shares,
+        families=families_of(names),
         truth=[about.truth[index] for index in few],
     )
+
+
+def families_of(classes: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    """Return the families of classes, by name, if all of them are signs of GTSRB."""
+    known = {name for names in GTSRB_FAMILIES.values() for name in names}
+    return GTSRB_FAMILIES if known.issuperset(classes) else None
