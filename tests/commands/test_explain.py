@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+import vitexp
 from tests.conftest import TINY, composed, tiny_run
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.explained import explain_run, find_class, index_of
+from vitexp.runs.explained import explain_run, find_class, index_of, positions_before
+from vitexp.runs.finished import load_run
 from vitexp.runs.run import run
+from vitexp.system.disk import checksum
 
 EVERYWHERE = {"explanations", "explanations_raw", "classes", "filters", "embedding_pca", "faithfulness"}
 OF_A_VIT = {
@@ -56,6 +61,19 @@ def test_two_runs_side_by_side(vit_run: Path, cnn_run: Path, capsys: pytest.Capt
     assert order == sorted(order, reverse=True)
     table = (folder / "faithfulness.md").read_text()
     assert len(table.splitlines()) == 8 and table in capsys.readouterr().out
+
+
+def test_positions_before_training(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
+    trained = load_run(vit_run)
+    built = vitexp.build(trained.config)[1].net.pos_embed
+    before = positions_before(trained)
+    assert torch.equal(before, built) and not torch.equal(before, trained.net.pos_embed)
+    assert positions_before(load_run(cnn_run)) is None
+    weights = {"from": str(vit_run), "sha256": checksum(vit_run / "model.safetensors")}
+    tuned = replace(trained, result={"model": {"weights": weights}})
+    assert torch.equal(positions_before(tuned), trained.net.pos_embed)
+    for gone in ({"from": str(tmp_path)}, {"from": "augreg_ti16"}, {"sha256": "other"}):
+        assert positions_before(replace(trained, result={"model": {"weights": weights | gone}})) is None
 
 
 def test_a_cnn(cnn_run: Path) -> None:

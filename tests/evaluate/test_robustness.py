@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from vitexp.evaluate.robustness import (
     CORRUPTIONS,
     SEVERITIES,
     corrupt,
+    legibility,
     measure_robustness,
 )
 from vitexp.evaluate.tables import robustness_table
@@ -60,6 +62,16 @@ def test_jpeg_keeps_the_order_of_colors() -> None:
     red = np.zeros((1, 32, 32, 3), np.uint8)
     red[..., 0] = 255
     assert corrupt(red, "jpeg", 5)[0].mean(axis=(0, 1))[0] > 200
+
+
+def test_the_example_is_a_legible_sign() -> None:
+    gray = np.full((32, 32, 3), 110, np.uint8)
+    sign = cv2.circle(cv2.circle(gray.copy(), (16, 16), 12, (200, 40, 40), -1), (16, 16), 9, (230, 230, 230), -1)
+    sign = cv2.putText(sign, "50", (9, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (20, 20, 20))
+    silhouette = cv2.circle(np.full_like(gray, 255), (16, 16), 12, (5, 5, 5), -1)
+    assert silhouette.std() > sign.std(), "the highest contrast shows no sign"
+    for other in (corrupt(sign[None], "dark", 2)[0], corrupt(sign[None], "blur", 3)[0], silhouette, gray):
+        assert legibility(other) < legibility(sign)
 
 
 def test_the_clean_accuracy_is_that_of_the_same_images_as_prepared(finished: Path) -> None:

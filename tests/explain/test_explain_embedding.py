@@ -31,12 +31,13 @@ def test_embeddings_of_a_layer_that_is_not_called() -> None:
 def test_plane_against_scikit_learn() -> None:
     random = np.random.default_rng(0)
     training, given = random.normal(size=(50, 6)) * [5, 1, 3, 1, 1, 1] + 2, random.normal(size=(3, 6))
-    points, stars = in_plane(training, given)
+    points, stars, shares = in_plane(training, given)
     assert points.shape == (50, 2) and stars.shape == (3, 2) and points.dtype == stars.dtype == np.float32
     reference = PCA(2).fit(training)
     sign = np.sign((points * reference.transform(training)).sum(axis=0))
     np.testing.assert_allclose(points * sign, reference.transform(training), atol=1e-4)
     np.testing.assert_allclose(stars * sign, reference.transform(given), atol=1e-4)
+    np.testing.assert_allclose(shares, reference.explained_variance_ratio_)
 
 
 def test_other_planes_keep_groups_together() -> None:
@@ -45,8 +46,8 @@ def test_other_planes_keep_groups_together() -> None:
     for method in available_methods()[1:]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            points, stars = in_plane(training, training[:1], method=method)
-        assert points.shape == (40, 2) and stars.shape == (1, 2)
+            points, stars, shares = in_plane(training, training[:1], method=method)
+        assert points.shape == (40, 2) and stars.shape == (1, 2) and shares is None
         np.testing.assert_array_equal(in_plane(training, training[:1], method=method)[0], points)
         centres = points[:20].mean(axis=0), points[20:].mean(axis=0)
         near, far = (np.linalg.norm(stars[0] - centre) for centre in centres)

@@ -9,6 +9,8 @@ import pytest
 from matplotlib.text import Text
 
 from tests.explain.test_figures import LONG, _any_font, check, check_apart, drawn_texts, images, names  # noqa: F401 - a fixture
+from vitexp.data.gtsrb_classes import GTSRB_CLASSES, GTSRB_FAMILIES
+from vitexp.explain.drawing import families_of
 from vitexp.explain.figures import (
     embedding_map,
     exploded_patches,
@@ -27,7 +29,7 @@ def maps(rows: int, columns: int, side: int = 8) -> list[list[np.ndarray]]:
     return [[RANDOM.random((side, side), dtype=np.float32) for _ in range(columns)] for _ in range(rows)]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 6), (3, 2), pytest.param(12, 13, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 6), (3, 2)])
 @pytest.mark.parametrize("overlay", [True, False])
 def test_grids_of_maps(rows: int, columns: int, overlay: bool) -> None:
     figure = map_grid(
@@ -44,6 +46,33 @@ def test_grids_of_maps(rows: int, columns: int, overlay: bool) -> None:
     assert "value of each map" in drawn_texts(figure)
 
 
+@pytest.mark.parametrize("layers", [6, 12, 24])
+def test_layers_and_heads_are_equally_large_in_rows_of_six(layers: int) -> None:
+    columns = [f"layer {number + 1}" for number in range(layers)]
+    captions = ["✓ 91.4%\nPriority road", f"✗ 58.9%\nSlippery road\ntrue: {LONG}"]
+    sizes = set()
+    for overlay in (True, False):
+        grids = [
+            map_grid(
+                title="Layers", images=images(2), maps=maps(2, layers), columns=columns, rows=captions, overlay=overlay
+            ),
+            map_grid(
+                title="Heads", images=images(1).repeat(4, axis=0), maps=maps(4, layers), columns=columns,
+                rows=["head 1", "head 2", "head 3", "mean"], show_images=False, about=captions[0], overlay=overlay,
+            ),
+        ]  # fmt: skip
+        for grid in grids:
+            check(grid)
+            *cells, _ = grid.axes
+            check_apart(grid, [*grid.texts, *(text for each in cells for text in (each.title, each.xaxis.label))])
+            sizes |= {tuple(np.round(each.get_window_extent().size)) for each in cells}
+            named = [each.get_title() for each in cells if each.get_title()]
+            assert sorted(named) == sorted(columns * (2 if grid is grids[0] and layers > 6 else 1))
+            tops = [round(each.get_position().y1, 4) for each in cells]
+            assert max(map(tops.count, tops)) <= 7, "six maps and an image"
+    assert len(sizes) == 1 and min(sizes) > (130, 130)  # pixels
+
+
 def test_grids_without_images_name_their_rows() -> None:
     pictures = images(1).repeat(3, axis=0)
     figure = map_grid(
@@ -55,16 +84,6 @@ def test_grids_without_images_name_their_rows() -> None:
     np.testing.assert_array_equal(head.images[0].get_array(), pictures[0])  # once, above all maps
     assert len(grid) == 6 and all(each.get_position().y1 < head.get_position().y0 for each in grid)
     assert "head 3" in drawn_texts(figure) and "✓ 91.4%\nPriority road" in drawn_texts(figure)
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (13, 2), pytest.param(13, 12, marks=pytest.mark.slow)])
-def test_maps_of_one_image_fit_a_page(rows: int, columns: int) -> None:
-    figure = map_grid(
-        title="Heads", images=images(1).repeat(rows, axis=0), maps=maps(rows, columns), columns=names(columns),
-        rows=[f"head {row + 1}" for row in range(rows)], show_images=False, about=LONG,
-    )  # fmt: skip
-    check(figure)
-    assert figure.get_size_inches()[1] < 10
 
 
 def test_maps_of_other_sizes_and_flat_ones() -> None:
@@ -160,26 +179,54 @@ def test_faithfulness_names_the_best_first() -> None:
         faithfulness_curves(deletion={"a": bad}, insertion={"b": bad})
 
 
-@pytest.mark.parametrize(("classes", "count"), [(2, 1), (10, 3), (43, 3)])
-def test_embedding_maps(classes: int, count: int) -> None:
-    figure = embedding_map(**embedded(classes, count))
+@pytest.mark.parametrize(("classes", "count"), [(2, 1), (10, 3), (43, 3), (100, 3)])
+def test_embedding_maps_label_every_class_at_its_points(classes: int, count: int) -> None:
+    given = embedded(classes, count)
+    figure = embedding_map(**given, shares=(0.123, 0.04))
     check(figure)
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert (legend[0] == "other classes") == (classes > 10)
-    assert "★ 1" in drawn_texts(figure)
+    plane, key = figure.axes[:2]
+    check_apart(figure, plane.texts)
+    numbers = [text.get_text() for text in plane.texts]
+    assert len(numbers) == classes + count and numbers[-1] == f"★{count}"
+    assert len(key.texts) == classes
+    first = plane.transData.transform(given["points"][given["labels"] == 0])
+    at = np.array(plane.texts[0].get_position())
+    assert np.linalg.norm(first - at, axis=1).min() < 150, "near a point of its class"
+    assert "component 1: 12.3% of the variance" in drawn_texts(figure)
+    assert "shows 16% of the variance" in drawn_texts(figure)
 
 
-def test_embedding_maps_colour_the_true_class_too() -> None:
-    given = {**embedded(43, 2), "neighbor_labels": np.full((2, 5), 7)}
+def test_stars_are_hollow_and_drawn_last() -> None:
+    stars = embedding_map(**embedded(10, 3)).axes[0].collections[-1]
+    assert len(stars.get_offsets()) == 3 and not len(stars.get_facecolor()), "a star hides no class"
+
+
+def test_families_of_signs_have_a_color() -> None:
+    families = {"round": names(43)[:20], "square": names(43)[20:]}
+    figure = embedding_map(**embedded(43, 1), families=families)
+    check(figure)
+    colors = [tuple(points.get_facecolor()[0]) for points in figure.axes[0].collections[:-1]]
+    assert len(set(colors[:20])) == len(set(colors[20:])) == 1 and colors[0] != colors[-1]
+    assert {"round", "square"} < {text.get_text() for text in figure.axes[1].texts}
+    assert {each for family in GTSRB_FAMILIES.values() for each in family} == set(GTSRB_CLASSES)
+    assert sum(map(len, GTSRB_FAMILIES.values())) == 43
+    assert families_of(GTSRB_CLASSES[:12]) is GTSRB_FAMILIES and families_of(["cat", "Stop"]) is None
+    few = embedding_map(**embedded(4, 1), families={"all": names(4)})
+    assert len({tuple(points.get_facecolor()[0]) for points in few.axes[0].collections[:-1]}) == 4
+
+
+def test_of_very_many_classes_those_near_the_stars_are_labelled() -> None:
+    given = {**embedded(101, 2), "neighbor_labels": np.full((2, 5), 7)}
     figure = embedding_map(**given, truth=[11, None])
-    legend = [text.get_text()[:2] for text in figure.axes[0].get_legend().get_texts()]
-    assert legend == ["ot", "11", "7 "]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["11", "7", "★1", "★2"]
+    assert figure.axes[1].texts[-1].get_text() == "other classes"
+    check(figure)
 
 
 def embedded(classes: int, count: int) -> dict[str, Any]:
     return {
-        "points": RANDOM.normal(size=(60, 2)),
-        "labels": np.arange(60) % classes,
+        "points": RANDOM.normal(size=(202, 2)),
+        "labels": np.arange(202) % classes,
         "stars": RANDOM.normal(size=(count, 2)),
         "class_names": names(classes),
         "images": images(count),

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from vitexp.explain.figures import (
+    Positions,
     attention_maps,
     augmented_batch,
     confusion_matrix,
@@ -180,33 +181,64 @@ def test_augmented_batch_takes_what_the_network_gets() -> None:
     assert figure.axes[5].get_xlabel().startswith("Stop 0.7\nEnd of no passing")
 
 
-@pytest.mark.parametrize("grid", [4, 8, 28])
+def positions(similarity: np.ndarray | None = None, *, grid: int = 2, norm: np.ndarray | None = None) -> Positions:
+    noise = np.random.default_rng(grid).uniform(-1, 1, (grid,) * 4)
+    return Positions(
+        similarity=noise if similarity is None else similarity,
+        norm=np.linspace(9.7, 9.9, grid**2).reshape(grid, grid) if norm is None else norm,
+    )
+
+
+@pytest.mark.parametrize("grid", [2, 8, 28])
 def test_position_embedding_fits(grid: int) -> None:
-    similarity = np.random.default_rng(0).uniform(-1, 1, (grid, grid, grid, grid)).astype(np.float32)
-    check(position_embedding(similarity=similarity, norm=np.linspace(0.1, 9, grid**2).reshape(grid, grid)))
+    after, before = positions(grid=grid), positions(grid=grid, norm=np.full((grid, grid), 9.8))
+    moved = np.full((grid, grid), 0.1)
+    for figure in (
+        position_embedding(after=after, before=before, moved=moved),
+        position_embedding(after=after),
+        position_embedding(after=after, before=before, moved=0 * moved, is_fixed=True),
+    ):
+        check(figure)
+        check_apart(figure, [*figure.texts, *(axes._left_title for axes in figure.axes)])
+        check_apart(figure, [text for axes in figure.axes for text in axes.get_xticklabels()])
+
+
+def test_position_embedding_says_what_was_learned() -> None:
+    start = positions(grid=4)
+    moved = np.full((4, 4), 0.98)
+    same = position_embedding(after=positions(start.similarity + 0.01, grid=4), before=start, moved=moved)
+    assert "mostly as before training" in drawn_texts(same)
+    assert "correlate 1.00: this pattern was there before" in drawn_texts(same)
+    assert "moved by 10% of its length" in drawn_texts(same)
+    new = position_embedding(after=positions(start.similarity[::-1], grid=4), before=start, moved=moved)
+    assert "mostly learned" in drawn_texts(new)
+    assert "does not show what was learned" in drawn_texts(position_embedding(after=start))
+    fixed = position_embedding(after=start, before=start, moved=0 * moved, is_fixed=True)
+    assert "fixed, not learned" in drawn_texts(fixed) and "Before" not in drawn_texts(fixed)
 
 
 def test_scales_of_position_embeddings() -> None:
-    opposite = position_embedding(
-        similarity=np.linspace(-0.2, 1, 16).reshape((2,) * 4), norm=np.array([[9.8] * 2, [9.9] * 2])
-    )
-    maps, _, lengths, _ = opposite.axes
-    assert maps.images[0].get_clim() == (-1, 1)  # around zero, whatever the run
-    assert lengths.images[0].get_clim() == (0, 9.9)  # a difference of 1 % must not look like contrast
-    alike = position_embedding(similarity=np.linspace(0.72, 1, 16).reshape((2,) * 4), norm=np.zeros((2, 2)))
-    assert alike.axes[0].images[0].get_clim() == pytest.approx((0.7, 1))
+    before, after = np.linspace(0.72, 1, 16).reshape((2,) * 4), np.linspace(0.52, 1, 16).reshape((2,) * 4)
+    figure = position_embedding(after=positions(after), before=positions(before), moved=np.ones((2, 2)))
+    first, _, second, _, difference, _, lengths = figure.axes[:7]
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (0.5, 1)  # comparable
+    assert difference.images[0].get_clim() == pytest.approx((-0.2, 0.2))  # zero is white
+    assert lengths.images[0].get_clim() == (9.7, 9.9)
+    assert "at most ±0.2" in difference.get_title(loc="left") and "9.7 to 9.9" in lengths.get_title(loc="left")
 
 
 def test_position_embedding_lays_each_map_at_its_patch() -> None:
     similarity = np.zeros((2, 2, 2, 2), dtype=np.float32)
     similarity[1, 0] = [[0.1, 0.2], [0.3, 0.4]]
-    figure = position_embedding(similarity=similarity, norm=np.ones((2, 2)))
+    figure = position_embedding(after=positions(similarity))
     tiles = np.ma.filled(figure.axes[0].images[0].get_array(), np.nan)
     assert tiles.shape == (5, 5)
     np.testing.assert_allclose(tiles[3:, :2], similarity[1, 0])
     assert np.isnan(tiles[2]).all()
-    with pytest.raises(ValueError, match="one square grid"):
-        position_embedding(similarity=similarity, norm=np.ones((3, 3)))
+    with pytest.raises(ValueError, match="one grid"):
+        positions(similarity, norm=np.ones((3, 3)))
+    with pytest.raises(ValueError, match="before and moved"):
+        position_embedding(after=positions(similarity), before=positions(grid=3), moved=np.ones((3, 3)))
 
 
 HISTORY = {
@@ -214,42 +246,78 @@ HISTORY = {
     "val/loss": ([1, 2, 3], [2.0, 1.5, 1.6]),
     "train/accuracy": ([1, 2, 3], [0.1, 0.3, 0.5]),
     "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.6]),
+    "val/precision_macro": ([1, 2, 3], [0.3, 0.5, 0.6]),
+    "val/recall_macro": ([1, 2, 3], [0.2, 0.5, 0.5]),
+    "val/f1_macro": ([1, 2, 3], [0.1, 0.4, 0.5]),
+    "val/ece": ([1, 2, 3], [0.3, 0.2, 0.25]),
     "lr": (np.linspace(0, 3, 40), np.linspace(1e-3, 1e-6, 40)),
 }
 
 
 def test_learning_curves_mark_the_best_epoch() -> None:
-    figure = learning_curves(history=HISTORY, tested="best")
+    figure = learning_curves(history=HISTORY, best=("val/accuracy", "max"))
     check(figure)
     assert figure.texts[0].get_text() == "Best validation accuracy 60.00% at epoch 2"
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
+    titles = [axes.get_title(loc="left").split(" on ")[0] for axes in figure.axes]
+    assert titles == ["Loss", "Accuracy", "Precision, recall and F1", "Learning rate"]
     for axes in figure.axes:
         assert list(axes.lines[-1].get_xdata()) == [2, 2]
+    ring = figure.axes[1].lines[-2]
+    assert (ring.get_label(), list(ring.get_xdata()), list(ring.get_ydata())) == ("best, epoch 2", [2], [0.6])
+    [rate] = figure.axes[-1].lines[:-1]
+    assert len(rate.get_xdata()) == 40, "every step, not every epoch"
+
+
+@pytest.mark.parametrize(
+    ("best", "title", "panel"),
+    [
+        (("val/f1_macro", "max"), "macro F1 50.00% at epoch 3", "Precision, recall and F1"),
+        (("val/ece", "min"), "calibration error (ECE) 20.00% at epoch 2", "Calibration error (ECE)"),
+        (("val/loss", "min"), "loss 1.5000 at epoch 2", "Loss"),
+    ],
+)
+def test_learning_curves_mark_the_monitored_metric(best, title: str, panel: str) -> None:
+    figure = learning_curves(history=HISTORY, best=best)
+    check(figure)
+    assert figure.texts[0].get_text() == f"Best validation {title}"
+    marked = [
+        axes.get_title(loc="left")
+        for axes in figure.axes
+        if any(str(line.get_label()).startswith("best") for line in axes.lines)
+    ]
+    assert [name.split(" on ")[0] for name in marked] == [panel]
+
+
+def test_of_equally_good_epochs_the_one_with_the_lowest_loss_is_marked() -> None:
+    history = {**HISTORY, "val/loss": ([1, 2, 3], [2.0, 1.6, 1.5])}  # as BestCheckpoint chooses
+    assert "at epoch 3" in learning_curves(history=history, best=("val/accuracy", "max")).texts[0].get_text()
 
 
 def test_learning_curves_do_not_praise_weights_that_are_not_tested() -> None:
-    figure = learning_curves(history={**HISTORY, "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.5])}, tested="last")
+    figure = learning_curves(history={**HISTORY, "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.5])})
     check(figure)
     assert figure.texts[0].get_text() == "Validation accuracy 50.00% at epoch 3"
     assert all(len(line.get_xdata()) > 2 for axes in figure.axes for line in axes.lines), "no epoch is marked"
 
 
-def test_learning_curves_without_accuracy_take_the_lowest_loss() -> None:
-    figure = learning_curves(history={"val/loss": ([1, 2, 3], [float("nan"), 1.5, 1.6])}, tested="best")
+def test_learning_curves_without_accuracy() -> None:
+    figure = learning_curves(history={"val/loss": ([1, 2, 3], [float("nan"), 1.5, 1.6])}, best=("val/loss", "min"))
     check(figure)
     assert figure.texts[0].get_text() == "Best validation loss 1.5000 at epoch 2"
     assert len(figure.axes) == 1
 
 
-def test_learning_curves_without_validation() -> None:
-    figure = learning_curves(history={name: HISTORY[name] for name in ("train/loss", "lr")}, tested="last")
+@pytest.mark.parametrize("best", [None, ("val/accuracy", "max")])
+def test_learning_curves_without_validation(best) -> None:
+    figure = learning_curves(history={name: HISTORY[name] for name in ("train/loss", "lr")}, best=best)
     check(figure)
     assert figure.texts[0].get_text() == "Learning curves"
     assert len(figure.axes) == 2
 
 
 def test_learning_curves_of_one_epoch() -> None:
-    figure = learning_curves(history={name: ([1], y[:1]) for name, (_, y) in HISTORY.items()}, tested="best")
+    history = {name: ([1], y[:1]) for name, (_, y) in HISTORY.items()}
+    figure = learning_curves(history=history, best=("val/accuracy", "max"))
     check(figure)
     assert [text.get_text() for text in figure.axes[-1].get_xticklabels() if drawn(text, figure)] == ["1"]
     assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines if len(line.get_xdata()) == 1)
@@ -260,7 +328,7 @@ def test_learning_curves_of_one_epoch() -> None:
 )
 def test_learning_curves_of_nothing(history) -> None:
     with pytest.raises(ValueError, match="no curve"):
-        learning_curves(history=history, tested="best")
+        learning_curves(history=history, best=("val/accuracy", "max"))
 
 
 def test_lengths_must_agree() -> None:

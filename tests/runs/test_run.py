@@ -10,11 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
 from tests.conftest import CONF, TINY, command, composed, result, tiny_run
+from vitexp.metrics import METRICS
 from vitexp.models.vit import ViT
 from vitexp.runs.build import settle
 from vitexp.runs.find import completed_runs
@@ -180,7 +182,9 @@ def test_learning_curves_have_every_epoch(finished: Path) -> None:
     """Each scalar is shown at its epoch, including scalars that are only known after it."""
     checkpoint = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
     history = checkpoint["callbacks"]["LearningCurves"]["history"]
-    assert set(history) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"}
+    assert set(history) == {"train/loss", "train/accuracy", "lr", *(f"val/{name}" for name in METRICS)}
+    epochs, rates = history.pop("lr")
+    assert epochs == pytest.approx(np.arange(8) / 4) and len(rates) == 8, "every step"
     with (finished / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["train/accuracy"]]
     for epochs, values in history.values():

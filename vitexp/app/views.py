@@ -22,7 +22,7 @@ from vitexp.explain.methods.embedding import in_plane
 from vitexp.explain.pick import drawn_at_random
 from vitexp.explain.ranking import measure_faithfulness
 from vitexp.metrics import METRICS
-from vitexp.runs.explained import draw_confusions, draw_side_by_side, load_explainer
+from vitexp.runs.explained import draw_confusions, draw_side_by_side, load_explainer, positions_before
 from vitexp.runs.find import completed_runs
 from vitexp.runs.finished import FinishedRun, classes_of
 from vitexp.runs.record import RunRecord
@@ -141,10 +141,11 @@ class Views:
             ),
             View(
                 name="Weights",
-                description="The filters of the first layer and, for a ViT, the similarity of its position embeddings.",
+                description="The filters of the first layer and, for a ViT, its position embeddings before and after "
+                "training.",
                 figures={
                     "filters": lambda *_: drawing.draw_filters(net),
-                    "position_embedding": lambda *_: drawing.draw_position(net.vit),
+                    "position_embedding": lambda *_: drawing.draw_position(net.vit, positions_before(self.run)),
                 },
             ),
             View(
@@ -231,7 +232,7 @@ class Views:
         """Return the training image whose point is nearest to pixel (x, y) of the figure, from the upper left."""
         about = self.about(picture, choice)
         figure = drawing.draw_embedding(self.explainer, about, self.embedded)
-        points, _ = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images))
+        points = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images)).training
         plane = figure.axes[0]
         plane.autoscale_view()  # otherwise deferred until the figure is saved
         across, up = plane.transData.transform(points).T

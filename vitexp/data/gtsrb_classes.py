@@ -1,4 +1,4 @@
-"""The 43 classes of the German Traffic Sign Recognition Benchmark, by name (Stallkamp et al., 2012)."""
+"""The 43 classes of the German Traffic Sign Recognition Benchmark, and their families (Stallkamp et al., 2012)."""
 
 from __future__ import annotations
 
@@ -48,3 +48,15 @@ GTSRB_CLASSES: tuple[str, ...] = (
     "End of no passing",
     "End of no passing for trucks",
 )
+
+# The subsets of the paper, each with similar shapes and colors.
+GTSRB_FAMILIES: dict[str, tuple[str, ...]] = {
+    "Mandatory": GTSRB_CLASSES[33:41],
+    "Speed limits": (*GTSRB_CLASSES[:6], *GTSRB_CLASSES[7:9]),
+    "Unique": ("Priority road", "Yield", "Stop", "No entry"),
+    "Danger": ("Priority at next intersection", *GTSRB_CLASSES[18:32]),
+    "Other prohibitions": ("No passing", "No passing for trucks", "No vehicles", "No trucks"),
+    "Ends of limits": (
+        *("End of speed limit 80", "End of all limits", "End of no passing", "End of no passing for trucks"),
+    ),
+}

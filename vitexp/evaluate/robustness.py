@@ -30,6 +30,7 @@ _SIGMA: Final = (0.5, 0.8, 1.2, 1.7, 2.3)  # pixels, for an image of 32 pixels
 _DEVIATION: Final = (0.04, 0.08, 0.12, 0.18, 0.26)
 _AREA: Final = (0.05, 0.1, 0.18, 0.28, 0.4)  # fraction of the image
 _QUALITY: Final = (60, 40, 25, 15, 8)  # JPEG, 100 is best
+_SEARCHED: Final = 1000  # images, for an example
 
 
 def dark(image: Image, severity: int, rng: Generator) -> Image:
@@ -119,6 +120,16 @@ class Robustness:
         return [("none", 0, self.clean), *measured]
 
 
+def legibility(image: Image) -> float:
+    """Return how well the middle of an image can be read: sharp edges, neither dark, bright nor clipped."""
+    gray = image.mean(axis=2)
+    border = len(gray) // 5  # the edges of a background say nothing about the sign
+    edges = cv2.Laplacian(gray, cv2.CV_64F)[border : len(gray) - border, border : len(gray) - border]
+    exposed = 1 - abs(gray.mean() / 127.5 - 1)
+    clipped = ((image <= 8) | (image >= 247)).mean()
+    return float(edges.std() * exposed * (1 - clipped) ** 2)
+
+
 def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robustness:
     """Measure the accuracy on at most `images` test images, evenly spaced.
 
@@ -143,8 +154,7 @@ def measure_robustness(run: FinishedRun, test: TestSet, *, images: int) -> Robus
         condition: accuracy(corrupt(originals, *condition))
         for condition in track(conditions, "corruptions", transient=True, disable=not plain_console().is_terminal)
     }
-    # The example should be bright and have high contrast.
-    example = originals[[int(originals[:200].reshape(min(len(originals), 200), -1).std(axis=1).argmax())]]
+    example = originals[[max(range(min(len(originals), _SEARCHED)), key=lambda row: legibility(originals[row]))]]
     examples = [
         np.concatenate([example, *(corrupt(example, name, severity) for severity in SEVERITIES)])
         for name in CORRUPTIONS

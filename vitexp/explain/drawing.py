@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from vitexp.data.gtsrb_classes import GTSRB_FAMILIES
 from vitexp.explain import figures
 from vitexp.explain.explainer import NAMES, Explainer, Images, ImageSet
 from vitexp.explain.methods.embedding import Method, in_plane, nearest
@@ -70,8 +72,10 @@ def shown(
     )
 
 
-def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: int | None = None) -> Drawn:
-    """Yield every figure that needs only the network and the images."""
+def draw_images(
+    explainer: Explainer, about: Shown, *, layer: int = -1, head: int | None = None, before: Tensor | None = None
+) -> Drawn:
+    """Yield every figure that needs only the network and the images. before: see `draw_position`."""
     if explainer.vit:
         yield "patches", draw_patches(explainer, about)
     if (filters := draw_filters(explainer)) is not None:
@@ -83,7 +87,7 @@ def draw_images(explainer: Explainer, about: Shown, *, layer: int = -1, head: in
         for ending, overlay in (("", True), ("_raw", False)):
             yield f"attention_layers{ending}", draw_layers(explainer, about, head=head, overlay=overlay)
             yield f"attention_heads{ending}", draw_every_head(explainer, about, overlay=overlay)
-    if (position := draw_position(explainer.vit)) is not None:
+    if (position := draw_position(explainer.vit, before)) is not None:
         yield "position_embedding", position
 
 
@@ -182,13 +186,25 @@ def _attention_of(explainer: Explainer) -> str:
     return "Attention of the class token" if explainer.vit.has_cls else "Attention that patches receive"
 
 
-def draw_position(net: ViT | None) -> Figure | None:
-    """Draw the position embeddings of a ViT; None if there are none."""
-    if net is None or net.pos_embed is None:
+def draw_position(net: ViT | None, before: Tensor | None = None) -> Figure | None:
+    """Draw the position embeddings of a ViT, and what training changed; None if there are none, or one patch.
+
+    before: the position embeddings before training; None if unknown.
+    """
+    if net is None or net.pos_embed is None or net.grid_size == 1:
         return None
     where = {"prefix_tokens": net.pos_embed.shape[1] - net.grid_size**2, "grid_size": net.grid_size}
+    after = net.pos_embed.detach().cpu()
+
+    def positions(embedding: Tensor) -> figures.Positions:
+        similarity, norm = position_similarity(embedding, **where), position_norm(embedding, **where)
+        return figures.Positions(similarity=similarity, norm=norm)
+
     return figures.position_embedding(
-        similarity=position_similarity(net.pos_embed, **where), norm=position_norm(net.pos_embed, **where)
+        after=positions(after),
+        before=None if before is None else positions(before),
+        moved=None if before is None else position_norm(after - before, **where),
+        is_fixed=not isinstance(net.pos_embed, nn.Parameter),
     )
 
 
@@ -228,12 +244,12 @@ def draw_embedding(
     few, names = about.few(), explainer.run.classes
     given = explainer.embeddings(about.images[few])
     found, similarity = nearest(among.vectors, given, neighbors=_NEIGHBORS)
-    points, stars = in_plane(among.vectors, given, method=method)
+    plane = in_plane(among.vectors, given, method=method)
     captions = about.captions(names)
     return figures.embedding_map(
-        points=points,
+        points=plane.training,
         labels=among.labels,
-        stars=stars,
+        stars=plane.given,
         class_names=names,
         images=about.images[few],
         names=[captions[index] for index in few],
@@ -241,5 +257,13 @@ def draw_embedding(
         neighbor_labels=among.labels[found],
         similarity=similarity,
         method=METHOD_NAMES[method],
+        shares=plane.shares,
+        families=families_of(names),
         truth=[about.truth[index] for index in few],
     )
+
+
+def families_of(classes: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    """Return the families of classes, by name, if all of them are signs of GTSRB."""
+    known = {name for names in GTSRB_FAMILIES.values() for name in names}
+    return GTSRB_FAMILIES if known.issuperset(classes) else None

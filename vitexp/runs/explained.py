@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitexp.data.imagefile import read_image
 from vitexp.errors import ConfigError, UserError
@@ -19,10 +22,14 @@ from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.methods.embedding import available_methods
 from vitexp.explain.pick import drawn_at_random, right_and_wrong
 from vitexp.explain.ranking import measure_faithfulness
+from vitexp.models.vit import ViT
+from vitexp.runs.build import build_net
 from vitexp.runs.classes import is_number
 from vitexp.runs.comparison import compared, history
 from vitexp.runs.finished import FinishedRun, load_run
+from vitexp.runs.inputs import weights_file
 from vitexp.runs.test_set import relocated
+from vitexp.runs.weights import read_weights
 from vitexp.system.disk import typed
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
@@ -90,7 +97,9 @@ def explain_run(
         truth = run.data.test.labels[chosen].tolist()
         about = drawing.shown(explainer, run.data.test.images(chosen), truth, explained=explained)
     print(f"drawing into {typed(out)}:", flush=True)
-    _save(out, drawing.draw_images(explainer, about, layer=-1 if layer_index is None else layer_index, head=head_index))
+    shown_layer = -1 if layer_index is None else layer_index
+    before = positions_before(run)
+    _save(out, drawing.draw_images(explainer, about, layer=shown_layer, head=head_index, before=before))
 
     try:
         train, test = run.data.train, run.data.test
@@ -130,6 +139,27 @@ def _compare(out: Path, pair: Pair) -> None:
     (out / "model_comparison.md").write_text(table, encoding="utf-8")
     (out / "model_comparison.json").write_text(everything, encoding="utf-8")
     print(table, end="")
+
+
+def positions_before(run: FinishedRun) -> Tensor | None:
+    """Return the position embeddings of a ViT before its training, built again from seed and weights.
+
+    None if it has none, or if it started from weights that are no longer there.
+    """
+    if not isinstance(run.net, ViT):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.config.seed)  # as in the run, which builds its network first
+        net = build_net(run.config, num_classes=len(run.classes))
+    if recorded := run.result["model"].get("weights"):
+        try:
+            weights = read_weights(weights_file(recorded["from"]), name=recorded["from"])
+            if weights.sha256 != recorded["sha256"]:
+                return None
+            weights.load_into(net, classes=run.classes)
+        except ConfigError:  # published weights have no file, and others may be gone
+            return None
+    return cast(ViT, net).pos_embed
 
 
 def note_changed_data(run: FinishedRun) -> None:

@@ -6,32 +6,47 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from vitexp.explain.figures import style
+from vitexp.metrics import Metric, metric
 
 Curve = tuple[Sequence[float], Sequence[float]]
 _Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+_Panel = tuple[str, float, tuple[tuple[str, str, str], ...]]
 
 # Title, height in inches, and the curves of a panel: name in the history, label and color.
-_PANELS = (
-    ("Loss", 2.3, (("train/loss", "train", style.BLUE), ("val/loss", "validation", style.ORANGE))),
-    ("Accuracy", 2.3, (("train/accuracy", "train", style.BLUE), ("val/accuracy", "validation", style.ORANGE))),
-    ("Learning rate", 1.3, (("lr", "", style.MUTED),)),
+_PANELS: tuple[_Panel, ...] = (
+    ("Loss", 2.1, (("train/loss", "train", style.BLUE), ("val/loss", "validation", style.ORANGE))),
+    ("Accuracy", 2.1, (("train/accuracy", "train", style.BLUE), ("val/accuracy", "validation", style.ORANGE))),
+    (
+        "Precision, recall and F1 on validation, mean of the classes",
+        2.1,
+        (
+            ("val/precision_macro", "precision", style.GREEN),
+            ("val/recall_macro", "recall", "#aa4499"),
+            ("val/f1_macro", "F1", style.INK),
+        ),
+    ),
 )
+_RATE: _Panel = ("Learning rate", 1.3, (("lr", "", style.MUTED),))
 
 
-def learning_curves(*, history: Mapping[str, Curve], tested: Literal["best", "last"], x_label: str = "epoch") -> Figure:
-    """Draw loss, accuracy and learning rate during training, one panel each; panels without data are omitted.
+def learning_curves(
+    *, history: Mapping[str, Curve], best: tuple[str, Literal["min", "max"]] | None = None, x_label: str = "epoch"
+) -> Figure:
+    """Draw loss, accuracy, precision, recall, F1 and learning rate during training; panels without data are omitted.
 
-    The title states the validation accuracy, or the loss if there is no accuracy, of the weights that are tested.
+    The title states the validation result of the weights that are tested.
 
     Args:
-        history: any of `train/loss`, `val/loss`, `train/accuracy`, `val/accuracy` (fractions) and `lr`, each as
+        history: any of `train/loss`, `train/accuracy`, `lr`, and metrics of validation such as `val/loss`, each as
             (x, values), with the same scale of x. Other names and values that are not finite are ignored.
-        tested: the "best" ones on validation, which are marked, or the "last" ones.
+        best: the curve whose best value chooses the weights that are tested, which is marked, and whether that is its
+            lowest or highest; of equal ones, that with the lowest `val/loss`. None: the last weights are tested.
         x_label: unit of x.
 
     Raises:
@@ -40,32 +55,35 @@ def learning_curves(*, history: Mapping[str, Curve], tested: Literal["best", "la
     curves = {name: points for name, curve in history.items() if (points := _finite(curve))[0].size}
     panels = [
         (title, height, present)
-        for title, height, entries in _PANELS
+        for title, height, entries in (*_PANELS, *_panel_of(best), _RATE)
         if (present := [entry for entry in entries if entry[0] in curves])
     ]
     if not panels:
         raise ValueError("the history has no curve to draw")
-    at, result = _validated(curves, tested) or (None, "")
+    tested = _tested(curves, best)
     title = "Learning curves"
-    if at is not None:
-        title = f"{'Best v' if tested == 'best' else 'V'}alidation {result} at {x_label} {at:g}"
+    if tested is not None:
+        name, at, value = tested
+        result = f"{_metric(name).label} {_metric(name).format(value)} at {x_label} {at:g}"
+        title = f"{'Best v' if best else 'V'}alidation {result}"
     heights = [height for _, height, _ in panels]
     height = style.TITLE_HEIGHT + sum(heights) + 0.35
     figure = style.new_figure(height=height, title=title)
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - style.TITLE_HEIGHT / height))
     all_axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-    for axes, (name, _, entries) in zip(all_axes, panels, strict=True):
+    for axes, (panel, _, entries) in zip(all_axes, panels, strict=True):
         for key, label, color in entries:
             x_values, values = curves[key]
             # A line of few points would be invisible.
             marker = "o" if len(x_values) < 12 else ""
             axes.plot(x_values, values, label=label, color=color, linewidth=1.6, marker=marker, markersize=4)
-        if at is not None and tested == "best":
-            axes.axvline(at, color=style.MUTED, linewidth=0.9, linestyle=style.DASHES, zorder=1)
-        if name != "Learning rate":
+        if best and tested:
+            _mark(axes, *tested, names=[key for key, *_ in entries], x_label=x_label)
+        if panel != _RATE[0]:
             axes.legend(frameon=False, fontsize=style.SMALL_SIZE, labelcolor=style.INK)
-        style.dress(axes, title=name, grid=True)
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent if name == "Accuracy" else _plain_number))
+        style.dress(axes, title=panel, grid=True)
+        is_percent = _metric(entries[0][0]).is_percent
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent if is_percent else _plain_number))
     all_axes[-1].set_xlabel(x_label, fontsize=style.TEXT_SIZE, color=style.MUTED)
     low, high = all_axes[-1].get_xlim()
     if high - low < 1:  # one epoch: fit one whole number on the axis
@@ -74,23 +92,45 @@ def learning_curves(*, history: Mapping[str, Curve], tested: Literal["best", "la
     return style.finish(figure)
 
 
+def _panel_of(best: tuple[str, str] | None) -> list[_Panel]:
+    """Return a panel for the curve that chooses the weights, unless it has one anyway."""
+    drawn = {name for *_, entries in _PANELS for name, *_ in entries}
+    if best is None or best[0] in drawn:
+        return []
+    label = _metric(best[0]).label
+    return [(label[0].upper() + label[1:], 2.1, ((best[0], "validation", style.ORANGE),))]
+
+
+def _metric(name: str) -> Metric:
+    return metric(name.rpartition("/")[2])
+
+
+def _mark(axes: Axes, name: str, at: float, value: float, *, names: Sequence[str], x_label: str) -> None:
+    """Mark the best epoch in a panel with curves of these `names`, and the best value on its own curve."""
+    if name in names:
+        label = f"best, {x_label} {at:g}"
+        axes.plot([at], [value], "o", label=label, markersize=7, mfc="white", mec=style.INK, mew=1.6, zorder=4)
+    axes.axvline(at, color=style.MUTED, linewidth=0.9, linestyle=style.DASHES, zorder=1)
+
+
 def _finite(curve: Curve) -> _Points:
     x, values = (np.asarray(part, dtype=np.float64) for part in curve)
     keep = np.isfinite(x) & np.isfinite(values)
     return x[keep], values[keep]
 
 
-def _validated(curves: Mapping[str, _Points], tested: Literal["best", "last"]) -> tuple[float, str] | None:
-    """Return x and description of the best or last validation result, the first one if several are equally good."""
-    if "val/accuracy" in curves:
-        x, values = curves["val/accuracy"]
-        at = int(values.argmax()) if tested == "best" else -1
-        return float(x[at]), f"accuracy {values[at]:.2%}"
-    if "val/loss" in curves:
-        x, values = curves["val/loss"]
-        at = int(values.argmin()) if tested == "best" else -1
-        return float(x[at]), f"loss {values[at]:.4f}"
-    return None
+def _tested(curves: Mapping[str, _Points], best: tuple[str, str] | None) -> tuple[str, float, float] | None:
+    """Return name, x and value of the validation result of the weights that are tested; None if there is none."""
+    name = best[0] if best else next((name for name in ("val/accuracy", "val/loss") if name in curves), None)
+    if name is None or name not in curves:
+        return None
+    x, values = curves[name]
+    at = -1
+    if best is not None:
+        losses = dict(zip(*curves.get("val/loss", ([], [])), strict=True))
+        sign = -1 if best[1] == "max" else 1
+        at = min(range(len(x)), key=lambda index: (sign * values[index], losses.get(x[index], np.inf)))
+    return name, float(x[at]), float(values[at])
 
 
 def _plain_number(value: float, _position: int) -> str:

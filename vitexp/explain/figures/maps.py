@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from vitexp.explain.figures import style
 
+_PER_LINE: Final = 6  # maps; more would be too small to read
 # Inches.
 _GAP: Final = 0.06
 _LARGEST_CELL: Final = 1.6
-_GUTTER: Final = 0.62
 _LINE: Final = 1.3 * style.SMALL_SIZE / 72
 _LINES: Final = 4  # that one line of a caption may be broken into
-_TALLEST: Final = 7.5  # all maps of one image, which belong on one page
-_PICTURE: Final = 0.9  # that image
+_BETWEEN: Final = 0.14  # images whose maps fill several lines
 _SCALE: Final = 0.3  # the strip that shows the colors
 
 
@@ -37,6 +36,9 @@ def map_grid(
 ) -> Figure:
     """Draw one row of maps per image, each map stretched from its lowest to its highest value.
 
+    More than six columns continue on further lines: below each image, or below all rows if they share one image. All
+    maps and images of a figure have the same size.
+
     Args:
         images: uint8 [R, H, W, 3], shown in the first column. If `show_images` is false, all rows belong to one image,
             which is shown above the maps with the text `about` next to it.
@@ -51,44 +53,60 @@ def map_grid(
         ValueError: the numbers of rows or columns differ or are 0.
     """
     _check(images, maps, columns, rows, captions)
-    gutter = 0.0 if show_images else _GUTTER
-    across = len(columns) + show_images
+    blocks = [range(len(columns))[start : start + _PER_LINE] for start in range(0, len(columns), _PER_LINE)]
+    across = len(blocks[0]) + 1  # the first column has the images, or the names of the rows
     tall = images.shape[1] / images.shape[2]
-    width = min(_LARGEST_CELL, (style.WIDTH - 2 * style.MARGIN - gutter - (across - 1) * _GAP) / across)
-    if not show_images:
-        width = min(width, (_TALLEST / len(rows) - _GAP) / tall)
+    width = min(_LARGEST_CELL, (style.WIDTH - 2 * style.MARGIN - (across - 1) * _GAP) / across)
     height = width * tall
     letters = style.columns_in(width, style.SMALL_SIZE)
-    below = [["" for _ in columns] for _ in rows] if captions is None else [list(row) for row in captions]
-    if show_images:
-        below = [[name, *texts] for name, texts in zip(rows, below, strict=True)]
-    below = [[style.wrap_each(text, columns=letters, lines=_LINES) for text in row] for row in below]
+    texts = [style.wrap_each(name, columns=letters, lines=_LINES) for name in rows]
+    below = [["" for _ in columns] for _ in rows]
+    if captions is not None:
+        below = [[style.wrap_each(text, columns=letters, lines=_LINES) for text in row] for row in captions]
     heads = [style.wrap(name, columns=letters, lines=3) for name in columns]
-    text_heights = [_text_height(row) for row in below]
-    above = style.TITLE_HEIGHT if show_images else style.TITLE_HEIGHT + _PICTURE * tall + style.MARGIN
-    top = above + _text_height(heads)
-    total = top + sum(text_heights) + len(rows) * (height + _GAP) + _SCALE
+    if show_images:
+        lines = [(row, block) for row in range(len(rows)) for block in blocks]
+    else:
+        lines = [(row, block) for block in blocks for row in range(len(rows))]
+
+    def above(row: int, block: range) -> float:
+        """Return the height of the names of the columns, which stand where a reader needs them."""
+        is_first = row == 0 or (show_images and len(blocks) > 1)
+        return _text_height([heads[column] for column in block]) if is_first else 0.0
+
+    def under(row: int, block: range) -> float:
+        """Return the height of the texts below a line; that of an image is next to its second line, if it has one."""
+        said = [below[row][column] for column in block]
+        if show_images and len(blocks) == 1:
+            said.append(texts[row])
+        between = _BETWEEN if len(blocks) > 1 and block == blocks[-1] and (show_images or row == len(rows) - 1) else 0.0
+        return _GAP + _text_height(said) + between
+
+    top = style.TITLE_HEIGHT if show_images else style.TITLE_HEIGHT + height + style.MARGIN
+    total = top + sum(above(*line) + height + under(*line) for line in lines) + _SCALE
     figure = style.new_figure(height=total, title=title, dpi=style.dpi_for(images))
     if not show_images:
-        _head(figure, images[0], about, height=_PICTURE * tall)
-    for row, image in enumerate(images):
-        for column in range(across):
-            left = style.MARGIN + gutter + column * (width + _GAP)
+        _head(figure, images[0], about, width=width, height=height)
+    for row, block in lines:
+        top += above(row, block)
+        if show_images and block.start == 0:
+            axes = style.place_bare(figure, left=style.MARGIN, top=top, width=width, height=height)
+            style.show_image(axes, images[row])
+            _caption(axes, texts[row])
+        for place, column in enumerate(block, start=1):
+            left = style.MARGIN + place * (width + _GAP)
             axes = style.place_bare(figure, left=left, top=top, width=width, height=height)
-            which = column - show_images
-            if which < 0:
-                style.show_image(axes, image)
-            elif overlay:
-                style.show_overlay(axes, maps[row][which], image)
+            if overlay:
+                style.show_overlay(axes, maps[row][column], images[row])
             else:
-                style.show_map(axes, maps[row][which], size=image.shape[:2])
-            if row == 0 and which >= 0:
-                axes.set_title(heads[which], fontsize=style.SMALL_SIZE, color=style.INK, pad=3)
+                style.show_map(axes, maps[row][column], size=images.shape[1:3])
+            if above(row, block):
+                axes.set_title(heads[column], fontsize=style.SMALL_SIZE, color=style.INK, pad=3)
             _caption(axes, below[row][column])
-            if column == 0 and not show_images:
+            if place == 1 and not show_images:
                 label = axes.set_ylabel(rows[row], fontsize=style.SMALL_SIZE, color=style.INK)
                 label.set(rotation=0, ha="right", va="center")
-        top += height + _GAP + text_heights[row]
+        top += height + under(row, block)
     _scale(figure, top=top, overlay=overlay)
     return style.finish(figure)
 
@@ -103,13 +121,13 @@ def _color(text: str) -> str:
     return {"✓": style.GREEN, "✗": style.RED}.get(text[:1], style.INK)
 
 
-def _head(figure: Figure, image: NDArray[np.uint8], about: str, *, height: float) -> None:
-    """Draw the one image of all maps, and its text."""
-    axes = style.place_bare(figure, left=style.MARGIN, top=style.TITLE_HEIGHT, width=_PICTURE, height=height)
+def _head(figure: Figure, image: NDArray[np.uint8], about: str, *, width: float, height: float) -> None:
+    """Draw the one image of all maps, as large as them, and its text."""
+    axes = style.place_bare(figure, left=style.MARGIN, top=style.TITLE_HEIGHT, width=width, height=height)
     style.show_image(axes, image)
     if _color(about) != style.INK:
         style.frame(axes, _color(about), width=1.5)
-    left = style.MARGIN + _PICTURE + 0.12
+    left = style.MARGIN + width + 0.12
     text = style.wrap_each(about, columns=style.columns_in(style.WIDTH - left - style.MARGIN, style.TEXT_SIZE), lines=1)
     middle = style.TITLE_HEIGHT + height / 2
     how = {"va": "center", "linespacing": 1.4}

@@ -58,7 +58,7 @@ _FALLBACK_FONTS: Final = (
 
 
 @cache
-def _fonts() -> list[str]:
+def fonts() -> list[str]:
     installed = set(font_manager.get_font_names())
     return ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed)]
 
@@ -86,7 +86,7 @@ def finish(figure: Figure) -> Figure:
     """Set every text literally: in a font that has its letters, and with `$` as a character, not as mathematics."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        text.set_fontfamily(_fonts())
+        text.set_fontfamily(fonts())
         text.set_parse_math(False)
     return figure
 
@@ -172,7 +172,8 @@ def color_bar(figure: Figure, shades: Any, *, left: float, top: float, width: fl
     figure.colorbar(shades, cax=axes, orientation="horizontal" if width > height else "vertical")
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=SMALL_SIZE, labelcolor=MUTED, color=RULE)
-    axes.locator_params(nbins=4)
+    axes.ticklabel_format(style="plain", useOffset=False)  # a factor or an offset is easily overlooked
+    axes.locator_params(nbins=4 if max(width, height) > 1.5 else 2)
 
 
 # --- images and maps -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -40,10 +40,21 @@ def embeddings(net: nn.Module, head: nn.Module, images: Tensor, *, batch_size: i
     return np.asarray(torch.cat([given for given, _ in calls]).float().cpu().numpy(), dtype=np.float32)
 
 
+class Plane(NamedTuple):
+    """Embeddings in a plane: training float32 [N, 2] and given float32 [M, 2].
+
+    shares: the fraction of the variance of the training images along each axis; None unless the method is "pca".
+    """
+
+    training: NDArray[np.float32]
+    given: NDArray[np.float32]
+    shares: tuple[float, float] | None
+
+
 def in_plane(
     training: NDArray[np.floating], given: NDArray[np.floating], *, method: Method = "pca", seed: int = 0
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Project embeddings onto a plane: training [N, D] and given [M, D] to float32 [N, 2] and [M, 2].
+) -> Plane:
+    """Project embeddings onto a plane: training [N, D] and given [M, D].
 
     "pca" fits the plane to the training images only. "tsne" and "umap", which cannot map new points, lay out all
     embeddings together; distances between groups then carry little meaning.
@@ -55,10 +66,13 @@ def in_plane(
         raise ValueError(f"need at least 3 training images for a plane; got {len(training)}")
     if method not in available_methods():
         raise ValueError(f"method={method!r} must be one of {', '.join(available_methods())}")
+    shares = None
     if method == "pca":
         center = training.mean(axis=0)
         spread = (training - center).astype(np.float64)
-        _, directions = np.linalg.eigh(spread.T @ spread)  # sorted by increasing variance
+        variances, directions = np.linalg.eigh(spread.T @ spread)  # sorted by increasing variance
+        first, second = variances[:-3:-1] / max(float(variances.sum()), 1e-12)
+        shares = float(first), float(second)
         points: Any = (np.concatenate([training, given]) - center) @ directions[:, :-3:-1]
     elif method == "tsne":
         from sklearn.manifold import TSNE
@@ -72,11 +86,11 @@ def in_plane(
         together = np.concatenate([training, given])
         # Start from PCA, because UMAP's spectral start fails on well separated groups; one job, because a seed requires
         # it. UMAP would warn about both.
-        start = np.concatenate(in_plane(training, given))
+        start = np.concatenate(in_plane(training, given)[:2])
         layout = umap.UMAP(n_neighbors=min(15, len(together) - 1), init=start, random_state=seed, n_jobs=1)
         points = layout.fit_transform(together)
     points = np.asarray(points, dtype=np.float32)
-    return points[: len(training)], points[len(training) :]
+    return Plane(points[: len(training)], points[len(training) :], shares)
 
 
 def nearest(

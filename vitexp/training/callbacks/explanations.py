@@ -86,8 +86,10 @@ class EmbeddingMap(FigureCallback):
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "embedding": (
             "What looks alike to the model",
-            "Each point is a training image as the classifier receives it, projected onto a plane: overlapping classes "
-            "are easily confused. Stars are test images, mistakes first (✗), each next to its nearest training images.",
+            "Each point is a training image as the classifier receives it, projected onto the two directions of "
+            "largest variance (PCA); the axes say how much of the variance they show. Classes that are apart here are "
+            "easily told apart; classes that overlap may still be apart in other directions. Stars are test images, "
+            "mistakes first (✗), shown below with their nearest training images.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions",)

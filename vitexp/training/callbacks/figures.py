@@ -24,6 +24,7 @@ from vitexp.training.faults import is_on, turning_off
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
 from vitexp.training.task import Batch, Task, data_of
 
+_RATES = 2000  # learning rates that are kept; of more, every second one
 Images = Annotated[int, Field(ge=1, le=200), Doc("number of images, a fixed random sample")]
 
 
@@ -141,15 +142,31 @@ class PositionEmbedding(FigureCallback):
         "position_embedding": (
             "Position embeddings",
             "Each small map is at the position of its patch and shows how similar the embeddings of all positions are "
-            "to it: red is similar, blue is opposite. Neighbors, rows and columns that stand out mean that the model "
-            "knows the grid.",
+            "to its own; the brighter, the more similar. Only what differs from before training was learned: a pattern "
+            "that is the same in both comes from the initialization, or from the weights that the run started from. "
+            "The difference has its own scale, which may be much narrower.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("patches",)
 
+    def __init__(self, *, every_n_epochs: EveryNEpochs = 0) -> None:
+        super().__init__(every_n_epochs=every_n_epochs)
+        self.before: Tensor | None = None  # at the first step; unknown if a checkpoint of an older version lacks it
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0 and self.applies(pl_module):
+            positions = cast(Any, pl_module).model.pos_embed
+            self.before = None if positions is None else positions.detach().cpu().clone()
+
     def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
-        if (figure := draw_position(cast(Any, module.model))) is not None:
+        if (figure := draw_position(cast(Any, module.model), self.before)) is not None:
             yield figure
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"before": self.before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = state_dict["before"]
 
 
 class AugmentedBatch(FigureCallback):
@@ -204,13 +221,14 @@ def _in_words(target: Tensor, classes: list[str]) -> str:
 
 
 class LearningCurves(FigureCallback):
-    """Loss, accuracy and learning rate per epoch."""
+    """Loss and metrics per epoch, and the learning rate per step."""
 
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "curves": (
             "Learning curves",
-            "Loss, accuracy and learning rate during training. A dashed line marks the best validation result if it "
-            "chooses the weights that are tested; otherwise the last weights are tested. "
+            "Loss, metrics and learning rate during training. Precision, recall and F1 are means in which every class "
+            "counts the same. A dashed line and a ring mark the best epoch if validation chooses the weights that are "
+            "tested; otherwise the last weights are tested. "
             "Training values are measured on augmented (and, with mixup, mixed) images, so they may be worse than "
             "validation.",
         )
@@ -219,30 +237,41 @@ class LearningCurves(FigureCallback):
     def __init__(self, *, every_n_epochs: EveryNEpochs = 0) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
         self.history: dict[str, tuple[list[float], list[float]]] = {}
+        self.rate_every = 1  # steps
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        if trainer.global_step % self.rate_every == 0:
+            # With layer decay, the groups have different rates; the highest is that of the head.
+            rate = max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
+            self._add("lr", trainer.current_epoch + batch_idx / trainer.num_training_batches, rate)
+            if len(self.history["lr"][0]) >= _RATES:
+                self.rate_every *= 2
+                for part in self.history["lr"]:
+                    del part[1::2]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         logged = cast(Task, pl_module).epoch_metrics()
-        now: dict[str, Any] = {
-            name: logged[name] for name in ("val/loss", "val/accuracy", "train/accuracy") if name in logged
-        }
-        if "train/loss_epoch" in logged:
-            now["train/loss"] = logged["train/loss_epoch"]
-        now["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        for name, value in now.items():
-            epochs, values = self.history.setdefault(name, ([], []))
-            epochs.append(trainer.current_epoch + 1)
-            values.append(float(value))
+        for name, value in logged.items():
+            if name.startswith("val/") or name in ("train/accuracy", "train/loss_epoch"):
+                self._add(name.removesuffix("_epoch"), trainer.current_epoch + 1, value)
+
+    def _add(self, name: str, x: float, value: float) -> None:
+        epochs, values = self.history.setdefault(name, ([], []))
+        epochs.append(float(x))
+        values.append(value)
 
     def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
         if self.history:
-            is_chosen = any(isinstance(each, BestCheckpoint) for each in trainer.checkpoint_callbacks)
-            yield figures.learning_curves(history=self.history, tested="best" if is_chosen else "last")
+            chosen = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
+            best = (chosen.monitor, chosen.mode) if chosen and chosen.monitor else None
+            yield figures.learning_curves(history=self.history, best=cast(Any, best))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history, "rate_every": self.rate_every}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
+        self.rate_every = state_dict.get("rate_every", 1)  # older checkpoints have one rate per epoch
 
 
 class Reconstructions(FigureCallback):

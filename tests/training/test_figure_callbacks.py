@@ -1,0 +1,61 @@
+"""What figures need from a training: values from its start, which a resumed run takes from the checkpoint."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from vitexp.explain.drawing import draw_position
+from vitexp.models import ViT
+from vitexp.training.callbacks import LearningCurves, PositionEmbedding
+
+
+def tiny_module() -> Any:
+    return SimpleNamespace(
+        model=ViT(image_size=8, num_classes=3, patch_size=4, dim=16, depth=1, num_heads=2, init="mimetic")
+    )
+
+
+def at_step(step: int) -> Any:
+    return SimpleNamespace(global_step=step)
+
+
+def test_position_embeddings_are_compared_with_the_first_step() -> None:
+    module, callback = tiny_module(), PositionEmbedding()
+    callback.on_train_start(at_step(0), module)
+    with torch.no_grad():
+        module.model.pos_embed += 0.01
+    resumed = PositionEmbedding()
+    resumed.load_state_dict(callback.state_dict())
+    resumed.on_train_start(at_step(5), module)  # its weights are those of the checkpoint
+    [figure] = resumed.draw(at_step(5), module, images=None)  # type: ignore[arg-type]
+    assert figure.texts[0].get_text() == "Position embeddings: mostly as before training"
+    older = PositionEmbedding()  # a checkpoint of an older version has no state for it
+    older.on_train_start(at_step(5), module)
+    [figure] = older.draw(at_step(5), module, images=None)  # type: ignore[arg-type]
+    assert "unknown" in figure.texts[1].get_text()
+
+
+def test_one_patch_has_no_position_embedding_to_draw() -> None:
+    assert draw_position(ViT(image_size=8, num_classes=3, patch_size=8, dim=16, depth=1, num_heads=2)) is None
+
+
+def test_learning_rates_of_a_long_training_are_thinned_out() -> None:
+    callback = LearningCurves()
+    for step in range(5000):
+        if step == 2500:
+            callback, before = LearningCurves(), callback
+            callback.load_state_dict(before.state_dict())
+        trainer: Any = SimpleNamespace(
+            global_step=step,
+            current_epoch=step // 100,
+            num_training_batches=100,
+            optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1 * step}, {"lr": 1.0 * step}])],
+        )
+        callback.on_train_batch_start(trainer, None, None, step % 100)  # type: ignore[arg-type]
+    epochs, rates = callback.history["lr"]
+    assert rates == [float(step) for step in range(0, 5000, 4)], "evenly spaced, of the head"
+    assert epochs == pytest.approx([step / 100 for step in range(0, 5000, 4)])
