@@ -101,7 +101,7 @@ def test_a_part_without_labels_is_not_used_and_test_is_split_from_train(tmp_path
     assert np.bincount(test.labels).tolist() == [4, 4] and np.bincount(train.labels).tolist() == [16, 16]
     assert sorted([*train.groups, *test.groups]) == list(range(40))
     assert reds(test) == [int(row) * 10 % 256 for row in test.groups]
-    assert "test has no labels and is not used; 20% of every class" in source.describe()
+    assert "test has no labeled images and is not used; 20% of every class" in source.describe()
     assert source.unread() == "Parquet files whose names contain no part, such as train, were not read: README.parquet"
     assert train.fingerprint not in (
         test.fingerprint,
