@@ -32,6 +32,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("one/a", "faulty/a", "faulty/b", "faulty/c"):
         Path(folder).mkdir(parents=True)
     Path("faulty/a/1.png").touch()
+    Path("my photos").mkdir()
     Path("noise.safetensors").write_bytes(b"\xff" * 100)
     Path("file").touch()
 
@@ -47,6 +48,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("data=cifar10", "cifar10 is missing.*data.download=true"),
         ("data=cifar100 data.root=one", "cifar100 is missing: one/cifar-100-python does not exist"),
         ("model.weights=nowhere", "there is no nowhere; give pretrained"),
+        ("model.weights=pretraind", r"there is no pretraind; did you mean pretrained\?$"),
+        ("model.weights=imagenet-1k", r"did you mean imagenet1k\?$"),
         ("model.weights=empty", "there is no empty/model.safetensors"),
         ("model.weights=noise.safetensors", "cannot be read as weights"),
         (f"model.weights={SHIPPED} model=vit_tiny", "needs model.stem=conv, but this model has patch"),
@@ -129,6 +132,13 @@ def test_a_sweep_lists_the_files_of_a_data_set_once(monkeypatch: pytest.MonkeyPa
     ("main", "words", "sentence"),
     [
         (evaluate.main, ["run=one"], "is not a finished run"),
+        (evaluate.main, ["run=newst"], r"run=newst is not a folder; did you mean newest\?$"),
+        (predict.main, ["images=my", "photos"], r"the path 'my photos' contains spaces; quote it: 'images=my photos'$"),
+        (
+            evaluate.main,
+            [f"run={SHIPPED}", "data=empty"],
+            r"data=empty is a folder, .* data=folder data\.root=empty\.$",
+        ),
         (evaluate.main, [f"run={SHIPPED}"], "GTSRB test images and labels of the test images are missing"),
         (evaluate.main, [f"run={SHIPPED}", "data=folder", "data.root=nowhere"], "folder nowhere does not exist"),
         (evaluate.main, [f"run={SHIPPED}", "data=folder", "data.root=empty"], "empty contains no class folder"),

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,6 +89,8 @@ def weights_file(name: str) -> Path:
     path = _place_of_weights(name)
     path = path / "model.safetensors" if os.path.isdir(path) else path
     if not os.path.isfile(path):  # unlike Path.is_file, accepts impossible names
+        if near := get_close_matches(name, (NAME, *PUBLISHED), n=1, cutoff=0.75):
+            raise ConfigError(f"model.weights={name}: there is no {path}; did you mean {near[0]}?")
         raise ConfigError(
             f"model.weights={name}: there is no {path}; give {NAME} (the bundled network), {', '.join(PUBLISHED)}, a "
             "weights file (.pth, .safetensors, .npz) or the folder of a finished run."
