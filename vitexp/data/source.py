@@ -39,6 +39,9 @@ class BrokenImages(BrokenImage):
     def __init__(self, errors: Sequence[BrokenImage], *, total: int) -> None:
         self.errors, self.total = tuple(errors), total
         named = [str(error).removeprefix(CANNOT_DECODE).rstrip(".") for error in self.errors[:_NAMED]]
+        names, _, reasons = zip(*(each.partition(": ") for each in named), strict=True)
+        if len(set(reasons)) == 1 and reasons[0]:
+            named = [f"{', '.join(names)}: {reasons[0]}"]
         more = f"; and {len(errors) - _NAMED:,} more" if len(errors) > _NAMED else ""
         super().__init__(
             f"{len(errors):,} of {plural(total, 'image')} cannot be decoded; fix or remove them, or set "
