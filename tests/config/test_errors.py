@@ -119,6 +119,57 @@ def test_suggestions_are_those_of_the_selected_options(words: list[str], sentenc
         compose(words)
 
 
+@pytest.mark.parametrize(
+    ("value", "command"),
+    [
+        ("photos", "data=folder data.root=photos"),
+        ("my photos (new)", "data=folder 'data.root=my photos (new)'"),
+        ("{}/photos/", "data=folder data.root={}/photos/"),
+    ],
+)
+def test_a_folder_in_place_of_an_option_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, command: str
+) -> None:
+    from vitexp.config.compose import compose
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "my photos (new)", "signs"):
+        Path(name).mkdir()
+    value, command = value.format(tmp_path), command.format(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        compose(["seed=1", f"data={value}"])
+    assert str(caught.value).startswith(f"data={value} is a folder, not an option; ")
+    assert f"write {command}." in str(caught.value)
+    with pytest.raises(ConfigError, match="model has no option 'x'"):
+        compose(["data=signs", "model=x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "quoted"),
+    [
+        (["data=folder", "data.root=my", "photos"], "'data.root=my photos'"),
+        (["data.root=my", "photos", "of", "2024", "seed=1"], "'data.root=my photos of 2024'"),
+        (["seed=1", "--config-dir", "my", "photos"], "'my photos'"),
+        (["data.root=your", "photos"], None),
+        (["data.root=my photos", "seed=1"], None),
+    ],
+)
+def test_a_path_that_the_shell_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], quoted: str | None
+) -> None:
+    from vitexp.commands.words import options_first
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("my photos", "my photos of 2024"):
+        Path(name).mkdir()
+    if quoted is None:
+        options_first("train", words)  # Hydra explains other words without a key
+        return
+    with pytest.raises(ConfigError) as caught:
+        options_first("train", words)
+    assert str(caught.value).endswith(f" contains spaces; quote it: {quoted}")
+
+
 def test_a_missing_folder_of_options_is_refused() -> None:
     from vitexp.config.compose import compose
 

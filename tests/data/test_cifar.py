@@ -107,6 +107,28 @@ def test_damaged(official: dict[Kind, dict[str, bytes]], tmp_path: Path, damaged
         CIFAR(root=str(tmp_path), kind="cifar10").split("train")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_and_truncated_files_are_found_without_reading(kind: Kind, tmp_path: Path) -> None:
+    source, sizes = CIFAR(root=str(tmp_path), kind=kind), {"cifar10": 30_730_000, "cifar100": 153_700_000}
+    with pytest.raises(DataError, match=rf"{kind} is missing"):
+        source.refuse_unusable()
+    dataset: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[kind]
+    folder = tmp_path / dataset.base_folder
+    folder.mkdir()
+    files = [folder / name for name, _ in dataset.train_list + dataset.test_list]
+    for file in files:
+        with file.open("wb") as opened:
+            opened.truncate(sizes[kind])  # sparse
+    (folder / dataset.meta["filename"]).write_bytes(b"x")
+    source.refuse_unusable()
+    os.truncate(files[0], 30_000_000)
+    files[-1].unlink()
+    with pytest.raises(
+        DataError, match=rf"incomplete or damaged \({files[0].name}: truncated and {files[-1].name}: missing\); delete"
+    ):
+        source.refuse_unusable()
+
+
 class Payload:
     """An object that calls a function when unpickled."""
 

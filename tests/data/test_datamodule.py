@@ -11,6 +11,7 @@ from PIL import Image
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.folder import Folder
 from vitexp.data.loading import BatchSampler
+from vitexp.data.source import BrokenImages
 
 
 def photos(root: Path) -> Folder:
@@ -41,6 +42,22 @@ def test_balanced_sampler_reaches_the_training_batches_only(tmp_path: Path) -> N
     sampler = BatchSampler(length=36, batch_size=32, balance=data.train.labels, drop_last=True)
     assert labels.tolist() == data.train.labels[next(iter(sampler)).indices].tolist()
     assert sum(len(labels) for _, labels in data.val_dataloader()) == len(data.val)
+
+
+def test_unreadable_images_of_all_parts_are_counted_together(tmp_path: Path) -> None:
+    for part in ("train", "test", "val"):
+        for label in "ab":
+            folder = tmp_path / part / label
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (4, 4)).save(folder / f"{number}.png")
+        (tmp_path / part / "a" / "broken.png").write_bytes(b"broken")
+    data = ImageDataModule(source=Folder(root=str(tmp_path)), cache_dir=tmp_path / "cache")
+    with pytest.raises(BrokenImages) as caught:
+        data.setup()
+    assert str(caught.value).startswith("3 of 21 images cannot be decoded; fix or remove them, or set data.on_broken")
+    names = ", ".join(f"{tmp_path / part}/a/broken.png" for part in ("train", "test", "val"))
+    assert f": {names}: not a PNG" in str(caught.value) and str(caught.value).count("not a PNG") == 1
 
 
 def test_little_shared_memory_is_refused_before_workers_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitexp.data import folder
+from vitexp.data import class_folders, listing
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.folder import Folder
-from vitexp.data.imagefile import list_images
+from vitexp.data.listing import image_names, list_images
 from vitexp.data.source import BrokenImage, DataError
 
 
@@ -22,6 +22,14 @@ def make(root: Path, counts: dict[str, int], ending: str = "png") -> Path:
         for i in range(count):
             Image.new("RGB", (3, 2), (i, 0, 0)).save(root / name / f"{i}.{ending}")
     return root
+
+
+def without_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imitate a machine without pillow-heif."""
+    monkeypatch.setattr(class_folders, "ENDINGS", (".png", ".jpg"))
+    monkeypatch.setattr(class_folders, "HAS_HEIC", False)
+    for function in (list_images, image_names):
+        monkeypatch.setattr(function, "__defaults__", ((".png", ".jpg"),))
 
 
 def test_train_and_test_folders(tmp_path: Path) -> None:
@@ -124,9 +132,7 @@ def test_the_validation_folder_chooses_and_nothing_is_split_from_train(tmp_path:
 
 
 def test_what_is_not_read_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "ENDINGS", (".png", ".jpg"))
-    monkeypatch.setattr(list_images, "__defaults__", ((".png", ".jpg"),))
-    monkeypatch.setattr(folder, "HAS_HEIC", False)
+    without_heic(monkeypatch)
     make(
         tmp_path,
         {"train/a": 4, "train/b": 4, "test/a": 1, "test/b": 1, "more": 3, "train/b/scans/1": 2, "__MACOSX/train": 1},
@@ -142,9 +148,39 @@ def test_what_is_not_read_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = Folder(root=str(tmp_path))
     assert len(source.split("train")) == 10
     assert source.unread() == (
-        "12 files were not read (.heic 2, .svg 1, without an ending 1, images in subfolders of classes 3, images "
-        "outside class folders 4, links to folders 1); pip install pillow-heif makes .heic readable"
+        "12 files were not read: .heic 2, .svg 1, without an ending 1, 3 images in folders that are ignored because "
+        "there is a folder train (more), 3 images in subfolders of classes (train/b/scans/1 and train/c/scans), 1 "
+        "image outside class folders (train), 1 link to a folder (train/a/link); pip install pillow-heif makes .heic "
+        "readable"
     )
+
+
+def test_files_in_root_are_counted(tmp_path: Path) -> None:
+    make(tmp_path, {"": 2, "cats": 3, "dogs": 3, "cats/indoor": 2})
+    assert Folder(root=str(tmp_path)).unread() == (
+        f"4 files were not read: 2 images in subfolders of classes (cats/indoor), 2 images outside class folders "
+        f"({tmp_path})"
+    )
+
+
+def test_classes_beside_other_parts_are_trained_on(tmp_path: Path) -> None:
+    make(tmp_path, {"a": 3, "b": 4, "test/a": 2, "test/b": 1})
+    source = Folder(root=str(tmp_path))
+    source.refuse_unusable()
+    assert source.describe() == "2 classes, 7 training and 3 test images" and source.unread() == ""
+    assert source.split("train").read.paths[0] == "a/0.png"  # type: ignore[attr-defined]
+    assert source.test_part().split.read.paths[0] == "test/a/0.png"  # type: ignore[attr-defined]
+    make(tmp_path, {"Val/b": 1, "a/more": 2})
+    source = Folder(root=str(tmp_path))
+    assert source.describe() == "2 classes, 7 training, 1 validation and 3 test images; Val has no images of a"
+    assert source.unread() == "2 files were not read: 2 images in subfolders of classes (a/more)"
+
+
+def test_a_class_called_test_with_subfolders(tmp_path: Path) -> None:
+    make(tmp_path, {"a": 3, "b": 3, "test": 3, "test/a": 1})  # it has images of its own
+    source = Folder(root=str(tmp_path))
+    assert source.classes == ["a", "b", "test"]
+    assert source.unread() == "1 file was not read: 1 image in subfolders of classes (test/a)"
 
 
 def test_the_macos_folder_of_a_zip_archive_is_not_a_class(tmp_path: Path) -> None:
@@ -159,8 +195,12 @@ def test_the_macos_folder_of_a_zip_archive_is_not_a_class(tmp_path: Path) -> Non
     [
         ({}, "contains no class folder; at least two"),
         ({"": 4}, "contains 4 images and no class folder; at least two"),
-        ({"only": 3}, "contains a single class folder, only; at least two"),
-        ({"a": 3, "b": 0}, "class folder .*b contains no image that can be read"),
+        ({"only": 3}, r"contains a single class folder, only; at least two are needed, as <class>/\* or train/.*\*\.$"),
+        ({"one/a": 3, "one/b": 3}, "a single class folder, one; at least two .*; set data.root=.*/one if its folders"),
+        ({"train/one": 3}, "/train contains a single class folder, one; at least two"),
+        ({"a": 3, "b": 0}, r"class folder .*/b contains no image that can be read \(empty\); add images or remove it"),
+        ({"a": 3, "b/c": 3}, r"folder .*/b contains .* \(only folders\); set data.root to it if its folders are the"),
+        ({"a/x": 3, "b/y": 3}, r"2 class .* a \(only folders\) and b \(only folders\); move the images out of their"),
         ({"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 0}, "class folder .*test/b contains no image"),
         ({"train/a": 3, "train/b": 3, "test/a": 1, "test/c": 1}, "test/c is a class that is missing from .*train"),
         (
@@ -168,6 +208,7 @@ def test_the_macos_folder_of_a_zip_archive_is_not_a_class(tmp_path: Path) -> Non
             "Val/c and .*Val/stop are classes that are missing from .*Train, which has b and Stop; give the same class",
         ),
         ({"train/a": 3, "train/b": 3, "test/a": 1, "val/c": 1}, "val/c is a class that is missing from .*train"),
+        ({"a": 3, "b": 3, "test/a": 1, "test/c": 1}, "test/c is a class that is missing from .*, which has a and b;"),
         ({"train/a": 3, "train/b": 3, "test": 2}, "test contains no class folder; put the images of each class"),
         ({"train/a": 3, "train/b": 3, "Valid": 2}, "Valid contains no class folder; put the images of each class"),
         (
@@ -186,6 +227,82 @@ def test_every_mistake_gives_a_one_line_error(tmp_path: Path, counts: dict[str, 
     with pytest.raises(DataError, match=sentence) as caught:
         Folder(root=str(tmp_path)).split("test")
     assert "\n" not in str(caught.value)
+    with pytest.raises(DataError) as early:
+        Folder(root=str(tmp_path)).refuse_unusable()
+    assert str(early.value) == str(caught.value)
+
+
+def test_all_faults_are_reported_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_heic(monkeypatch)
+    make(tmp_path, {"train/a": 3, "train/b": 1, "train/c": 0, "train/d": 1, "train/e": 0, "val": 2, "test/x": 1})
+    for name in ("e/1.HEIC", "e/2.svg", "c/.hidden"):
+        (tmp_path / "train" / name).touch()
+    with pytest.raises(DataError) as caught:
+        Folder(root=str(tmp_path)).refuse_unusable()
+    assert str(caught.value).replace(str(tmp_path), "R") == (
+        "2 class folders in R contain no image that can be read, train/c (empty) and train/e (only .heic and .svg); "
+        "add images or remove these folders; pip install pillow-heif makes .heic readable; also, R/val contains no "
+        "class folder; put the images of each class into one, or move it out of data.root; also, R/test/x is a class "
+        "that is missing from R/train, which has a, b, c, d and e; give the same class the same name in both, or add "
+        "training images; also, 2 classes have too few images in R/train, b (1) and d (1); each needs 2, one each for "
+        "training and validation: add some or remove the classes."
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ({"a": 3, "b": 2}, "class b has 2 images in R, but needs 3, one each for training, validation and test; add"),
+        (
+            {"train/a": 3, "train/b": 2},
+            "class b has 2 images in R/train, but needs 3, one each for training, validation",
+        ),
+        (
+            {"train/a": 2, "train/b": 1, "test/a": 1},
+            "b has 1 image in R/train, but needs 2, one each for training and v",
+        ),
+        (
+            {"train/a": 2, "train/b": 1, "val/a": 1},
+            "class b has 1 image in R/train, but needs 2, one each for training",
+        ),
+        ({"a": 3, "b": 3}, ""),
+        ({"train/a": 2, "train/b": 2, "test/a": 1}, ""),
+        ({"train/a": 1, "train/b": 1, "test/a": 1, "val/b": 1}, ""),
+    ],
+)
+def test_a_class_must_have_an_image_for_every_part(tmp_path: Path, counts: dict[str, int], sentence: str) -> None:
+    """Exactly what the data module needs."""
+    source = Folder(root=str(make(tmp_path / "R", counts)))
+    data = ImageDataModule(source=source, image_size=4, batch_size=1, cache_dir=tmp_path / "cache")
+    if not sentence:
+        source.refuse_unusable()
+        data.setup()
+        return
+    with pytest.raises(DataError) as early:
+        source.refuse_unusable()
+    assert sentence in str(early.value).replace(str(tmp_path / "R"), "R")
+    source.refuse_unusable(for_training=False)
+    with pytest.raises(
+        DataError, match="class b has 1 image in the training part of folder, but needs 2, one each for"
+    ):
+        data.setup()
+
+
+def test_testing_needs_no_training_images(tmp_path: Path) -> None:
+    source = Folder(root=str(make(tmp_path, {"train/a": 0, "test/a": 1, "test/b": 1})))
+    source.refuse_unusable(for_training=False)
+    source = Folder(root=str(make(tmp_path, {"test/c": 0, "test/d": 0})))
+    with pytest.raises(DataError, match=r"2 class folders in .*, test/c \(empty\) and test/d \(empty\); add images"):
+        source.refuse_unusable(for_training=False)
+    with pytest.raises(DataError, match="contains no class folder; put the images of each class into one, as"):
+        Folder(root=str(make(tmp_path / "flat", {"": 2}))).refuse_unusable(for_training=False)
+
+
+def test_usable_folders_are_checked_by_names_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sizes and times of 100,000 files would take half a second."""
+    make(tmp_path, {"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 1})
+    monkeypatch.setattr(listing, "_stat", lambda entry: pytest.fail(f"asked for the size of {entry.name}"))
+    Folder(root=str(tmp_path)).refuse_unusable()
 
 
 def test_a_class_folder_that_is_a_dangling_link_is_an_error(tmp_path: Path) -> None:
@@ -193,6 +310,9 @@ def test_a_class_folder_that_is_a_dangling_link_is_an_error(tmp_path: Path) -> N
     (tmp_path / "c").symlink_to("gone")
     with pytest.raises(DataError, match=r"/c is a dangling link; fix or remove it"):
         _ = Folder(root=str(tmp_path)).classes
+    (tmp_path / "d").symlink_to("d")
+    with pytest.raises(DataError, match=r"/c and .*/d are dangling links; fix or remove them"):
+        Folder(root=str(tmp_path)).refuse_unusable()
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "no UTF-8 \udce9"])

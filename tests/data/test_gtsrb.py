@@ -124,6 +124,32 @@ def test_the_error_names_the_missing_class(tmp_path: Path) -> None:
         GTSRB(root=str(tmp_path)).split("train")
 
 
+def test_obvious_faults_are_reported_together(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"\(full set\), test images and labels .* are missing: .*; .* put .*_Images.zip, "
+    ):
+        GTSRB(root=str(tmp_path)).refuse_unusable()
+    with pytest.raises(DataError, match=r"the GTSRB test images and labels of the test images are missing"):
+        GTSRB(root=str(tmp_path)).refuse_unusable(for_training=False)
+    GTSRB(root=str(tmp_path), download=True).refuse_unusable()
+    write(tmp_path, {**FULL, **TEST, "GT-final_test.csv": table()})
+    GTSRB(root=str(tmp_path)).refuse_unusable()
+    images = tmp_path / "GTSRB"
+    for name in ("Final_Training/Images/00017", "Final_Training/Images/00042"):
+        for file in (images / name).iterdir():
+            file.unlink()
+    (images / "Final_Test/Images/00001.ppm").rename(images / "Final_Test/Images/00009.ppm")
+    with pytest.raises(DataError) as caught:
+        GTSRB(root=str(tmp_path)).refuse_unusable()
+    assert str(caught.value).replace(str(images), "R") == (
+        "the GTSRB training set is incomplete: in R/Final_Training/Images, 00017 and 00042 are missing or have no "
+        "images; also, the GTSRB test set is incomplete: 3 images in R/Final_Test/Images and 3 labels, and no image "
+        "for 00001.ppm and no label for 00009.ppm."
+    )
+    with pytest.raises(DataError, match=r"^the GTSRB test set is incomplete"):
+        GTSRB(root=str(tmp_path)).refuse_unusable(for_training=False)
+
+
 def test_refuses_a_training_file_without_a_track(tmp_path: Path) -> None:
     write(tmp_path, {**FULL, "GTSRB/Final_Training/Images/00003/copy.ppm": ppm(3)})
     with pytest.raises(DataError, match=r"00003/copy\.ppm is not named <track>_<frame>\.ppm"):

@@ -101,7 +101,7 @@ def test_a_part_without_labels_is_not_used_and_test_is_split_from_train(tmp_path
     assert np.bincount(test.labels).tolist() == [4, 4] and np.bincount(train.labels).tolist() == [16, 16]
     assert sorted([*train.groups, *test.groups]) == list(range(40))
     assert reds(test) == [int(row) * 10 % 256 for row in test.groups]
-    assert "test has no labels and is not used; 20% of every class" in source.describe()
+    assert "test has no labeled images and is not used; 20% of every class" in source.describe()
     assert source.unread() == "Parquet files whose names contain no part, such as train, were not read: README.parquet"
     assert train.fingerprint not in (
         test.fingerprint,
@@ -157,6 +157,53 @@ def test_every_mistake_gives_one_sentence(tmp_path: Path, files: dict[str, list[
     with pytest.raises(DataError, match=sentence) as refused:
         HuggingFace(path=str(tmp_path)).split("train")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"train": [0, 0, 0, 1, 1]},
+            "class 1 has 2 images in train of .*, but needs 3, one each for training, validation",
+        ),
+        (
+            {"train": [0, 0, 1], "test": [0]},
+            "class 1 has 1 image in train of .*, but needs 2, one each for training and",
+        ),
+        ({"train": [0, 0, 0, 1], "test": [-1]}, "class 1 has 1 image in train of .*, but needs 3"),
+        ({"train": [0, 0], "test": [1, 2]}, r"2 classes have no image in train of .*, 1 and 2; each needs 2, one each"),
+        ({"train": [0, 0, 0]}, r"has only one class \(0\); a classifier needs two or more"),
+        ({"train": [0, 0, 1, 1], "test": [0, 3]}, "class 3 has 0 images in train of .*, but needs 2"),
+        ({"train": [0, 1], "val": [0], "test": [0]}, ""),
+        (
+            {"train": [0, 0, 1, 1], "test": []},
+            "2 classes have too few images in train of .*, 0 .2. and 1 .2.; each needs 3",
+        ),
+    ],
+)
+def test_classes_with_too_few_images(tmp_path: Path, files: dict[str, list[int]], sentence: str) -> None:
+    for name, labels in files.items():
+        write(tmp_path / f"{name}.parquet", table(labels))
+    source = HuggingFace(path=str(tmp_path))
+    if not sentence:
+        source.refuse_unusable()
+        return
+    with pytest.raises(DataError, match=sentence):
+        source.refuse_unusable()
+
+
+def test_unusable_files_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", table([0, 0, 0, 1]))
+    code = (
+        "import sys; from vitexp.runs.inputs import refuse_unusable_data as refuse\n"
+        "source = {'_target_': 'vitexp.data.huggingface.HuggingFace', 'path': sys.argv[1], 'download': False}\n"
+        "try: refuse(source)\n"
+        "finally: assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    for path, sentence in ((str(tmp_path), "class 1 has 1 image"), ("no/such", "nor completely downloaded")):
+        ended = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=120)
+        assert sentence in ended.stderr and "torch was" not in ended.stderr, ended.stderr
+    HuggingFace(path="no/such", download=True).refuse_unusable()
 
 
 def test_damaged_files_and_missing_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

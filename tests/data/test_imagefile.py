@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from vitexp.data import imagefile
-from vitexp.data.imagefile import as_rgb, list_images, read_image
+from vitexp.data.imagefile import as_rgb, read_image
+from vitexp.data.listing import list_images
 from vitexp.data.source import BrokenImage, DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)

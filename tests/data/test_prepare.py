@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.data.noise import entries, leftovers, noise, prepared, resize
 from vitexp.data.prepare import CHUNK, PARALLEL_FROM
-from vitexp.data.source import BrokenImage, DataError
+from vitexp.data.source import BrokenImage, BrokenImages, DataError
 
 
 def test_second_time_comes_from_the_cache(tmp_path: Path) -> None:
@@ -83,10 +83,10 @@ def test_broken_image_refused_by_name_or_skipped(tmp_path: Path) -> None:
 
 def test_broken_images_are_counted_and_named_every_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     split = noise(10, broken=(3, 7))
-    with pytest.raises(
-        BrokenImage, match=r"image 3.*; in all, 2 of 10 images cannot be decoded: .*data\.on_broken=skip"
-    ):
+    with pytest.raises(BrokenImages, match=r"2 of 10 images cannot .*data\.on_broken=skip: image 3.*; image 7"):
         prepared(split, tmp_path)
+    with pytest.raises(BrokenImages, match=r"5 of 10 .*: image 0 is broken; image 1 is .*; image 2 .*; and 2 more\.$"):
+        prepared(noise(10, broken=(0, 1, 2, 3, 4)), tmp_path)
     for _ in range(2):  # created, then from the cache
         caplog.clear()
         prepared(split, tmp_path, on_broken="skip")

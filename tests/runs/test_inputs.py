@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import CONF, composed
 from vitexp import errors
 from vitexp.commands import app, evaluate, explain, predict
+from vitexp.data.folder import Folder
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.find import read_finished
 from vitexp.runs.inputs import check_inputs
@@ -28,7 +29,10 @@ SHIPPED = CONF.parent / "vitexp" / "runs" / "shipped" / "gtsrb"
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
-    Path("one/a").mkdir(parents=True)
+    for folder in ("one/a", "faulty/a", "faulty/b", "faulty/c"):
+        Path(folder).mkdir(parents=True)
+    Path("faulty/a/1.png").touch()
+    Path("my photos").mkdir()
     Path("noise.safetensors").write_bytes(b"\xff" * 100)
     Path("file").touch()
 
@@ -39,10 +43,13 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("data=folder data.root=nowhere", "folder nowhere does not exist; set data.root"),
         ("data=folder data.root=empty", "empty contains no class folder"),
         ("data=folder data.root=one", "one contains a single class folder, a"),
-        ("data=gtsrb", "GTSRB training images .* are missing.*data.download=true"),
+        ("data=folder data.root=faulty", r"2 class folders .*, b \(empty\) and c \(empty\); .* class a has 1 image in"),
+        ("data=gtsrb", "GTSRB training images .*, test images and labels .* are missing.*data.download=true"),
         ("data=cifar10", "cifar10 is missing.*data.download=true"),
         ("data=cifar100 data.root=one", "cifar100 is missing: one/cifar-100-python does not exist"),
         ("model.weights=nowhere", "there is no nowhere; give pretrained"),
+        ("model.weights=pretraind", r"there is no pretraind; did you mean pretrained\?$"),
+        ("model.weights=imagenet-1k", r"did you mean imagenet1k\?$"),
         ("model.weights=empty", "there is no empty/model.safetensors"),
         ("model.weights=noise.safetensors", "cannot be read as weights"),
         (f"model.weights={SHIPPED} model=vit_tiny", "needs model.stem=conv, but this model has patch"),
@@ -74,8 +81,10 @@ def test_unusable_files_are_refused(words: str, sentence: str) -> None:
     ],
 )
 def test_what_may_work_is_accepted(words: str) -> None:
-    Path("two/a").mkdir(parents=True)
-    Path("two/b").mkdir()
+    for label in "ab":
+        Path("two", label).mkdir(parents=True)
+        for number in range(3):
+            Path("two", label, f"{number}.png").touch()
     check_inputs(composed(*words.split()))
 
 
@@ -95,7 +104,7 @@ def test_errors_in_files_do_not_wait_for_torch_and_leave_no_folder(tmp_path: Pat
         "except SystemExit as ended: assert ended.code == 2, ended.code\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
-    for words in (["data=gtsrb"], ["data=folder", "data.root=empty"], [f"model.weights={SHIPPED}", "model=vit_tiny"]):
+    for words in (["data=gtsrb"], ["data=folder", "data.root=faulty"], [f"model.weights={SHIPPED}", "model=vit_tiny"]):
         script = code.format(words=words, script=str(CONF.parent / "train.py"))
         ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
         assert ended.returncode == 0, ended.stderr
@@ -111,13 +120,29 @@ def test_a_sweep_checks_the_files_of_its_trials_before_they_run() -> None:
     assert len(plan(Path("sweep"), ablation=None, arguments=words).trials) == 2
 
 
+def test_a_sweep_lists_the_files_of_a_data_set_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+    monkeypatch.setattr(Folder, "refuse_unusable", lambda self, **_: checked.append(self.root))
+    words = ["optim.lr=1e-3,1e-4,1e-5", "data=folder", "data.root=one,empty"]
+    assert len(plan(Path("sweep"), ablation=None, arguments=words, check_inputs=True).trials) == 6
+    assert checked == [Path("one"), Path("empty")]
+
+
 @pytest.mark.parametrize(
     ("main", "words", "sentence"),
     [
         (evaluate.main, ["run=one"], "is not a finished run"),
-        (evaluate.main, [f"run={SHIPPED}"], "GTSRB training images"),
+        (evaluate.main, ["run=newst"], r"run=newst is not a folder; did you mean newest\?$"),
+        (predict.main, ["images=my", "photos"], r"the path 'my photos' contains spaces; quote it: 'images=my photos'$"),
+        (
+            evaluate.main,
+            [f"run={SHIPPED}", "data=empty"],
+            r"data=empty is a folder, .* data=folder data\.root=empty\.$",
+        ),
+        (evaluate.main, [f"run={SHIPPED}"], "GTSRB test images and labels of the test images are missing"),
         (evaluate.main, [f"run={SHIPPED}", "data=folder", "data.root=nowhere"], "folder nowhere does not exist"),
         (evaluate.main, [f"run={SHIPPED}", "data=folder", "data.root=empty"], "empty contains no class folder"),
+        (evaluate.main, [f"run={SHIPPED}", "data=folder", "data.root=faulty"], "2 class folders"),
         (evaluate.main, [f"run={SHIPPED}", "out=file/x"], "out: cannot write to"),
         (explain.main, ["run=one"], "is not a finished run"),
         (explain.main, [f"run={SHIPPED}", "run2=one"], "is not a finished run"),

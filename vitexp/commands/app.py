@@ -23,7 +23,7 @@ from vitexp.config.compose import plain_of
 from vitexp.errors import require
 from vitexp.runs.data_config import data_config
 from vitexp.runs.find import requested_run
-from vitexp.runs.inputs import refuse_missing_data
+from vitexp.runs.inputs import refuse_unusable_data
 
 
 def main(words: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> None:
     require("gradio", needed_by="the app")
     files = opened(run, width=5)
     if data:
-        refuse_missing_data(plain_of(data_config(files.config, data, image_size=files.image_size))["data"]["source"])
+        refuse_unusable_data(plain_of(data_config(files.config, data, image_size=files.image_size))["data"]["source"])
     with tempfile.TemporaryDirectory(prefix="vitexp-app-") as folder:
         # Gradio reads these when it is imported: no telemetry, no version check, uploads deleted with this folder.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=folder)

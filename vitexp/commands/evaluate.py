@@ -29,7 +29,7 @@ from vitexp.config.compose import plain_of
 from vitexp.errors import ConfigError, require
 from vitexp.runs.data_config import data_config
 from vitexp.runs.find import requested_run
-from vitexp.runs.inputs import refuse_missing_data
+from vitexp.runs.inputs import refuse_unusable_data
 from vitexp.system.disk import refuse_unwritable_folder
 
 _KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "export", "out", "device")
@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> None:
         refuse_unwritable_folder(Path(arguments["out"]).expanduser().absolute(), key="out")
     run = opened(arguments["folder"], width=10)
     data = data_config(run.config, arguments["data"], image_size=run.image_size, config_dir=arguments["config_dir"])
-    refuse_missing_data(plain_of(data)["data"]["source"], unless_root=True)
+    refuse_unusable_data(plain_of(data)["data"]["source"], for_training=False)
     from vitexp.evaluate.evaluation import evaluate  # imports torch, so only once the command line is valid
 
     evaluate(**arguments)

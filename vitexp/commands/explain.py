@@ -28,7 +28,7 @@ from vitexp.data.imagefile import read_image
 from vitexp.errors import ConfigError
 from vitexp.runs.data_config import data_config
 from vitexp.runs.find import read_finished, requested_run
-from vitexp.runs.inputs import refuse_missing_data
+from vitexp.runs.inputs import refuse_unusable_data
 
 _KEYS = ("run", "run2", "image", "images", "shown", "embedded", "layer", "head", "class")
 
@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> None:
         read_finished(arguments["other"])
     if not arguments["image"]:
         data = data_config(run.config, arguments["data"], image_size=run.image_size)
-        refuse_missing_data(plain_of(data)["data"]["source"])
+        refuse_unusable_data(plain_of(data)["data"]["source"])
     from vitexp.runs.explained import explain_run  # imports torch, so only once the command line is valid
 
     explain_run(**arguments)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 
 from vitexp.config.compose import known_keys
@@ -68,6 +70,7 @@ def read_words(words: Sequence[str], *, keys: Sequence[str], data: Collection[st
     data: the accepted keys about the data set; "data" accepts data=OPTION and every data.KEY=VALUE.
     """
     refuse_typed_secrets(words)
+    refuse_split_path(words)
     words = list(words)
     values: dict[str, str] = {}
     about_data = []
@@ -96,6 +99,17 @@ def read_words(words: Sequence[str], *, keys: Sequence[str], data: Collection[st
     return Words(values, tuple(about_data), config_dir)
 
 
+def refuse_split_path(words: Sequence[str]) -> None:
+    """Raise ConfigError if the shell split the path of an existing file or folder at its spaces."""
+    for place, word in enumerate(words):
+        rest = list(takewhile(lambda each: "=" not in each and not each.startswith("-"), words[place + 1 :]))
+        key, equals, value = word.partition("=") if "=" in word else ("", "", word)
+        for end in range(len(rest), 0, -1):
+            path = " ".join([value, *rest[:end]])
+            if value and os.path.exists(os.path.expanduser(path)):
+                raise ConfigError(f"the path {path!r} contains spaces; quote it: {shlex.quote(f'{key}{equals}{path}')}")
+
+
 # Hydra's options: those that are followed by a value, and the others.
 _TAKE_A_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c"),
@@ -111,8 +125,9 @@ def options_first(command: str, words: Sequence[str], keys: Collection[str] = ()
     """Return the words of a Hydra command with options in front: argparse takes overrides on one side of them only.
 
     keys: those of the command, in addition to the keys of a training run. Raises ConfigError, which names the right
-    command line, if a word looks like an option of another program (`--lr 0.1`).
+    command line, if a word looks like an option of another program (`--lr 0.1`) or a path was not quoted.
     """
+    refuse_split_path(words)
     for place, word in enumerate(words):
         if word.startswith("-") and word.partition("=")[0] not in (*_TAKE_A_VALUE, *_OTHERS):
             if near := get_close_matches(word.partition("=")[0], (*_TAKE_A_VALUE, *_OTHERS), n=1, cutoff=0.75):

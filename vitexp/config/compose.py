@@ -189,6 +189,9 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     first_line = message.partition("\n")[0].rstrip(".")
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return _unreadable(words) or f"the configuration cannot be composed: {first_line}."
+    is_missing, is_unread = isinstance(error, MissingConfigException), isinstance(error, OverrideParseException)
+    if (is_missing or is_unread) and (sentence := _folder_as_data(words)):
+        return sentence
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         folder = config_dir_of(words)[0]
@@ -225,6 +228,17 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     if first_line.startswith("Error merging") and error.__cause__:  # only the cause says what is wrong
         first_line += f": {str(error.__cause__).partition(chr(10))[0].rstrip('.')}"
     return explain_value(error) if isinstance(error, OmegaConfBaseException) else f"{first_line}."
+
+
+def _folder_as_data(words: Sequence[str]) -> str | None:
+    """Return a sentence about a folder of images that was given as an option of data; None if there is none."""
+    given = [word.partition("=")[2].strip("'\"") for word in words if key_of(word) == "data"]
+    for value in given:
+        is_option = (CONF / "data" / f"{value}.yaml").is_file()
+        if value and not is_option and Path(value).expanduser().is_dir():
+            command = f"data=folder {shlex.quote(f'data.root={value}')}"
+            return f"data={value} is a folder, not an option; for images in class folders, write {command}."
+    return None
 
 
 def _unreadable(words: Sequence[str]) -> str | None:

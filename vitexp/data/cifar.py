@@ -21,6 +21,7 @@ from vitexp.data.download import fetch, one_at_a_time, unpack
 from vitexp.data.source import DataError, Source, Split, SplitName, file_errors
 from vitexp.options import Doc
 from vitexp.options import Path as PathOption
+from vitexp.text import shortened
 
 Files: TypeAlias = tuple[tuple[str, str], ...]  # paths and md5 sums
 
@@ -75,7 +76,16 @@ class CIFAR(Source):
             fingerprint=found.fingerprint,
         )
 
-    def refuse_missing(self) -> None:
+    def refuse_unusable(self, *, for_training: bool = True) -> None:
+        self._refuse_missing()
+        folder = self.root / _NAMES[self.kind][0]
+        with file_errors():
+            if folder.exists():
+                faults = {name: _obvious_fault(folder / name, images) for name, images in _FILES[self.kind].items()}
+                if found := [f"{name}: {fault}" for name, fault in faults.items() if fault]:
+                    raise _damaged(folder, shortened(found))
+
+    def _refuse_missing(self) -> None:
         folder, archive = (self.root / name for name in _NAMES[self.kind])
         with file_errors():
             if not (self.download or folder.exists() or archive.exists()):
@@ -92,7 +102,7 @@ class CIFAR(Source):
 
         dataset: Any = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.kind]
         folder, packed = self.root / dataset.base_folder, self.root / dataset.filename
-        self.refuse_missing()
+        self._refuse_missing()
         if not folder.exists():
             self._obtain(dataset.url, packed, dataset.tgz_md5, folder)
         listed = dataset.train_list if name == "train" else dataset.test_list
@@ -132,10 +142,19 @@ def _unpickle(path: str, md5: str) -> dict[str, Any]:
             raise pickle.UnpicklingError(f"its md5 checksum is not {md5}")
         found: dict[str, Any] = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{folder} is incomplete or damaged ({name}: {error}); delete it and set data.download=true."
-        ) from error
+        raise _damaged(folder, f"{name}: {error}") from error
     return found
+
+
+def _damaged(folder: Path, faults: str) -> DataError:
+    return DataError(f"{folder} is incomplete or damaged ({faults}); delete it and set data.download=true.")
+
+
+def _obvious_fault(file: Path, images: int) -> str:
+    """Return whether a file of a number of images is missing or truncated, without reading it; "" if it is not."""
+    if not file.exists():
+        return "missing"
+    return "" if file.stat().st_size > 3 * 32 * 32 * images else "truncated"
 
 
 class _Unpickler(pickle.Unpickler):
@@ -158,5 +177,9 @@ _ARRAYS: dict[tuple[str, str], Any] = {
 _NAMES = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+}
+_FILES = {  # and their numbers of images
+    "cifar10": {**{f"data_batch_{n}": 10_000 for n in range(1, 6)}, "test_batch": 10_000, "batches.meta": 0},
+    "cifar100": {"train": 50_000, "test": 10_000, "meta": 0},
 }
 _LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +18,9 @@ from torch import Tensor
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.length import AUTO, automatic_batch_size
 from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches, WorkerLoader
+from vitexp.data.parts import refuse_unusable_classes, too_few_images
 from vitexp.data.prepare import OnBroken, Prepared, prepare
-from vitexp.data.source import DataError, Source, Split, SplitName
+from vitexp.data.source import BrokenImages, DataError, Source, Split, refuse
 from vitexp.data.split import train_val_split
 from vitexp.system.cores import available_cores
 
@@ -87,7 +87,8 @@ class ImageDataModule(LightningDataModule):
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
-        self.source, self.name = source, type(source).__name__.lower() if name is None else name
+        self.source = source
+        self.name: str = type(source).__name__.lower() if name is None else name
         self.transforms = resize_to(image_size) if prepare is None else prepare
         self.image_size, self.val_fraction = image_size, val_fraction
         self.chooses_batch_size = batch_size == AUTO
@@ -106,16 +107,17 @@ class ImageDataModule(LightningDataModule):
             return
         self.classes = self.source.classes
         official = self.source.validation()
-        everything, self.test = self._prepare("train"), self._prepare("test")
+        splits = {"train": self.source.split("train"), "test": self.source.split("test")}
+        prepared = self._prepare(splits if official is None else {**splits, "val": official})
+        everything, self.test = prepared["train"], prepared["test"]
+        self._refuse_unusable(prepared)
         if official is None:
-            self._refuse_unusable(everything, least=2)
             train, val = train_val_split(
                 everything.labels, everything.groups, val_fraction=self.val_fraction, seed=self.seed
             )
             self.train, self.val = everything.part(train), everything.part(val)
         else:
-            self.train, self.val = everything, self._prepared(official, "val")
-            self._refuse_unusable(everything, self.val, least=1)
+            self.train, self.val = everything, prepared["val"]
         if self.chooses_batch_size:
             self.batch_size = automatic_batch_size(len(self.train))
         if self.batch_size > len(self.train):
@@ -128,43 +130,45 @@ class ImageDataModule(LightningDataModule):
         self.mean, self.std = (np.asarray(each, np.float32) for each in self.normalization or (mean, std))
         self.ready = True
 
-    def _prepare(self, name: SplitName) -> Prepared:
-        return self._prepared(self.source.split(name), name)
+    def _prepare(self, splits: Mapping[str, Split]) -> dict[str, Prepared]:
+        """Return the prepared images of each split. Raises BrokenImages, which counts the unreadable files of all."""
+        prepared, broken = {}, list[BrokenImages]()
+        for name, split in splits.items():
+            try:
+                prepared[name] = prepare(
+                    split,
+                    self.transforms,
+                    name=f"{self.name}-{name}",
+                    image_size=self.image_size,
+                    cache_dir=self.cache_dir,
+                    num_workers=self.num_workers,
+                    on_broken=self.on_broken,
+                )
+            except BrokenImages as error:
+                broken.append(error)
+        if broken:
+            errors = [each for error in broken for each in error.errors]
+            raise BrokenImages(errors, total=sum(map(len, splits.values())))
+        return prepared
 
-    def _prepared(self, split: Split, name: str) -> Prepared:
-        return prepare(
-            split,
-            self.transforms,
-            name=f"{self.name}-{name}",
-            image_size=self.image_size,
-            cache_dir=self.cache_dir,
-            num_workers=self.num_workers,
-            on_broken=self.on_broken,
-        )
-
-    def _refuse_unusable(self, everything: Prepared, *others: Prepared, least: int) -> None:
-        """Raise DataError for unusable classes or labels. least: images per class that training needs."""
-        if len(self.classes) < 2:
-            raise DataError(f"{self.name} has only one class ({self.classes[0]}); a classifier needs two or more.")
-        if doubled := [name for name, count in Counter(self.classes).items() if count > 1]:
-            raise DataError(f"{self.name} has several classes named {doubled[0]!r}; every class needs its own name.")
-        for part in (everything, *others, self.test):
+    def _refuse_unusable(self, parts: Mapping[str, Prepared]) -> None:
+        """Raise DataError for unusable classes or labels. parts: train, test and perhaps val."""
+        refuse_unusable_classes(self.classes, name=self.name)
+        for part in parts.values():
             if len(part) and not 0 <= part.labels.min() <= part.labels.max() < len(self.classes):
                 raise DataError(
                     f"{self.name} has labels from {part.labels.min()} to {part.labels.max()}, but "
                     f"{len(self.classes)} classes; labels must be from 0 to {len(self.classes) - 1}."
                 )
-        for label, count in enumerate(np.bincount(everything.labels, minlength=len(self.classes))):
-            if count < least:
-                has = "only one training image" if count else "no training image"
-                needs = "two, one of them for validation" if least > 1 else "one"
-                raise DataError(
-                    f"class {self.classes[label]!r} of the data set {self.name} has {has}, apart from test images; it "
-                    f"needs at least {needs}."
-                )
-        for name, part in (*(("validation", other) for other in others), ("test", self.test)):
-            if not len(part):
-                raise DataError(f"{self.name} has no {name} images.")
+        counts = np.bincount(parts["train"].labels, minlength=len(self.classes)).tolist()
+        few = too_few_images(
+            dict(zip(self.classes, counts, strict=True)),
+            where=f"the training part of {self.name}",
+            split_off=() if "val" in parts else ("validation",),
+        )
+        names = {"val": "validation", "test": "test"}
+        empty = [name for part, name in names.items() if part in parts and not len(parts[part])]
+        refuse([few, f"{self.name} has no {' and no '.join(empty)} images" if empty else ""])
 
     @property
     def class_counts(self) -> NDArray[np.int64]:

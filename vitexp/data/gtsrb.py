@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Annotated, ClassVar, Literal
 
 from vitexp.data.download import fetch, one_at_a_time, unpack
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
-from vitexp.data.imagefile import ImageFile, list_images, split_of_files
-from vitexp.data.source import DataError, Source, Split, SplitName, file_errors
+from vitexp.data.listing import ImageFile, image_names, list_images, split_of_files
+from vitexp.data.source import DataError, Source, Split, SplitName, file_errors, refuse
 from vitexp.options import Doc, Words
 from vitexp.options import Path as PathOption
+from vitexp.text import shortened
 
 BASE_URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 
@@ -67,6 +69,8 @@ ARCHIVES = {
         places=(_LABELS, f"../{_LABELS}", f"Final_Test/{_LABELS}", f"Final_Test/Images/{_LABELS}"),
     ),
 }
+_ENDING = (".ppm",)
+_CLASSES = tuple(f"{label:05d}" for label in range(len(GTSRB_CLASSES)))  # folders of the training images
 _LEVELS = (".", "GTSRB", "gtsrb/GTSRB", "GTSRB/GTSRB")  # possible places of the GTSRB folder in root
 _SIZES = {"full": 39_209, "online": 26_640}
 _SETS = {"full": "full training set", "online": "online training set"}
@@ -110,10 +114,18 @@ class GTSRB(Source):
         count = f"{len(split):,} images" + ("" if len(split) == expected else f" instead of {expected:,}")
         return f"{_SETS[which]}, {count}"
 
-    def refuse_missing(self) -> None:
-        for part in (self._which, "test", "labels"):
-            if not self._find(ARCHIVES[part]):
-                self._refuse_missing(ARCHIVES[part])
+    def refuse_unusable(self, *, for_training: bool = True) -> None:
+        needed = (self._which, "test", "labels") if for_training else ("test", "labels")
+        found = {part: self._find(ARCHIVES[part]) for part in needed}
+        self._refuse_missing([ARCHIVES[part] for part, place in found.items() if place is None])
+        faults = []
+        if for_training and (folder := found[self._which]):
+            with file_errors():
+                images = {name: image_names(folder / name, _ENDING) for name in _CLASSES if (folder / name).is_dir()}
+            faults.append(_missing_classes(folder, images))
+        if (folder := found["test"]) and (labels := found["labels"]):
+            faults.append(_unequal(folder, image_names(folder, _ENDING), _read_labels(labels)))
+        refuse(faults)
 
     @property
     def _which(self) -> str:
@@ -126,29 +138,18 @@ class GTSRB(Source):
     def _train(self) -> tuple[str, Split]:
         which = self._which
         folder = self._obtain(ARCHIVES[which])
-        files: list[ImageFile] = []
-        labels: list[int] = []
-        for label in range(len(GTSRB_CLASSES)):
-            name = f"{label:05d}"
-            with file_errors():
-                found = list_images(folder, name, (".ppm",)) if (folder / name).is_dir() else []
-            if not found:
-                raise DataError(f"the GTSRB training set is incomplete: {folder / name} is missing or has no images.")
-            files += found
-            labels += [label] * len(found)
+        with file_errors():
+            images = {name: list_images(folder, name, _ENDING) for name in _CLASSES if (folder / name).is_dir()}
+        refuse([_missing_classes(folder, images)])
+        files = [file for name in _CLASSES for file in images[name]]
+        labels = [label for label, name in enumerate(_CLASSES) for _ in images[name]]
         return which, split_of_files(folder, files, labels, _tracks(folder, files))
 
     def _test(self) -> Split:
         folder = self._obtain(ARCHIVES["test"])
         labels = _read_labels(self._obtain(ARCHIVES["labels"]))
-        files = list_images(folder, "", (".ppm",))
-        images = {file.path for file in files}
-        if without := sorted(labels.keys() ^ images):
-            what = "image" if without[0] in labels else "label"
-            raise DataError(
-                f"the GTSRB test set is incomplete: {len(images):,} images in {folder} and {len(labels):,} labels, "
-                f"and no {what} for {without[0]}."
-            )
+        files = list_images(folder, "", _ENDING)
+        refuse([_unequal(folder, [file.path for file in files], labels)])
         return split_of_files(folder, files, [labels[file.path] for file in files])
 
     def _find(self, archive: Archive) -> Path | None:
@@ -156,12 +157,14 @@ class GTSRB(Source):
         with file_errors():
             return next((place for place in places if place.exists()), None)
 
-    def _refuse_missing(self, archive: Archive) -> None:
-        """Raise DataError unless an archive may be downloaded, or waits to be unpacked."""
-        if not self.download and not (self.root / archive.file).exists():
+    def _refuse_missing(self, archives: Sequence[Archive]) -> None:
+        """Raise DataError unless archives may be downloaded, or wait to be unpacked."""
+        missing = [] if self.download else [each for each in archives if not (self.root / each.file).exists()]
+        if missing:
+            holds, places, files = zip(*((each.holds, each.places[0], each.file) for each in missing), strict=True)
             raise DataError(
-                f"the GTSRB {archive.holds} are missing: neither {self.root} nor a folder GTSRB in it contains "
-                f"{archive.places[0]}; set data.download=true, or put {archive.file} from {self.base_url} "
+                f"the GTSRB {shortened(holds)} are missing: neither {self.root} nor a folder GTSRB in it contains "
+                f"{shortened(places)}; set data.download=true, or put {shortened(files)} from {self.base_url} "
                 f"into {self.root}."
             )
 
@@ -169,7 +172,7 @@ class GTSRB(Source):
         """Return the folder of the content of an archive, after downloading and unpacking it if necessary."""
         if found := self._find(archive):
             return found
-        self._refuse_missing(archive)
+        self._refuse_missing([archive])
         packed = self.root / archive.file
         with one_at_a_time(self.root):
             if found := self._find(archive):  # another process unpacked it first
@@ -179,6 +182,22 @@ class GTSRB(Source):
         if found := self._find(archive):
             return found
         raise DataError(f"{packed} does not contain {archive.places[0]}.")
+
+
+def _missing_classes(folder: Path, images: Mapping[str, Sequence[object]]) -> str:
+    """Return a phrase about classes without training images; "" if there are none. images: by class folder."""
+    if not (missing := [name for name in _CLASSES if not images.get(name)]):
+        return ""
+    verbs = "is missing or has" if len(missing) == 1 else "are missing or have"
+    return f"the GTSRB training set is incomplete: in {folder}, {shortened(missing)} {verbs} no images"
+
+
+def _unequal(folder: Path, images: Collection[str], labels: Mapping[str, int]) -> str:
+    """Return a phrase about test images without a label, and labels without an image; "" if there are none."""
+    unequal = {"image": sorted(labels.keys() - set(images)), "label": sorted(set(images) - labels.keys())}
+    without = [f"no {what} for {shortened(names, most=2)}" for what, names in unequal.items() if names]
+    found = f"{len(images):,} images in {folder} and {len(labels):,} labels"
+    return f"the GTSRB test set is incomplete: {found}, and {' and '.join(without)}" if without else ""
 
 
 def _tracks(folder: Path, files: list[ImageFile]) -> list[int]:

@@ -19,8 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.data.parquet import ParquetImages, column_of, reading, row_groups
-from vitexp.data.parts import Part, about_roles, natural, part_of, rank, roles, test_count
-from vitexp.data.source import DataError, Source, Split, SplitName, TestPart, file_errors, printable
+from vitexp.data.parts import (
+    Part,
+    about_roles,
+    natural,
+    part_of,
+    rank,
+    refuse_unusable_classes,
+    roles,
+    test_count,
+    too_few_images,
+)
+from vitexp.data.source import DataError, Source, Split, SplitName, TestPart, file_errors, printable, refuse
 from vitexp.errors import reason, require
 from vitexp.options import Doc, Field, Fraction
 from vitexp.options import Path as PathOption
@@ -82,6 +92,24 @@ class HuggingFace(Source):
         val, _ = roles(self._found)
         return None if val is None else self._rows_of(val)
 
+    def refuse_unusable(self, *, for_training: bool = True) -> None:
+        require("pyarrow", needed_by="data=huggingface")
+        with file_errors():
+            if self.download and not Path(self.path).expanduser().is_dir():
+                return
+        found, classes = self._found, self.classes
+        if not for_training:
+            return
+        refuse_unusable_classes(classes, name=self.path)
+        counts = np.bincount(self._labels["train"], minlength=len(classes)).tolist()
+        parts = dict(zip(("validation", "test"), roles(found), strict=True))
+        few = too_few_images(
+            dict(zip(classes, counts, strict=True)),
+            where=f"{printable(found['train'])} of {self.path}",
+            split_off=[name for name, part in parts.items() if part is None],
+        )
+        refuse([few])
+
     def test_part(self) -> TestPart:
         part = next(part for part in ("test", "val", "train") if part in self._found)
         return TestPart(
@@ -93,7 +121,7 @@ class HuggingFace(Source):
 
     def describe(self) -> str:
         about = [
-            f"{printable(name)} has no labels and is not used"
+            f"{printable(name)} has no labeled images and is not used"
             for part, name in self._parts.items()
             if part not in self._found
         ]

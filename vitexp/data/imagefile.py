@@ -1,26 +1,23 @@
-"""Image files on disk: list them, detect changes, decode one to RGB."""
+"""Decode an image file to RGB."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from vitexp.data.source import BrokenImage, DataError, Split, file_errors, printable
+from vitexp.data.source import CANNOT_DECODE, BrokenImage, DataError, printable
 
 HEIC_ENDINGS = (".heic", ".heif")
 HAS_HEIC = find_spec("pillow_heif") is not None
@@ -38,7 +35,7 @@ _MAX_SIDE = 65_535  # as in JPEG; a run-length encoded BMP can skip 255 rows at 
 _MAX_BYTES = 1 << 29  # of the file: enough for 16 bits per channel; parts of it are read at once
 _MAX_SCANS = 100  # of a JPEG: 14 bytes of file cost a pass over all pixels; encoders write about 10
 
-_NOWHERE = (errno.ENOENT, errno.ELOOP)
+NOWHERE = (errno.ENOENT, errno.ELOOP)  # what a dangling link raises
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)  # a segment with a length, or the end
 _JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
 _ORIENTATION = 0x0112  # EXIF 2.32, table 4: how to turn the pixels upright
@@ -53,14 +50,6 @@ _TURNS = {
 }
 _GRAY_16_TIFF = {258: (16,), 262: 1, 339: (1,)}  # TIFF 6.0: bits per sample, black is zero, unsigned
 _TO_8_BITS = [(value + 128) // 257 for value in range(1 << 16)]
-
-
-class ImageFile(NamedTuple):
-    """A file in the listing of a folder; path is relative to the root of the data set."""
-
-    path: str
-    size: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -122,12 +111,12 @@ def _is_dangling(path: str | os.PathLike[str]) -> bool:
     try:
         os.stat(path)
     except OSError as error:
-        return error.errno in _NOWHERE and os.path.islink(path)
+        return error.errno in NOWHERE and os.path.islink(path)
     return False
 
 
 def _broken(name: str | os.PathLike[str], reason: str) -> str:
-    return f"cannot decode the image {printable(name)}: {' '.join(reason.split()).rstrip('.')}."
+    return f"{CANNOT_DECODE}{printable(name)}: {' '.join(reason.split()).rstrip('.')}."
 
 
 def _decode(file: BinaryIO, size: int) -> NDArray[np.uint8]:
@@ -220,73 +209,3 @@ def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
     paper = Image.new("RGB", image.size, "white")
     paper.paste(image, mask=image.getchannel("A"))
     return paper
-
-
-def list_images(root: Path, folder: str, endings: tuple[str, ...] = ENDINGS) -> list[ImageFile]:
-    """Return the images directly in root/folder ("" is root) by name, without hidden files, ignoring case in endings.
-
-    A file with such an ending that is not an image, for example a dangling link, is listed too, so that the data set
-    does not shrink silently; reading it raises BrokenImage. Raises DataError if the folder cannot be read.
-    """
-    found = []
-    prefix = f"{folder}/" if folder else ""
-    with file_errors(), os.scandir(root / folder) as entries:
-        for entry in entries:
-            if not is_visible(entry.name) or not entry.name.lower().endswith(endings):
-                continue
-            info = _stat(entry)
-            if not stat.S_ISDIR(info.st_mode):
-                found.append(ImageFile(prefix + entry.name, info.st_size, info.st_mtime_ns))
-    return sorted(found)
-
-
-def is_visible(name: str) -> bool:
-    """Return whether a file or folder is neither hidden nor left behind by Windows or macOS."""
-    return not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini", "__macosx")
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """Return the files below a folder, of any kind, sorted, without those of the operating system (`is_visible`).
-
-    Links to folders are not followed, because they may lead in circles; they are listed as files. Raises DataError
-    if the folder cannot be read.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    found = []
-    with file_errors():
-        for parent, folders, files in os.walk(folder, onerror=fail):
-            folders[:] = filter(is_visible, folders)
-            links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-            found += [Path(parent, name) for name in (*files, *links) if is_visible(name)]
-    return sorted(found)
-
-
-def _stat(entry: os.DirEntry[str]) -> os.stat_result:
-    """Return the status of the target of a link, or of the link if it is dangling."""
-    try:
-        return entry.stat()
-    except OSError as error:
-        if error.errno not in _NOWHERE:
-            raise
-        return entry.stat(follow_symlinks=False)
-
-
-def split_of_files(
-    root: Path, files: Sequence[ImageFile], labels: Iterable[int], groups: Iterable[int] | None = None
-) -> Split:
-    """Return a Split of image files in root; without `groups` each image is its own group."""
-    label_array = np.fromiter(labels, np.int64, len(files))
-    group_array = np.arange(len(files)) if groups is None else np.fromiter(groups, np.int64, len(files))
-    # Include the root: copies whose times are all zero differ in nothing else.
-    lines = sorted(f"{file.path}\0{file.size}\0{file.mtime_ns}\n" for file in files)
-    digest = hashlib.sha256("".join([f"{root.resolve()}\n", *lines]).encode(errors="surrogateescape"))
-    digest.update(label_array.tobytes())
-    return Split(
-        labels=label_array,
-        groups=group_array.astype(np.int64),
-        read=ImageFiles(str(root), tuple(file.path for file in files)),
-        fingerprint=digest.hexdigest(),
-    )

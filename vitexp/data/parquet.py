@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.data.imagefile import decode_image
-from vitexp.data.source import BrokenImage, DataError, printable
+from vitexp.data.source import CANNOT_DECODE, BrokenImage, DataError, printable
 from vitexp.errors import reason
 
 RowGroup: TypeAlias = tuple[str, int, int]  # file, number of the row group in it, number of rows
@@ -43,7 +43,7 @@ class ParquetImages:
         content = value.get("bytes") if isinstance(value, dict) else value
         name = f"{file}, row {row - sum(rows for other, _, rows in self.groups[:place] if other != file):,}"
         if content is None:
-            raise BrokenImage(f"cannot decode the image {printable(name)}: it is not stored in the file.")
+            raise BrokenImage(f"{CANNOT_DECODE}{printable(name)}: it is not stored in the file.")
         return decode_image(io.BytesIO(content), name=name, size=len(content))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vitexp.data.source import DataError, printable
-from vitexp.text import shortened
+from vitexp.text import plural, shortened
 
 Part: TypeAlias = Literal["train", "val", "test"]
 _NAMES: dict[str, Part] = {
@@ -36,14 +37,46 @@ def named_parts(names: Iterable[str], *, within: str) -> dict[Part, str]:
     return found
 
 
-def refuse_unknown_classes(names: Iterable[str], known: Collection[str], *, part: Path, train: Path) -> None:
-    """Raise DataError if a part has classes that the training part does not have. part, train: for the message."""
-    if unknown := [printable(part / name) for name in names if name not in known]:
-        verb = "is a class that is" if len(unknown) == 1 else "are classes that are"
-        raise DataError(
-            f"{shortened(unknown)} {verb} missing from {printable(train)}, which has "
-            f"{shortened([printable(name) for name in known])}; give the same class the same name in both."
-        )
+def unknown_classes(unknown: Sequence[Path], known: Collection[str], *, train: Path) -> str:
+    """Return a phrase about class folders of other parts that the training part does not have; "" if there are none.
+
+    known: the classes of the training part. train: its folder.
+    """
+    if not unknown:
+        return ""
+    verb = "is a class that is" if len(unknown) == 1 else "are classes that are"
+    return (
+        f"{shortened(list(map(printable, unknown)))} {verb} missing from {printable(train)}, which has "
+        f"{shortened(list(map(printable, known)))}; give the same class the same name in both, or add training images"
+    )
+
+
+def refuse_unusable_classes(classes: Sequence[str], *, name: str) -> None:
+    """Raise DataError if a classifier cannot have these classes. name: of the data set, for the message."""
+    if len(classes) < 2:
+        raise DataError(f"{name} has only one class ({classes[0]}); a classifier needs two or more.")
+    if doubled := [each for each, count in Counter(classes).items() if count > 1]:
+        raise DataError(f"{name} has several classes named {doubled[0]!r}; every class needs its own name.")
+
+
+def too_few_images(counts: Mapping[str, int], *, where: str, split_off: Sequence[str] = ()) -> str:
+    """Return a phrase about classes with too few training images; "" if there are none.
+
+    counts: images by class. where: what contains them. split_off: the parts that each take an image of every class.
+    """
+    least = 1 + len(split_off)
+    few = {printable(name): count for name, count in counts.items() if count < least}
+    if not few:
+        return ""
+    needed = f"{least}, one each for {shortened(['training', *split_off])}" if split_off else "one"
+    if len(few) == 1:
+        [(name, count)] = few.items()
+        return f"class {name} has {plural(count, 'image')} in {where}, but needs {needed}; add some or remove it"
+    if not any(few.values()):
+        has, named = "no image", shortened(list(few))
+    else:
+        has, named = "too few images", shortened([f"{name} ({count})" for name, count in few.items()])
+    return f"{len(few):,} classes have {has} in {where}, {named}; each needs {needed}: add some or remove the classes"
 
 
 def roles(found: Collection[Part]) -> tuple[Part | None, Part | None]:

@@ -34,11 +34,10 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from vitexp.data.cache import ensure
-from vitexp.data.source import BrokenImage, DataError, ReadImage, Split, printable
+from vitexp.data.source import BrokenImage, BrokenImages, DataError, ReadImage, Split, printable
 from vitexp.data.transforms import build_transforms
 from vitexp.data.workers import hidden_main, needs_main, start_worker
 from vitexp.system.terminal import plain_console
-from vitexp.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +98,8 @@ def prepare(
     transforms: configs of Albumentations transforms (transforms.py) that end in images of `image_size` pixels per side.
     name: for the folder name of the entry and for messages.
 
-    Raises ValueError for a wrong transform, DataError if the transforms do not fit the images, BrokenImage for an
-    unreadable file (unless `on_broken` is "skip").
+    Raises ValueError for a wrong transform, DataError if the transforms do not fit the images, BrokenImages for
+    unreadable files (unless `on_broken` is "skip").
     """
     entry = cache_dir / f"{name}-{_source_key(split, image_size, on_broken)}-{_transforms_key(transforms)}"
     fill = partial(_fill, split, transforms, name, image_size, num_workers, on_broken)
@@ -169,6 +168,8 @@ def _fill(
         for chunk, (done, broken) in zip(chunks, _map(work, chunks, num_workers), strict=True):
             if on_broken == "refuse":
                 refused += broken.values()
+                for error in broken.values():
+                    log.debug("%s", error)
             else:
                 for error in broken.values():
                     log.warning("Skipped: %s", error)
@@ -181,8 +182,7 @@ def _fill(
                     kept.append(index)
             progress.advance(task, len(chunk))
         if refused:
-            reason, count = str(refused[0]).rstrip("."), f"{len(refused):,} of {plural(len(split), 'image')}"
-            raise BrokenImage(f"{reason}; in all, {count} cannot be decoded: fix them, or set data.on_broken=skip.")
+            raise BrokenImages(refused, total=len(split))
         images.seek(0)
         images.write(_header(len(kept), image_size))  # fewer if files were skipped
     np.save(folder / "moments.npy", moments[: len(kept)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
@@ -13,16 +13,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitexp.errors import UserError
+from vitexp.text import plural
 
 SplitName = Literal["train", "test"]
+_NAMED = 3  # images in a message
 
 
 class DataError(UserError):
     """Data that cannot be used."""
 
 
+CANNOT_DECODE = "cannot decode the image "
+
+
 class BrokenImage(DataError):
     """A file that cannot be decoded; the message names it."""
+
+
+class BrokenImages(BrokenImage):
+    """The files of a data set that cannot be decoded; the message says how many, and names the first ones.
+
+    errors: one for each file. total: number of images that were read.
+    """
+
+    def __init__(self, errors: Sequence[BrokenImage], *, total: int) -> None:
+        self.errors, self.total = tuple(errors), total
+        named = [str(error).removeprefix(CANNOT_DECODE).rstrip(".") for error in self.errors[:_NAMED]]
+        names, _, reasons = zip(*(each.partition(": ") for each in named), strict=True)
+        if len(set(reasons)) == 1 and reasons[0]:
+            named = [f"{', '.join(names)}: {reasons[0]}"]
+        more = f"; and {len(errors) - _NAMED:,} more" if len(errors) > _NAMED else ""
+        super().__init__(
+            f"{len(errors):,} of {plural(total, 'image')} cannot be decoded; fix or remove them, or set "
+            f"data.on_broken=skip: {'; '.join(named)}{more}."
+        )
 
 
 @contextmanager
@@ -38,6 +62,12 @@ def printable(path: str | os.PathLike[str]) -> str:
     """Return a path that fits on one line of a message: line breaks and undecodable bytes are escaped."""
     name = os.fspath(path)
     return name if name.isprintable() else ascii(name)
+
+
+def refuse(faults: Iterable[str]) -> None:
+    """Raise DataError if there are faults, phrases without a full stop, of which any may be empty."""
+    if found := [fault for fault in faults if fault]:
+        raise DataError(f"{'; also, '.join(found)}.")
 
 
 class ReadImage(Protocol):
@@ -110,8 +140,13 @@ class Source(ABC):
         """Return the official validation split; None: it is split from train. Raises DataError."""
         return None
 
-    def refuse_missing(self) -> None:  # noqa: B027 - optional
-        """Raise DataError if it is obvious that the data is missing. Quick: reads no images and downloads nothing."""
+    def refuse_unusable(self, *, for_training: bool = True) -> None:  # noqa: B027 - optional
+        """Raise DataError if it is obvious that the data is missing or cannot be used; one error names all faults.
+
+        Called before torch is imported. Quick: reads no images and downloads nothing.
+
+        for_training: otherwise only test images are needed, for a network that is already trained.
+        """
 
     def test_part(self) -> TestPart:
         """Return the images to test a network on that was trained on other data. Raises DataError."""

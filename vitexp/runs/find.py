@@ -9,6 +9,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def run_folder(typed: str) -> Path:
         return _unpacked(Path("logs") / NAME)
     folder = Path(os.path.expanduser(typed))
     if not folder.is_dir():
+        if near := get_close_matches(typed, (NAME, "newest"), n=1, cutoff=0.75):
+            raise ConfigError(f"run={typed} is not a folder; did you mean {near[0]}?")
         raise ConfigError(
             f"run={typed} is not a folder; give the folder of a finished run, logs/<name>/<run id>, or run={NAME}, the "
             "bundled GTSRB network."

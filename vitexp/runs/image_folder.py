@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitexp.data.imagefile import ENDINGS, visible_files
+from vitexp.data.imagefile import ENDINGS
+from vitexp.data.listing import visible_files
 from vitexp.data.source import printable
 from vitexp.errors import UserError
 from vitexp.text import shortened

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from vitexp.errors import ConfigError, UserError, require
 from vitexp.models.architecture import architecture, difference
 from vitexp.models.checkpoint_names import publisher_of, renamed
 from vitexp.runs.find import BUNDLED, NAME, read_finished
-from vitexp.runs.leaks import refuse_other_split
+from vitexp.runs.leaks import location, refuse_other_split
 from vitexp.runs.published import PUBLISHED, published_for
 from vitexp.runs.record import runs_folder
 from vitexp.runs.resume import is_finished, run_to_resume
@@ -38,16 +39,18 @@ def check_inputs(config: DictConfig) -> None:
         check_files(OmegaConf.to_container(config, resolve=True), is_resumed=resumed is not None)  # type: ignore[arg-type]
 
 
-def check_files(config: Mapping[str, Any], *, is_resumed: bool = False) -> None:
+def check_files(config: Mapping[str, Any], *, is_resumed: bool = False, check_data: bool = True) -> None:
     """Raise UserError if a package is not installed, or a file missing or obviously unusable.
 
     config: checked and resolved, in plain containers. is_resumed: whether the weights are already in a checkpoint.
+    check_data: False: the data set is known to be usable.
     """
     for node in _nodes(config):
         found = component(str(node.get("_target_")))
         for needed in () if found is None else found.requires:
             require(**needed)
-    refuse_missing_data(config["data"]["source"])
+    if check_data:
+        refuse_unusable_data(config["data"]["source"])
     name = config["model"].get("weights")
     if name is not None and not is_resumed and facts(config["model"]).get("accepts_weights"):
         _check_weights(str(name), config)
@@ -62,20 +65,16 @@ def _nodes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from config[group].values()
 
 
-def refuse_missing_data(source: Mapping[str, Any], *, unless_root: bool = False) -> None:
-    """Raise UserError if the data set is obviously missing. source: config.data.source in plain containers.
+def refuse_unusable_data(source: Mapping[str, Any], *, for_training: bool = True) -> None:
+    """Raise UserError if the data set is obviously missing or unusable. source: config.data.source in plain containers.
 
-    unless_root: accept any folder `root` that is not empty, because not all parts of the data set are needed.
+    for_training: otherwise only test images are needed.
     """
-    if (root := source.get("root")) is None:  # nothing that could be missing
+    if all(source.get(key) is None for key in location(source)):  # nothing that could be missing
         return
-    if unless_root:
-        with suppress(OSError):
-            if any(Path(os.path.expanduser(root)).iterdir()):
-                return
     try:
         made = instantiate(dict(source), _convert_="all")
-        made.refuse_missing()
+        made.refuse_unusable(for_training=for_training)
     except Exception as error:  # user code may raise anything; other errors are reported when the run builds its parts
         for cause in (error, error.__cause__):
             if isinstance(cause, UserError):
@@ -90,6 +89,8 @@ def weights_file(name: str) -> Path:
     path = _place_of_weights(name)
     path = path / "model.safetensors" if os.path.isdir(path) else path
     if not os.path.isfile(path):  # unlike Path.is_file, accepts impossible names
+        if near := get_close_matches(name, (NAME, *PUBLISHED), n=1, cutoff=0.75):
+            raise ConfigError(f"model.weights={name}: there is no {path}; did you mean {near[0]}?")
         raise ConfigError(
             f"model.weights={name}: there is no {path}; give {NAME} (the bundled network), {', '.join(PUBLISHED)}, a "
             "weights file (.pth, .safetensors, .npz) or the folder of a finished run."

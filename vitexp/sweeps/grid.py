@@ -143,10 +143,13 @@ def plan(
         _trial(row, overrides, config, folder=_place(run_id, folder, earlier), group=folder.name, searchpath=searchpath)
         for row, overrides, config, run_id in points
     ]
+    usable: list[Any] = []  # data sets: to list all their files for every trial would take long
     for trial, (row, _, config, _) in zip(trials, points, strict=True) if check_inputs else ():
         if status(trial) != "completed":
+            source = config["data"]["source"]
             try:
-                check_files(config)
+                check_files(config, check_data=source not in usable)
+                usable.append(source)
             except UserError as error:
                 raise ConfigError(f"{where}row {row.name!r}: {error}") from error
     logger = config["logger"].get("wandb")
