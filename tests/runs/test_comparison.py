@@ -10,7 +10,7 @@ import pytest
 
 from tests.sweeps.trials import record
 from vitexp.explain import figures
-from vitexp.runs.comparison import compared, history
+from vitexp.runs.comparison import compare, history
 from vitexp.training.metrics_file import MetricsFile
 
 
@@ -40,7 +40,7 @@ def test_a_history_has_the_epochs_only(tmp_path: Path) -> None:
 
 def test_the_numbers_of_all_runs(tmp_path: Path) -> None:
     runs = {"ViT": a_run(tmp_path / "a", loss=6.0, f1=0.5), "CNN": a_run(tmp_path / "b", loss=4.0, f1=0.75)}
-    table, everything = compared(runs)
+    table, everything = compare(runs)
     heading, _, first, second = table.splitlines()
     assert heading == ("|  | parameters | FLOPs per image | test accuracy | test macro F1 | test loss | training |")
     assert (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from vitexp.explain.explainer import NAMES, Explainer, Images, ImageSet
 from vitexp.explain.methods.embedding import Method, in_plane, nearest
 from vitexp.explain.methods.heads import even_attention_distance
 from vitexp.explain.methods.patches import image_patches, position_norm, position_similarity
+from vitexp.explain.ranking import RANDOM
 from vitexp.models.trained_net import TrainedNet
 from vitexp.models.vit import ViT
 from vitexp.text import percent
@@ -72,16 +73,15 @@ def shown(
     )
 
 
-def draw_images(
-    explainer: Explainer, about: Shown, *, layer: int = -1, head: int | None = None, before: Tensor | None = None
-) -> Drawn:
-    """Yield every figure that needs only the network and the images. before: see `draw_position`."""
+def draw_images(explainer: Explainer, about: Shown, *, head: int | None = None, before: Tensor | None = None) -> Drawn:
+    """Yield every figure that needs only the network and the images, but `draw_explanations`.
+
+    before: see `draw_position`.
+    """
     if explainer.vit:
         yield "patches", draw_patches(explainer, about)
     if (filters := draw_filters(explainer)) is not None:
         yield "filters", filters
-    for ending, overlay in (("", True), ("_raw", False)):
-        yield f"explanations{ending}", draw_explanations(explainer, about, layer=layer, overlay=overlay)
     yield "classes", draw_classes(explainer, about)
     if explainer.vit:
         for ending, overlay in (("", True), ("_raw", False)):
@@ -108,18 +108,36 @@ def draw_filters(explainer: Explainer) -> Figure | None:
     return figures.patch_filters(components=components, shares=shares, layer=f"first layer, {side}")
 
 
-def draw_explanations(explainer: Explainer, about: Shown, *, layer: int = -1, overlay: bool = True) -> Figure:
-    """Draw every applicable method side by side. layer: layer of the method "attention"."""
-    maps = {
-        NAMES[method]: explainer.maps(method, about.images, about.explained, layer=layer)
-        for method in explainer.methods
-    }
-    if explainer.vit:
-        number = layer + 1 if layer >= 0 else explainer.vit.depth + 1 + layer
-        maps = {f"attention of layer {number}": maps.pop(NAMES["attention"]), **maps}
+def draw_explanations(
+    explainer: Explainer,
+    about: Shown,
+    *,
+    layer: int = -1,
+    scores: Mapping[str, float] | None = None,
+    overlay: bool = True,
+) -> Figure:
+    """Draw every applicable method side by side, with its faithfulness if it was measured.
+
+    layer: layer of the method "attention". scores: faithfulness of the methods and of random order by name (see
+    ranking.Faithfulness); attention was measured in the last layer.
+    """
+    methods = explainer.methods
+    if scores:
+        methods = sorted(methods, key=lambda method: -scores[NAMES[method]])
+    maps = {}
+    for method in methods:
+        name = NAMES[method]
+        if method == "attention" and explainer.vit and (not scores or layer not in (-1, explainer.vit.depth - 1)):
+            number = layer + 1 if layer >= 0 else explainer.vit.depth + 1 + layer
+            name = f"attention of layer {number}"
+        elif scores:
+            name = scored(name, scores)
+        maps[name] = explainer.maps(method, about.images, about.explained, layer=layer)
     title = "Explanations of the predicted class"
     if about.explained != about.predicted:
         title = f"Explanations of “{explainer.run.classes[about.explained[0]]}”"
+    if scores:
+        title += f", the most faithful first (random order: {scores[RANDOM]:.2f})"
     return figures.map_grid(
         title=title,
         images=about.images,
@@ -128,6 +146,12 @@ def draw_explanations(explainer: Explainer, about: Shown, *, layer: int = -1, ov
         rows=about.captions(explainer.run.classes),
         overlay=overlay,
     )
+
+
+def scored(name: str, scores: Mapping[str, float]) -> str:
+    """Return the heading of a map: the explanation with its score, and a warning if random order is as good."""
+    warning = ", no better than random order" if scores[name] <= scores[RANDOM] else ""
+    return f"{name} {scores[name]:.2f}{warning}"
 
 
 def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:

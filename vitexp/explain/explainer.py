@@ -13,7 +13,14 @@ from typing_extensions import TypeVar
 
 from vitexp.explain.methods.attention import cls_attention, head_attention, relevance, rollout
 from vitexp.explain.methods.embedding import embeddings
-from vitexp.explain.methods.grad_cam import grad_cam, last_map_layer, record, token_grid
+from vitexp.explain.methods.grad_cam import (
+    channels_first,
+    elementwise_grad_cam,
+    grad_cam,
+    last_map_layer,
+    record,
+    token_grid,
+)
 from vitexp.explain.methods.heads import attention_entropy, head_distance, mean_attention_distance
 from vitexp.explain.methods.occlusion import occlusion
 from vitexp.explain.methods.patches import filter_components, shifted_filters
@@ -166,15 +173,16 @@ class Explainer(Generic[Run]):
         assert self._grad_cam_layer is not None
         recorded = record(self.net, self._grad_cam_layer, self.run.prepared(images), classes)
         if self.vit is None:
-            return grad_cam(*recorded)
+            activations, gradients = (channels_first(each, self._grad_cam_layer) for each in recorded)
+            return grad_cam(activations, gradients)
         activations, gradients = (token_grid(each, **self._grid) for each in recorded)
-        return grad_cam(activations, gradients)
+        return elementwise_grad_cam(activations, gradients)
 
     def _find_grad_cam_layer(self) -> nn.Module | None:
         """Return the layer that Grad-CAM reads; None if no layer outputs maps.
 
-        For a ViT with a class token, the input of the last attention, because patches are not read after it; for a ViT
-        that pools patches, the last block; for other networks, the last layer that outputs a map.
+        For a ViT, the norm before the last attention: a class token reads no patch after it, and what a pooled patch
+        contains after it comes from the whole image. For other networks, the last layer that outputs a map.
         """
         if self.vit is None:
             try:
@@ -182,8 +190,7 @@ class Explainer(Generic[Run]):
                 return last_map_layer(self.net, self.run.prepared(black))
             except ValueError:
                 return None
-        last = self.vit.blocks[-1]
-        layer = last.norm1 if self.vit.has_cls else last
+        layer = self.vit.blocks[-1].norm1
         assert isinstance(layer, nn.Module)
         return layer
 

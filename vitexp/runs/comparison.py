@@ -31,7 +31,7 @@ def history(folder: Path) -> dict[str, Curve]:
     return {name: (list(values), list(values.values())) for name, values in found.items()}
 
 
-def compared(runs: Mapping[str, Path]) -> tuple[str, str]:
+def compare(runs: Mapping[str, Path]) -> tuple[str, str]:
     """Return a Markdown table of completed runs and, as JSON, their records and histories. runs: folders by name."""
     records = {name: read_result(folder) for name, folder in runs.items()}
     rows = [[name, *_cells(record)] for name, record in records.items()]

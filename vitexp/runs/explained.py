@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +25,7 @@ from vitexp.explain.ranking import measure_faithfulness
 from vitexp.models.vit import ViT
 from vitexp.runs.build import build_net
 from vitexp.runs.classes import is_number
-from vitexp.runs.comparison import compared, history
+from vitexp.runs.comparison import compare, history
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.inputs import weights_file
 from vitexp.runs.test_set import relocated
@@ -99,7 +99,9 @@ def explain_run(
     print(f"drawing into {typed(out)}:", flush=True)
     shown_layer = -1 if layer_index is None else layer_index
     before = positions_before(run)
-    _save(out, drawing.draw_images(explainer, about, layer=shown_layer, head=head_index, before=before))
+    _save(out, drawing.draw_images(explainer, about, head=head_index, before=before))
+    if image:
+        _save(out, _explanations(explainer, about, layer=shown_layer))
 
     try:
         train, test = run.data.train, run.data.test
@@ -117,25 +119,34 @@ def explain_run(
         _save(out, [("confusions", draw_confusions(pair))])
         theirs = drawing.shown(compared, compared.run.data.test.images(chosen), about.truth, explained=explained)
         _save(out, [("comparison", draw_side_by_side(pair, (about, theirs)))])
-        _compare(out, pair)
+        _write_comparison(out, pair)
     if not image:  # last, because it takes longest
         print(f"measuring faithfulness on {len(sample):,} test images ...", flush=True)
         measured = measure_faithfulness(explainer, test.images(sample))
         curves = figures.faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
         _save(out, [("faithfulness", curves)])
+        _save(out, _explanations(explainer, about, layer=shown_layer, scores=measured.scores))
         (out / "faithfulness.csv").write_text(measured.as_csv(), encoding="utf-8")
         (out / "faithfulness.md").write_text(measured.as_markdown(), encoding="utf-8")
         print(measured.as_markdown(), end="")
 
 
-def _compare(out: Path, pair: Pair) -> None:
+def _explanations(
+    explainer: Explainer, about: Shown, *, layer: int, scores: Mapping[str, float] | None = None
+) -> Iterator[tuple[str, Figure]]:
+    for ending, overlay in (("", True), ("_raw", False)):
+        figure = drawing.draw_explanations(explainer, about, layer=layer, scores=scores, overlay=overlay)
+        yield f"explanations{ending}", figure
+
+
+def _write_comparison(out: Path, pair: Pair) -> None:
     """Write the learning curves of two runs, a table and all their numbers into `out`, and print the table."""
     runs = dict(zip(_run_names(pair), (explainer.run.folder for explainer in pair), strict=True))
     histories = {name: [history(folder)] for name, folder in runs.items()}
     with suppress(ValueError):  # neither has a metrics.csv
         curves = figures.model_comparison(histories=histories, title=" and ".join(runs))
         _save(out, [("model_comparison", curves)])
-    table, everything = compared(runs)
+    table, everything = compare(runs)
     (out / "model_comparison.md").write_text(table, encoding="utf-8")
     (out / "model_comparison.json").write_text(everything, encoding="utf-8")
     print(table, end="")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vitexp.data.prepare import Prepared
 from vitexp.explain import figures
-from vitexp.explain.drawing import draw_embedding, embed, shown
+from vitexp.explain.drawing import draw_embedding, embed, scored, shown
 from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.pick import mixed
 from vitexp.explain.ranking import RANDOM, Faithfulness, measure_faithfulness
@@ -148,6 +148,6 @@ def _side_by_side(
         title=f"Explanations, the most faithful first (random order: {scores[RANDOM]:.2f})",
         images=about.images,
         maps=[[each[index] for each in maps] for index in range(len(chosen))],
-        columns=[f"{NAMES[method]} {scores[NAMES[method]]:.2f}" for method in methods],
+        columns=[scored(NAMES[method], scores) for method in methods],
         rows=about.captions(explainer.run.classes),
     )
