@@ -30,3 +30,8 @@ def test_images_that_are_too_small_are_refused() -> None:
         SimpleCNN(num_classes=5, image_size=15)
     with pytest.raises(ValueError, match="image_size=7 cannot be halved three times; use 8 pixels or more"):
         ResNet18(num_classes=5, image_size=7)
+
+
+def test_the_hidden_layer_of_the_published_pair() -> None:
+    net = SimpleCNN(num_classes=10, image_size=32, hidden=512)
+    assert sum(parameter.numel() for parameter in net.parameters()) == 918_826  # published as 919 k

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from vitexp.options import Doc, Rate
+from vitexp.options import Doc, Field, Rate
 
 
 class SimpleCNN(nn.Module):
@@ -31,6 +31,7 @@ class SimpleCNN(nn.Module):
         num_classes: int,
         image_size: int,
         in_channels: int = 3,
+        hidden: Annotated[int, Field(ge=1, le=65_536), Doc("channels of the hidden linear layer")] = 256,
         dropout: Annotated[Rate, Doc("before the last layer")] = 0.3,
     ) -> None:
         super().__init__()
@@ -47,10 +48,10 @@ class SimpleCNN(nn.Module):
         side = image_size // 16
         self.head = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(256 * side * side, 256),
+            nn.Linear(256 * side * side, hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
-            nn.Linear(256, num_classes),
+            nn.Linear(hidden, num_classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:
