@@ -148,7 +148,8 @@ class _Evaluation:
         recorded = (self.run.result.get("metrics") or {}).get("test")
         if self.test_set.own and recorded and (self.run.result.get("data") or {}).get("test") == len(self.labels):
             columns["result.json"] = self.results["result_json"] = recorded
-            differences = [abs(metrics[name] - value) for name, value in recorded.items() if value is not None]
+            both = [(metrics[name], value) for name, value in recorded.items() if name in metrics and value is not None]
+            differences = [abs(mine - theirs) for mine, theirs in both]
             difference = self.results["largest_difference_to_result_json"] = max(differences, default=0.0)
             if difference > _TOLERANCE:
                 self._note(f"these metrics differ from result.json by up to {difference:.4f}; check the test images.")

@@ -286,9 +286,13 @@ def _without(plain: Any, keys: Iterable[str]) -> Any:
 
 
 def metrics_of(logged: Any, names: Iterable[str] = METRICS) -> dict[str, float | None]:
-    """Return {"test/accuracy": x} as {"accuracy": x}; None for what is missing or not finite (JSON has no NaN)."""
+    """Return {"test/accuracy": x} as {"accuracy": x}; None for what is not finite (JSON has no NaN).
+
+    What was not measured is left out, such as top-5 accuracy of five classes; if nothing was, everything is None.
+    """
     values = {key.partition("/")[2]: float(value) for key, value in logged.items()}
-    return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in names}
+    measured = [name for name in names if name in values] or names
+    return {name: values[name] if math.isfinite(values.get(name, math.nan)) else None for name in measured}
 
 
 def is_pretraining(result: Mapping[str, Any]) -> bool:
