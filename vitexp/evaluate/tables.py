@@ -48,6 +48,7 @@ def metric_table(title: str, columns: Mapping[str, Mapping[str, float | None]]) 
     rows = [
         [metric.label, *(metric.format(values.get(name)) for values in columns.values())]
         for name, metric in METRICS.items()
+        if any(name in values for values in columns.values())
     ]
     return Table(title, ["metric", *columns], rows)
 

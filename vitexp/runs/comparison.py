@@ -10,7 +10,7 @@ from typing import Any
 from vitexp.explain.figures.curves import Curve
 from vitexp.metrics import METRICS
 from vitexp.runs.record import read_result
-from vitexp.text import duration, large_number, markdown_table
+from vitexp.text import duration, large_number
 from vitexp.training.metrics_file import rows_before
 
 _EPOCH_METRICS = {"train/loss_epoch": "train/loss"}  # the epoch's mean; train/loss_step is of single steps
@@ -31,24 +31,22 @@ def history(folder: Path) -> dict[str, Curve]:
     return {name: (list(values), list(values.values())) for name, values in found.items()}
 
 
-def compare(runs: Mapping[str, Path]) -> tuple[str, str]:
-    """Return a Markdown table of completed runs and, as JSON, their records and histories. runs: folders by name."""
+def compare(runs: Mapping[str, Path]) -> tuple[list[dict[str, str]], str]:
+    """Return a table of completed runs, one row each, and, as JSON, their records and histories. runs: by name."""
     records = {name: read_result(folder) for name, folder in runs.items()}
-    rows = [[name, *_cells(record)] for name, record in records.items()]
-    heading = ["", "parameters", "FLOPs per image", *(f"test {METRICS[key].label}" for key in _COMPARED), "training"]
-    table = markdown_table(heading, rows, ["left", *["right"] * (len(heading) - 1)])  # type: ignore[list-item]
+    rows = [{"model": name, **_cells(record)} for name, record in records.items()]
     everything = [
         {"name": name, "folder": str(runs[name]), "result": record, "history": history(runs[name])}
         for name, record in records.items()
     ]
-    return table, json.dumps(everything, indent=1)
+    return rows, json.dumps(everything, indent=1)
 
 
-def _cells(record: Mapping[str, Any]) -> list[str]:
+def _cells(record: Mapping[str, Any]) -> dict[str, str]:
     model, timing, test = record["model"], record["timing"], record["metrics"]["test"]
-    return [
-        large_number(model["parameters"]),
-        large_number(model["flops_per_image"]),
-        *(METRICS[key].format(test.get(key)) for key in _COMPARED),
-        duration(timing["fit_s"]),
-    ]
+    return {
+        "parameters": large_number(model["parameters"]),
+        "FLOPs per image": large_number(model["flops_per_image"]),
+        **{f"test {METRICS[key].label}": METRICS[key].format(test.get(key)) for key in _COMPARED},
+        "training": duration(timing["fit_s"]),
+    }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from vitexp.data.imagefile import read_image
 from vitexp.errors import ConfigError, UserError
 from vitexp.explain import drawing, figures
+from vitexp.explain.captions import CAPTIONS
 from vitexp.explain.drawing import Shown
 from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.methods.embedding import available_methods
@@ -26,11 +27,14 @@ from vitexp.models.vit import ViT
 from vitexp.runs.build import build_net
 from vitexp.runs.classes import is_number
 from vitexp.runs.comparison import compare, history
+from vitexp.runs.find import read_finished
 from vitexp.runs.finished import FinishedRun, load_run
+from vitexp.runs.gallery import Section, write_gallery
 from vitexp.runs.inputs import weights_file
 from vitexp.runs.test_set import relocated
 from vitexp.runs.weights import read_weights
 from vitexp.system.disk import typed
+from vitexp.text import markdown_table
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
 
@@ -98,37 +102,96 @@ def explain_run(
         about = drawing.shown(explainer, run.data.test.images(chosen), truth, explained=explained)
     print(f"drawing into {typed(out)}:", flush=True)
     shown_layer = -1 if layer_index is None else layer_index
-    before = positions_before(run)
-    _save(out, drawing.draw_images(explainer, about, head=head_index, before=before))
+    page = _Page(out)
+    page.add(drawing.draw_images(explainer, about, head=head_index, before=positions_before(run)))
     if image:
-        _save(out, _explanations(explainer, about, layer=shown_layer))
-
+        page.add(_explanations(explainer, about, layer=shown_layer))
     try:
         train, test = run.data.train, run.data.test
         note_changed_data(run)
     except UserError as error:  # an image file can be explained without the data set
         print(f"heads and embeddings are not drawn because the data set is missing: {error}")
+        page.write(run)
         return
     sample = drawn_at_random(len(test), images)
-    _save(out, drawing.draw_heads(explainer, test.images(sample)))
+    page.add(drawing.draw_heads(explainer, test.images(sample)))
     neighbors = drawing.embed(explainer, train, sample=embedded)
     for method in available_methods():
-        _save(out, [(f"embedding_{method}", drawing.draw_embedding(explainer, about, neighbors, method=method))])
+        page.add([(f"embedding_{method}", drawing.draw_embedding(explainer, about, neighbors, method=method))])
     if compared:
         pair = explainer, compared
-        _save(out, [("confusions", draw_confusions(pair))])
+        page.add([("confusions", draw_confusions(pair))])
         theirs = drawing.shown(compared, compared.run.data.test.images(chosen), about.truth, explained=explained)
-        _save(out, [("comparison", draw_side_by_side(pair, (about, theirs)))])
-        _write_comparison(out, pair)
+        page.add([("comparison", draw_side_by_side(pair, (about, theirs)))])
+        _compare(page, pair)
     if not image:  # last, because it takes longest
         print(f"measuring faithfulness on {len(sample):,} test images ...", flush=True)
         measured = measure_faithfulness(explainer, test.images(sample))
         curves = figures.faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
-        _save(out, [("faithfulness", curves)])
-        _save(out, _explanations(explainer, about, layer=shown_layer, scores=measured.scores))
-        (out / "faithfulness.csv").write_text(measured.as_csv(), encoding="utf-8")
-        (out / "faithfulness.md").write_text(measured.as_markdown(), encoding="utf-8")
-        print(measured.as_markdown(), end="")
+        page.add([("faithfulness", curves)])
+        page.add(_explanations(explainer, about, layer=shown_layer, scores=measured.scores))
+        page.add_table("faithfulness", measured.rows(), text=measured.as_markdown(), csv=measured.as_csv())
+    page.write(run)
+
+
+class _Page:
+    """The figures and tables in `folder`, and explain.html with all of them.
+
+    Raises UserError if something cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.figures: list[str] = []
+        self.tables: dict[str, list[dict[str, str]]] = {}
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, drawn: Iterable[tuple[str, Figure]]) -> None:
+        """Write figures, given with their names, and print the names."""
+        for name, figure in drawn:
+            with self._writing():
+                figure.savefig(self.folder / f"{name}.png", format="png")
+            self.figures.append(name)
+            print(f"{name}.png", flush=True)
+
+    def add_table(self, name: str, rows: list[dict[str, str]], *, text: str, **others: str) -> None:
+        """Write the table that belongs to a figure as Markdown, and in other formats by their endings; print it."""
+        self.tables[name] = rows
+        with self._writing():
+            for ending, content in {"md": text, **others}.items():
+                (self.folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
+        print(text, end="")
+
+    def write(self, run: FinishedRun) -> None:
+        """Write explain.html and print its path."""
+        sections = [
+            Section(
+                title=title,
+                text=text,
+                figures=[self.folder / f"{name}.png"] if name in self.figures else [],
+                heading=list(self.tables[name][0]) if name in self.tables else [],
+                rows=[list(row.values()) for row in self.tables.get(name, ())],
+            )
+            for name, (title, text) in CAPTIONS.items()
+            if name in self.figures or name in self.tables
+        ]
+        path = self.folder / "explain.html"
+        with self._writing():
+            write_gallery(
+                path,
+                title=f"Explanations of {run.result['name']}",
+                about=[str(run.folder), read_finished(run.folder).describe()],
+                sections=sections,
+            )
+        print(f"page  {typed(path)}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}.") from error
 
 
 def _explanations(
@@ -139,17 +202,18 @@ def _explanations(
         yield f"explanations{ending}", figure
 
 
-def _write_comparison(out: Path, pair: Pair) -> None:
-    """Write the learning curves of two runs, a table and all their numbers into `out`, and print the table."""
+def _compare(page: _Page, pair: Pair) -> None:
+    """Add the learning curves of two runs, a table, and all their numbers in one file."""
     runs = dict(zip(_run_names(pair), (explainer.run.folder for explainer in pair), strict=True))
     histories = {name: [history(folder)] for name, folder in runs.items()}
     with suppress(ValueError):  # neither has a metrics.csv
         curves = figures.model_comparison(histories=histories, title=" and ".join(runs))
-        _save(out, [("model_comparison", curves)])
-    table, everything = compare(runs)
-    (out / "model_comparison.md").write_text(table, encoding="utf-8")
-    (out / "model_comparison.json").write_text(everything, encoding="utf-8")
-    print(table, end="")
+        page.add([("model_comparison", curves)])
+    rows, everything = compare(runs)
+    heading = list(rows[0])
+    align: Any = ["left", *["right"] * (len(heading) - 1)]
+    text = markdown_table(heading, [list(row.values()) for row in rows], align)
+    page.add_table("model_comparison", rows, text=text, json=everything)
 
 
 def positions_before(run: FinishedRun) -> Tensor | None:
@@ -177,16 +241,6 @@ def note_changed_data(run: FinishedRun) -> None:
     """Say so if the data set of a run does not contain the images that it was trained and tested on."""
     if run.data_changed:
         print(f"note  the images of {run.config.data.name} are not those that {run.folder} was trained and tested on")
-
-
-def _save(folder: Path, drawn: Iterable[tuple[str, Figure]]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in drawn:
-            figure.savefig(folder / f"{name}.png", format="png")
-            print(f"{name}.png", flush=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}.") from error
 
 
 def find_class(word: str, classes: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from vitexp.config.overrides import command_line, setting
 from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError
 from vitexp.metrics import METRICS, metric
+from vitexp.runs.gallery import render
 from vitexp.runs.record import DamagedRecord, data_set, is_pretraining, read_result
 from vitexp.system.disk import typed, write_atomically
 from vitexp.text import duration, large_number
@@ -38,13 +39,8 @@ def write_report(folder: Path) -> Path:
     """
     result, problem = _read_result(folder)
     config = folder / "config.yaml"
-    import jinja2  # imported only when a run ends
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
-    page = template.render(
+    page = render(
+        "report.html.jinja",
         name=result.get("name") or folder.parent.name,
         run_id=result.get("run_id") or folder.name,
         status=result.get("status") or "unknown",
@@ -179,8 +175,13 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         tune = command_line("train", *same, setting("model.weights", path))
         commands.append(("To train the same model, starting from these weights:", tune))
     elif (folder / "model.safetensors").is_file():
-        explain = command_line("explain", f"run={path}")
-        commands.append(("To explain more of its predictions, with every layer and head:", explain))
+        run = f"run={path}"
+        commands += [
+            ("To explore it in the browser:", command_line("app", run)),
+            ("To explain more of its predictions, with every layer and head:", command_line("explain", run)),
+            ("To measure it per class, with its calibration and mistakes:", command_line("evaluate", run)),
+            ("To predict the classes of your own images:", command_line("predict", run, "images=FOLDER")),
+        ]
     return commands
 
 
