@@ -28,7 +28,7 @@ RESULT: dict[str, Any] = {
     "overrides": ["model=vit_tiny", "name='two words'", "x=<script>alert(1)</script>"],
     "config_hash": "abc123",
     "seed": 0,
-    "data": {"name": "gtsrb", "train": 35289, "val": 3920, "test": 12630, "classes": 43},
+    "data": {"name": "gtsrb", "train": 35289, "val": 3920, "test": 12630, "classes": 43, "unread": "3 files"},
     "model": {"name": "vit_tiny", "parameters": 2692587, "flops_per_image": 352321536},
     "metrics": {"test": {"accuracy": 0.98034, "loss": 0.0812, "own_score": 0.5}, "val": {"accuracy": 0.9871}},
     "epochs": 60,
@@ -111,7 +111,7 @@ def test_says_what_the_run_was(tmp_path: Path) -> None:
         "0.5000",
         "–",
     ]
-    assert value_of(page, "Test images") == "12,630"
+    assert value_of(page, "Test images") == "12,630" and value_of(page, "Not read") == "3 files"
     assert value_of(page, "Parameters") == "2.69 million"
     assert value_of(page, "FLOPs per image") == "352 million"
     assert value_of(page, "Seed") == "0"

@@ -96,7 +96,7 @@ def test_result_has_the_whole_schema(finished: Path) -> None:
     assert record["error"] is None
     assert record["name"] == finished.parent.name == "signs-vit_tiny"
     fingerprints = record["data"].pop("fingerprints")
-    assert record["data"] == {"name": "signs", "train": 129, "val": 43, "test": 86, "classes": 43}
+    assert record["data"] == {"name": "signs", "train": 129, "val": 43, "test": 86, "classes": 43, "unread": ""}
     assert set(fingerprints) == {"train", "test"} and fingerprints["train"] != fingerprints["test"]
     assert (record["epochs"], record["steps"], record["images_seen"]) == (2, 8, 256)
     assert record["model"]["parameters"] > 0

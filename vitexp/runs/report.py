@@ -104,6 +104,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             ("Training images", data.get("train")),
             ("Validation images", data.get("val")),
             ("Test images", data.get("test")),
+            ("Not read", data.get("unread")),
             ("Classes", data.get("classes")),
         ],
         "Model": [

@@ -245,6 +245,7 @@ def _describe(
             "val": len(datamodule.val.labels),
             "test": len(datamodule.test.labels),
             "classes": len(datamodule.classes),
+            "unread": datamodule.source.unread(),
             "fingerprints": {"train": datamodule.fingerprint, "test": datamodule.test.fingerprint(datamodule.classes)},
         },
         training={"batch_size": config.data.batch_size, "max_epochs": config.trainer.max_epochs},

@@ -63,7 +63,7 @@ def opening_lines(
     }
     if chosen := _chosen(config, trainer, datamodule):
         lines["chosen"] = chosen
-    if unread := datamodule.source.unread():
+    if unread := data.get("unread"):
         lines["files"] = unread
     if datamodule.imbalance >= IMBALANCED:
         lines["classes"] = (
