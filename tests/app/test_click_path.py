@@ -184,6 +184,26 @@ def test_a_click_on_the_map_loads_a_training_image(page: Page) -> None:
     expect(about(page)).to_contain_text("Training image")
 
 
+def test_pointing_at_a_training_image_names_its_class(page: Page) -> None:
+    open_tab(page, "Embeddings")
+    page.wait_for_selector("#figure-embedding img")
+    page.wait_for_timeout(1000)
+    box = page.locator("#figure-embedding img").bounding_box()
+    assert box is not None
+    tip = page.locator("#tip")
+    page.mouse.move(box["x"] + 5, box["y"] + 5)  # the title
+    expect(tip).to_be_hidden()
+    for step in range(1200):  # until there is a point
+        across, down = 0.06 + 0.9 * (step % 40) / 40, 0.1 + 0.3 * (step // 40) / 30
+        page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"])
+        if tip.is_visible():
+            break
+    name = tip.inner_text()
+    page.mouse.click(box["x"] + across * box["width"], box["y"] + down * box["height"])
+    expect(about(page)).to_contain_text("Training image")
+    expect(about(page)).to_contain_text(name)
+
+
 def test_uploads_and_files_that_are_not_images(page: Page, tmp_path: Path) -> None:
     mine = tmp_path / "holiday.png"
     Image.new("RGB", (640, 480), (200, 30, 30)).save(mine)

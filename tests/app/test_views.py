@@ -65,8 +65,12 @@ def test_a_click_on_a_point_finds_its_image(views: Views) -> None:
     apart = np.hypot(*(pixels[:, None] - pixels[None]).transpose(2, 0, 1)) + 1e9 * np.eye(len(pixels))
     lonely = int(apart.min(axis=1).argmax())  # the point farthest from all others
     x, y = pixels[lonely][0], Image.open(file).size[1] - pixels[lonely][1]
+    named = views.named_points(figure, PICTURE, Choice())
+    at, down, label = min(named["points"], key=lambda point: np.hypot(point[0] - x, point[1] - y))
+    assert np.hypot(at - x, down - y) < 1.5 and len(named["points"]) == len(views.embedded.labels)
     found = views.nearest_point(PICTURE, Choice(), x=x + 2, y=y - 2)
     assert found is not None and found.kind == "train"
+    assert named["names"][label] == views.run.classes[found.truth(views.run)]
     again = drawing.draw_embedding(views.explainer, views.about(found, Choice()), views.embedded)
     star = again.axes[0].collections[-1].get_offsets()[0]
     assert np.allclose(star, offsets[lonely], atol=1e-4 * np.abs(offsets).max())

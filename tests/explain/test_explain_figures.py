@@ -190,7 +190,7 @@ def test_embedding_maps_label_every_class_at_its_points(classes: int, count: int
     assert len(numbers) == classes + count and numbers[-1] == f"★{count}"
     assert len(key.texts) == classes
     first = plane.transData.transform(given["points"][given["labels"] == 0])
-    at = np.array(plane.texts[0].get_position())
+    at = plane.transAxes.transform(plane.texts[0].get_position())
     assert np.linalg.norm(first - at, axis=1).min() < 150, "near a point of its class"
     assert "component 1: 12.3% of the variance" in drawn_texts(figure)
     assert "shows 16% of the variance" in drawn_texts(figure)

@@ -17,6 +17,8 @@ STYLE = """
 #gallery img, #editor canvas { image-rendering: pixelated; }
 #gallery .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
 #gallery .grid-container > * { aspect-ratio: 1; height: auto; }
+#tip { position: fixed; pointer-events: none; z-index: 9999; padding: 2px 8px; border-radius: 4px; font-size: 14px;
+  background: #22272e; color: #fff; }
 #which { align-items: center; flex-wrap: nowrap; }
 #which .wrap { flex-wrap: nowrap; gap: 4px; }
 #which label { padding: 4px 8px; }
@@ -29,6 +31,30 @@ STYLE = """
   .figure img { width: 900px; max-width: none; flex: none; }
   #which { flex-wrap: wrap; }
 }
+"""
+# Show the class of the point below the mouse; `props.value` is `Views.named_points` as JSON.
+_TIP = """
+const tip = Object.assign(document.createElement("div"), {id: "tip", hidden: true});
+document.body.append(tip);
+document.addEventListener("mousemove", (event) => {
+  const image = document.querySelector("#figure-embedding img");
+  const box = image?.getBoundingClientRect();
+  const scale = box && Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
+  let nearest = null;
+  if (scale && props.value && image.contains(document.elementFromPoint(event.clientX, event.clientY))) {
+    const {points, names} = JSON.parse(props.value);
+    const [x, y] = [(event.clientX - box.left) / scale, (event.clientY - box.top) / scale];
+    let reach = 12;
+    for (const [across, down, label] of points) {
+      const distance = Math.hypot(across - x, down - y);
+      if (distance < reach) [reach, nearest] = [distance, names[label]];
+    }
+  }
+  tip.hidden = nearest === null;
+  tip.textContent = nearest;
+  tip.style.left = `${event.clientX + 14}px`;
+  tip.style.top = `${event.clientY + 14}px`;
+});
 """
 
 
@@ -129,6 +155,8 @@ class Layout:
                         self._build_other()
                     for name in view.figures:
                         self.figures[view.name, name] = _figure(name)
+                    if view.name == "Embeddings":
+                        self.points = gr.HTML("", elem_id="points", html_template="", js_on_load=_TIP)
                     if view.name == "Two runs":
                         self.compare = gr.Button("Compare confusions on all test images (slow)", size="sm")
                         self.confusions = _figure("confusions")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class Page(Layout):
 
     def _connect(self, blocks: gr.Blocks) -> None:
         controls = [self.tab, self.label, self.layer, self.head, self.overlay, self.other]
-        figures = [*self.figures.values()]
+        figures = [*self.figures.values(), self.points]
         answer = [self.picture, self.about, self.prediction, *figures]
         whole = [*answer, self.editor]
         # One request at a time uses the network; two at once would each take twice as long.
@@ -145,7 +146,10 @@ class Page(Layout):
         if picture is not None:
             with _warning():
                 for name, draw in view.figures.items():
-                    updates[self.figures[tab, name]] = self._save(draw(picture, choice), name)
+                    figure = draw(picture, choice)
+                    updates[self.figures[tab, name]] = self._save(figure, name)
+                    if name == "embedding" and figure is not None:
+                        updates[self.points] = json.dumps(self.views.named_points(figure, picture, choice))
         return updates
 
     def _compare(self, *controls: Any) -> Any:

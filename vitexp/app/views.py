@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -130,7 +131,8 @@ class Views:
             View(
                 name="Embeddings",
                 description="A map of the training images by the features that the classification head receives. The "
-                "star is this image, shown with its nearest neighbors. **Click a point to open that training image.**"
+                "star is this image, shown with its nearest neighbors. **Point at a training image to read its class; "
+                "click to open it.**"
                 + ("" if self.has_data else " This needs the data set, which is not on this machine."),
                 figures={"embedding": of_image(self._embedding)},
             ),
@@ -231,14 +233,25 @@ class Views:
     def nearest_point(self, picture: Picture, choice: Choice, *, x: float, y: float) -> Picture | None:
         """Return the training image whose point is nearest to pixel (x, y) of the figure, from the upper left."""
         about = self.about(picture, choice)
-        figure = drawing.draw_embedding(self.explainer, about, self.embedded)
-        points = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images)).training
-        plane = figure.axes[0]
-        plane.autoscale_view()  # otherwise deferred until the figure is saved
-        across, up = plane.transData.transform(points).T
-        distances = np.hypot(across - x, figure.bbox.height - up - y)
+        pixels = self._points(drawing.draw_embedding(self.explainer, about, self.embedded), about)
+        distances = np.hypot(*(pixels - (x, y)).T)
         nearest = int(distances.argmin())
         return Picture(kind="train", row=int(self.embedded.rows[nearest])) if distances[nearest] <= _REACH else None
+
+    def named_points(self, figure: Figure, picture: Picture, choice: Choice) -> dict[str, list[Any]]:
+        """Return what the page shows when the mouse is over a point of the map of training images.
+
+        points: x and y in pixels from the upper left, and the label; names: of the classes.
+        """
+        pixels = self._points(figure, self.about(picture, choice)).round().astype(int)
+        points = np.column_stack([pixels, self.embedded.labels]).tolist()
+        return {"points": points, "names": self.run.classes}
+
+    def _points(self, figure: Figure, about: Shown) -> NDArray[np.float64]:
+        """Return the positions of the training images in the map: pixels [N, 2] from the upper left."""
+        points = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images)).training
+        across, up = figure.axes[0].transData.transform(points).T
+        return np.column_stack([across, figure.bbox.height - up])
 
     def _embedding(self, about: Shown, choice: Choice) -> Figure | None:
         return drawing.draw_embedding(self.explainer, about, self.embedded) if self.has_data else None

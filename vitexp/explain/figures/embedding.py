@@ -235,22 +235,23 @@ def _center(points: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _label(axes: Axes, where: NDArray[np.floating], texts: Sequence[str], colors: Sequence[str], *, stars: int) -> None:
     """Write each text next to its point, without overlaps, and connect the two if they are apart."""
-    anchors = axes.transData.transform(where)
+    within = axes.transAxes
+    anchors = axes.transData.transform(where)  # pixels, as the sizes of texts
+    how: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": style.SMALL_SIZE, "fontweight": "bold"}
+    how |= {"path_effects": [_HALO], "fontfamily": style.fonts(), "parse_math": False, "zorder": 5}
     written = [
-        axes.text(0, 0, text, transform=None, fontsize=style.SMALL_SIZE, fontweight="bold", color=color, zorder=5)
-        for text, color in zip(texts, colors, strict=True)
+        axes.text(0, 0, text, color=color, transform=within, **how) for text, color in zip(texts, colors, strict=True)
     ]
-    for text in written:
-        text.set(ha="center", va="center", path_effects=[_HALO], fontfamily=style.fonts(), parse_math=False)
     sizes = np.array([text.get_window_extent().size for text in written]) + 2
-    dots = axes.figure.dpi / 72
-    marks = np.repeat([4 * dots, 13 * dots], [len(texts) - stars, stars])
+    point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+    marks = np.repeat([4 * point, 13 * point], [len(texts) - stars, stars])
     placed = _apart(anchors, sizes, marks=marks, bounds=axes.get_window_extent().get_points())
-    for text, color, anchor, center, size, mark in zip(written, colors, anchors, placed, sizes, marks, strict=True):
-        text.set_position(tuple(center))
-        gap = np.abs(center - anchor) - (size + mark) / 2
-        if gap.max() > 3 * dots:
-            axes.plot(*zip(anchor, center, strict=True), transform=None, color=color, linewidth=0.7, zorder=2.5)
+    gaps = (np.abs(placed - anchors) - (sizes + marks[:, None]) / 2).max(axis=1)
+    starts, ends = within.inverted().transform(anchors), within.inverted().transform(placed)
+    for text, color, start, end, gap in zip(written, colors, starts, ends, gaps, strict=True):
+        text.set_position(tuple(end))
+        if gap > 3 * point:
+            axes.plot(*zip(start, end, strict=True), transform=within, color=color, linewidth=0.7, zorder=2.5)
 
 
 def _apart(
