@@ -137,6 +137,7 @@ def draw_explanations(
     if about.explained != about.predicted:
         title = f"Explanations of “{explainer.run.classes[about.explained[0]]}”"
     if scores:
+        title = title.removesuffix(" of the predicted class")
         title += f", the most faithful first (random order: {scores[RANDOM]:.2f})"
     return figures.map_grid(
         title=title,
