@@ -25,7 +25,7 @@ from vitexp.runs.find import BUNDLED
 ROOT = Path(__file__).parents[1]
 PATIENCE = 180_000  # ms
 WIDTH = 1240
-COLORS = 200  # in a file
+LARGEST = 250_000  # bytes of a file; a larger one gets a palette of 256 colors
 # File, tab, and the last figure of the tab.
 PICTURES = (
     ("explanations", "Explanations", "explanations"),
@@ -40,7 +40,7 @@ PICTURES = (
 )
 # The app draws test images at random; with this number, the first one is a legible sign.
 APP = "import secrets, sys; secrets.randbits = lambda _: 0; from vitexp.commands.app import main; main(sys.argv[1:])"
-OTHER = ("data=gtsrb", "model=simple_cnn", "trainer.max_epochs=1", "callbacks=none", "logger=csv", "name=other")
+OTHER = ("data=gtsrb", "model=simple_cnn", "trainer.max_epochs=1", "callbacks=none", "logger=csv", "name=cnn")
 
 
 @contextmanager
@@ -60,13 +60,15 @@ def serving(logs: Path, data: list[str]) -> Iterator[str]:
 
 
 def take(page: Page, file: Path) -> None:
-    """Write a picture of the whole page with few colors."""
+    """Write a picture of the whole page."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(2000)  # for what fades in and out
     page.screenshot(path=file, full_page=True)
-    with Image.open(file) as picture:
-        small = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-    small.save(file, optimize=True)
+    with Image.open(file) as opened:
+        picture = opened.convert("RGB")
+    picture.save(file, optimize=True)
+    if file.stat().st_size > LARGEST:
+        picture.quantize(256, kmeans=3, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
 
 
@@ -83,7 +85,7 @@ def main(data: list[str]) -> None:
             page.get_by_role("tab", name=tab, exact=True).click()
             if tab == "Two runs":
                 page.locator("#other input").click()
-                page.get_by_role("option", name=re.compile("other")).click()
+                page.get_by_role("option", name=re.compile("cnn /")).click()
             expect(page.locator(f"#figure-{figure} img")).to_be_visible()
             take(page, ROOT / ".readme" / f"app_{name}.png")
         browser.close()

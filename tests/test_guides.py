@@ -214,7 +214,8 @@ def test_links_and_paths_exist(guide: Path) -> None:
 def test_pictures_are_small() -> None:
     for picture in (ROOT / ".readme").glob("*.png"):
         assert picture.stat().st_size < 300_000, picture.name
-        assert any(picture.name in guide.read_text(encoding="utf-8") for guide in GUIDES), f"{picture.name} is not used"
+        used = re.compile(rf"[(/]{picture.name}\)")
+        assert any(used.search(guide.read_text(encoding="utf-8")) for guide in GUIDES), f"{picture.name} is not used"
 
 
 def test_readme_is_short() -> None:
@@ -260,7 +261,7 @@ def test_the_first_hour(project: Path, tmp_path: Path) -> None:
             continue
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}: {done.stdout[-500:]}{done.stderr[-2000:]}"
-    [run] = (folder / "logs" / "photos-vit_tiny_conv").iterdir()
+    [run] = (folder / "logs" / "folder-vit_tiny_conv").iterdir()
     assert result(run)["status"] == "completed"
     assert (run / "evaluation" / "evaluation.json").exists()
     assert (run / "figures" / "explain" / "faithfulness.csv").exists()
