@@ -27,9 +27,10 @@ from vitexp.errors import UserError
 from vitexp.runs.record import read_result
 from vitexp.sweeps.folder import Sweep
 from vitexp.sweeps.grid import GIVEN_BY_THE_SWEEP, plan
+from vitexp.sweeps.tables.figure import draw
 from vitexp.sweeps.tables.formats import to_markdown
 from vitexp.sweeps.tables.results import Outcome
-from vitexp.sweeps.tables.table import build_table
+from vitexp.sweeps.tables.table import Table, build_table
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / ".readme" / "recipes.md"
@@ -155,17 +156,22 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def ablation_table(name: str) -> str:
-    """Return an ablation's command, machines and table."""
+def recorded_table(name: str) -> tuple[dict[str, Any], Table]:
+    """Return the record of an ablation and its table."""
     recorded = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
     outcomes = [
         Outcome(row=each["row"], seed=each["result"]["seed"], folder=Path(), status="completed", result=each["result"])
         for each in recorded["trials"]
     ]
     is_cumulative = bool(OmegaConf.load(ROOT / "conf" / "ablation" / f"{name}.yaml").get("cumulative"))
+    return recorded, build_table(outcomes, title=name, is_cumulative=is_cumulative)
+
+
+def ablation_table(name: str) -> str:
+    """Return an ablation's command, machines and table."""
+    recorded, table = recorded_table(name)
     machines = sorted({each["result"]["environment"]["device"] for each in recorded["trials"]})
-    table = to_markdown(build_table(outcomes, title=name, is_cumulative=is_cumulative))
-    return f"`{recorded['command']}`, on {' and '.join(machines)}:\n\n{table}"
+    return f"`{recorded['command']}`, on {' and '.join(machines)}:\n\n{to_markdown(table)}"
 
 
 def reached(experiment: str) -> str:
@@ -209,3 +215,4 @@ if __name__ == "__main__":
             sys.exit(2)
     for path, text in written().items():
         path.write_text(text, encoding="utf-8")
+    draw(recorded_table("modern_recipe")[1], GUIDE.with_name("modern_recipe.png"))
