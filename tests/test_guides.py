@@ -31,6 +31,8 @@ LANGUAGES = {"bash", "python", "yaml", "text", "bibtex"}
 # Programs that are not vitexp's; the files that they are given must exist.
 OTHERS = {"pip", "pytest", "pre-commit", "ssh", "wandb", "scontrol", "[", ".ci/run", "python"}
 
+NAMES = {"python sweep.py", "vitexp sweep", "uv run"}  # mentioned in a sentence, without arguments
+
 
 def blocks(guide: Path) -> list[tuple[str, str]]:
     """Return language and content of every code block."""
@@ -53,7 +55,7 @@ def command_lines() -> list[str]:
         for is_separator, words in groupby(lexer, lambda word: not word.strip(";&|{}")):
             if not is_separator:
                 found.append(shlex.join(words))
-    return [line for line in dict.fromkeys(found) if "COMMAND" not in line and line != "python sweep.py"]
+    return [line for line in dict.fromkeys(found) if "COMMAND" not in line and line not in NAMES]
 
 
 def parsed(line: str) -> tuple[str, list[str]] | None:

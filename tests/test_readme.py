@@ -41,6 +41,11 @@ def test_an_experiment_opens_with_its_command_and_composes(file: Path) -> None:
     assert composed(f"experiment={file.stem}").trainer.max_epochs != 1
 
 
+def test_readme_repeats_only_recorded_results(results: ModuleType) -> None:
+    repeated = re.findall(r"\d+\.\d+ ± \d+\.\d+%", (ROOT / "README.md").read_text())
+    assert repeated and all(number in results.table() for number in repeated)
+
+
 def test_experiments_that_were_not_run_share_one_line(
     results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
