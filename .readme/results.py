@@ -1,13 +1,13 @@
-"""Build the result tables of README.md from the records of real runs, and write the results into each experiment.
+"""Build the tables of recipes.md from the records of real runs, and write the results into each experiment.
 
-    python .readme/results.py                       rewrite README.md and the headers of conf/experiment/*.yaml
+    python .readme/results.py                       rewrite recipes.md and the headers of conf/experiment/*.yaml
     python .readme/results.py add RUN               first copy the record of a finished run of an experiment
     python .readme/results.py add ablation=NAME ... first copy the records of the sweep with these arguments
 
 Results of `python -m vitexp evaluate` are included: the mean over views (tta=true), and a separate record for other
 data. Records are stored in .readme/results/, without host names, as <ablation>.json and as
-<experiment>/<model>-<data>-<epochs>-<seed>.json. Every experiment has a row in the table, even if it has not been
-run; an ablation that was run has its own table, between two markers in README.md.
+<experiment>/<model>-<data>-<epochs>-<seed>.json. Experiments that have not been run share one line below the table; an
+ablation that was run has its own table, between two markers in recipes.md.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from vitexp.errors import UserError
 from vitexp.runs.record import read_result
 from vitexp.sweeps.folder import Sweep
 from vitexp.sweeps.grid import GIVEN_BY_THE_SWEEP, plan
+from vitexp.sweeps.tables.figure import draw
 from vitexp.sweeps.tables.formats import to_markdown
 from vitexp.sweeps.tables.results import Outcome
-from vitexp.sweeps.tables.table import build_table
+from vitexp.sweeps.tables.table import Table, build_table
 
 ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / ".readme" / "recipes.md"
 RECORDS = ROOT / ".readme" / "results"
 EXPERIMENTS = ROOT / "conf" / "experiment"
 BEGIN, END = "<!-- {}: written by .readme/results.py -->\n", "<!-- end of {} -->\n"
@@ -136,10 +138,11 @@ def head(text: str, key: str) -> str:
 
 
 def table() -> str:
+    """Return the table of the experiments that were run, and a line that names the others."""
     rows = ["| experiment | net | images | test accuracy | training | published |", "|---|---|---|---|---|---|"]
+    not_run = []
     for file in sorted(EXPERIMENTS.glob("*.yaml")):
-        text = file.read_text(encoding="utf-8")
-        published = head(text, "Published")
+        published = head(file.read_text(encoding="utf-8"), "Published")
         found = records_of(file.stem)
         for (model, data, _), seeds in found.items():
             longer = [each for each in seeds[0]["overrides"] if each.startswith("trainer.max_epochs=")]
@@ -147,22 +150,28 @@ def table() -> str:
             cells = (f"`{named}`", f"`{model}`", NAMES.get(data, data), accuracy(seeds), training(seeds), published)
             rows.append(f"| {' | '.join(cells)} |")
         if not found:
-            [command, *_] = re.findall(rf"^#   (python train\.py experiment={file.stem}\b.*)$", text, re.MULTILINE)
-            rows.append(f"| `{file.stem}` | | | not run | `{command}` | {published} |")
+            not_run.append(f"`{file.stem}`")
+    if not_run:
+        rows += ["", f"Not run yet: {', '.join(not_run)}. The head of each file has its command and published numbers."]
     return "\n".join(rows) + "\n"
 
 
-def ablation_table(name: str) -> str:
-    """Return an ablation's command, machines and table."""
+def recorded_table(name: str) -> tuple[dict[str, Any], Table]:
+    """Return the record of an ablation and its table."""
     recorded = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
     outcomes = [
         Outcome(row=each["row"], seed=each["result"]["seed"], folder=Path(), status="completed", result=each["result"])
         for each in recorded["trials"]
     ]
     is_cumulative = bool(OmegaConf.load(ROOT / "conf" / "ablation" / f"{name}.yaml").get("cumulative"))
+    return recorded, build_table(outcomes, title=name, is_cumulative=is_cumulative)
+
+
+def ablation_table(name: str) -> str:
+    """Return an ablation's command, machines and table."""
+    recorded, table = recorded_table(name)
     machines = sorted({each["result"]["environment"]["device"] for each in recorded["trials"]})
-    table = to_markdown(build_table(outcomes, title=name, is_cumulative=is_cumulative))
-    return f"`{recorded['command']}`, on {' and '.join(machines)}:\n\n{table}"
+    return f"`{recorded['command']}`, on {' and '.join(machines)}:\n\n{to_markdown(table)}"
 
 
 def reached(experiment: str) -> str:
@@ -175,12 +184,11 @@ def reached(experiment: str) -> str:
 
 
 def written() -> dict[Path, str]:
-    """Return README.md and the experiment files as they should be."""
-    readme = ROOT / "README.md"
-    text = _filled(readme.read_text(encoding="utf-8"), "results", table())
+    """Return recipes.md and the experiment files as they should be."""
+    text = _filled(GUIDE.read_text(encoding="utf-8"), "results", table())
     for file in sorted(RECORDS.glob("*.json")):
         text = _filled(text, file.stem, ablation_table(file.stem))
-    texts = {readme: text}
+    texts = {GUIDE: text}
     for file in EXPERIMENTS.glob("*.yaml"):
         text = re.sub(r"^# Reached: .*\n", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
         before, defaults, rest = text.partition("defaults:\n")
@@ -191,7 +199,7 @@ def written() -> dict[Path, str]:
 def _filled(text: str, name: str, content: str) -> str:
     begin, end = BEGIN.format(name), END.format(name)
     if begin not in text or end not in text:
-        raise ValueError(f"README.md has no markers for {name}: {begin}{end}")
+        raise ValueError(f"{GUIDE.name} has no markers for {name}: {begin}{end}")
     before, _, rest = text.partition(begin)
     return before + begin + content + end + rest.partition(end)[2]
 
@@ -207,3 +215,4 @@ if __name__ == "__main__":
             sys.exit(2)
     for path, text in written().items():
         path.write_text(text, encoding="utf-8")
+    draw(recorded_table("modern_recipe")[1], GUIDE.with_name("modern_recipe.png"))

@@ -1,4 +1,4 @@
-"""The results in README and the experiments equal the records of runs."""
+"""The results in recipes.md and in the experiments equal the records of runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def results() -> ModuleType:
     return module
 
 
-def test_readme_and_experiments_say_what_the_records_say(results: ModuleType) -> None:
+def test_guide_and_experiments_say_what_the_records_say(results: ModuleType) -> None:
     for path, text in results.written().items():
         assert path.read_text() == text, f"run python .readme/results.py: {path.name} differs"
 
@@ -39,6 +39,19 @@ def test_an_experiment_opens_with_its_command_and_composes(file: Path) -> None:
     assert f"#   python train.py experiment={file.stem}" in head
     assert re.search(r"^# Reached: ", head, re.MULTILINE)
     assert composed(f"experiment={file.stem}").trainer.max_epochs != 1
+
+
+def test_readme_repeats_only_recorded_results(results: ModuleType) -> None:
+    repeated = re.findall(r"\d+\.\d+ ± \d+\.\d+%", (ROOT / "README.md").read_text())
+    assert repeated and all(number in results.table() for number in repeated)
+
+
+def test_experiments_that_were_not_run_share_one_line(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RECORDS", tmp_path)
+    _, _, empty, line = results.table().splitlines()
+    assert not empty and line.startswith("Not run yet: `cifar100_best`, ") and "`signs_zero_shot`" in line
 
 
 def a_record() -> dict[str, Any]:
