@@ -22,7 +22,7 @@ from vitexp.errors import ConfigError, UserError
 from vitexp.evaluate.evaluation import evaluate
 
 WRITTEN = (
-    *("evaluation.json", "predictions.csv", "per_class.csv", "per_class.md", "confusions.csv"),
+    *("evaluation.json", "evaluation.html", "predictions.csv", "per_class.csv", "per_class.md", "confusions.csv"),
     *("confusion_matrix.png", "calibration.png", "confident_mistakes.png"),
 )
 TEST_IMAGES = 2 * 43  # of TINY

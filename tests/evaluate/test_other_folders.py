@@ -77,7 +77,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(place / "data" / str(label), label, 12)
     words = (
         *("data=folder", f"data.root={place / 'data'}", f"data.image_size={SIZE}", "data.val_fraction=0.25"),
-        *("data.batch_size=20", "data.num_workers=0", "augment=none", "model=simple_cnn", "~model.dropout"),
+        *(
+            "data.batch_size=20",
+            "data.num_workers=0",
+            "augment=none",
+            "model=simple_cnn",
+            "~model.dropout",
+            "~model.hidden",
+        ),
         *(f"model._target_={__name__}.Linear", "optim.lr=0.01", "trainer=cpu", "trainer.max_epochs=10"),
         *("trainer.enable_progress_bar=false", "callbacks=none", "logger=csv", f"log_dir={place}", "run_id=run"),
     )

@@ -49,7 +49,11 @@ def own_net(folder: Path, name: str) -> Path:
 
     few = [each for each in TINY if not each.startswith("model")]
     own = (f"model._target_={__name__}.{name}", "~callbacks.attention", "~callbacks.position_embedding")
-    run(composed(*few, *FEW, "model=simple_cnn", "~model.dropout", *own, "logger=csv", f"log_dir={folder}"))
+    run(
+        composed(
+            *few, *FEW, "model=simple_cnn", "~model.dropout", "~model.hidden", *own, "logger=csv", f"log_dir={folder}"
+        )
+    )
     [made] = folder.glob("*/*")
     return made
 

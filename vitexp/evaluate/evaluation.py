@@ -23,6 +23,7 @@ from vitexp.evaluate import tables
 from vitexp.evaluate.calibration import measure_calibration
 from vitexp.evaluate.export import export_network, refuse_impossible
 from vitexp.evaluate.latency import measure_latency
+from vitexp.evaluate.page import write_page
 from vitexp.evaluate.per_class import ClassRow, Confusion, class_rows, confusions_by_cost
 from vitexp.evaluate.robustness import measure_robustness
 from vitexp.evaluate.views import predict_views, views
@@ -42,6 +43,7 @@ MISTAKES = 20
 _COMPARED = 256  # images on which an exported network is compared
 _LISTED = 10  # confusions in the terminal
 _OPTIONAL = ("test_time_augmentation", "corruptions", "latency", "export")
+
 # Different hardware or compilation changes the last bits of a logit and, rarely, one prediction in a thousand.
 _TOLERANCE = 2e-3
 
@@ -95,6 +97,8 @@ class _Evaluation:
     def __init__(self, run: FinishedRun, test: TestSet, folder: Path) -> None:
         self.run, self.test_set, self.folder, self.console = run, test, folder, plain_console()
         self.labels = torch.from_numpy(test.labels)
+        self.tables: dict[str, tables.Table] = {}  # of the page
+        self.drawn: list[str] = []
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
         data = {
@@ -154,7 +158,9 @@ class _Evaluation:
             if difference > _TOLERANCE:
                 self._note(f"these metrics differ from result.json by up to {difference:.4f}; check the test images.")
         title = f"{self.run.config.name} on {len(self.labels):,} test images of {self.test_set.name}"
-        self._record({}, tables.metric_table(title, columns).rich())
+        table = tables.metric_table(title, columns)
+        self._record({}, table.rich())
+        self.tables["metrics"] = table
         with self._writing():
             write_test_predictions(
                 self.folder / "predictions.csv",
@@ -178,6 +184,8 @@ class _Evaluation:
             text = f"# {classes.title}\n\n{classes.markdown()}\n# {costs.title}\n\n{costs.markdown()}"
             write_atomically(self.folder / "per_class.md", text)
         self._figure("confusion_matrix", figures.confusion_matrix(counts=counts, class_names=names))
+        self.tables["classes"] = classes
+        self.tables["confusions"] = costs
         with_images = sorted((row for row in rows if row.recall is not None), key=lambda row: row.recall or 0.0)
         worst = [{"name": row.name, "recall": row.recall, "images": row.images} for row in with_images[:5]]
         results = {"worst_classes": worst, "worst_confusions": [asdict(each) for each in confusions[:10]]}
@@ -245,6 +253,7 @@ class _Evaluation:
         columns = {"one view": self.results["metrics"], "mean of views": metrics}
         table = tables.metric_table(f"Test-time augmentation: mean of {len(names)} views", columns)
         self._record({"test_time_augmentation": {"views": names, "metrics": metrics}}, table.rich())
+        self.tables["test_time_augmentation"] = table
 
     def robustness(self, *, images: int) -> None:
         found = measure_robustness(self.run, self.test_set, images=images)
@@ -257,12 +266,14 @@ class _Evaluation:
         )
         self._figure("corruptions", figure)
         self._record({"corruptions": found.as_json()}, table.rich())
+        self.tables["corruptions"] = table
 
     def latency(self) -> None:
         rows = measure_latency(self.run)
         device, precision = self.results["environment"]["device"], self.run.precision
         table = tables.latency_table(rows, device=device, precision=precision)
         self._record({"latency": [asdict(row) for row in rows]}, table.rich())
+        self.tables["latency"] = table
 
     def export(self, kind: str) -> None:
         rows = np.linspace(0, len(self.labels) - 1, min(_COMPARED, len(self.labels))).astype(np.int64)
@@ -277,8 +288,16 @@ class _Evaluation:
         self._record({"export": exports}, f"export    {path}: {comparison}")
 
     def finish(self, *, seconds: float) -> dict[str, Any]:
-        """Print the notes and return the results."""
-        lines = [*(f"note      {note}" for note in self.results["notes"]), f"results   {typed(self.folder.resolve())}"]
+        """Write evaluation.html, print the notes and return the results."""
+        data = self.results["data"]
+        about = [
+            str(self.run.folder),
+            f"{plural(data['images'], 'image')} of {data['name']}: {data['evaluated']}",
+            *(f"Note: {note}" for note in self.results["notes"]),
+        ]
+        with self._writing():
+            page = write_page(self.folder, str(self.run.config.name), about, drawn=self.drawn, shown=self.tables)
+        lines = [*(f"note      {note}" for note in self.results["notes"]), f"results   {typed(page.resolve())}"]
         self._record({"seconds": round(seconds, 1)}, "\n".join(lines))
         return self.results
 
@@ -288,6 +307,7 @@ class _Evaluation:
     def _figure(self, name: str, figure: Figure) -> None:
         with self._writing():
             figure.savefig(self.folder / f"{name}.png")
+        self.drawn.append(name)
 
     def _record(self, results: dict[str, Any], printed: Any) -> None:
         """Print a part of the results, and add it to evaluation.json."""
