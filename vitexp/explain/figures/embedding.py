@@ -93,8 +93,8 @@ def embedding_map(
     figure = style.new_figure(height=top + sum(heights), title=title, dpi=style.dpi_for(images))
     note = "Nearby points look alike to the model. Distances between groups carry little meaning."
     if shares:
-        shown = f"{sum(shares):.0%} of the variance"
-        note = f"The plane shows {shown}: classes that overlap here may be apart in other directions."
+        overlap = "classes that overlap here may be apart in other directions"
+        note = f"The plane shows {sum(shares):.0%} of the variance: {overlap if sum(shares) < 0.9 else 'nearly all'}."
     style.write(figure, note, top=style.TITLE_HEIGHT - 0.04, size=style.SMALL_SIZE, color=style.MUTED)
     width = style.WIDTH - _LEFT - style.MARGIN
     plane = style.place(figure, left=_LEFT, top=style.TITLE_HEIGHT + 0.2, width=width, height=_PLANE)
