@@ -18,7 +18,8 @@ from vitexp.explain.figures.images import (
     sample_predictions,
 )
 from vitexp.explain.figures.maps import map_grid
-from vitexp.explain.figures.patches import Positions, exploded_patches, patch_filters, position_embedding
+from vitexp.explain.figures.patches import exploded_patches, patch_filters
+from vitexp.explain.figures.positions import Positions, position_embedding
 
 __all__ = [
     "Positions",
