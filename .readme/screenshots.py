@@ -85,7 +85,7 @@ def main(data: list[str]) -> None:
             page.get_by_role("tab", name=tab, exact=True).click()
             if tab == "Two runs":
                 page.locator("#other input").click()
-                page.get_by_role("option", name=re.compile("cnn /")).click()
+                page.get_by_role("option", name=re.compile("^cnn ")).click()
             expect(page.locator(f"#figure-{figure} img")).to_be_visible()
             take(page, ROOT / ".readme" / f"app_{name}.png")
         browser.close()
