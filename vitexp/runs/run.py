@@ -31,6 +31,7 @@ from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import accuracy_interval, as_text, closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
+from vitexp.runs.wandb_run import close_wandb, open_wandb, summarize
 from vitexp.runs.weights import refuse_unknown_heads, starting_weights
 from vitexp.system.disk import tolerating
 from vitexp.system.hardware import (
@@ -42,7 +43,7 @@ from vitexp.system.hardware import (
     resolve_compile,
 )
 from vitexp.system.output import dropping_unread_output
-from vitexp.system.signals import Interrupted, StopSignals
+from vitexp.system.signals import StopSignals
 from vitexp.training.background_wandb import BackgroundWandbLogger
 from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
@@ -60,8 +61,7 @@ from vitexp.training.checkpoints import (
 )
 from vitexp.training.classification import Classifier
 from vitexp.training.early_stopping import EarlyStopping
-from vitexp.training.faults import harmless, turning_off
-from vitexp.training.metrics_file import rows_before
+from vitexp.training.faults import harmless
 from vitexp.training.out_of_memory import explained_out_of_memory
 from vitexp.training.task import Task
 
@@ -98,7 +98,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
     device = choose_device(config.trainer.accelerator)
     precision = float32_matmul_precision(config.trainer.float32_matmul_precision, device)
     loggers = _loggers(config, record)
-    opened.after.push(lambda kind, *_: _close_wandb(loggers, stop, failed=kind is not None))
+    opened.after.push(lambda kind, *_: close_wandb(loggers, stop, failed=kind is not None))
     with precision:
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
@@ -113,7 +113,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         if teacher is not None:
             teacher.refuse_other_classes(datamodule.source.classes)
         if record.has_begun:  # while the images are read; the curves of a resumed run must survive a failure
-            _open_wandb(loggers, config, record, steps=steps)
+            open_wandb(loggers, config, record, steps=steps)
         datamodule.setup()
         if position:
             begin_at(position, datamodule)
@@ -126,7 +126,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         if not record.has_begun:
             record.begin()
             set_damaged_aside(checkpoints, checkpoint)
-            _open_wandb(loggers, config, record, steps=steps)
+            open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, chosen, trainer, module, datamodule, sources)
         for part in get_args(Measured):  # after their fingerprints, which cover the order, are recorded
@@ -138,6 +138,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         for concern in concerns(config, trainer, datamodule):
             log.warning(concern)
         _describe_to_loggers(loggers, config)
+        summarize(loggers, record)
 
         if resolve_compile(config.trainer.compile, device):
             shares = trainer.world_size * trainer.accumulate_grad_batches
@@ -151,6 +152,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             _record_training(record, trainer, datamodule, progress)
+            summarize(loggers, record)
             unsaved = _test(record, config, trainer, module, datamodule, best, console)
             record.update(timing={"total_s": round(progress.total_s, 3), **record.result["timing"]})
         log.debug("metrics %s", record.result["metrics"])
@@ -167,23 +169,6 @@ def _loggers(config: DictConfig, record: RunRecord) -> list[Logger]:
         harmless(build_a(Logger, logger, "logger", folder=record.folder, run_id=record.run_id, name=config.name))
         for logger in config.logger.values()
     ]
-
-
-def _close_wandb(loggers: Sequence[Logger], stop: StopSignals, *, failed: bool) -> None:
-    """Close the runs of W&B. A signal ends the wait for the upload, unless it ended the run; then only Ctrl-C does."""
-    for logger in loggers:
-        if isinstance(logger, BackgroundWandbLogger):
-            at_once = stop.at_once() if stop.requested is None else nullcontext()
-            with turning_off(logger), suppress(Interrupted), at_once:
-                logger.close(failed=failed)
-
-
-def _open_wandb(loggers: Sequence[Logger], config: DictConfig, record: RunRecord, *, steps: int) -> None:
-    """Start W&B in the background, with the metrics of the first `steps` steps of a resumed run."""
-    for logger in loggers:
-        if isinstance(logger, BackgroundWandbLogger):
-            earlier = rows_before(record.folder / "metrics.csv", steps)
-            logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
 
 
 def _callbacks(

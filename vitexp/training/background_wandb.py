@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitexp.errors import reason
+from vitexp.metrics import METRICS
 from vitexp.system.disk import note, tolerating
 from vitexp.system.wandb_mode import resolve_wandb_mode
 from vitexp.training.faults import Nothing, is_on, turning_off
@@ -33,6 +35,7 @@ _TIMEOUT_S = 30.0  # for opening a run online, which usually takes two, and for 
 _NOTICE_S = 3.0  # how long to wait for W&B without saying so
 _LIMIT_S = 60.0  # for closing a run; its service may take 10 s more after each timeout
 _ROOM = 1 << 16  # bytes; a disk with less free space counts as full
+_NAME_LENGTH, _TAG_LENGTH = 100, 64  # characters; W&B takes 128 in a name, which also has the seed, and 64 in a tag
 
 
 class BackgroundWandbLogger(WandbLogger):
@@ -41,16 +44,18 @@ class BackgroundWandbLogger(WandbLogger):
     mode: "online", "offline", or "auto" (online if logged in). A run that cannot be opened online is recorded offline.
     If wandb fails later, another run is opened offline, with the rows of metrics.csv.
 
+    row: of a sweep's table, for its trials; names the run instead of `name`.
+
     Only code that uses `experiment` waits until the run is open.
     """
 
     title = "W&B"
 
-    def __init__(self, *, mode: str, **arguments: Any) -> None:
+    def __init__(self, *, mode: str, row: str | None = None, **arguments: Any) -> None:
         timeouts = {"init_timeout": _TIMEOUT_S, "finish_timeout": _TIMEOUT_S, "finish_timeout_raises": True}
         super().__init__(settings={"silent": True, "console": "off", **timeouts}, **arguments)
         self._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns about it
-        self._mode = mode
+        self._mode, self.row = mode, row
         self._opening: Future[Any] | None = None
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         # Not a ThreadPoolExecutor: Python would wait for its threads at exit, even for one that waits forever.
@@ -58,12 +63,31 @@ class BackgroundWandbLogger(WandbLogger):
         self._ended = threading.Event()  # not Thread.join, which is wrong about the thread after a signal
         self._lossy = False  # the disk was full at some point
         self._given_up = False
+        self._refused = False  # wandb did not take an extra
         self._logged_again = 0  # how often the rows of metrics.csv were logged again
+        self._monitor, self._direction = "val/loss", "min"
+        self._best: tuple[float, float] | None = None  # of the monitored metric; with the sign that makes more better
+        self._summary: dict[str, Any] = {}
 
     @rank_zero_only
-    def open(self, config: dict[str, Any], *, earlier: Sequence[Row]) -> None:
-        """Start opening the run with `config`. earlier: the rows that it logged before it was interrupted."""
-        self._wandb_init["config"] = config
+    def open(
+        self,
+        config: dict[str, Any],
+        *,
+        earlier: Sequence[Row],
+        job_type: str = "train",
+        tags: Sequence[str] = (),
+        monitor: tuple[str, str] = ("val/loss", "min"),
+    ) -> None:
+        """Start opening the run with `config`. earlier: the rows that it logged before it was interrupted.
+
+        tags: in addition to those of the logger. monitor: the metric whose best epoch is summarized, and "min" or
+        "max".
+        """
+        name = f"{(self.row or self._wandb_init['name'])[:_NAME_LENGTH]}, seed {config['seed']}"
+        unique = dict.fromkeys([*(self._wandb_init.get("tags") or ()), *(tag[:_TAG_LENGTH] for tag in tags if tag)])
+        self._wandb_init.update(config=config, name=name, job_type=job_type, tags=list(unique))
+        self._monitor, self._direction = monitor
         self._opening = Future()
         self._tasks.put(partial(self._open, self._opening, earlier))
         self._thread.start()
@@ -92,7 +116,7 @@ class BackgroundWandbLogger(WandbLogger):
         # For this run only; Lightning's own `offline` affects the whole process.
         try:
             self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
-            run = super().experiment
+            run = self._started(earlier)
         except Exception as error:
             if self._given_up:
                 raise
@@ -101,11 +125,35 @@ class BackgroundWandbLogger(WandbLogger):
             log.warning("W&B %s (%s); this run is recorded offline", failure, reason(error))
             _forget_service()  # it holds on to the id of the run
             self._wandb_init["mode"] = "offline"
-            run = super().experiment
+            run = self._started(earlier)
         if run.offline:
             # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so log all rows again.
             _log_rows(run, earlier)
         return run
+
+    def _started(self, earlier: Sequence[Row]) -> Any:
+        """Start the run; its summary holds the best and the last value of each metric, and what `earlier` rows tell."""
+        run = super().experiment
+        # `wandb agent` optimizes a plain number, which a metric with several summaries is not.
+        if "WANDB_SWEEP_ID" not in os.environ:
+            best = {f"val/{name}": each.direction for name, each in METRICS.items()} | {self._monitor: self._direction}
+            for name, direction in best.items():
+                axis = {"step_metric": "trainer/global_step", "step_sync": True}  # as Lightning defines all metrics
+                run.define_metric(name, summary=f"{direction},last", **axis)
+        for row in earlier:
+            self._is_best(row)
+        run.summary.update(self._summary)
+        return run
+
+    def _is_best(self, row: Row) -> bool:
+        """Return whether the monitored metric is better than ever, and note the epoch; ties as in BestCheckpoint."""
+        value = row.get(self._monitor, math.nan) * (1 if self._direction == "max" else -1)
+        candidate = (value, -row.get("val/loss", math.inf))
+        is_best = not math.isnan(value) and (self._best is None or candidate > self._best)
+        if is_best:
+            self._best = candidate
+            self._summary["best/epoch"] = int(row["epoch"]) + 1  # counted from 1, as everywhere in vitexp
+        return is_best
 
     @property
     @rank_zero_experiment
@@ -150,10 +198,11 @@ class BackgroundWandbLogger(WandbLogger):
             log.warning("W&B failed (%s); this run is recorded offline", reason(error))
             _forget_service()
             self._mode, self._experiment, self._wandb_init["mode"] = "recovered", None, "offline"
-            run, rows = super().experiment, Path(self.save_dir or ".") / "metrics.csv"
-            if rows.exists():
+            rows = rows_before(Path(self.save_dir or ".") / "metrics.csv", sys.maxsize)
+            run = self._started(rows)
+            if rows:
                 self._logged_again += 1
-                _log_rows(run, rows_before(rows, sys.maxsize))
+                _log_rows(run, rows)
             self._opening = Future()
             self._opening.set_result(run)
 
@@ -175,17 +224,38 @@ class BackgroundWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._later(super().log_metrics, dict(metrics), step)
+        self._later(self._log_metrics, dict(metrics), step)
+
+    def _log_metrics(self, metrics: dict[str, Any], step: int | None) -> None:
+        super().log_metrics(metrics, step)
+        if self._is_best(metrics):
+            self.experiment.summary.update(self._summary)
 
     @rank_zero_only
+    def summarize(self, values: dict[str, Any]) -> None:
+        """Add `values` to the summary of the run."""
+        self._summary.update(values)
+        self._later(lambda: self.experiment.summary.update(self._summary))
+
     def log_chart(self, name: str, chart: Any) -> None:
-        """Log a chart of wandb.plot. It is left out if the server, which wandb asks about it, does not answer."""
+        """Log a chart of wandb.plot as `figures/name`."""
+        self.log_extra(f"the chart {name}", lambda run: run.log({f"figures/{name}": chart}))
+
+    @rank_zero_only
+    def log_extra(self, what: str, write: Callable[[Any], None]) -> None:
+        """Let `write` add to the run, in the thread, what the run can do without; warn once if wandb does not take it.
+
+        wandb asks the server about it, which may not answer.
+        """
 
         def task() -> None:
             try:
-                self.experiment.log({name: chart})
+                with self._tolerating():
+                    write(self.experiment)
             except Exception as error:
-                log.warning("W&B did not take the chart %s (%s); the run continues", name, reason(error))
+                level = logging.DEBUG if self._refused or self._given_up else logging.WARNING
+                self._refused = True
+                log.log(level, "W&B did not take %s (%s); the run continues", what, reason(error))
 
         self._tasks.put(task)
 
