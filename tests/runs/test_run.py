@@ -212,6 +212,22 @@ def test_wandb_file_holds_scalars_images_matrix_config_and_summary(finished: Pat
     assert pictures == {name.split("_")[0] for name in FIGURES}
 
 
+def test_wandb_has_a_table_of_test_images_mistakes_first(finished: Path) -> None:
+    [folder] = (finished / "wandb").glob("offline-run-*")
+    [path] = (folder / "files" / "media" / "table").glob("test_images*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"] == ["image", "truth", "prediction", "confidence", "relevance"]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert len(rows) == 64
+    hits = [row["truth"] == row["prediction"] for row in rows]
+    assert hits == sorted(hits)
+    with (finished / "predictions.csv").open() as file:
+        tested = {(row["true"], row["predicted"], round(float(row["probability"]), 3)) for row in csv.DictReader(file)}
+    assert all((row["truth"], row["prediction"], round(row["confidence"], 3)) in tested for row in rows)
+    [staged] = (finished / "wandb" / "artifacts").iterdir()
+    assert len([path for path in staged.iterdir() if path.read_bytes().startswith(b"\x89PNG")]) == 2 * 64
+
+
 def test_tensorboard_gets_scalars_and_images(finished: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

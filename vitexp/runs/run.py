@@ -31,7 +31,7 @@ from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import accuracy_interval, as_text, closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
-from vitexp.runs.wandb_run import close_wandb, open_wandb, summarize
+from vitexp.runs.wandb_run import close_wandb, open_wandb, summarize, wandb_loggers
 from vitexp.runs.weights import refuse_unknown_heads, starting_weights
 from vitexp.system.disk import tolerating
 from vitexp.system.hardware import (
@@ -49,6 +49,7 @@ from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.pace import PaceWarning
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
+from vitexp.training.callbacks.wandb_test_images import WandbTestImages
 from vitexp.training.checkpoints import (
     DamagedCheckpoint,
     LastCheckpoint,
@@ -104,7 +105,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         monitor, mode = monitored(config)
         best = BestCheckpoint(checkpoints, monitor=monitor, mode=mode)
-        callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
+        callbacks = _callbacks(config, progress, best, checkpoints, stop, loggers)
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
         refuse_unknown_heads(weights, config, record.result["overrides"])
@@ -177,13 +178,12 @@ def _callbacks(
     best: BestCheckpoint,
     checkpoints: Path,
     stop: StopSignals,
-    *,
-    is_logged: bool,
+    loggers: Sequence[Logger],
 ) -> list[Callback]:
     """Return the callbacks that every run needs, and those of config.training and config.callbacks."""
     training = config.training
     callbacks: list[Callback] = [StopOnNonFiniteLoss(), progress]
-    if is_logged:
+    if loggers:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if training.ema_decay > 0:
         callbacks.append(MovingAverage(decay=training.ema_decay))
@@ -201,7 +201,8 @@ def _callbacks(
             stop=stop,
         )
         callbacks += [last] if best.monitor is None else [best, last]
-    return [*callbacks, *(build_a(Callback, callback, "callbacks") for callback in config.callbacks.values())]
+    callbacks += [build_a(Callback, callback, "callbacks") for callback in config.callbacks.values()]
+    return [*callbacks, WandbTestImages()] if wandb_loggers(loggers) else callbacks
 
 
 def _plain(value: Any) -> Any:

@@ -88,6 +88,8 @@ class BackgroundWandbLogger(WandbLogger):
         unique = dict.fromkeys([*(self._wandb_init.get("tags") or ()), *(tag[:_TAG_LENGTH] for tag in tags if tag)])
         self._wandb_init.update(config=config, name=name, job_type=job_type, tags=list(unique))
         self._monitor, self._direction = monitor
+        # Tables wait there until they are uploaded. Not in the home folder, where nobody removes them.
+        os.environ.setdefault("WANDB_DATA_DIR", str(Path(self.save_dir or ".").absolute() / "wandb"))
         self._opening = Future()
         self._tasks.put(partial(self._open, self._opening, earlier))
         self._thread.start()
