@@ -28,6 +28,8 @@ class WandbServer(ThreadingHTTPServer):
         self.how = "ok"
         self.rows: list[dict[str, Any]] = []  # history, as received
         self.files: dict[str, int] = {}  # sizes of what was uploaded
+        self.artifacts: list[dict[str, Any]] = []  # as requested
+        self.alerts: list[dict[str, Any]] = []
         self.is_complete = False  # the run was reported as finished
         self.failed_requests = 0
         self.connections: set[socket.socket] = set()
@@ -137,7 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
             return {"data": {"createRunFiles": {"runID": "bucket", "uploadHeaders": [], "files": files}}}
         if operation == "ArtifactType":
             return {"data": {"project": None}}
+        if operation == "NotifyScriptableRunAlert":
+            self.server.alerts.append(variables)
+            return {"data": {"notifyScriptableRunAlert": {"success": True}}}
         if operation == "CreateArtifact":  # as if it had been uploaded before
+            self.server.artifacts.append(variables["input"])
             artifact = {"id": "artifact", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": None}}
             return {"data": {"createArtifact": {"artifact": artifact}}}
         return {"data": {}}

@@ -31,7 +31,7 @@ from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import accuracy_interval, as_text, closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
-from vitexp.runs.wandb_run import close_wandb, open_wandb, summarize, wandb_loggers
+from vitexp.runs.wandb_run import close_wandb, log_weights, open_wandb, summarize, wandb_loggers
 from vitexp.runs.weights import refuse_unknown_heads, starting_weights
 from vitexp.system.disk import tolerating
 from vitexp.system.hardware import (
@@ -99,7 +99,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
     device = choose_device(config.trainer.accelerator)
     precision = float32_matmul_precision(config.trainer.float32_matmul_precision, device)
     loggers = _loggers(config, record)
-    opened.after.push(lambda kind, *_: close_wandb(loggers, stop, failed=kind is not None))
+    opened.after.push(lambda kind, error, _: close_wandb(loggers, stop, failed=kind is not None, error=error))
     with precision:
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
@@ -285,7 +285,7 @@ def _test(
     Metrics and weights are written, and the metrics printed, before the figures are drawn. Returns the error if the
     weights were not written.
     """
-    val = module.val_metrics()
+    val, chosen = module.val_metrics(), False
     if best.best_model_path:  # "" without checkpoints or validation, and for checkpoint.monitor=null
         try:
             checkpoint = read_checkpoint(Path(best.best_model_path))
@@ -293,9 +293,9 @@ def _test(
             log.warning("the last weights are tested, because the best checkpoint was not kept: %s", error)
         else:
             module.load_state_dict(checkpoint["state_dict"])
-            val = checkpoint["val_metrics"]
-            if (chosen := checkpoint["epoch"] + 1) < record.result["epochs"]:
-                log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", chosen)
+            val, chosen = checkpoint["val_metrics"], True
+            if (epoch := checkpoint["epoch"] + 1) < record.result["epochs"]:
+                log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", epoch)
     if not val and trainer.limit_val_batches != 0:  # the training ended between two validations
         trainer.validate(module, datamodule=datamodule, verbose=False)
         val = module.val_metrics()
@@ -327,6 +327,8 @@ def _test(
     first: Any = LambdaCallback(on_test_end=write)
     trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
     trainer.test(module, datamodule=datamodule, verbose=False)
+    if not unsaved:
+        log_weights(trainer.loggers, record, chosen=chosen)
     return unsaved[0] if unsaved else None
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.components import facts
 from vitexp.config.rules import direction, monitored
+from vitexp.errors import reason
 from vitexp.runs.record import RunRecord
 from vitexp.system.signals import Interrupted, StopSignals
 from vitexp.training.background_wandb import BackgroundWandbLogger
 from vitexp.training.faults import turning_off
 from vitexp.training.metrics_file import rows_before
+
+_LIBRARIES = {"site-packages", "dist-packages"}  # folders of installed packages
 
 
 def wandb_loggers(loggers: Sequence[Logger]) -> list[BackgroundWandbLogger]:
@@ -40,6 +46,8 @@ def open_wandb(loggers: Sequence[Logger], config: DictConfig, record: RunRecord,
                 tags=[*tags, *(value for key, _, value in words if key == "experiment")],
                 monitor=(monitor, mode),
             )
+            if files := own_files(config):
+                logger.log_code(files)
 
 
 def summarize(loggers: Sequence[Logger], record: RunRecord) -> None:
@@ -55,9 +63,51 @@ def summarize(loggers: Sequence[Logger], record: RunRecord) -> None:
             logger.summarize({name: value for name, value in values.items() if value is not None})
 
 
-def close_wandb(loggers: Sequence[Logger], stop: StopSignals, *, failed: bool) -> None:
-    """Close the runs of W&B. A signal ends the wait for the upload, unless it ended the run; then only Ctrl-C does."""
+def log_weights(loggers: Sequence[Logger], record: RunRecord, *, chosen: bool) -> None:
+    """Keep the weights in W&B. chosen: whether validation chose them; otherwise they are the last ones."""
+    path = record.folder / "model.safetensors"
+    for logger in wandb_loggers(loggers):
+        with turning_off(logger):
+            logger.log_weights(path, aliases=["best" if chosen else "last", f"seed-{record.result['seed']}"])
+
+
+def own_files(config: DictConfig) -> dict[str, Path]:
+    """Return the files of the classes in `config` that are the user's own: of neither vitexp nor a library.
+
+    The keys are their paths within their packages.
+    """
+    files: dict[str, Path] = {}
+    for target in _targets(OmegaConf.to_container(config)):
+        parts = target.split(".")
+        modules = (".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+        name = next((each for each in modules if each in sys.modules), None)
+        if name is None or parts[0] == "vitexp" or (file := getattr(sys.modules[name], "__file__", None)) is None:
+            continue
+        path = Path(file).resolve()
+        if _LIBRARIES.isdisjoint(path.parts):
+            is_package = path.stem == "__init__"
+            files[f"{name.replace('.', '/')}{'/__init__' if is_package else ''}{path.suffix}"] = path
+    return files
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Yield the value of every `_target_` in `node`."""
+    if isinstance(node, dict) and isinstance(target := node.get("_target_"), str):
+        yield target
+    if isinstance(node, dict | list):
+        for each in node.values() if isinstance(node, dict) else node:
+            yield from _targets(each)
+
+
+def close_wandb(
+    loggers: Sequence[Logger], stop: StopSignals, *, failed: bool, error: BaseException | None = None
+) -> None:
+    """Close the runs of W&B. A signal ends the wait for the upload, unless it ended the run; then only Ctrl-C does.
+
+    error: what ended the run.
+    """
+    text = reason(error) if isinstance(error, Exception) else None  # not if it was interrupted
     for logger in wandb_loggers(loggers):
         at_once = stop.at_once() if stop.requested is None else nullcontext()
         with turning_off(logger), suppress(Interrupted), at_once:
-            logger.close(failed=failed)
+            logger.close(failed=failed, error=text)

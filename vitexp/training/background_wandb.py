@@ -6,17 +6,19 @@ import errno
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
@@ -35,7 +37,8 @@ _TIMEOUT_S = 30.0  # for opening a run online, which usually takes two, and for 
 _NOTICE_S = 3.0  # how long to wait for W&B without saying so
 _LIMIT_S = 60.0  # for closing a run; its service may take 10 s more after each timeout
 _ROOM = 1 << 16  # bytes; a disk with less free space counts as full
-_NAME_LENGTH, _TAG_LENGTH = 100, 64  # characters; W&B takes 128 in a name, which also has the seed, and 64 in a tag
+# Characters that W&B takes, less those of the seed, which is also in the name.
+_NAME_LENGTH, _TAG_LENGTH, _TITLE_LENGTH = 100, 64, 63
 
 
 class BackgroundWandbLogger(WandbLogger):
@@ -44,18 +47,21 @@ class BackgroundWandbLogger(WandbLogger):
     mode: "online", "offline", or "auto" (online if logged in). A run that cannot be opened online is recorded offline.
     If wandb fails later, another run is opened offline, with the rows of metrics.csv.
 
-    row: of a sweep's table, for its trials; names the run instead of `name`.
+    row: of a sweep's table, for its trials; names the run instead of `name`. weights: whether `log_weights` does
+    anything; "auto": if the run is online.
 
     Only code that uses `experiment` waits until the run is open.
     """
 
     title = "W&B"
 
-    def __init__(self, *, mode: str, row: str | None = None, **arguments: Any) -> None:
+    def __init__(
+        self, *, mode: str, row: str | None = None, weights: bool | Literal["auto"] = "auto", **arguments: Any
+    ) -> None:
         timeouts = {"init_timeout": _TIMEOUT_S, "finish_timeout": _TIMEOUT_S, "finish_timeout_raises": True}
         super().__init__(settings={"silent": True, "console": "off", **timeouts}, **arguments)
         self._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns about it
-        self._mode, self.row = mode, row
+        self._mode, self._row, self._weights = mode, row, weights
         self._opening: Future[Any] | None = None
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         # Not a ThreadPoolExecutor: Python would wait for its threads at exit, even for one that waits forever.
@@ -63,8 +69,9 @@ class BackgroundWandbLogger(WandbLogger):
         self._ended = threading.Event()  # not Thread.join, which is wrong about the thread after a signal
         self._lossy = False  # the disk was full at some point
         self._given_up = False
-        self._refused = False  # wandb did not take an extra
+        self._refused = False  # an extra
         self._logged_again = 0  # how often the rows of metrics.csv were logged again
+        self._name_without_seed = (row or arguments["name"])[:_NAME_LENGTH]
         self._monitor, self._direction = "val/loss", "min"
         self._best: tuple[float, float] | None = None  # of the monitored metric; with the sign that makes more better
         self._summary: dict[str, Any] = {}
@@ -84,12 +91,13 @@ class BackgroundWandbLogger(WandbLogger):
         tags: in addition to those of the logger. monitor: the metric whose best epoch is summarized, and "min" or
         "max".
         """
-        name = f"{(self.row or self._wandb_init['name'])[:_NAME_LENGTH]}, seed {config['seed']}"
+        name = f"{self._name_without_seed}, seed {config['seed']}"
         unique = dict.fromkeys([*(self._wandb_init.get("tags") or ()), *(tag[:_TAG_LENGTH] for tag in tags if tag)])
         self._wandb_init.update(config=config, name=name, job_type=job_type, tags=list(unique))
         self._monitor, self._direction = monitor
         # Tables wait there until they are uploaded. Not in the home folder, where nobody removes them.
         os.environ.setdefault("WANDB_DATA_DIR", str(Path(self.save_dir or ".").absolute() / "wandb"))
+        os.environ.setdefault("WANDB_SILENT", "true")  # the settings above do not silence its login
         self._opening = Future()
         self._tasks.put(partial(self._open, self._opening, earlier))
         self._thread.start()
@@ -244,20 +252,55 @@ class BackgroundWandbLogger(WandbLogger):
         self.log_extra(f"the chart {name}", lambda run: run.log({f"figures/{name}": chart}))
 
     @rank_zero_only
-    def log_extra(self, what: str, write: Callable[[Any], None]) -> None:
-        """Let `write` add to the run, in the thread, what the run can do without; warn once if wandb does not take it.
+    def log_weights(self, path: Path, *, aliases: Sequence[str]) -> None:
+        """Log the file as a version of the artifact named like the run without its seed."""
 
-        wandb asks the server about it, which may not answer.
+        def write(run: Any) -> None:
+            if self._weights is False or (self._weights == "auto" and run.offline):
+                return
+            import wandb
+
+            name = re.sub(r"[^\w.-]+", "-", self._name_without_seed, flags=re.ASCII)
+            artifact = wandb.Artifact(name, type="model")
+            # Not copied, because nothing changes it later.
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)
+            run.log_artifact(artifact, aliases=list(aliases))
+
+        self.log_extra(path.name, write)
+
+    @rank_zero_only
+    def log_code(self, files: Mapping[str, Path]) -> None:
+        """Log files of code, by the names they get, where W&B shows the code of the run."""
+
+        def write(run: Any) -> None:
+            if run.settings.disable_code:
+                return
+            with TemporaryDirectory() as folder:  # log_code takes everything in a folder
+                for name, path in files.items():
+                    copy = Path(folder, name)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
+                run.log_code(folder, include_fn=lambda path: True)
+
+        self.log_extra("the code", write)
+
+    @rank_zero_only
+    def log_extra(self, what: str, write: Callable[[Any], None]) -> None:
+        """Let `write` add to the run, in the thread, what the run can do without.
+
+        wandb asks the server about it, which may take 20 s to fail. Therefore the first failure ends all extras.
         """
 
         def task() -> None:
+            if self._refused:
+                return
             try:
                 with self._tolerating():
                     write(self.experiment)
             except Exception as error:
-                level = logging.DEBUG if self._refused or self._given_up else logging.WARNING
                 self._refused = True
-                log.log(level, "W&B did not take %s (%s); the run continues", what, reason(error))
+                if not self._given_up:
+                    log.warning("W&B did not take %s (%s); the run continues without such extras", what, reason(error))
 
         self._tasks.put(task)
 
@@ -266,13 +309,18 @@ class BackgroundWandbLogger(WandbLogger):
         self._later(super().log_hyperparams, params)
 
     @rank_zero_only
-    def close(self, *, failed: bool) -> None:
+    def close(self, *, failed: bool, error: str | None = None) -> None:
         """Close the run, if it was opened, as finished or failed, so that the next run in this process gets its own.
+
+        error: why a trial of a sweep failed, for an alert.
 
         Returns after about 30 s at most if uploading takes longer, and after a minute if wandb does not react at all.
         """
         if self._opening is None:
             return
+        if error is not None and self._row is not None:
+            title = f"{self._wandb_init['name']} failed"[-_TITLE_LENGTH:]
+            self.log_extra("an alert", lambda run: run.alert(title, error, level="ERROR"))
         self._tasks.put(partial(self._finish, failed))
         self._tasks.put(None)
         try:

@@ -139,6 +139,11 @@ def wandb_logger(
         list[Annotated[str, Field(pattern=r"^.{1,64}$")]],
         Doc("tags of the run, besides data, model, optimizer and experiment"),
     ] = [],  # noqa: B006
+    weights: Annotated[
+        bool | Literal["auto"],
+        Words("true, false or auto"),
+        Doc("upload model.safetensors as an artifact; auto: if online"),
+    ] = "auto",
     mode: Annotated[
         Literal["auto", "online", "offline"], Doc("auto (online if logged in) | online | offline")
     ] = "auto",
@@ -150,6 +155,7 @@ def wandb_logger(
     return BackgroundWandbLogger(
         mode=mode,
         row=row,
+        weights=weights,
         name=name,
         id=run_id,
         save_dir=str(folder),
