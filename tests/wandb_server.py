@@ -28,6 +28,9 @@ class WandbServer(ThreadingHTTPServer):
         self.how = "ok"
         self.rows: list[dict[str, Any]] = []  # history, as received
         self.files: dict[str, int] = {}  # sizes of what was uploaded
+        self.artifacts: list[dict[str, Any]] = []  # as requested
+        self.views: list[dict[str, Any]] = []  # reports and workspaces
+        self.alerts: list[dict[str, Any]] = []
         self.is_complete = False  # the run was reported as finished
         self.failed_requests = 0
         self.connections: set[socket.socket] = set()
@@ -127,6 +130,18 @@ class _Handler(BaseHTTPRequestHandler):
         if operation == "Viewer":
             viewer = {"id": "viewer", "entity": "someone", "username": "someone", "email": "", "flags": "{}"}
             return {"data": {"viewer": {**viewer, "teams": {"edges": []}}}}
+        if operation == "GetDefaultEntity":
+            return {"data": {"viewer": {"id": "viewer", "entity": "someone"}}}
+        if operation == "GetProjects":
+            projects = {"edges": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}
+            return {"data": {"models": projects}}
+        if operation.lower() in ("projectinternalid", "getprojectinternalid"):
+            return {"data": {"project": {"internalId": "project"}}}
+        if operation.lower().startswith("upsertview"):
+            self.server.views.append(variables)
+            project = {"id": "project", "name": variables["projectName"], "entityName": variables["entityName"]}
+            view = {**variables, "id": f"view{len(self.server.views)}", "project": project}
+            return {"data": {"upsertView": {"view": view, "inserted": True}}}
         if operation == "UpsertBucket":
             project = {"id": "project", "name": variables["project"], "entity": {"id": "entity", "name": "someone"}}
             names = {"id": "bucket", "name": variables["name"], "displayName": variables["displayName"]}
@@ -137,7 +152,11 @@ class _Handler(BaseHTTPRequestHandler):
             return {"data": {"createRunFiles": {"runID": "bucket", "uploadHeaders": [], "files": files}}}
         if operation == "ArtifactType":
             return {"data": {"project": None}}
+        if operation == "NotifyScriptableRunAlert":
+            self.server.alerts.append(variables)
+            return {"data": {"notifyScriptableRunAlert": {"success": True}}}
         if operation == "CreateArtifact":  # as if it had been uploaded before
+            self.server.artifacts.append(variables["input"])
             artifact = {"id": "artifact", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": None}}
             return {"data": {"createArtifact": {"artifact": artifact}}}
         return {"data": {}}

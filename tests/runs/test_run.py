@@ -201,15 +201,35 @@ def test_wandb_file_holds_scalars_images_matrix_config_and_summary(finished: Pat
     listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     records = [json.loads(line) for line in listed.splitlines()]
     text = json.dumps([record for record in records if record["type"] in ("history", "summary")])
-    for name in ("train/loss_step", "val/accuracy", "test/accuracy", "confusion_matrix_interactive", *FIGURES):
+    figures = [f"figures/{name}" for name in ("confusion_matrix_interactive", *FIGURES)]
+    model = ("model/parameters", "model/flops_per_image", "train/images_per_s", "best/epoch")
+    for name in ("train/loss_step", "val/accuracy", "test/accuracy", *figures, *model):
         assert f'"{name}' in text, name
     run = next(record["run"] for record in records if record["type"] == "run")
     assert run["run_id"] == finished.name
+    assert (run["display_name"], run["job_type"]) == (f"{finished.parent.name}, seed 0", "train")
+    assert run["tags"] == ["signs", "vit_tiny", "adamw"]
     assert "weight_decay" in listed
     [ended] = [record for record in records if record["type"] == "exit"]
     assert ended["exit"].get("exit_code", 0) == 0
-    pictures = {path.name.split("_")[0] for path in (folder / "files" / "media" / "images").iterdir()}
+    pictures = {path.name.split("_")[0] for path in (folder / "files" / "media" / "images" / "figures").iterdir()}
     assert pictures == {name.split("_")[0] for name in FIGURES}
+
+
+def test_wandb_has_a_table_of_test_images_mistakes_first(finished: Path) -> None:
+    [folder] = (finished / "wandb").glob("offline-run-*")
+    [path] = (folder / "files" / "media" / "table").glob("test_images*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"] == ["image", "truth", "prediction", "confidence", "relevance"]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert len(rows) == 64
+    hits = [row["truth"] == row["prediction"] for row in rows]
+    assert hits == sorted(hits)
+    with (finished / "predictions.csv").open() as file:
+        tested = {(row["true"], row["predicted"], round(float(row["probability"]), 3)) for row in csv.DictReader(file)}
+    assert all((row["truth"], row["prediction"], round(row["confidence"], 3)) in tested for row in rows)
+    [staged] = (finished / "wandb" / "artifacts").iterdir()
+    assert len([path for path in staged.iterdir() if path.read_bytes().startswith(b"\x89PNG")]) == 2 * 64
 
 
 def test_tensorboard_gets_scalars_and_images(finished: Path) -> None:
@@ -218,7 +238,7 @@ def test_tensorboard_gets_scalars_and_images(finished: Path) -> None:
     events = EventAccumulator(str(finished / "tensorboard"))
     events.Reload()
     assert {"train/loss_step", "val/accuracy", "test/accuracy"} <= set(events.Tags()["scalars"])
-    assert set(events.Tags()["images"]) == FIGURES
+    assert set(events.Tags()["images"]) == {f"figures/{name}" for name in FIGURES}
 
 
 def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -56,6 +56,21 @@ def test_the_trials_share_a_group_in_wandb_where_they_log_to_it() -> None:
     assert not any("group" in override for override in planned("seed=1,2", "logger=csv")[1][0].overrides)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("optim.lr=0.01,0.02",), ["optim.lr=0.01", "optim.lr=0.02"]),
+        (("seed=1,2",), ["s", "s"]),  # the sweep, whose only row has no name
+        (("data.name='${model.name}',b",), ["data.name='${model.name}'", "data.name=b"]),
+        (("optim.lr=0.01,0.02", "logger=csv"), [None, None]),
+    ],
+)
+def test_a_trial_is_named_after_its_row_in_wandb(arguments: tuple[str, ...], expected: list[str | None]) -> None:
+    trials = planned(*arguments)[1]
+    loggers = [composed(*trial.overrides).logger.get("wandb") for trial in trials]
+    assert [logger and logger.row for logger in loggers] == expected
+
+
 def test_rows_of_every_kind_of_ablation() -> None:
     def overrides(**kind: bool) -> dict[str, tuple[str, ...]]:
         return {row.name: row.overrides for row in ablation_rows({"base": ["model.dim=96"], "rows": STEPS, **kind})}

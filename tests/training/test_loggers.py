@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -75,7 +78,7 @@ def test_a_run_that_cannot_be_opened_online_is_recorded_offline(
 
     monkeypatch.setattr("vitexp.training.background_wandb.resolve_wandb_mode", broken)
     logger = made(tmp_path, "online")
-    logger.open({}, earlier=[])
+    logger.open({"seed": 0}, earlier=[])
     logger.log_metrics({"a": 1.0}, step=0)
     assert logger.experiment.offline
     assert "W&B cannot be reached (no network); this run is recorded offline" in caplog.text
@@ -90,8 +93,54 @@ def test_a_run_that_cannot_be_opened_at_all_turns_the_logger_off(
 
     monkeypatch.setattr("wandb.init", broken)
     logger = made(tmp_path, "offline")
-    logger.open({}, earlier=[])
+    logger.open({"seed": 0}, earlier=[])
     logger.experiment.log({"a": 1.0})  # as Lightning and callbacks do, outside the methods that are guarded
     logger.log_metrics({"a": 1.0}, step=0)
     logger.close(failed=False)
     assert caplog.text.count("W&B is turned off (no service); the run continues") == 1
+
+
+def test_the_run_says_what_it_is_and_its_summary_holds_the_best_value_and_its_epoch(tmp_path: Path) -> None:
+    logger = wandb_logger(folder=tmp_path, run_id="id", name="n", row="wide", tags=["mine", "net"], mode="offline")
+    assert isinstance(logger, BackgroundWandbLogger)
+    earlier = [{"step": 0.0, "epoch": 0.0, "val/accuracy": 0.5, "val/loss": 2.0}]
+    logger.open(
+        {"seed": 3}, earlier=earlier, job_type="pretrain", tags=["net", "", "d" * 70], monitor=("val/accuracy", "max")
+    )
+    for epoch, accuracy, loss in ((1, 0.7, 1.5), (2, 0.7, 1.4), (3, 0.6, 1.3)):
+        logger.log_metrics({"val/accuracy": accuracy, "val/loss": loss, "epoch": epoch}, step=epoch)
+    logger.summarize({"model/parameters": 12})
+    run = logger.experiment
+    assert (run.name, run.job_type, run.tags) == ("wide, seed 3", "pretrain", ("mine", "net", "d" * 64))
+    logger.close(failed=False)
+    [folder] = tmp_path.glob("wandb/offline-run-*")
+    summary = {name: value for record in records(folder, "summary") for name, value in record["update"].items()}
+    assert summary["val/accuracy"] == {"last": 0.6, "max": 0.7}
+    assert summary["val/loss"] == {"last": 1.3, "min": 1.3}
+    assert summary["best/epoch"] == 3  # of two equal accuracies, the one with the lower loss
+    assert summary["model/parameters"] == 12
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the records of this kind in the file of an offline run."""
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(folder)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [record[kind] for record in map(json.loads, listed.splitlines()) if record["type"] == kind]
+
+
+def test_after_a_failure_the_summary_is_complete(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = made(tmp_path, "offline")
+    logger.open({"seed": 3}, earlier=[])
+    logger.summarize({"model/parameters": 12})
+    logger.log_metrics({"val/loss": 1.0, "epoch": 4}, step=0)
+    (tmp_path / "metrics.csv").write_text("step,epoch,val/loss\n0,4,1.0\n1,5,0.5\n")
+
+    def fail() -> None:
+        raise ConnectionResetError("no service")
+
+    logger._later(fail)
+    logger.close(failed=False)
+    assert caplog.text.count("W&B failed (no service); this run is recorded offline") == 1
+    newest = max(tmp_path.glob("wandb/offline-run-*"), key=lambda path: path.stat().st_mtime)
+    summary = {name: value for record in records(newest, "summary") for name, value in record["update"].items()}
+    assert (summary["model/parameters"], summary["best/epoch"]) == (12, 6)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -35,7 +36,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))  # restored afterwards
     monkeypatch.setattr(background_wandb, "_TIMEOUT_S", 1.0)
     monkeypatch.setattr(background_wandb, "_NOTICE_S", 0.5)
 
@@ -45,8 +47,8 @@ def helpers() -> list[psutil.Process]:
     return [each for each in living if "wandb-core" in " ".join(each.cmdline())]
 
 
-def opened(folder: Path) -> BackgroundWandbLogger:
-    logger = wandb_logger(folder=folder, run_id="id", name="n", project="p", mode="online")
+def opened(folder: Path, **options: Any) -> BackgroundWandbLogger:
+    logger = wandb_logger(folder=folder, run_id="id", name="n", project="p", mode="online", **options)
     assert isinstance(logger, BackgroundWandbLogger)
     logger.open({"seed": 3}, earlier=[])
     for step in range(5):
@@ -62,6 +64,36 @@ def test_a_server_that_answers_receives_everything(
     assert [row["a"] for row in server.rows] == [0, 1, 2, 3, 4]
     assert server.is_complete
     assert "did not receive" not in caplog.text
+
+
+@pytest.mark.parametrize(("weights", "expected"), [("auto", ["best", "latest", "seed-3"]), (False, None)])
+def test_weights_are_an_artifact_with_aliases(
+    server: WandbServer, tmp_path: Path, weights: Any, expected: list[str] | None
+) -> None:
+    logger = opened(tmp_path, row="wide net, 2", weights=weights)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    logger.log_weights(tmp_path / "model.safetensors", aliases=["best", "seed-3"])
+    logger.close(failed=False)
+    made = {each["artifactCollectionName"]: each["aliases"] for each in server.artifacts}
+    assert list(made) == ([] if expected is None else ["wide-net-2"])
+    assert sorted(each["alias"] for aliases in made.values() for each in aliases) == (expected or [])
+
+
+def test_code_of_ones_own_is_an_artifact(server: WandbServer, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("class Net: ...")
+    logger = opened(tmp_path)
+    logger.log_code({"mine/net.py": tmp_path / "net.py"})
+    logger.close(failed=False)
+    [artifact] = server.artifacts
+    assert artifact["artifactTypeName"] == "code"
+
+
+@pytest.mark.parametrize(("row", "alerts"), [("wide", ["wide, seed 3 failed"]), (None, [])])
+def test_a_failed_trial_of_a_sweep_is_an_alert(
+    server: WandbServer, tmp_path: Path, row: str | None, alerts: list[str]
+) -> None:
+    opened(tmp_path, row=row).close(failed=True, error="out of memory")
+    assert [(each["title"], each["text"]) for each in server.alerts] == [(title, "out of memory") for title in alerts]
 
 
 @pytest.mark.parametrize("how", ["hangs", "401"])

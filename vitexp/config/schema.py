@@ -289,6 +289,7 @@ class Sweep:
     metric: Annotated[Literal[tuple(METRICS)], Doc("metric of result.json that the table compares")]  # type: ignore[valid-type]
     baseline: Annotated[str | None, Doc("row that the others are compared to; null: the first")]
     show: Annotated[bool, Doc("only print the table of the results so far, also while the sweep runs")]
+    report: Annotated[bool, Doc("also save a report and a workspace in W&B, each time; needs wandb-workspaces")]
 
 
 class Bench:

@@ -31,6 +31,7 @@ from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import accuracy_interval, as_text, closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
 from vitexp.runs.tryout import try_out
+from vitexp.runs.wandb_run import close_wandb, log_weights, open_wandb, summarize, wandb_loggers
 from vitexp.runs.weights import refuse_unknown_heads, starting_weights
 from vitexp.system.disk import tolerating
 from vitexp.system.hardware import (
@@ -42,12 +43,13 @@ from vitexp.system.hardware import (
     resolve_compile,
 )
 from vitexp.system.output import dropping_unread_output
-from vitexp.system.signals import Interrupted, StopSignals
+from vitexp.system.signals import StopSignals
 from vitexp.training.background_wandb import BackgroundWandbLogger
 from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
 from vitexp.training.callbacks.pace import PaceWarning
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
+from vitexp.training.callbacks.wandb_test_images import WandbTestImages
 from vitexp.training.checkpoints import (
     DamagedCheckpoint,
     LastCheckpoint,
@@ -60,8 +62,7 @@ from vitexp.training.checkpoints import (
 )
 from vitexp.training.classification import Classifier
 from vitexp.training.early_stopping import EarlyStopping
-from vitexp.training.faults import harmless, turning_off
-from vitexp.training.metrics_file import rows_before
+from vitexp.training.faults import harmless
 from vitexp.training.out_of_memory import explained_out_of_memory
 from vitexp.training.task import Task
 
@@ -98,13 +99,13 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
     device = choose_device(config.trainer.accelerator)
     precision = float32_matmul_precision(config.trainer.float32_matmul_precision, device)
     loggers = _loggers(config, record)
-    opened.after.push(lambda kind, *_: _close_wandb(loggers, stop, failed=kind is not None))
+    opened.after.push(lambda kind, error, _: close_wandb(loggers, stop, failed=kind is not None, error=error))
     with precision:
         # Parts that may reject their configuration are built before the data are read.
         progress = EpochProgress(console=opened.console, show_bar=config.trainer.enable_progress_bar, started=start)
         monitor, mode = monitored(config)
         best = BestCheckpoint(checkpoints, monitor=monitor, mode=mode)
-        callbacks = _callbacks(config, progress, best, checkpoints, stop, is_logged=bool(loggers))
+        callbacks = _callbacks(config, progress, best, checkpoints, stop, loggers)
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
         refuse_unknown_heads(weights, config, record.result["overrides"])
@@ -113,7 +114,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         if teacher is not None:
             teacher.refuse_other_classes(datamodule.source.classes)
         if record.has_begun:  # while the images are read; the curves of a resumed run must survive a failure
-            _open_wandb(loggers, config, record, steps=steps)
+            open_wandb(loggers, config, record, steps=steps)
         datamodule.setup()
         if position:
             begin_at(position, datamodule)
@@ -126,7 +127,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         if not record.has_begun:
             record.begin()
             set_damaged_aside(checkpoints, checkpoint)
-            _open_wandb(loggers, config, record, steps=steps)
+            open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, chosen, trainer, module, datamodule, sources)
         for part in get_args(Measured):  # after their fingerprints, which cover the order, are recorded
@@ -138,6 +139,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         for concern in concerns(config, trainer, datamodule):
             log.warning(concern)
         _describe_to_loggers(loggers, config)
+        summarize(loggers, record)
 
         if resolve_compile(config.trainer.compile, device):
             shares = trainer.world_size * trainer.accumulate_grad_batches
@@ -151,6 +153,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             _record_training(record, trainer, datamodule, progress)
+            summarize(loggers, record)
             unsaved = _test(record, config, trainer, module, datamodule, best, console)
             record.update(timing={"total_s": round(progress.total_s, 3), **record.result["timing"]})
         log.debug("metrics %s", record.result["metrics"])
@@ -169,36 +172,18 @@ def _loggers(config: DictConfig, record: RunRecord) -> list[Logger]:
     ]
 
 
-def _close_wandb(loggers: Sequence[Logger], stop: StopSignals, *, failed: bool) -> None:
-    """Close the runs of W&B. A signal ends the wait for the upload, unless it ended the run; then only Ctrl-C does."""
-    for logger in loggers:
-        if isinstance(logger, BackgroundWandbLogger):
-            at_once = stop.at_once() if stop.requested is None else nullcontext()
-            with turning_off(logger), suppress(Interrupted), at_once:
-                logger.close(failed=failed)
-
-
-def _open_wandb(loggers: Sequence[Logger], config: DictConfig, record: RunRecord, *, steps: int) -> None:
-    """Start W&B in the background, with the metrics of the first `steps` steps of a resumed run."""
-    for logger in loggers:
-        if isinstance(logger, BackgroundWandbLogger):
-            earlier = rows_before(record.folder / "metrics.csv", steps)
-            logger.open(OmegaConf.to_container(config, resolve=True), earlier=earlier)  # type: ignore[arg-type]
-
-
 def _callbacks(
     config: DictConfig,
     progress: EpochProgress,
     best: BestCheckpoint,
     checkpoints: Path,
     stop: StopSignals,
-    *,
-    is_logged: bool,
+    loggers: Sequence[Logger],
 ) -> list[Callback]:
     """Return the callbacks that every run needs, and those of config.training and config.callbacks."""
     training = config.training
     callbacks: list[Callback] = [StopOnNonFiniteLoss(), progress]
-    if is_logged:
+    if loggers:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if training.ema_decay > 0:
         callbacks.append(MovingAverage(decay=training.ema_decay))
@@ -216,7 +201,8 @@ def _callbacks(
             stop=stop,
         )
         callbacks += [last] if best.monitor is None else [best, last]
-    return [*callbacks, *(build_a(Callback, callback, "callbacks") for callback in config.callbacks.values())]
+    callbacks += [build_a(Callback, callback, "callbacks") for callback in config.callbacks.values()]
+    return [*callbacks, WandbTestImages()] if wandb_loggers(loggers) else callbacks
 
 
 def _plain(value: Any) -> Any:
@@ -300,7 +286,7 @@ def _test(
     Metrics and weights are written, and the metrics printed, before the figures are drawn. Returns the error if the
     weights were not written.
     """
-    val = module.val_metrics()
+    val, chosen = module.val_metrics(), False
     if best.best_model_path:  # "" without checkpoints or validation, and for checkpoint.monitor=null
         try:
             checkpoint = read_checkpoint(Path(best.best_model_path))
@@ -308,9 +294,9 @@ def _test(
             log.warning("the last weights are tested, because the best checkpoint was not kept: %s", error)
         else:
             module.load_state_dict(checkpoint["state_dict"])
-            val = checkpoint["val_metrics"]
-            if (chosen := checkpoint["epoch"] + 1) < record.result["epochs"]:
-                log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", chosen)
+            val, chosen = checkpoint["val_metrics"], True
+            if (epoch := checkpoint["epoch"] + 1) < record.result["epochs"]:
+                log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", epoch)
     if not val and trainer.limit_val_batches != 0:  # the training ended between two validations
         trainer.validate(module, datamodule=datamodule, verbose=False)
         val = module.val_metrics()
@@ -342,6 +328,8 @@ def _test(
     first: Any = LambdaCallback(on_test_end=write)
     trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
     trainer.test(module, datamodule=datamodule, verbose=False)
+    if not unsaved:
+        log_weights(trainer.loggers, record, chosen=chosen)
     return unsaved[0] if unsaved else None
 
 

@@ -26,6 +26,7 @@ from vitexp.runs.record import config_hash
 from vitexp.sweeps.engines.trial import Trial, status
 
 SEED = "seed"
+_ONLY_ROW = "as given"
 GIVEN_BY_THE_SWEEP = ("name", "log_dir", "run_id", "resume")
 
 Name = Annotated[
@@ -119,7 +120,7 @@ def plan(
     for base, chosen in product(bases, product(*grid)):
         words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
         label = ", ".join(word for word in words if word)
-        rows.append(Row(name=label or "as given", overrides=last_of_each_key([*base.overrides, *chosen])))
+        rows.append(Row(name=label or _ONLY_ROW, overrides=last_of_each_key([*base.overrides, *chosen])))
     points, seen, composer = [], dict[str, str](), Composer(searchpath)
     where = f"{file}, " if file else ""
     for seed, row in product(seeds, rows):
@@ -264,8 +265,11 @@ def _trial(
     row: Row, overrides: Sequence[str], config: dict[str, Any], *, folder: Path, group: str, searchpath: Sequence[str]
 ) -> Trial:
     given = {"name": folder.parent.name, "log_dir": str(folder.parents[1]), "run_id": folder.name}
-    if (logger := config["logger"].get("wandb")) is not None and logger["group"] is None:
+    logger = config["logger"].get("wandb") or {}
+    if logger.get("group", "") is None:
         given["logger.wandb.group"] = group
+    if logger.get("row", "") is None:  # absent from a file of one's own
+        given["logger.wandb.row"] = group if row.name == _ONLY_ROW else row.name.replace("${", "\\${")
     complete = (*overrides, *(f"{key}={quoted(value)}" for key, value in given.items()))
     words = (*last_of_each_key(("resume=auto", *complete)), *searchpath_override(searchpath))
     return Trial(

@@ -22,7 +22,7 @@ from vitexp.config.compose import user_searchpath
 from vitexp.config.files import load_file, option_file
 from vitexp.config.overrides import command_line, quoted, with_quoted_paths
 from vitexp.config.schema import CONTRACTS, SWEEP
-from vitexp.errors import ConfigError, UserError
+from vitexp.errors import ConfigError, UserError, reason, require
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.trial import Trial
 from vitexp.sweeps.folder import Sweep, hold_if_free, hold_sweep
@@ -32,10 +32,12 @@ from vitexp.sweeps.tables import formats
 from vitexp.sweeps.tables.page import write_page
 from vitexp.sweeps.tables.results import read
 from vitexp.sweeps.tables.table import Table, build_table
+from vitexp.sweeps.tables.wandb_report import save_report
 from vitexp.sweeps.tables.wandb_table import log_to_wandb
 from vitexp.sweeps.view import View
 from vitexp.system.disk import typed, write_atomically
 from vitexp.system.terminal import plain_console
+from vitexp.system.wandb_mode import resolve_wandb_mode
 
 _GROUPS = ("ablation", "search", "engine", "hydra")
 
@@ -69,6 +71,10 @@ def sweep(config: DictConfig) -> None:
     chosen, searched = choices["ablation"], choices["search"]
     if chosen and searched:
         raise ConfigError(f"ablation={chosen} and search={searched} are two sweeps; run one after the other.")
+    if config.report:
+        require("wandb_workspaces", needed_by="report=true")
+        if searched:
+            raise ConfigError("report=true reports on the rows of an ablation or a grid; drop it for a search.")
     if not chosen and not searched and not arguments:
         raise ConfigError(
             "nothing to sweep: give ablation=NAME or search=NAME, or several values for a key (optim.lr=1e-4,3e-4)."
@@ -136,12 +142,16 @@ def _run_rows(planned: Plan, this: Sweep, config: DictConfig, engine: Engine, *,
     """Run the trials of an ablation or a grid and show their table, even when interrupted; or only show it."""
     table = _table(planned, config)  # raises for a wrong metric or baseline before anything runs
     folder, left = planned.folder, list[Trial]()
+    if config.report and planned.wandb is None:
+        raise ConfigError("report=true needs trials that log to W&B; use logger=default or logger=wandb.")
     if config.show:
         _print(table, console)
         with hold_if_free(folder, console) as is_ours:
             if is_ours:
                 this.claim(folder)
                 _write(table, planned, console=console, arguments=config.trials)
+        if config.report:
+            _tell_wandb(table, planned, console, with_report=True, with_table=False)
         return
     with hold_sweep(folder):
         this.claim(folder)
@@ -152,10 +162,7 @@ def _run_rows(planned: Plan, this: Sweep, config: DictConfig, engine: Engine, *,
             table = _table(planned, config)
             _print(table, console)
             _write(table, planned, console=console, arguments=config.trials)
-        if planned.wandb is not None:
-            console.print(
-                f"wandb     {log_to_wandb(table, folder, group=folder.name, **planned.wandb)}", soft_wrap=True
-            )
+        _tell_wandb(table, planned, console, with_report=config.report)
     if left:
         raise TrialsFailed(
             f"{len(left)} of {len(planned.trials)} trials failed; see sweep.html, and repeat the command to retry them."
@@ -177,6 +184,24 @@ def _table(planned: Plan, config: DictConfig) -> Table:
 
 def _print(table: Table, console: Console) -> None:
     console.print(formats.to_rich(table, compact=console.width < 130))
+
+
+def _tell_wandb(table: Table, planned: Plan, console: Console, *, with_report: bool, with_table: bool = True) -> None:
+    """Log the table, and save the report, in W&B. All trials are recorded, so that a failure is only a message."""
+    if planned.wandb is None:
+        return
+    name, options = planned.folder.name, planned.wandb
+    try:
+        if with_table:
+            where = log_to_wandb(table, planned.folder, group=name, **options)
+            console.print(f"wandb     {where}", soft_wrap=True, highlight=False)
+        if with_report and resolve_wandb_mode(options["mode"]) == "offline":
+            console.print("report    not saved, because W&B is offline; once online: show=true report=true")
+        elif with_report:
+            for link in save_report(table, group=name, project=options["project"], entity=options["entity"]):
+                console.print(f"report    {link}", soft_wrap=True, highlight=False)
+    except Exception as error:  # any: there is a service and a network on the other side
+        console.print(f"W&B failed ({reason(error)}); all results are in {typed(planned.folder)}", soft_wrap=True)
 
 
 def _write(table: Table, planned: Plan, *, console: Console, arguments: Sequence[str]) -> None:

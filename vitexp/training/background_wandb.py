@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
+import re
 import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitexp.errors import reason
+from vitexp.metrics import METRICS
 from vitexp.system.disk import note, tolerating
 from vitexp.system.wandb_mode import resolve_wandb_mode
 from vitexp.training.faults import Nothing, is_on, turning_off
@@ -33,6 +37,8 @@ _TIMEOUT_S = 30.0  # for opening a run online, which usually takes two, and for 
 _NOTICE_S = 3.0  # how long to wait for W&B without saying so
 _LIMIT_S = 60.0  # for closing a run; its service may take 10 s more after each timeout
 _ROOM = 1 << 16  # bytes; a disk with less free space counts as full
+# Characters that W&B takes, less those of the seed, which is also in the name.
+_NAME_LENGTH, _TAG_LENGTH, _TITLE_LENGTH = 100, 64, 63
 
 
 class BackgroundWandbLogger(WandbLogger):
@@ -41,16 +47,21 @@ class BackgroundWandbLogger(WandbLogger):
     mode: "online", "offline", or "auto" (online if logged in). A run that cannot be opened online is recorded offline.
     If wandb fails later, another run is opened offline, with the rows of metrics.csv.
 
+    row: of a sweep's table, for its trials; names the run instead of `name`. weights: whether `log_weights` does
+    anything; "auto": if the run is online.
+
     Only code that uses `experiment` waits until the run is open.
     """
 
     title = "W&B"
 
-    def __init__(self, *, mode: str, **arguments: Any) -> None:
+    def __init__(
+        self, *, mode: str, row: str | None = None, weights: bool | Literal["auto"] = "auto", **arguments: Any
+    ) -> None:
         timeouts = {"init_timeout": _TIMEOUT_S, "finish_timeout": _TIMEOUT_S, "finish_timeout_raises": True}
         super().__init__(settings={"silent": True, "console": "off", **timeouts}, **arguments)
         self._wandb_init.pop("anonymous", None)  # Lightning always passes it, and wandb warns about it
-        self._mode = mode
+        self._mode, self._row, self._weights = mode, row, weights
         self._opening: Future[Any] | None = None
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         # Not a ThreadPoolExecutor: Python would wait for its threads at exit, even for one that waits forever.
@@ -58,12 +69,35 @@ class BackgroundWandbLogger(WandbLogger):
         self._ended = threading.Event()  # not Thread.join, which is wrong about the thread after a signal
         self._lossy = False  # the disk was full at some point
         self._given_up = False
+        self._refused = False  # an extra
         self._logged_again = 0  # how often the rows of metrics.csv were logged again
+        self._name_without_seed = (row or arguments["name"])[:_NAME_LENGTH]
+        self._monitor, self._direction = "val/loss", "min"
+        self._best: tuple[float, float] | None = None  # of the monitored metric; with the sign that makes more better
+        self._summary: dict[str, Any] = {}
 
     @rank_zero_only
-    def open(self, config: dict[str, Any], *, earlier: Sequence[Row]) -> None:
-        """Start opening the run with `config`. earlier: the rows that it logged before it was interrupted."""
-        self._wandb_init["config"] = config
+    def open(
+        self,
+        config: dict[str, Any],
+        *,
+        earlier: Sequence[Row],
+        job_type: str = "train",
+        tags: Sequence[str] = (),
+        monitor: tuple[str, str] = ("val/loss", "min"),
+    ) -> None:
+        """Start opening the run with `config`. earlier: the rows that it logged before it was interrupted.
+
+        tags: in addition to those of the logger. monitor: the metric whose best epoch is summarized, and "min" or
+        "max".
+        """
+        name = f"{self._name_without_seed}, seed {config['seed']}"
+        unique = dict.fromkeys([*(self._wandb_init.get("tags") or ()), *(tag[:_TAG_LENGTH] for tag in tags if tag)])
+        self._wandb_init.update(config=config, name=name, job_type=job_type, tags=list(unique))
+        self._monitor, self._direction = monitor
+        # Tables wait there until they are uploaded. Not in the home folder, where nobody removes them.
+        os.environ.setdefault("WANDB_DATA_DIR", str(Path(self.save_dir or ".").absolute() / "wandb"))
+        os.environ.setdefault("WANDB_SILENT", "true")  # the settings above do not silence its login
         self._opening = Future()
         self._tasks.put(partial(self._open, self._opening, earlier))
         self._thread.start()
@@ -92,7 +126,7 @@ class BackgroundWandbLogger(WandbLogger):
         # For this run only; Lightning's own `offline` affects the whole process.
         try:
             self._wandb_init["mode"] = resolve_wandb_mode(self._mode)
-            run = super().experiment
+            run = self._started(earlier)
         except Exception as error:
             if self._given_up:
                 raise
@@ -101,11 +135,35 @@ class BackgroundWandbLogger(WandbLogger):
             log.warning("W&B %s (%s); this run is recorded offline", failure, reason(error))
             _forget_service()  # it holds on to the id of the run
             self._wandb_init["mode"] = "offline"
-            run = super().experiment
+            run = self._started(earlier)
         if run.offline:
             # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so log all rows again.
             _log_rows(run, earlier)
         return run
+
+    def _started(self, earlier: Sequence[Row]) -> Any:
+        """Start the run; its summary holds the best and the last value of each metric, and what `earlier` rows tell."""
+        run = super().experiment
+        # `wandb agent` optimizes a plain number, which a metric with several summaries is not.
+        if "WANDB_SWEEP_ID" not in os.environ:
+            best = {f"val/{name}": each.direction for name, each in METRICS.items()} | {self._monitor: self._direction}
+            for name, direction in best.items():
+                axis = {"step_metric": "trainer/global_step", "step_sync": True}  # as Lightning defines all metrics
+                run.define_metric(name, summary=f"{direction},last", **axis)
+        for row in earlier:
+            self._is_best(row)
+        run.summary.update(self._summary)
+        return run
+
+    def _is_best(self, row: Row) -> bool:
+        """Return whether the monitored metric is better than ever, and note the epoch; ties as in BestCheckpoint."""
+        value = row.get(self._monitor, math.nan) * (1 if self._direction == "max" else -1)
+        candidate = (value, -row.get("val/loss", math.inf))
+        is_best = not math.isnan(value) and (self._best is None or candidate > self._best)
+        if is_best:
+            self._best = candidate
+            self._summary["best/epoch"] = int(row["epoch"]) + 1  # counted from 1, as everywhere in vitexp
+        return is_best
 
     @property
     @rank_zero_experiment
@@ -150,10 +208,11 @@ class BackgroundWandbLogger(WandbLogger):
             log.warning("W&B failed (%s); this run is recorded offline", reason(error))
             _forget_service()
             self._mode, self._experiment, self._wandb_init["mode"] = "recovered", None, "offline"
-            run, rows = super().experiment, Path(self.save_dir or ".") / "metrics.csv"
-            if rows.exists():
+            rows = rows_before(Path(self.save_dir or ".") / "metrics.csv", sys.maxsize)
+            run = self._started(rows)
+            if rows:
                 self._logged_again += 1
-                _log_rows(run, rows_before(rows, sys.maxsize))
+                _log_rows(run, rows)
             self._opening = Future()
             self._opening.set_result(run)
 
@@ -175,17 +234,73 @@ class BackgroundWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._later(super().log_metrics, dict(metrics), step)
+        self._later(self._log_metrics, dict(metrics), step)
+
+    def _log_metrics(self, metrics: dict[str, Any], step: int | None) -> None:
+        super().log_metrics(metrics, step)
+        if self._is_best(metrics):
+            self.experiment.summary.update(self._summary)
 
     @rank_zero_only
+    def summarize(self, values: dict[str, Any]) -> None:
+        """Add `values` to the summary of the run."""
+        self._summary.update(values)
+        self._later(lambda: self.experiment.summary.update(self._summary))
+
     def log_chart(self, name: str, chart: Any) -> None:
-        """Log a chart of wandb.plot. It is left out if the server, which wandb asks about it, does not answer."""
+        """Log a chart of wandb.plot as `figures/name`."""
+        self.log_extra(f"the chart {name}", lambda run: run.log({f"figures/{name}": chart}))
+
+    @rank_zero_only
+    def log_weights(self, path: Path, *, aliases: Sequence[str]) -> None:
+        """Log the file as a version of the artifact named like the run without its seed."""
+
+        def write(run: Any) -> None:
+            if self._weights is False or (self._weights == "auto" and run.offline):
+                return
+            import wandb
+
+            name = re.sub(r"[^\w.-]+", "-", self._name_without_seed, flags=re.ASCII)
+            artifact = wandb.Artifact(name, type="model")
+            # Not copied, because nothing changes it later.
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)
+            run.log_artifact(artifact, aliases=list(aliases))
+
+        self.log_extra(path.name, write)
+
+    @rank_zero_only
+    def log_code(self, files: Mapping[str, Path]) -> None:
+        """Log files of code, by the names they get, where W&B shows the code of the run."""
+
+        def write(run: Any) -> None:
+            if run.settings.disable_code:
+                return
+            with TemporaryDirectory() as folder:  # log_code takes everything in a folder
+                for name, path in files.items():
+                    copy = Path(folder, name)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
+                run.log_code(folder, include_fn=lambda path: True)
+
+        self.log_extra("the code", write)
+
+    @rank_zero_only
+    def log_extra(self, what: str, write: Callable[[Any], None]) -> None:
+        """Let `write` add to the run, in the thread, what the run can do without.
+
+        wandb asks the server about it, which may take 20 s to fail. Therefore the first failure ends all extras.
+        """
 
         def task() -> None:
+            if self._refused:
+                return
             try:
-                self.experiment.log({name: chart})
+                with self._tolerating():
+                    write(self.experiment)
             except Exception as error:
-                log.warning("W&B did not take the chart %s (%s); the run continues", name, reason(error))
+                self._refused = True
+                if not self._given_up:
+                    log.warning("W&B did not take %s (%s); the run continues without such extras", what, reason(error))
 
         self._tasks.put(task)
 
@@ -194,13 +309,18 @@ class BackgroundWandbLogger(WandbLogger):
         self._later(super().log_hyperparams, params)
 
     @rank_zero_only
-    def close(self, *, failed: bool) -> None:
+    def close(self, *, failed: bool, error: str | None = None) -> None:
         """Close the run, if it was opened, as finished or failed, so that the next run in this process gets its own.
+
+        error: why a trial of a sweep failed, for an alert.
 
         Returns after about 30 s at most if uploading takes longer, and after a minute if wandb does not react at all.
         """
         if self._opening is None:
             return
+        if error is not None and self._row is not None:
+            title = f"{self._wandb_init['name']} failed"[-_TITLE_LENGTH:]
+            self.log_extra("an alert", lambda run: run.alert(title, error, level="ERROR"))
         self._tasks.put(partial(self._finish, failed))
         self._tasks.put(None)
         try:

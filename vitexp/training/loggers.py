@@ -132,7 +132,18 @@ def wandb_logger(
     group: Annotated[
         Annotated[str, Field(pattern=r"^.{1,128}$")] | None, Doc("group of runs, such as trials of a sweep; null: none")
     ] = None,
-    tags: Annotated[list[Annotated[str, Field(pattern=r"^.{1,64}$")]], Doc("tags of the run")] = [],  # noqa: B006
+    row: Annotated[
+        str | None, Doc("name of the run without the seed, which a sweep sets to the row; null: name")
+    ] = None,
+    tags: Annotated[
+        list[Annotated[str, Field(pattern=r"^.{1,64}$")]],
+        Doc("tags of the run, besides data, model, optimizer and experiment"),
+    ] = [],  # noqa: B006
+    weights: Annotated[
+        bool | Literal["auto"],
+        Words("true, false or auto"),
+        Doc("upload model.safetensors as an artifact; auto: if online"),
+    ] = "auto",
     mode: Annotated[
         Literal["auto", "online", "offline"], Doc("auto (online if logged in) | online | offline")
     ] = "auto",
@@ -143,7 +154,9 @@ def wandb_logger(
     refuse_unknown_mode()
     return BackgroundWandbLogger(
         mode=mode,
-        name=f"{name}/{run_id}",
+        row=row,
+        weights=weights,
+        name=name,
         id=run_id,
         save_dir=str(folder),
         project=project,

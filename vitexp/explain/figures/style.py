@@ -9,12 +9,14 @@ from typing import Any, Final
 from unicodedata import east_asian_width
 
 import numpy as np
-from matplotlib import font_manager
+from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
+from PIL import Image
 
 # Blue, orange, green and red that color-blind readers can tell apart (after Okabe and Ito 2008).
 INK: Final = "#22272e"
@@ -198,6 +200,16 @@ def show_overlay(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uin
     axes.imshow(gray, cmap="gray", extent=extent, interpolation=_interpolation(image))
     axes.imshow(values, cmap=_MAP_COLORS, extent=extent, interpolation="bicubic", alpha=_OPAQUE)
     _mark_if_flat(axes, values)
+
+
+def overlaid(values: NDArray[np.floating], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return what `show_overlay` shows, at the size of the image [H, W, 3]."""
+    size = image.shape[1], image.shape[0]
+    smooth = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+    colors = colormaps[_MAP_COLORS](Normalize(values.min(), values.max())(smooth))[..., :3]
+    gray = image @ np.array((0.299, 0.587, 0.114))
+    gray = Normalize()(gray)[..., None]
+    return np.asarray((255 * ((1 - _OPAQUE) * gray + _OPAQUE * colors)).round().astype(np.uint8))
 
 
 def show_scale(axes: Axes, *, overlay: bool) -> None:

@@ -68,8 +68,8 @@ class Explanations(FigureCallback):
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
         drawn: list[Figure] = []
-        with _as_in_the_test(trainer):
-            explainer = _explainer(trainer, module)
+        with as_in_the_test(trainer):
+            explainer = explainer_of(trainer, module)
             predicted, truth, _ = predictions_of(module)
             order = np.random.default_rng(0).permutation(len(truth))
             measured = measure_faithfulness(explainer, images.images(order[: self.measured]), steps=_STEPS)
@@ -104,8 +104,8 @@ class EmbeddingMap(FigureCallback):
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
         drawn: list[Figure] = []
-        with _as_in_the_test(trainer):
-            explainer = _explainer(trainer, module)
+        with as_in_the_test(trainer):
+            explainer = explainer_of(trainer, module)
             predicted, truth, _ = predictions_of(module)
             order = np.random.default_rng(0).permutation(len(truth))
             stars = order[np.argsort((predicted == truth)[order], kind="stable")][:_STARS]
@@ -115,7 +115,7 @@ class EmbeddingMap(FigureCallback):
         yield from drawn
 
 
-def _explainer(trainer: Trainer, module: Classifier) -> Explainer[TrainedNet]:
+def explainer_of(trainer: Trainer, module: Classifier) -> Explainer[TrainedNet]:
     """Build an explainer of a copy of the net, which is not compiled for one batch size and may get hooks."""
     data = data_of(trainer)
     return Explainer(
@@ -130,7 +130,7 @@ def _explainer(trainer: Trainer, module: Classifier) -> Explainer[TrainedNet]:
 
 
 @contextmanager
-def _as_in_the_test(trainer: Trainer) -> Iterator[None]:
+def as_in_the_test(trainer: Trainer) -> Iterator[None]:
     """Compute in the precision of the test, but with gradients, which a test disables."""
     with torch.inference_mode(False), torch.enable_grad(), trainer.precision_plugin.forward_context():
         yield

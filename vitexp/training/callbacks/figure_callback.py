@@ -31,7 +31,7 @@ EveryNEpochs = Annotated[
 
 
 class FigureCallback(Callback):
-    """A callback that draws `figures/<key>.png` in the run folder and passes them to the loggers under `<key>`.
+    """A callback that draws `figures/<key>.png` in the run folder and passes them to the loggers as `figures/<key>`.
 
     Figures are drawn from test images at the end of a run, and from validation images every `every_n_epochs` during
     training; the file is replaced each time.
@@ -106,7 +106,7 @@ def _publish(trainer: Trainer, *, key: str, figure: Figure) -> bool:
         png = io.BytesIO()
         figure.savefig(png, format="png")
         write_atomically(path, png.getvalue())
-        log_figure(trainer.loggers, key=key, path=path, step=trainer.global_step)
+        log_figure(trainer.loggers, key=f"figures/{key}", path=path, step=trainer.global_step)
         return True
     return False
 
