@@ -226,7 +226,7 @@ def _describe(
     record.update(
         data={
             "name": config.data.name,
-            "root": config.data.get("path") or config.data.root,
+            **({"root": where} if (where := config.data.get("path") or config.data.root) else {}),
             "train": len(datamodule.train.labels),
             "val": len(datamodule.val.labels),
             "test": len(datamodule.test.labels),
