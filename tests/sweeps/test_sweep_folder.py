@@ -124,7 +124,7 @@ def test_tables_are_written_under_the_lock_only(tmp_path: Path) -> None:
     folder, console = tmp_path / "s", Console(file=io.StringIO(), width=500)
     trial = Trial(row="a", seed=0, overrides=(), folder=folder / "0a1b", command=())
     made = Plan(folder=folder, rows=[Row(name="a", overrides=())], trials=[trial], wandb=None, is_cumulative=False)
-    config = {"metric": "accuracy", "baseline": None, "trials": []}
+    config = {"metric": "accuracy", "baseline": None, "report": False, "trials": []}
     run = {show: partial(_run_rows, made, GTSRB, OmegaConf.create({**config, "show": show})) for show in (True, False)}
     run[True](LocalEngine(), console=console)
     assert not folder.exists()

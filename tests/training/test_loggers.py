@@ -17,6 +17,11 @@ from vitexp.training.background_wandb import BackgroundWandbLogger
 from vitexp.training.loggers import wandb_logger
 
 
+@pytest.fixture(autouse=True)
+def _data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))  # restored afterwards
+
+
 def made(folder: Path, mode: str) -> BackgroundWandbLogger:
     nothing: dict[str, Any] = {"entity": None, "group": None, "tags": ()}
     logger = wandb_logger(folder=folder, run_id="id", name="n", project="p", mode=mode, **nothing)
@@ -144,3 +149,42 @@ def test_after_a_failure_the_summary_is_complete(tmp_path: Path, caplog: pytest.
     newest = max(tmp_path.glob("wandb/offline-run-*"), key=lambda path: path.stat().st_mtime)
     summary = {name: value for record in records(newest, "summary") for name, value in record["update"].items()}
     assert (summary["model/parameters"], summary["best/epoch"]) == (12, 6)
+
+
+def test_a_service_that_dies_while_the_run_opens_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from wandb import Run
+
+    define, failures = Run.define_metric, [ConnectionResetError("no service")]
+
+    def failing(run: Run, name: str, **options: Any) -> Any:
+        if name == "val/loss" and failures:
+            raise failures.pop()
+        return define(run, name, **options)
+
+    monkeypatch.setattr(Run, "define_metric", failing)
+    logger = made(tmp_path, "offline")
+    logger.open({"seed": 0}, earlier=[])
+    first = logger.experiment
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.close(failed=False)
+    assert first.id == "id"
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) >= 1
+    assert "W&B failed (no service); this run is recorded offline" in caplog.text
+    assert "turned off" not in caplog.text
+
+
+def test_the_first_extra_that_is_refused_is_the_last(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(run: Any) -> None:
+        raise TimeoutError("no answer")
+
+    logger = made(tmp_path, "offline")
+    logger.open({"seed": 0}, earlier=[])
+    taken: list[str] = []
+    logger.log_extra("a", lambda run: taken.append("a"))
+    logger.log_extra("b", refuse)
+    logger.log_extra("c", lambda run: taken.append("c"))
+    logger.close(failed=False)
+    assert taken == ["a"]
+    assert caplog.text.count("W&B did not take b (no answer); the run continues without such extras") == 1

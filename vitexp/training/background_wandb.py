@@ -69,7 +69,7 @@ class BackgroundWandbLogger(WandbLogger):
         self._ended = threading.Event()  # not Thread.join, which is wrong about the thread after a signal
         self._lossy = False  # the disk was full at some point
         self._given_up = False
-        self._refused = False  # an extra
+        self._refused = False  # whether wandb has failed to take an extra
         self._logged_again = 0  # how often the rows of metrics.csv were logged again
         self._name_without_seed = (row or arguments["name"])[:_NAME_LENGTH]
         self._monitor, self._direction = "val/loss", "min"
@@ -134,7 +134,7 @@ class BackgroundWandbLogger(WandbLogger):
             failure = "failed" if self._wandb_init.get("mode") == "offline" else "cannot be reached"
             log.warning("W&B %s (%s); this run is recorded offline", failure, reason(error))
             _forget_service()  # it holds on to the id of the run
-            self._wandb_init["mode"] = "offline"
+            self._experiment, self._wandb_init["mode"] = None, "offline"
             run = self._started(earlier)
         if run.offline:
             # Uploading the files of a resumed run replaces the earlier ones (wandb/wandb#5865), so log all rows again.
@@ -142,7 +142,7 @@ class BackgroundWandbLogger(WandbLogger):
         return run
 
     def _started(self, earlier: Sequence[Row]) -> Any:
-        """Start the run; its summary holds the best and the last value of each metric, and what `earlier` rows tell."""
+        """Start the run, whose summary holds the best and the last value of each metric, and the best epoch."""
         run = super().experiment
         # `wandb agent` optimizes a plain number, which a metric with several summaries is not.
         if "WANDB_SWEEP_ID" not in os.environ:
@@ -159,7 +159,7 @@ class BackgroundWandbLogger(WandbLogger):
         """Return whether the monitored metric is better than ever, and note the epoch; ties as in BestCheckpoint."""
         value = row.get(self._monitor, math.nan) * (1 if self._direction == "max" else -1)
         candidate = (value, -row.get("val/loss", math.inf))
-        is_best = not math.isnan(value) and (self._best is None or candidate > self._best)
+        is_best = "epoch" in row and not math.isnan(value) and (self._best is None or candidate > self._best)
         if is_best:
             self._best = candidate
             self._summary["best/epoch"] = int(row["epoch"]) + 1  # counted from 1, as everywhere in vitexp
