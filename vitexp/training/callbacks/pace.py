@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 _LONG_S = 20 * 60.0
 _MEASURED_S = 10.0
-_WARMUP_STEPS = 2  # compilation, first allocations
+_WARMUP_STEPS = 2  # at least: compilation, first allocations
+_WARMUP_S = 10.0  # at least: the first validation and checkpoint of a small set
 
 
 class PaceWarning(Callback):
@@ -28,7 +29,9 @@ class PaceWarning(Callback):
 
     def __init__(self, *, advice: str = "") -> None:
         self.advice = advice
-        self._steps, self._start, self._is_done = 0, 0.0, False
+        self._steps, self._is_done = 0, False
+        self._begun = self._start = 0.0  # when the first step ended, and when measuring started
+        self._before = 0  # steps of the warmup
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -36,11 +39,14 @@ class PaceWarning(Callback):
         if self._is_done:
             return
         self._steps += 1
-        if self._steps == _WARMUP_STEPS:
-            self._start = finished(pl_module.device)
-        elif self._steps > _WARMUP_STEPS and time.perf_counter() - self._start >= _MEASURED_S:
+        if self._steps == 1:
+            self._begun = time.perf_counter()
+        elif not self._before:
+            if self._steps >= _WARMUP_STEPS and time.perf_counter() - self._begun >= _WARMUP_S:
+                self._start, self._before = finished(pl_module.device), self._steps
+        elif time.perf_counter() - self._start >= _MEASURED_S:
             self._is_done = True
-            per_batch = (finished(pl_module.device) - self._start) / (self._steps - _WARMUP_STEPS)
+            per_batch = (finished(pl_module.device) - self._start) / (self._steps - self._before)
             batches, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
             left = per_batch * (batches * (epochs - trainer.current_epoch) - batch_idx - 1)
             fewer = max(math.floor(_LONG_S / (per_batch * batches)), 1)
