@@ -165,6 +165,7 @@ def test_a_command_is_valid(line: str, project: Path, monkeypatch: pytest.Monkey
         "vitexp.app.server": "serve",
     }.items():
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: reach}))
+    monkeypatch.setattr("vitexp.errors.find_spec", lambda name: name)  # optional packages need not be installed
     monkeypatch.setattr("vitexp.sweeps.sweep._run_rows", reach)
     monkeypatch.setattr("vitexp.sweeps.search.search.open_study", reach)
     monkeypatch.setattr("vitexp.commands.bench.bench", reach)

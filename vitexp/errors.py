@@ -43,7 +43,7 @@ def require(package: str, *, needed_by: str, alternative: str = "") -> None:
     """Raise ConfigError if an optional package is not installed. package: its name for both import and pip."""
     if find_spec(package) is None:
         other = f", or use {alternative}" if alternative else ""
-        raise ConfigError(f"{needed_by} needs one more package: pip install {package}{other}.")
+        raise ConfigError(f"{needed_by} needs one more package: pip install {package.replace('_', '-')}{other}.")
 
 
 def indivisible(name: str, value: int, of: str, whole: int) -> str:

@@ -69,6 +69,19 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in folder.glob(".*")] == [".lock"]
 
 
+def test_a_report_that_cannot_be_written_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from vitexp.runs import lifecycle
+
+    def breaks(folder: Path) -> None:
+        raise KeyError("broken on purpose")
+
+    monkeypatch.setattr(lifecycle, "write_report", breaks)
+    lifecycle._write_report(tmp_path)
+    assert "cannot write report.html (KeyError: 'broken on purpose')" in caplog.text
+
+
 @pytest.mark.slow
 def test_wandb_learns_that_the_run_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vitexp.training.classification import Classifier

@@ -1,11 +1,11 @@
 """Run a sweep: many training runs spread over all GPUs, and a table of their results.
 
     python sweep.py ablation=NAME [key=value ...]           rows of a table, from conf/ablation
-    python sweep.py optim.lr=1e-4,3e-4,1e-3 seed=range(3)   a grid
+    python sweep.py optim.lr=1e-4,3e-4,1e-3 seed=0,1,2   a grid
     python sweep.py search=NAME [key=value ...]             each trial learns from earlier ones
     python sweep.py ablation=NAME show=true                 the table of the results so far
 
-for example  ablation=augmentation data=gtsrb seed=range(5)
+for example  ablation=augmentation data=gtsrb seed=0,1,2
 
 The same command resumes a sweep: it runs only the trials that are missing or failed. All other
 keys are those of the trials: python train.py --help. --config-dir DIR adds a folder of

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from vitexp.config.overrides import merged, setting
-from vitexp.errors import ConfigError, UserError
+from vitexp.errors import ConfigError, UserError, reason
 from vitexp.runs.companions import forget_failures, report_failure
 from vitexp.runs.launcher import PARENT, RUN_FOLDER, Meeting
 from vitexp.runs.record import LOCK, RunRecord, config_hash, new_run_folder
@@ -221,6 +221,9 @@ def _write_report(folder: Path) -> None:
             write_report(folder)
     except MemoryError:  # must not hide an earlier error
         log.warning("not enough memory for %s", report.name)
+    except Exception as error:  # metrics and weights are written; the page is only a view of them
+        log.warning("cannot write %s (%s)", report.name, reason(error))
+        log.debug("the report failed", exc_info=error)
     written = {"run folder": folder, "figures": folder / "figures", "report": report}
     log.info("\n".join(f"{name:<11} {typed(path)}" for name, path in written.items() if path.exists()))
     if unwritten := disk.unwritten():
