@@ -389,7 +389,7 @@ def test_only_a_length_that_was_not_asked_for_is_called_long(
 ) -> None:
     config = composed("callbacks=none", "trainer.enable_checkpointing=false", *words)
     others, best = cast(Any, None), BestCheckpoint(tmp_path, monitor=None, mode="max")
-    callbacks = _callbacks(config, others, best, tmp_path, others, is_logged=False)
+    callbacks = _callbacks(config, others, best, tmp_path, others, [])
     assert any(isinstance(callback, PaceWarning) for callback in callbacks) == is_warned
 
 

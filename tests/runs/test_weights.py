@@ -107,7 +107,7 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
 
 
 def test_missing_files_and_other_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.weights=imagenet: there is no .*; give pretrained"):
+    with pytest.raises(ConfigError, match=r"model\.weights=imagenet: there is no imagenet; did you mean imagenet1k"):
         starting_weights(composed("model.weights=imagenet"), resumed=None)
     for name in ("~nobody/at/all", "x" * 1000):
         with pytest.raises(ConfigError, match="there is no "):
