@@ -131,7 +131,8 @@ class LoggerFault(Callback):
             return
         path = Path(self.path)
         if path.is_dir():
-            shutil.rmtree(path)
+            while path.exists():  # W&B may write while it is removed
+                shutil.rmtree(path, ignore_errors=True)
             path.write_text("in the way")
         else:
             path.unlink(missing_ok=True)

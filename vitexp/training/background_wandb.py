@@ -133,6 +133,7 @@ class BackgroundWandbLogger(WandbLogger):
             # Offline, its service may have been killed.
             failure = "failed" if self._wandb_init.get("mode") == "offline" else "cannot be reached"
             log.warning("W&B %s (%s); this run is recorded offline", failure, reason(error))
+            _kill_service()  # it may not react, and has nothing of a run that was not opened
             _forget_service()  # it holds on to the id of the run
             self._experiment, self._wandb_init["mode"] = None, "offline"
             run = self._started(earlier)
