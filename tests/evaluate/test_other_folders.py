@@ -220,16 +220,16 @@ def test_another_data_set_with_the_same_names_is_not_that_of_the_run(
 ) -> None:
     own = evaluate(finished)
     assert own["data"]["of_the_run"] and "result_json" in own
-    assert "images    20 images of folder: the run's own test split\nclasses   10 of the" in capsys.readouterr().out
+    assert "images    20 images of data: the run's own test split\nclasses   10 of the" in capsys.readouterr().out
     before = (finished / "evaluation" / "evaluation.json").read_bytes()
     for label in range(10):
         write(tmp_path / str(label), label, 12, seed=1)
     other = evaluate(finished, data=[f"data.root={tmp_path}"], tta=True)
-    assert f"images    120 images of folder: all of {tmp_path}\nclasses   10 of the" in capsys.readouterr().out
+    assert f"images    120 images of {tmp_path.name}: all of {tmp_path}\nclasses   10 of the" in capsys.readouterr().out
     assert not other["data"]["of_the_run"] and other["data"]["images"] == 120 and "result_json" not in other
     assert other["metrics"]["accuracy"] == pytest.approx(expected({tmp_path / name: int(name) for name in DIGITS})[1])
     assert (finished / "evaluation" / "evaluation.json").read_bytes() == before
-    assert json.loads((finished / "evaluation" / "on-folder" / "evaluation.json").read_text()) == other
+    assert json.loads((finished / "evaluation" / f"on-{tmp_path.name}" / "evaluation.json").read_text()) == other
     # The temperature is that of the run's own validation images.
     assert other["calibration"]["temperature"] == own["calibration"]["temperature"]
     write(tmp_path / "again", 0, 12, seed=2)

@@ -31,7 +31,7 @@ from vitexp.explain import figures
 from vitexp.metrics import METRICS
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predictions import write_csv, write_test_predictions
-from vitexp.runs.record import environment
+from vitexp.runs.record import data_set, environment
 from vitexp.runs.test_set import TestSet, open_test_set
 from vitexp.system.disk import typed, write_atomically
 from vitexp.system.hardware import choose_device, describe_device, keep_freed_memory
@@ -192,7 +192,7 @@ class _Evaluation:
         self._record(results, costs.rich(_LISTED))
 
     def _calibration(self, logits: Tensor) -> None:
-        name, percent = self.run.config.data.name, METRICS["ece"].format
+        name, percent = data_set(self.run.config.data), METRICS["ece"].format
         results, panels = measure_calibration(logits, self.labels, validation=self._validation())
         summary = f"calibration: ECE {percent(results['ece'])}"
         if results["temperature"] is not None:

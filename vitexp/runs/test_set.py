@@ -21,6 +21,7 @@ from vitexp.runs.classes import match_classes
 from vitexp.runs.data_config import data_config
 from vitexp.runs.finished import FinishedRun
 from vitexp.runs.leaks import images_of, location
+from vitexp.runs.record import data_set
 from vitexp.text import plural
 
 
@@ -74,7 +75,7 @@ def open_test_set(
         about += f"; {plural(skipped, 'image')} skipped"
     matching = match_classes(part.classes, run.classes, name=config.data.name, numbered=part.numbered)
     return run, TestSet(
-        name=config.data.name,
+        name=data_set(config.data),
         images=images,
         labels=matching.labels[images.labels],
         own=own,
