@@ -98,12 +98,10 @@ class LoggerFault(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 0:
-            self._wait_for_wandb(trainer)
-            self._break("middle")
+            self._break("middle", trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._wait_for_wandb(trainer)
-        self._break("end")
+        self._break("end", trainer)
 
     def _wait_for_wandb(self, trainer: Trainer) -> None:
         """Wait until the run of W&B is open: training is shorter than that."""
@@ -111,9 +109,11 @@ class LoggerFault(Callback):
             if isinstance(logger, BackgroundWandbLogger):
                 str(logger.experiment.id)
 
-    def _break(self, now: str) -> None:
+    def _break(self, now: str, trainer: Trainer | None = None) -> None:
         if now != self.when:
             return
+        if trainer is not None:
+            self._wait_for_wandb(trainer)
         if self.what == "server":
             urlopen(f"{os.environ['WANDB_BASE_URL']}{FAIL}{self.path}", timeout=10).close()  # noqa: S310
             return
