@@ -29,12 +29,15 @@ def main(words: Sequence[str]) -> None:
         raise ConfigError("images=FOLDER is missing; name the folder of the images to predict.")
     images, out = Path(given.get("images")).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
     if not images.is_dir():
-        raise ConfigError(f"images={images} is not a folder.")
+        hint = (
+            f"; for a single file, put it into a folder, or use image={images} of explain" if images.is_file() else ""
+        )
+        raise ConfigError(f"images={images} is not a folder{hint}.")
+    images_in(images)
+    device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     if out.exists() and not given.get("out"):
         raise ConfigError(f"{out} exists; out={out} replaces it, and another name keeps it.")
     refuse_unwritable(out)
-    images_in(images)
-    device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     opened(folder, width=13)
     # These import torch, so only once the command line is valid.
     from vitexp.data.imagefile import ENDINGS, HEIC_ENDINGS, INSTALL_HEIC
