@@ -43,6 +43,8 @@ NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "cifar10-jpeg": "CIFAR-10 (JPEG)",
+    "cifar10-4x70": "four classes of CIFAR-10, 70 images each",
+    "cifar10-4-others": "4,000 other images of the four classes",
 }
 
 Records = dict[tuple[str, str, int], list[dict[str, Any]]]  # by model, data and epochs; seeds in order
