@@ -40,7 +40,7 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def require(package: str, *, needed_by: str, alternative: str = "") -> None:
-    """Raise ConfigError if an optional package is not installed. package: its name for both import and pip."""
+    """Raise ConfigError if an optional package is not installed. package: its name for import."""
     if find_spec(package) is None:
         other = f", or use {alternative}" if alternative else ""
         raise ConfigError(f"{needed_by} needs one more package: pip install {package.replace('_', '-')}{other}.")

@@ -16,7 +16,7 @@ WHOLE = {"max_steps": -1, "limit_train_batches": 1.0, "limit_val_batches": 1.0, 
 
 
 def said(*overrides: str, epochs: int, train: int, val: int = 5_000, test: int = 5_000, **trainer: Any) -> str:
-    shown: Any = SimpleNamespace(max_epochs=epochs, **{**WHOLE, **trainer})
+    shown: Any = SimpleNamespace(max_epochs=epochs, accumulate_grad_batches=1, **{**WHOLE, **trainer})
     data: Any = SimpleNamespace(train=range(train), val=range(val), test=range(test), batch_size=128)
     return " ".join(concerns(composed(*overrides), shown, data))
 

@@ -161,9 +161,9 @@ def test_commands_repeat_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     page = read(make_run(tmp_path, config="a: 1\n"))
     train = ["vitexp", "train"]
-    exact = shlex.split(value_of(page, "With exactly this configuration:"))
+    exact = shlex.split(value_of(page, "To repeat it with exactly this configuration:"))
     assert exact == [*train, "--config-dir", "logs/signs/run one", "--config-name", "config"]
-    assert shlex.split(value_of(page, "As it was started:")) == [*train, *RESULT["overrides"]]
+    assert shlex.split(value_of(page, "To repeat it as it was started:")) == [*train, *RESULT["overrides"]]
 
 
 def test_failed_run_shows_the_error(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitexp.app.picture import Picture
 from vitexp.data.gtsrb_classes import GTSRB_CLASSES
@@ -147,7 +148,7 @@ class Views:
                 "training.",
                 figures={
                     "filters": lambda *_: drawing.draw_filters(net),
-                    "position_embedding": lambda *_: drawing.draw_position(net.vit, positions_before(self.run)),
+                    "position_embedding": lambda *_: drawing.draw_position(net.vit, self._positions_before),
                 },
             ),
             View(
@@ -252,6 +253,10 @@ class Views:
         points = in_plane(self.embedded.vectors, self.explainer.embeddings(about.images)).training
         across, up = figure.axes[0].transData.transform(points).T
         return np.column_stack([across, figure.bbox.height - up])
+
+    @cached_property
+    def _positions_before(self) -> Tensor | None:
+        return positions_before(self.run)
 
     def _embedding(self, about: Shown, choice: Choice) -> Figure | None:
         return drawing.draw_embedding(self.explainer, about, self.embedded) if self.has_data else None

@@ -29,9 +29,7 @@ def main(words: Sequence[str]) -> None:
         raise ConfigError("images=FOLDER is missing; name the folder of the images to predict.")
     images, out = Path(given.get("images")).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
     if not images.is_dir():
-        hint = (
-            f"; for a single file, put it into a folder, or use image={images} of explain" if images.is_file() else ""
-        )
+        hint = "; put a single image into a folder" if images.is_file() else ""
         raise ConfigError(f"images={images} is not a folder{hint}.")
     images_in(images)
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))

@@ -52,7 +52,7 @@ def unknown_classes(unknown: Sequence[Path], known: Collection[str], *, train: P
 
 
 def refuse_unusable_classes(classes: Sequence[str], *, name: str) -> None:
-    """Raise DataError if a classifier cannot have these classes. name: of the data set, for the message."""
+    """Raise DataError if there are fewer than two classes, or several with one name. name: of the data set."""
     if len(classes) < 2:
         raise DataError(f"{name} has only one class ({classes[0]}); a classifier needs two or more.")
     if doubled := [each for each, count in Counter(classes).items() if count > 1]:

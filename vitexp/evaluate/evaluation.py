@@ -21,15 +21,16 @@ from vitexp.data.gtsrb import GTSRB
 from vitexp.errors import UserError
 from vitexp.evaluate import tables
 from vitexp.evaluate.calibration import measure_calibration
+from vitexp.evaluate.captions import CAPTIONS
 from vitexp.evaluate.export import export_network, refuse_impossible
 from vitexp.evaluate.latency import measure_latency
-from vitexp.evaluate.page import write_page
 from vitexp.evaluate.per_class import ClassRow, Confusion, class_rows, confusions_by_cost
 from vitexp.evaluate.robustness import measure_robustness
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
 from vitexp.metrics import METRICS
 from vitexp.runs.finished import FinishedRun, load_run
+from vitexp.runs.gallery import Rows, write_gallery
 from vitexp.runs.predictions import write_csv, write_test_predictions
 from vitexp.runs.record import data_set, environment
 from vitexp.runs.test_set import TestSet, open_test_set
@@ -295,8 +296,16 @@ class _Evaluation:
             f"{plural(data['images'], 'image')} of {data['name']}: {data['evaluated']}",
             *(f"Note: {note}" for note in self.results["notes"]),
         ]
+        page = self.folder / "evaluation.html"
         with self._writing():
-            page = write_page(self.folder, str(self.run.config.name), about, drawn=self.drawn, shown=self.tables)
+            write_gallery(
+                page,
+                title=f"Evaluation of {self.run.config.name}",
+                about=about,
+                captions=CAPTIONS,
+                figures=self.drawn,
+                tables={name: Rows(table.heading, table.rows) for name, table in self.tables.items()},
+            )
         lines = [*(f"note      {note}" for note in self.results["notes"]), f"results   {typed(page.resolve())}"]
         self._record({"seconds": round(seconds, 1)}, "\n".join(lines))
         return self.results

@@ -12,8 +12,9 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "explanations": (
         "Explanations",
         "Which parts of an image support the class: bright colors mark the most important parts, each map on its "
-        "own scale. The number above a column is its faithfulness, insertion minus deletion (see below); do not "
-        "trust a map that is no better than random order. ✓ and ✗ mark correct and wrong predictions.",
+        "own scale. For test images, the number above a column is its faithfulness, insertion minus deletion (see "
+        "below); do not trust a map that is no better than random order. ✓ and ✗ mark correct and wrong predictions. "
+        "Attention and rollout do not depend on the class.",
     ),
     "explanations_raw": ("Explanations without the image", _RAW),
     "faithfulness": (
@@ -35,7 +36,7 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "attention_heads": ("Attention of each head", "The first image: one row per head, one column per layer."),
     "attention_heads_raw": ("Attention of each head without the image", _RAW),
     "head_diversity": (
-        "What heads have in common",
+        "How the heads differ",
         "How far and how evenly each head attends, and how much the heads of a layer differ. Heads that do the same "
         "add nothing.",
     ),

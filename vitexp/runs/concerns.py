@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from lightning import Trainer
 from omegaconf import DictConfig
@@ -38,19 +39,21 @@ def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) 
             f"trainer.max_epochs={math.ceil(_ENOUGH_STEPS / per_epoch)} gives {_ENOUGH_STEPS:,}."
         )
     if facts(config.task).get("uses_labels", True):
-        limits = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}
-        measured = {
-            part: measured_images(len(getattr(datamodule, part)), batch_size=datamodule.batch_size, limit=limit)
-            for part, limit in limits.items()
-        }
-        named = {"validation": measured["val"], "test": measured["test"]}
-        few = {name: count for name, count in named.items() if 0 < count < _FEW_IMAGES}
+        counts = {"validation": measured(trainer, datamodule, "val"), "test": measured(trainer, datamodule, "test")}
+        few = {name: count for name, count in counts.items() if 0 < count < _FEW_IMAGES}
         if few:
             points = " and ".join(f"{98 / math.sqrt(count):.0f}" for count in few.values())
             yield (
                 f"accuracy on {' and '.join(f'{count} {name}' for name, count in few.items())} images is uncertain by "
                 f"up to {points} points (95%)."
             )
+
+
+def measured(trainer: Trainer, datamodule: ImageDataModule, part: Literal["val", "test"]) -> int:
+    """Return how many images of a part are measured: all, unless trainer.limit_..._batches says otherwise."""
+    limit = trainer.limit_val_batches if part == "val" else trainer.limit_test_batches
+    batch_size = datamodule.batch_size // trainer.accumulate_grad_batches
+    return measured_images(len(getattr(datamodule, part)), batch_size=batch_size, limit=limit)
 
 
 def fewer_patches(config: DictConfig) -> str:

@@ -29,7 +29,7 @@ from vitexp.runs.classes import is_number
 from vitexp.runs.comparison import compare, history
 from vitexp.runs.find import read_finished
 from vitexp.runs.finished import FinishedRun, load_run
-from vitexp.runs.gallery import Section, write_gallery
+from vitexp.runs.gallery import Rows, write_gallery
 from vitexp.runs.inputs import weights_file
 from vitexp.runs.test_set import relocated
 from vitexp.runs.weights import read_weights
@@ -143,7 +143,7 @@ class _Page:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.figures: list[str] = []
-        self.tables: dict[str, list[dict[str, str]]] = {}
+        self.tables: dict[str, Rows] = {}
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -157,7 +157,7 @@ class _Page:
 
     def add_table(self, name: str, rows: list[dict[str, str]], *, text: str, **others: str) -> None:
         """Write the table that belongs to a figure as Markdown, and in other formats by their endings; print it."""
-        self.tables[name] = rows
+        self.tables[name] = Rows(list(rows[0]), [list(row.values()) for row in rows])
         with self._writing():
             for ending, content in {"md": text, **others}.items():
                 (self.folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
@@ -165,24 +165,15 @@ class _Page:
 
     def write(self, run: FinishedRun) -> None:
         """Write explain.html and print its path."""
-        sections = [
-            Section(
-                title=title,
-                text=text,
-                figures=[self.folder / f"{name}.png"] if name in self.figures else [],
-                heading=list(self.tables[name][0]) if name in self.tables else [],
-                rows=[list(row.values()) for row in self.tables.get(name, ())],
-            )
-            for name, (title, text) in CAPTIONS.items()
-            if name in self.figures or name in self.tables
-        ]
         path = self.folder / "explain.html"
         with self._writing():
             write_gallery(
                 path,
                 title=f"Explanations of {run.result['name']}",
                 about=[str(run.folder), read_finished(run.folder).describe()],
-                sections=sections,
+                captions=CAPTIONS,
+                figures=self.figures,
+                tables=self.tables,
             )
         print(f"page  {typed(path)}")
 

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitexp.system.disk import write_atomically
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of a page: what it shows and how to read it, with figures (PNG files), a table, or both."""
+class Rows(NamedTuple):
+    """A table of formatted cells."""
 
-    title: str
-    text: str
-    figures: Sequence[Path] = ()
-    heading: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+    heading: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
-    @property
-    def uris(self) -> list[str]:
-        """The figures as data URIs."""
-        return [f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}" for path in self.figures]
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG file as an address that pages can embed."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def render(template: str, **values: Any) -> str:
@@ -39,6 +34,29 @@ def render(template: str, **values: Any) -> str:
     return environment.from_string(source).render(css=css, **values)
 
 
-def write_gallery(path: Path, *, title: str, about: Sequence[str], sections: Sequence[Section]) -> None:
-    """Write a page. about: lines below its title. Raises OSError if it cannot be written."""
+def write_gallery(
+    path: Path,
+    *,
+    title: str,
+    about: Sequence[str],
+    captions: Mapping[str, tuple[str, str]],
+    figures: Collection[str],
+    tables: Mapping[str, Rows],
+) -> None:
+    """Write a page. Raises OSError if it cannot be written.
+
+    about: lines below its title. captions: title and text of every section, by name, in the order of the page; only
+    sections with content are shown. figures: names of sections whose figure is `name`.png next to the page. tables: by
+    name of their section.
+    """
+    sections = [
+        {
+            "title": heading,
+            "text": text,
+            "uri": data_uri((path.parent / f"{name}.png").read_bytes()) if name in figures else None,
+            "table": tables.get(name),
+        }
+        for name, (heading, text) in captions.items()
+        if name in figures or name in tables
+    ]
     write_atomically(path, render("gallery.html.jinja", title=title, about=about, sections=sections))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -18,7 +17,7 @@ from vitexp.config.overrides import command_line, setting
 from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError
 from vitexp.metrics import METRICS, metric
-from vitexp.runs.gallery import render
+from vitexp.runs.gallery import data_uri, render
 from vitexp.runs.record import DamagedRecord, data_set, is_pretraining, read_result
 from vitexp.system.disk import typed, write_atomically
 from vitexp.text import duration, large_number
@@ -167,10 +166,10 @@ def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     commands = []
     if (folder / "config.yaml").is_file():
         exact = command_line("train", "--config-dir", path, "--config-name", "config")
-        commands.append(("With exactly this configuration:", exact))
+        commands.append(("To repeat it with exactly this configuration:", exact))
     if overrides := result.get("overrides"):
         words = [*(result.get("options") or ()), *overrides]
-        commands.append(("As it was started:", command_line("train", *map(str, words))))
+        commands.append(("To repeat it as it was started:", command_line("train", *map(str, words))))
     if is_pretraining(result):
         same = [setting(group, str(_part(result, group).get("name"))) for group in ("data", "model")]
         tune = command_line("train", *same, setting("model.weights", path))
@@ -201,7 +200,4 @@ def _figures(folder: Path, captions: Mapping[str, tuple[str, str]]) -> list[Figu
     """Return every PNG of the folder: those with a caption first, in the order of the captions."""
     paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
     names = [*(name for name in captions if name in paths), *(name for name in paths if name not in captions)]
-    encoded = {name: base64.b64encode(paths[name].read_bytes()).decode() for name in names}
-    return [
-        Figure(*captions.get(name, (_sentence(name), "")), f"data:image/png;base64,{encoded[name]}") for name in names
-    ]
+    return [Figure(*captions.get(name, (_sentence(name), "")), data_uri(paths[name].read_bytes())) for name in names]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
@@ -19,11 +19,11 @@ from rich.console import Console
 
 from vitexp.config.rules import monitored
 from vitexp.data.datamodule import ImageDataModule
-from vitexp.data.length import AUTO, measured_images
+from vitexp.data.length import AUTO
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, settle
 from vitexp.runs.cleanup import refuse_lost_checkpoints
 from vitexp.runs.companions import companions
-from vitexp.runs.concerns import concerns, fewer_patches, never_predicted
+from vitexp.runs.concerns import concerns, fewer_patches, measured, never_predicted
 from vitexp.runs.finished import write_weights
 from vitexp.runs.lifecycle import OpenRun, end_at_once, open_run
 from vitexp.runs.predictions import write_test_predictions
@@ -67,7 +67,6 @@ from vitexp.training.out_of_memory import explained_out_of_memory
 from vitexp.training.task import Task
 
 log = logging.getLogger("vitexp")
-Measured = Literal["val", "test"]
 
 
 def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
@@ -130,8 +129,8 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             open_wandb(loggers, config, record, steps=steps)
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, chosen, trainer, module, datamodule, sources)
-        for part in get_args(Measured):  # after their fingerprints, which cover the order, are recorded
-            if _measured(trainer, datamodule, part) < len(getattr(datamodule, part)):
+        for part in ("val", "test"):  # after their fingerprints, which cover the order, are recorded
+            if measured(trainer, datamodule, part) < len(getattr(datamodule, part)):
                 datamodule.shuffle(part)
         lines = opening_lines(record, config, trainer, datamodule, task=module.describe(), resumed_from=position)
         console = opened.console
@@ -307,7 +306,7 @@ def _test(
         record.update(
             data={
                 **record.result["data"],
-                "val": _measured(trainer, datamodule, "val"),
+                "val": measured(trainer, datamodule, "val"),
                 "test": module.images_measured,
             },
             metrics={"test": metrics_of(test, module.metrics), "val": metrics_of(val, module.metrics)},
@@ -331,13 +330,6 @@ def _test(
     if not unsaved:
         log_weights(trainer.loggers, record, chosen=chosen)
     return unsaved[0] if unsaved else None
-
-
-def _measured(trainer: Trainer, datamodule: ImageDataModule, part: Measured) -> int:
-    """Return how many images of a part are measured: all, unless trainer.limit_..._batches says otherwise."""
-    limit = trainer.limit_val_batches if part == "val" else trainer.limit_test_batches
-    batch_size = datamodule.batch_size // trainer.accumulate_grad_batches
-    return measured_images(len(getattr(datamodule, part)), batch_size=batch_size, limit=limit)
 
 
 def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -> None:

@@ -42,7 +42,8 @@ def model_comparison(*, histories: Mapping[str, Sequence[Mapping[str, Curve]]], 
     colors = _colors(len(histories))
     below = _LINE * (len(histories) + 1) + 0.1
     height = style.TITLE_HEIGHT + _HEIGHT + below
-    figure = style.new_figure(height=height, title=title)
+    letters = style.columns_in(0.9 * style.WIDTH, style.TITLE_SIZE)
+    figure = style.new_figure(height=height, title=style.one_line(title, columns=letters))
     figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - (style.TITLE_HEIGHT + below) / height))
     for axes, (heading, metric, scale) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for color, runs in zip(colors, histories.values(), strict=True):
@@ -51,11 +52,13 @@ def model_comparison(*, histories: Mapping[str, Sequence[Mapping[str, Curve]]], 
         style.dress(axes, title=heading)
         axes.set_xlabel("epoch", fontsize=style.SMALL_SIZE, color=style.MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if np.ptp(axes.dataLim.intervalx) == 0:  # a single epoch, which integer ticks need space around
+            axes.set_xlim(axes.dataLim.x0 - 1, axes.dataLim.x0 + 1)
         axes.grid(color=style.EMPTY, linewidth=0.8)
     handles = [Line2D([], [], color=color, linewidth=2) for color in colors]
     names = [style.one_line(name, columns=90) for name in histories]
     handles.append(Line2D([], [], color=style.MUTED, linewidth=1.2, linestyle=style.DASHES))
-    names.append("dashed: on the augmented training images; solid: on validation")
+    names.append("dashed, hollow: on the augmented training images; solid: on validation")
     figure.legend(
         handles, names, loc="lower left", fontsize=style.SMALL_SIZE, frameon=False, borderaxespad=0.3, handlelength=2.4
     )
@@ -75,7 +78,8 @@ def _draw(axes: Axes, run: Mapping[str, Curve], metric: str, *, scale: float, co
                 linestyle=line,
                 linewidth=width,
                 marker=few,
-                markersize=3,
+                markersize=4,
+                markerfacecolor=color if part == "val" else "white",
             )
 
 

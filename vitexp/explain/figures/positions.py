@@ -60,7 +60,7 @@ def position_embedding(
         ValueError: the shapes do not match.
     """
     if (before is None) != (moved is None) or (before and before.norm.shape != after.norm.shape):
-        raise ValueError("before and moved must both be given, for the same grid as after")
+        raise ValueError("give both before and moved, on the grid of after, or neither")
     title, words = _learned(after, None if is_fixed else before, moved, is_fixed=is_fixed)
     words = style.wrap_each(words, columns=style.columns_in(1.15 * (style.WIDTH - 2 * style.MARGIN), style.TEXT_SIZE))
     top = style.TITLE_HEIGHT + (words.count("\n") + 1) * 1.4 * style.TEXT_SIZE / 72 - 0.1
@@ -106,7 +106,7 @@ def position_embedding(
 def _learned(
     after: Positions, before: Positions | None, moved: NDArray[np.floating] | None, *, is_fixed: bool
 ) -> tuple[str, str]:
-    """Return a title and a text that say, from the numbers alone, what of the embeddings was learned."""
+    """Return a title and a text, derived from the numbers, that say whether the embeddings were learned."""
     side = len(after.norm)
     row, column = np.indices((side, side)).reshape(2, -1)
     apart = np.abs(row[:, None] - row) + np.abs(column[:, None] - column)

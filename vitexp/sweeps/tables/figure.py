@@ -74,7 +74,7 @@ def draw_curves(table: Table, target: Path | BinaryIO) -> bool:
     }
     histories = {name: [history(folder) for folder in chosen] for name, chosen in folders.items() if chosen}
     try:
-        figure = model_comparison(histories=histories, title=f"{one_line(table.title)}: learning curves")
+        figure = model_comparison(histories=histories, title=f"Learning curves: {one_line(table.title)}")
     except ValueError:
         return False
     figure.savefig(target)

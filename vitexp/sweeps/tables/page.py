@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import shlex
@@ -13,6 +12,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from vitexp.runs.gallery import data_uri
 from vitexp.sweeps.tables.cells import cells, format_metric, headings, notes, one_line
 from vitexp.sweeps.tables.results import STATUSES, Outcome
 from vitexp.sweeps.tables.table import Row, Table
@@ -86,6 +86,4 @@ def _figures(table: Table) -> list[tuple[str, str]]:
     draw(table, means)
     drawn = [("Mean and seeds of every row, and its difference from the baseline", means)]
     drawn += [("Loss and accuracy of the trials during training", curves)] * draw_curves(table, curves)
-    return [
-        (about, "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")) for about, file in drawn
-    ]
+    return [(about, data_uri(file.getvalue())) for about, file in drawn]
