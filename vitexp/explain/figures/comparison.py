@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vitexp.explain.figures import style
 from vitexp.explain.figures.curves import Curve
+from vitexp.text import cut
 
 _COLORS: Final = (style.BLUE, style.ORANGE, style.GREEN, "#aa4499", style.INK, "#c79a00", "#56b4e9", style.RED)
 _HEIGHT: Final = 3.0  # inches, of the curves
@@ -43,7 +44,7 @@ def model_comparison(*, histories: Mapping[str, Sequence[Mapping[str, Curve]]], 
     below = _LINE * (len(histories) + 1) + 0.1
     height = style.TITLE_HEIGHT + _HEIGHT + below
     letters = style.columns_in(0.9 * style.WIDTH, style.TITLE_SIZE)
-    figure = style.new_figure(height=height, title=style.one_line(title, columns=letters))
+    figure = style.new_figure(height=height, title=cut(title, letters))
     figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - (style.TITLE_HEIGHT + below) / height))
     for axes, (heading, metric, scale) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for color, runs in zip(colors, histories.values(), strict=True):
