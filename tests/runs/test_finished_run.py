@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import tiny_run
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.find import newest_run
+from vitexp.runs.find import newest_run, run_folder
 from vitexp.runs.finished import load_run
 
 
@@ -144,6 +144,16 @@ def test_newest_run_was_completed_last(folder: Path, tmp_path: Path) -> None:
     (logs / "d" / "6").mkdir(parents=True)
     (logs / "d" / "6" / "result.json").write_text("{")
     assert newest_run(logs) == logs / "paper" / "table1" / "2"
+
+
+def test_a_folder_of_runs_is_not_a_run_but_names_the_newest_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "logs" / "a" / "1")
+    with pytest.raises(ConfigError, match=r"run=.*a is a folder of runs; the newest finished one is run=.*a/1"):
+        run_folder(str(tmp_path / "logs" / "a"))
+    for typed in (tmp_path / "logs", folder):  # only the folder of a name is likely to be meant as a run
+        assert run_folder(str(typed)) == typed
 
 
 def test_no_finished_run(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
 
 end: completed (default) | failed (records it) | crash (exit 1, no record) | kill (SIGKILL) | refuse (exit 2) | hang |
 silent (exit 0, no record) | deaf (hangs and ignores signals). until=N: ends this way in the first N attempts, then
-completes. meet=N: waits until N trials of the sweep have started. Every start appends a line to FOLDER/starts,
-every completion appends start, end and GPUs to FOLDER/spans.
+completes. meet=N: waits until N trials of the sweep have started. Every start appends a line to FOLDER/starts, and one
+after the trial was completed a line to FOLDER/repeats. The record holds "span": start, end and GPUs.
 """
 
 import glob
@@ -25,6 +25,7 @@ def write(status, error=None, accuracy=None):
     record["overrides"], record["config_hash"] = sys.argv[2:], os.path.basename(folder)
     record["metrics"] = None if accuracy is None else {split: {"accuracy": accuracy} for split in ("val", "test")}
     record["threads"] = os.environ.get("OMP_NUM_THREADS")
+    record["span"] = [begun, time.time(), os.environ.get("CUDA_VISIBLE_DEVICES", "")]
     with open(f"{folder}/.result", "w") as file:
         json.dump(record, file)
     os.replace(f"{folder}/.result", f"{folder}/result.json")
@@ -44,6 +45,10 @@ def sleep(seconds):
 
 
 os.makedirs(folder, exist_ok=True)
+if os.path.exists(f"{folder}/result.json"):
+    with open(f"{folder}/result.json") as file:
+        if json.load(file)["status"] == "completed":
+            append("repeats", f"{os.getpid()}")
 append("starts", f"{os.getpid()}")
 with open(f"{folder}/starts") as file:
     attempt = len(file.readlines())
@@ -72,7 +77,4 @@ elif end == "failed":
     write("failed", "its own words")
     sys.exit(1)
 elif end == "completed":
-    # When a sweep dies, signals stop its trials; between these two calls, that would leave a result without its span.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     write("completed", accuracy=float(options.get("accuracy", 0.5)))
-    append("spans", f"{begun} {time.time()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}")

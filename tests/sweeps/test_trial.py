@@ -147,8 +147,8 @@ def test_the_record_says_running_from_the_start(tmp_path: Path) -> None:
 def test_environment_and_threads_reach_the_process(tmp_path: Path) -> None:
     trial = fake_trial(tmp_path / "a")
     run(trial, OMP_NUM_THREADS="3", CUDA_VISIBLE_DEVICES="5")
-    assert json.loads((trial.folder / "result.json").read_text())["threads"] == "3"
-    assert (trial.folder / "spans").read_text().split()[2] == "5"
+    record = json.loads((trial.folder / "result.json").read_text())
+    assert (record["threads"], record["span"][2]) == ("3", "5")
 
 
 def test_two_supervisors_run_a_trial_once(tmp_path: Path) -> None:

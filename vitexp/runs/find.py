@@ -43,7 +43,8 @@ def run_folder(typed: str) -> Path:
             f"run={typed} is not a folder; give the folder of a finished run, logs/<name>/<run id>, or run={NAME}, the "
             "bundled GTSRB network."
         )
-    if not (folder / "result.json").exists() and (below := completed_runs(folder)):
+    below = [] if (folder / "result.json").exists() else [run for run in completed_runs(folder) if run.parent == folder]
+    if below:
         raise ConfigError(
             f"run={typed} is a folder of runs; the newest finished one is {shlex.quote(f'run={below[0]}')}."
         )
