@@ -174,6 +174,27 @@ def test_failed_run_shows_the_error(tmp_path: Path) -> None:
     assert not {"table", "img", "details"} & set(page.tags)
 
 
+def test_a_stopped_run_did_not_go_wrong_and_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stopped = RESULT | {"status": "interrupted", "error": "stopped by SIGTERM", "steps": 0, "epochs": 0}
+    run = make_run(tmp_path, stopped)
+    page = read(run)
+    assert value_of(page, "How it ended") == "stopped by SIGTERM" and "What went wrong" not in page.texts
+    assert not {"Epochs", "Steps", "Images seen"} & set(page.texts), "it ended before it could record them"
+    resume = "To resume it from its last checkpoint:"
+    assert resume not in page.texts, "there is none"
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    for status, steps in (("interrupted", 3), ("failed", 3), ("completed", 3)):
+        (run / "result.json").write_text(json.dumps(stopped | {"status": status, "steps": steps, "epochs": 0}))
+        page = read(run)
+        assert value_of(page, "Epochs") == "0" and value_of(page, "Steps") == "3"
+        assert (resume in page.texts) == (status != "completed")
+    (run / "result.json").write_text(json.dumps(stopped))
+    words = shlex.split(value_of(read(run), resume))
+    assert words == ["vitexp", "train", "resume=logs/signs/run one"]
+
+
 def test_validation_is_the_headline_where_no_test_was(tmp_path: Path) -> None:
     page = read(make_run(tmp_path, RESULT | {"metrics": {"val": {"accuracy": 0.5}}}))
     assert value_of(page, "50.00%") == "validation accuracy"

@@ -149,7 +149,13 @@ def test_sigterm_writes_a_checkpoint_and_the_record(server: Server, tmp_path: Pa
     with (folder / "metrics.csv").open() as file:
         logged = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
     assert steps == logged[-1] + 1 == len(logged), "no step is lost, none is done twice"
-    assert f"stopped by SIGTERM; resume={folder} resumes the run" in (tmp_path / "log").read_text()
+    assert record["steps"] == steps and record["epochs"] == steps // 8 and record["images_seen"] == 16 * steps
+    [line] = [line for line in (tmp_path / "log").read_text().splitlines() if "resumes the run" in line]
+    again = line.removeprefix("stopped by SIGTERM; ").removesuffix(" resumes the run")
+    assert again.endswith(f" resume={folder}") and "train" in again
+    page = (folder / "report.html").read_text()
+    assert again in page and "How it ended" in page and "went wrong" not in page
+    assert f"<dt>Steps</dt><dd>{steps:,}</dd>" in page
 
 
 def test_usr1_and_a_second_ctrl_c(server: Server, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from vitexp.config.overrides import merged, setting
+from vitexp.config.overrides import command_line, merged, setting
 from vitexp.errors import ConfigError, UserError, reason
 from vitexp.runs.companions import forget_failures, report_failure
 from vitexp.runs.launcher import PARENT, RUN_FOLDER, Meeting
@@ -184,7 +183,8 @@ def _outcome(record: RunRecord) -> Iterator[None]:
         record.finish("completed")
     except Interrupted as interrupted:
         _end(record, "interrupted", interrupted.sentence)
-        log.info("%s; %s resumes the run", interrupted.sentence, shlex.quote(setting("resume", typed(record.folder))))
+        again = command_line("train", setting("resume", typed(record.folder)))
+        log.info("%s; %s resumes the run", interrupted.sentence, again)
         raise
     except BaseException as error:  # a library may exit the program
         failure = error if isinstance(error, UserError) else _full_disk(error, record.folder)

@@ -97,6 +97,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     """Return the facts about the run other than metrics, in groups of (label, value)."""
     data, model = _part(result, "data"), _part(result, "model")
     timing, machine = _part(result, "timing"), _part(result, "environment")
+    has_trained = bool(result.get("steps"))  # otherwise it ended before it could record how far it came
     groups: dict[str, list[tuple[str, Any]]] = {
         "Data": [
             ("Name", data_set(data) or None),
@@ -113,9 +114,9 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
             ("FLOPs per image", _if_number(large_number, model.get("flops_per_image"))),
         ],
         "Training": [
-            ("Epochs", result.get("epochs")),
-            ("Steps", result.get("steps")),
-            ("Images seen", result.get("images_seen")),
+            ("Epochs", result.get("epochs") if has_trained else None),
+            ("Steps", result.get("steps") if has_trained else None),
+            ("Images seen", result.get("images_seen") if has_trained else None),
             ("Seed", str(result.get("seed", ""))),
             ("Config hash", result.get("config_hash")),
         ],
@@ -161,9 +162,11 @@ def _moment(iso: Any) -> str | None:
 
 
 def _commands(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the commands that repeat the run or examine it, each with its purpose."""
+    """Return the commands that resume the run, repeat or examine it, each with its purpose."""
     path = typed(folder.resolve())
     commands = []
+    if result.get("status") in ("interrupted", "failed") and any(folder.glob("checkpoints/*.ckpt")):
+        commands.append(("To resume it from its last checkpoint:", command_line("train", setting("resume", path))))
     if (folder / "config.yaml").is_file():
         exact = command_line("train", "--config-dir", path, "--config-name", "config")
         commands.append(("To repeat it with exactly this configuration:", exact))

@@ -149,9 +149,12 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             companions(trainer, record.folder, end=partial(end_at_once, record, "failed")),
             explained_out_of_memory(trainer, model=config.model.name),
         ):
-            with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
-                trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-            _record_training(record, trainer, datamodule, progress)
+            try:
+                with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
+                    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+            finally:
+                if trainer.global_step:  # 0 if it failed before it read its checkpoint
+                    _record_training(record, trainer, datamodule, progress)
             summarize(loggers, record)
             unsaved = _test(record, config, trainer, module, datamodule, best, console)
             record.update(timing={"total_s": round(progress.total_s, 3), **record.result["timing"]})
