@@ -59,6 +59,11 @@ def test_runs_are_listed_sorted_and_filtered(tmp_path: Path, capsys: pytest.Capt
     assert line.split()[3:5] == ["signs", "vit_tiny"]  # from config.yaml
     with pytest.raises(ConfigError, match="no run has model=vit_tinny; the nearest is vit_tiny"):
         listed(capsys, tmp_path, "model=vit_tinny")
+    with pytest.raises(
+        ConfigError, match=r"no run has model=small; 'model=\*small\*' selects every model that contain"
+    ):
+        listed(capsys, tmp_path, "model=small")
+    assert len(listed(capsys, tmp_path, "model=*small*")) == 1
     with pytest.raises(ConfigError, match="status=done is not a status; choose from completed"):
         listed(capsys, tmp_path, "status=done")
 
@@ -155,6 +160,23 @@ def test_checkpoints_of_completed_runs_are_removed(tmp_path: Path, capsys: pytes
     assert before == {path: path.read_bytes() for path in done.glob("[!.]*.*") if path.is_file()}
     clean.main([f"log_dir={tmp_path}", "yes=true", "status=failed"])
     assert "1 run could then no longer be resumed" in capsys.readouterr().out and names(failed) == {"removed.txt"}
+
+
+def test_debug_runs_are_cleaned_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tried, stopped = (a_run(tmp_path, f"a/{name}", debug=True) for name in ("tried", "stopped"))
+    (stopped / "result.json").write_text(json.dumps({**result(stopped), "status": "interrupted"}))
+    clean.main([f"log_dir={tmp_path}", "status=completed", "yes=true"])
+    assert "last.ckpt" in names(tried)
+    capsys.readouterr()
+    clean.main([f"log_dir={tmp_path}"])
+    printed = capsys.readouterr().out
+    assert "a/tried  debug " in printed and "yes=true removes them" in printed and "resumed" not in printed
+    clean.main([f"log_dir={tmp_path}", "yes=true"])
+    assert names(tried) == {"removed.txt"} and "last.ckpt" in names(stopped)
+    weights = a_run(tmp_path, "a/damaged", debug=True) / "model.safetensors"
+    weights.write_bytes(b"")
+    clean.main([f"log_dir={tmp_path}", "yes=true"])
+    assert "last.ckpt" in names(weights.parent)
 
 
 def test_the_question_is_answered(

@@ -1,4 +1,4 @@
-"""Remove the checkpoints of completed runs: list them, ask, and remove them.
+"""Remove the checkpoints of completed runs, debug runs included: list them, ask, and remove them.
 
     vitexp clean [yes=true] [name=NAME] [data=NAME] [model=NAME] [status=STATUS] [log_dir=FOLDER]
 
@@ -6,7 +6,8 @@ yes=true       remove without asking; without it, and without a terminal, nothin
 name           only runs with this name, run id or NAME/RUN_ID; * and ? match any text, and commas separate
                alternatives, as in the next keys too
 data, model    only runs on this data set, with this model
-status         completed (default) | failed | interrupted | killed: the latter can then no longer be resumed
+status         completed, debug (default: both) | failed | interrupted | killed: these three can then no longer be
+               resumed
 log_dir        the folder of the runs (default: logs)
 
 Every command still works on such a run, because its tested weights are in model.safetensors. Only resume=RUN, which
@@ -26,15 +27,16 @@ from vitexp.runs.cleanup import Removable, removable, remove
 from vitexp.runs.inventory import matching, runs_in
 from vitexp.text import file_size, plain_table, plural
 
-_SELECTABLE = ("completed", "failed", "interrupted", "killed")
+_ENDED = ("completed", "debug")
+_STOPPED = ("failed", "interrupted", "killed")
 
 
 def main(words: Sequence[str]) -> None:
     given = read_words(words, keys=(*FILTERS, "yes", "log_dir"))
     log_dir, yes = log_folder(given.get("log_dir")), given.flag("yes")
-    patterns = {"status": "completed", **{key: given.get(key) for key in FILTERS if given.get(key)}}
-    if set(patterns["status"].split(",")) - {*_SELECTABLE}:
-        raise ConfigError(f"status={patterns['status']} must be one or more of {', '.join(_SELECTABLE)}.")
+    patterns = {"status": ",".join(_ENDED), **{key: given.get(key) for key in FILTERS if given.get(key)}}
+    if set(patterns["status"].split(",")) - {*_ENDED, *_STOPPED}:
+        raise ConfigError(f"status={patterns['status']} must be one or more of {', '.join((*_ENDED, *_STOPPED))}.")
     found = list[Removable]()
     everything = runs_in(log_dir)
     for run in matching(everything, patterns):
@@ -43,9 +45,7 @@ def main(words: Sequence[str]) -> None:
         except UserError as error:
             print(f"skipped  {run.path}: {error}")
     found = [each for each in found if each.files]
-    stopped = [
-        run for run in everything if run.status in _SELECTABLE[1:] and any(run.folder.glob("checkpoints/*.ckpt"))
-    ]
+    stopped = [run for run in everything if run.status in _STOPPED and any(run.folder.glob("checkpoints/*.ckpt"))]
     if stopped and not given.get("status"):
         print(
             f"kept     those of {plural(len(stopped), 'unfinished run')}; status=failed,interrupted,killed selects them"
@@ -75,7 +75,7 @@ def _show(found: Sequence[Removable]) -> str:
         rows.append((sum(part.size for part in parts), row.name, row.status, ", ".join(names)))
     cells = [[name, status, files, file_size(size)] for size, name, status, files in sorted(rows, reverse=True)]
     print(plain_table(("run", "status", "checkpoints", "size"), cells, ("left", "left", "left", "right")), end="")
-    size, resumable = sum(each.size for each in found), [each for each in found if each.run.status != "completed"]
+    size, resumable = sum(each.size for each in found), [each for each in found if each.run.status in _STOPPED]
     if resumable:
         print(f"{plural(len(resumable), 'run')} could then no longer be resumed")
     return f"{file_size(size)} of {plural(len(found), 'run')}"

@@ -6,9 +6,11 @@ sort           date (default) | accuracy | size | name | data | model | status
 name           show only runs with this name, run id or NAME/RUN_ID; * and ? match any text, and commas separate
                alternatives, as in the next keys too
 data, model    show only runs on this data set, with this model
-status         completed | failed | interrupted | running | killed | damaged
+status         completed | debug | failed | interrupted | running | killed | damaged
 trials=true    list every trial of the sweeps; otherwise, a sweep is one row
 log_dir        the folder of the runs (default: logs)
+
+The commands accept a name of this list as it is printed: run=NAME/RUN_ID, resume=NAME/RUN_ID.
 
 Accuracy is that of the test set; a sweep shows the range of its trials. A run is "killed" if no process executes it
 although it has not ended. In a terminal, long names are shortened in the middle; in a pipe or file, they are complete.

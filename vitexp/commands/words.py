@@ -88,15 +88,23 @@ def read_words(words: Sequence[str], *, keys: Sequence[str], data: Collection[st
             about_data += with_quoted_paths([word])
             continue
         if key not in keys:
-            likely = likely_keys(key, (*keys, *data))[:1] if value else []
-            hint = f"did you mean {likely[0]}={value}?" if likely else nearest(key, [*keys, *data])
-            raise ConfigError(f"there is no key {key!r}; {hint}")
+            raise ConfigError(f"there is no key {key!r}; {_remedy(key, value, keys, data)}")
         if not value:
             raise ConfigError(f"{key}= is empty; write {key}=VALUE or remove it.")
         if key in values:
             raise ConfigError(f"{key} is given twice; remove one.")
         values[key] = value
     return Words(values, tuple(about_data), config_dir)
+
+
+def _remedy(key: str, value: str, keys: Sequence[str], data: Collection[str]) -> str:
+    """Return the end of a sentence about an unknown `key`: what to type in its place."""
+    likely = likely_keys(key, (*keys, *data))[:1]
+    if not likely and "data" in data:
+        likely = likely_keys(key, [known for known in known_keys(["data=folder"]) if known.startswith("data.")])[:1]
+        if likely == ["data.root"] and value:
+            return f"for images in class folders, write data=folder {shlex.quote(f'data.root={value}')}."
+    return f"did you mean {likely[0]}={value}?" if likely and value else nearest(key, [*keys, *data])
 
 
 def refuse_split_path(words: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ class Removable:
 
 
 def removable(run: Listed, *, log_dir: Path) -> Removable:
-    """Return the checkpoints of a run that nothing else needs; of one that is not completed, those it resumes from.
+    """Return the checkpoints of a run that nothing else needs; of one that has not completed, those it resumes from.
 
     Only regular files that vitexp wrote, and nothing that is reached through a link below `log_dir`. Raises UserError,
     which says why, if none may be removed.
@@ -42,7 +42,7 @@ def removable(run: Listed, *, log_dir: Path) -> Removable:
         return Removable(run=run, files=(), size=0)
     if folder.resolve() != log_dir.resolve() / folder.relative_to(log_dir):
         raise UserError("its folder is reached through a link")
-    if run.status == "completed":
+    if run.status in ("completed", "debug"):
         _check_weights(run.folder / "model.safetensors")
     files = {path: size for path, size in _regular_files(folder) if _is_ours(path.name)}
     return Removable(run=run, files=tuple(files), size=sum(files.values()))

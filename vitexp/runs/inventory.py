@@ -68,6 +68,9 @@ def matching(runs: Sequence[Listed], patterns: Mapping[str, str]) -> list[Listed
                 raise ConfigError(f"status={word} is not a status; {nearest(word, list(STATUSES))}")
             if key != "status" and runs and not any(_matches(run, key, word) for run in runs):
                 known = sorted({getattr(run, key) for run in runs} - {""})
+                wider = f"*{word}*"
+                if any(_matches(run, key, wider) for run in runs):
+                    raise ConfigError(f"no run has {key}={word}; '{key}={wider}' selects every {key} that contains it.")
                 raise ConfigError(f"no run has {key}={word}; {nearest(word, known)}")
         runs = [run for run in runs if any(_matches(run, key, word) for word in words)]
     return list(runs)
