@@ -38,6 +38,7 @@ def test_few_measured_images_have_an_uncertainty() -> None:
     assert said(epochs=8, train=9_999, val=22, limit_val_batches=0) == "", "they are not measured"
     assert "accuracy on 128 test images" not in said(epochs=8, train=9_999, limit_test_batches=1)
     assert "accuracy on 90 validation images" in said(epochs=8, train=9_999, val=90, limit_val_batches=1)
+    assert said("trainer=debug", epochs=2, train=9_999, val=22) == "", "it only tries things out"
     assert said("task=mae", "model=vit_tiny", epochs=8, train=9_999, val=22) == ""
 
 

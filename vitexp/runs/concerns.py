@@ -25,10 +25,12 @@ IMBALANCED = 3  # minimum ratio of the largest to the smallest class that is men
 
 
 def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) -> Iterator[str]:
-    """Yield a sentence for each choice that hardly works, with what would.
+    """Yield a sentence for each choice that hardly works, with what would; nothing about a debug run.
 
     config: as typed. trainer: with its final length. datamodule: already set up.
     """
+    if config.trainer.debug:
+        return
     per_epoch = max(len(datamodule.train) // datamodule.batch_size, 1)
     steps = per_epoch * int(trainer.max_epochs or 0)
     is_limited = isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1  # 1 is one batch

@@ -322,7 +322,7 @@ def _test(
                 unsaved.append(error)
             with tolerating("terminal output"):
                 console.print(closing_table(record.result))
-            if isinstance(module, Classifier):
+            if isinstance(module, Classifier) and not config.trainer.debug:
                 missed = never_predicted(*module.predictions, datamodule.classes, imbalance=datamodule.imbalance)
                 if missed:
                     log.warning(missed)
