@@ -40,6 +40,10 @@ from vitexp.system.terminal import plain_console
 from vitexp.system.wandb_mode import resolve_wandb_mode
 
 _GROUPS = ("ablation", "search", "engine", "hydra")
+_ONE = (
+    "one combination, so that nothing is compared; commas separate several values, such as optim.lr=1e-4,3e-4 "
+    "seed=0,1,2"
+)
 
 
 class TrialsFailed(UserError):
@@ -155,6 +159,8 @@ def _run_rows(planned: Plan, this: Sweep, config: DictConfig, engine: Engine, *,
         return
     with hold_sweep(folder):
         this.claim(folder)
+        if len(planned.trials) == 1:
+            console.print(_ONE, soft_wrap=True, highlight=False)
         try:
             with View(folder.name, planned.trials, console=console) as view:
                 left = run_trials(planned.trials, engine, on_event=view)
