@@ -143,8 +143,9 @@ def test_other_classes_are_refused(finished: Path, tmp_path: Path) -> None:
         for name in ("cat", "dog"):
             (tmp_path / part / name).mkdir(parents=True)
             Image.new("RGB", (32, 32)).save(tmp_path / part / name / "1.png")
-    with pytest.raises(UserError, match="the network does not know 2 of the 2 classes of folder \\('cat', 'dog'"):
-        evaluate(finished, data=("data=folder", f"data.root={tmp_path}"))
+    for name, given in ((tmp_path.name, ()), ("mine", ("data.name=mine",))):
+        with pytest.raises(UserError, match=f"does not know 2 of the 2 classes of {name} \\('cat', 'dog'"):
+            evaluate(finished, data=("data=folder", f"data.root={tmp_path}", *given))
 
 
 @pytest.mark.parametrize(

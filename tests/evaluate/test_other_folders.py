@@ -138,15 +138,15 @@ def test_class_names(finished: Path, tmp_path: Path, ours: list[str], theirs: di
 @pytest.mark.parametrize(
     ("ours", "theirs", "sentence"),
     [
-        (DIGITS, [str(label + 1) for label in range(10)], "does not know 1 of the 10 classes of folder \\('10'; its"),
-        ([str(label + 1) for label in range(10)], DIGITS, "does not know 1 of the 10 classes of folder \\('0'; its"),
+        (DIGITS, [str(label + 1) for label in range(10)], "does not know 1 of the 10 classes of photos \\('10'; its"),
+        ([str(label + 1) for label in range(10)], DIGITS, "does not know 1 of the 10 classes of photos \\('0'; its"),
         (DIGITS, ["cat", "dog"], "does not know 2 of the 2 classes .*; use the same names\\.$"),
-        (DIGITS, ["1", "01"], "two classes of folder, '01' and '1', match the same class of the network, '1'"),
+        (DIGITS, ["1", "01"], "two classes of photos, '01' and '1', match the same class of the network, '1'"),
         (WORDS, ["10"], "does not know 1 of the 1 classes .*; use the same names, or numbers from 0 to 9"),
-        (WORDS, ["Stop", "0"], "does not know 1 of the 2 classes of folder \\('0'"),
+        (WORDS, ["Stop", "0"], "does not know 1 of the 2 classes of photos \\('0'"),
         (["A", "a", "7", *WORDS[3:]], ["0", "1"], "does not know 2 of the 2 classes"),
-        (["Go left", "go left", *WORDS[2:]], ["GO LEFT"], "'GO LEFT' of folder could be 'Go left' or 'go left'"),
-        (["1", "01", *WORDS[2:]], ["001"], "'001' of folder could be '1' or '01'"),
+        (["Go left", "go left", *WORDS[2:]], ["GO LEFT"], "'GO LEFT' of photos could be 'Go left' or 'go left'"),
+        (["1", "01", *WORDS[2:]], ["001"], "'001' of photos could be '1' or '01'"),
     ],
 )
 def test_class_names_that_are_refused(
@@ -337,7 +337,7 @@ def test_explanations_say_that_the_images_are_others(
     note_changed_data(own.run)
     assert "note" not in capsys.readouterr().out
     note_changed_data(others.run)
-    assert "note  the images of folder are not those that" in capsys.readouterr().out
+    assert "note  the images of others are not those that" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="different test set"):  # though labels and file names are equal
         check_same_test((own, others))
     with pytest.raises(UserError, match="nowhere does not exist"):

@@ -27,7 +27,7 @@ from vitexp.metrics import METRICS
 from vitexp.runs.explained import draw_confusions, draw_side_by_side, load_explainer, positions_before
 from vitexp.runs.find import completed_runs
 from vitexp.runs.finished import FinishedRun, classes_of
-from vitexp.runs.record import RunRecord
+from vitexp.runs.record import RunRecord, data_set
 
 _EMBEDDED = 2000  # training images
 _FOR_HEADS = 16  # test images
@@ -212,7 +212,7 @@ class Views:
         if self.has_data:
             return ""
         can_download = "download" in (self.run.config.data.source or {})
-        name = self.run.config.data.name
+        name = data_set(self.run.config.data)
         shown = "These signs are drawn" if len(self.sample_rows["all"]) else "Upload a picture"
         how = "`data.download=true` (or `data.root=PATH`)" if can_download else "`data.root=PATH`"
         return (

@@ -27,6 +27,7 @@ from vitexp.data.source import Source
 from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.launcher import cluster_environment, refuse_other_number
+from vitexp.runs.record import data_set
 from vitexp.runs.weights import StartingWeights, accepts_weights, normalization
 from vitexp.system.hardware import resolve_precision
 from vitexp.training.checkpoints import CheckedCheckpointIO
@@ -165,7 +166,7 @@ def _class_weights(config: DictConfig, labels: NDArray[np.int64], num_classes: i
         return balanced_weights(labels, num_classes)
     if weights is not None and len(weights) != num_classes:
         raise ConfigError(
-            f"loss.class_weights has {len(weights)} weights, but {config.data.name} has {num_classes} classes; "
+            f"loss.class_weights has {len(weights)} weights, but {data_set(config.data)} has {num_classes} classes; "
             "give one per class, or balanced."
         )
     if weights is not None and not any(weights):

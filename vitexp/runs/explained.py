@@ -31,6 +31,7 @@ from vitexp.runs.find import read_finished
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.gallery import Rows, write_gallery
 from vitexp.runs.inputs import weights_file
+from vitexp.runs.record import data_set
 from vitexp.runs.test_set import relocated
 from vitexp.runs.weights import read_weights
 from vitexp.system.disk import typed
@@ -219,7 +220,8 @@ def positions_before(run: FinishedRun) -> Tensor | None:
         net = build_net(run.config, num_classes=len(run.classes))
     if recorded := run.result["model"].get("weights"):
         try:
-            weights = read_weights(weights_file(recorded["from"]), name=recorded["from"])
+            file = weights_file(recorded["from"], run.config.log_dir)
+            weights = read_weights(file, name=recorded["from"])
             if weights.sha256 != recorded["sha256"]:
                 return None
             weights.load_into(net, classes=run.classes)
@@ -231,7 +233,9 @@ def positions_before(run: FinishedRun) -> Tensor | None:
 def note_changed_data(run: FinishedRun) -> None:
     """Say so if the data set of a run does not contain the images that it was trained and tested on."""
     if run.data_changed:
-        print(f"note  the images of {run.config.data.name} are not those that {run.folder} was trained and tested on")
+        print(
+            f"note  the images of {data_set(run.config.data)} are not those that {run.folder} was trained and tested on"
+        )
 
 
 def find_class(word: str, classes: Sequence[str]) -> int:

@@ -73,7 +73,7 @@ def open_test_set(
         about += "; these images, or their preparation, have changed since training"
     if skipped := len(part.split) - len(images):
         about += f"; {plural(skipped, 'image')} skipped"
-    matching = match_classes(part.classes, run.classes, name=config.data.name, numbered=part.numbered)
+    matching = match_classes(part.classes, run.classes, name=data_set(config.data), numbered=part.numbered)
     return run, TestSet(
         name=data_set(config.data),
         images=images,
@@ -106,7 +106,7 @@ def prepare_test_images(split: Split, config: DictConfig, steps: list[dict[str, 
         on_broken=data.on_broken,
     )
     if not len(images):
-        raise UserError(f"{data.name} has no test images.")
+        raise UserError(f"{data_set(data)} has no test images.")
     return images
 
 
