@@ -197,10 +197,10 @@ def _train(overrides: Sequence[str], *, config_dir: str | Path | None, uses_labe
 
 
 def load(run: str | Path = "newest", *, device: torch.device | str = "cpu") -> Run:
-    """Load a finished run: a folder, "newest" (completed last under logs/) or "pretrained" (the bundled GTSRB network).
+    """Load a finished run: its folder, "newest" (completed last in logs/) or "pretrained" (the bundled GTSRB network).
 
-    device: a torch device, or "auto". Raises UserError if the run is not a completed classifier, or if
-    there is no such device.
+    run: the folder may be named without logs/. device: a torch device, or "auto". Raises UserError if the run is not a
+    completed classifier, or if there is no such device.
     """
     if isinstance(device, str):
         device = (

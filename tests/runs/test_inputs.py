@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import CONF, composed
+from tests.conftest import CONF, TINY, composed
 from vitexp import errors
-from vitexp.commands import app, evaluate, explain, predict
+from vitexp.commands import app, evaluate, explain, predict, runs
 from vitexp.data.folder import Folder
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.find import read_finished
+from vitexp.runs.find import read_finished, requested_run
 from vitexp.runs.inputs import check_inputs
+from vitexp.runs.record import TRIAL_LOCK
+from vitexp.runs.resume import resumed, run_to_resume
 from vitexp.sweeps.grid import plan
 from vitexp.system.disk import refuse_unwritable_folder
 
 SHIPPED = CONF.parent / "vitexp" / "runs" / "shipped" / "gtsrb"
+RELEASED = CONF.parent / "tests" / "released" / "2026-11-26" / "run"
 # config.yaml, result.json and weights with the ViT of model=vit_tiny_conv
 
 
@@ -175,6 +178,51 @@ def test_the_newest_run_is_named_with_data_model_accuracy_and_date(capsys: pytes
         assert first == "run       logs/gtsrb/old"
         assert second.startswith(f"          gtsrb, vit_tiny_conv, {accuracy} test accuracy, 20")
     assert read_finished("logs/gtsrb/debug").describe().endswith("2999-01-01 00:00, debug run")
+
+
+def test_a_trial_of_a_sweep_is_called_that(capsys: pytest.CaptureFixture[str]) -> None:
+    trial = Path(shutil.copytree(SHIPPED, "logs/models-gtsrb/0123456789ab"))
+    for words in ([], ["run=models-gtsrb/0123456789ab"]):
+        (trial / TRIAL_LOCK).touch()
+        with pytest.raises(UserError, match="GTSRB"):  # the images are missing
+            explain.main(words)
+        assert capsys.readouterr().out.splitlines()[1].endswith(", a trial of the sweep models-gtsrb")
+        (trial / TRIAL_LOCK).unlink()
+        assert "trial" not in read_finished(trial).describe()
+
+
+def test_a_run_may_be_named_as_it_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That is without the folder of the logs."""
+    for folder in ("logs/paper/a", "more/b"):
+        shutil.copytree(RELEASED, f"{folder}/1")
+        runs.main([f"log_dir={folder.partition('/')[0]}"])
+        assert capsys.readouterr().out.splitlines()[1].startswith(f"{folder.partition('/')[2]}/1 ")
+    found = Path("logs/paper/a/1")
+    assert requested_run("paper/a/1") == app.parse(["run=paper/a/1"])[0] == found
+    explained = explain.parse(["run=paper/a/1", "run2=paper/a/1"])
+    assert (explained["folder"], explained["other"]) == (found, found)
+    assert evaluate.parse(["run=b/1", "log_dir=more"])["folder"] == Path("more/b/1")
+    with pytest.raises(ConfigError, match="run=b/1 is not a folder"):
+        evaluate.parse(["run=b/1"])
+    with pytest.raises(ConfigError, match=r"run=paper/a is a folder of runs; .* run=logs/paper/a/1\.$"):
+        evaluate.parse(["run=paper/a"])
+    for key, name, log_dir in (("model.weights", "paper/a/1", "logs"), ("training.teacher", "b/1", "more")):
+        check_inputs(composed(*TINY, "model.depth=1", f"{key}={name}", f"log_dir={log_dir}"))
+        with pytest.raises(ConfigError, match=f"{key}={name}"):
+            check_inputs(composed(*TINY, f"{key}={name}", "log_dir=empty"))
+    plan(Path("more/sweep"), ablation=None, arguments=[*TINY, "training.teacher=b/1"], check_inputs=True)
+    words = ["resume=b/1", "log_dir=more"]
+    config = resumed(composed(*words), words, lambda words: composed(*words))
+    assert run_to_resume(config) == Path("more/b/1").resolve()
+    with pytest.raises(ConfigError, match="more/b/1 has a different configuration"):
+        run_to_resume(composed(*words))
+
+
+def test_a_path_that_exists_is_not_a_name_of_the_list(tmp_path: Path) -> None:
+    for folder in ("logs/a/1", "a/1"):
+        Path(folder).mkdir(parents=True)
+    assert requested_run("a/1") == Path("a/1")
+    assert requested_run(str(tmp_path / "a" / "1")) == tmp_path / "a" / "1"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

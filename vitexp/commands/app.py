@@ -2,7 +2,8 @@
 
     vitexp app [run=RUN] [port=NUMBER] [data.root=PATH] [data.download=true]
 
-run             folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
+run             a finished run: its folder, or NAME/RUN_ID as `vitexp runs` lists it; or "pretrained": the bundled GTSRB
+                network (default: the newest in logs/)
 port            port of the page (default: the first free one, starting at 7860)
 data.root       folder of the run's data set, if it has moved (data.path with data=huggingface)
 data.download   true downloads the data set if it is missing

@@ -2,7 +2,8 @@
 
     vitexp evaluate [run=RUN] [data=OPTION] [data.KEY=VALUE ...] [key=value ...]
 
-run                folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest run)
+run                a finished run: its folder, or NAME/RUN_ID as `vitexp runs` lists it; or "pretrained": the bundled
+                   GTSRB network (default: the newest run)
 log_dir            where to look for the newest run (default: logs)
 data, data.KEY     the images to test on, as for vitexp train (default: the run's own test set); with data=folder
                    data.root=PATH all of PATH/test/<class>/*, or of PATH/<class>/* without a test folder

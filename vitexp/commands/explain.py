@@ -2,7 +2,8 @@
 
     vitexp explain [run=RUN] [run2=RUN] [image=FILE] [key=value ...]
 
-run             folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
+run             a finished run: its folder, or NAME/RUN_ID as `vitexp runs` lists it; or "pretrained": the bundled GTSRB
+                network (default: the newest in logs/)
 run2            another run with the same classes, to compare
 image           one image file instead of test images
 images          test images for the faithfulness table and curves (default: 100)

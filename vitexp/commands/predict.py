@@ -4,7 +4,8 @@
 
 images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training;
            files that are not images of a known format are named, not read
-run        folder of a finished run, or "pretrained": the bundled GTSRB network (default: the newest in logs/)
+run        a finished run: its folder, or NAME/RUN_ID as `vitexp runs` lists it; or "pretrained": the bundled GTSRB
+           network (default: the newest in logs/)
 out        CSV file to write, or to replace: file, class, probability, then the classes of ranks 2 to 5 (default:
            predictions.csv, unless it exists)
 device     auto | cpu | gpu | mps

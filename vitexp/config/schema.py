@@ -108,8 +108,11 @@ class Run:
     ]
     resume: Annotated[
         Path | None,
-        Words("null, auto, or a run folder"),
-        Doc("auto: resume the newest stopped run with this name and configuration; or the run folder to resume"),
+        Words("null, auto, a run folder, or <name>/<run_id>"),
+        Doc(
+            "auto: resume the newest stopped run with this name and configuration; or the run to resume, its folder or "
+            "<name>/<run_id>"
+        ),
     ] = None
 
 
@@ -169,7 +172,7 @@ class Training:
     image_sizes: Annotated[
         Sizes | None, Doc("sizes to draw from for each batch, in pixels per side; null: data.image_size")
     ] = None
-    teacher: Annotated[Path | None, Doc("folder of a finished run to distill")] = None
+    teacher: Annotated[Path | None, Doc("finished run to distill: its folder, or <name>/<run_id>")] = None
     distillation: Annotated[
         Literal["hard", "soft"], Doc("learn from the teacher's class (hard) or its probabilities (soft)")
     ] = "hard"
@@ -324,8 +327,8 @@ class _Weights:
         Path | None,
         Words("null, pretrained, imagenet21k, imagenet1k, or the path of a file or run folder"),
         Doc(
-            "start from: a finished run, a file (.pth, .safetensors, .npz), pretrained (the bundled GTSRB network), "
-            "imagenet1k or imagenet21k (downloaded)"
+            "start from: a finished run (its folder, or <name>/<run_id>), a file (.pth, .safetensors, .npz), "
+            "pretrained (the bundled GTSRB network), imagenet1k or imagenet21k (downloaded)"
         ),
     ] = None
 

@@ -22,26 +22,35 @@ from vitexp.config.overrides import setting
 from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError, UserError
 from vitexp.metrics import metric
-from vitexp.runs.record import DamagedRecord, data_set, is_pretraining, read_result, warn_skipped
+from vitexp.runs.record import TRIAL_LOCK, DamagedRecord, data_set, is_pretraining, read_result, warn_skipped
 
 NAME = "pretrained"
 BUNDLED = Path(__file__).parent / "shipped" / "gtsrb"  # trained by experiment=gtsrb_best
 
 
-def run_folder(typed: str) -> Path:
+def run_path(typed: str, log_dir: Path | str = "logs") -> Path:
+    """Return the path of the run or file that `typed` names: a path, or one below `log_dir`, as `vitexp runs` lists it.
+
+    A path that exists has priority; one that exists in neither place is returned as it is.
+    """
+    path, below = os.path.expanduser(typed), os.path.join(os.path.expanduser(log_dir), typed)
+    return Path(below if os.path.exists(below) and not os.path.exists(path) else path)
+
+
+def run_folder(typed: str, log_dir: Path | str = "logs") -> Path:
     """Return the folder that run=`typed` names; for "pretrained", logs/pretrained/<run id>, copied if necessary.
 
     Raises ConfigError if there is no such folder, UserError if logs cannot be written.
     """
     if typed == NAME:
         return _unpacked(Path("logs") / NAME)
-    folder = Path(os.path.expanduser(typed))
+    folder = run_path(typed, log_dir)
     if not folder.is_dir():
         if near := get_close_matches(typed, (NAME, "newest"), n=1, cutoff=0.75):
             raise ConfigError(f"run={typed} is not a folder; did you mean {near[0]}?")
         raise ConfigError(
-            f"run={typed} is not a folder; give the folder of a finished run, logs/<name>/<run id>, or run={NAME}, the "
-            "bundled GTSRB network."
+            f"run={typed} is not a folder; give a finished run, <name>/<run id> as the runs command lists it, or "
+            f"run={NAME}, the bundled GTSRB network."
         )
     below = [] if (folder / "result.json").exists() else [run for run in completed_runs(folder) if run.parent == folder]
     if below:
@@ -71,7 +80,7 @@ def _unpacked(logs: Path) -> Path:
 
 def requested_run(typed: str, log_dir: Path | str = "logs") -> Path:
     """Return the folder of the run that a command names; the newest finished one in `log_dir` for "newest" or ""."""
-    return newest_run(log_dir) if typed in ("", "newest") else run_folder(typed)
+    return newest_run(log_dir) if typed in ("", "newest") else run_folder(typed, log_dir)
 
 
 def newest_run(log_dir: Path | str = "logs") -> Path:
@@ -121,12 +130,17 @@ class FinishedFiles:
     std: list[float]
 
     def describe(self) -> str:
-        """Return data, model, test accuracy and date, such as "gtsrb, vit_tiny, 98.10% test accuracy, 2026-11-26"."""
+        """Return data, model, test accuracy and date, such as "gtsrb, vit_tiny, 98.10% test accuracy, 2026-11-26".
+
+        A trial of a sweep and a debug run are called that.
+        """
         accuracy = ((self.result.get("metrics") or {}).get("test") or {}).get("accuracy")
         parts = [data_set(self.config.data), str(self.config.model.name)]
         parts += [] if accuracy is None else [f"{metric('accuracy').format(accuracy)} test accuracy"]
         with suppress(KeyError, TypeError, ValueError):  # the record of another program
             parts.append(f"{datetime.fromisoformat(self.result['finished_at']).astimezone():%Y-%m-%d %H:%M}")
+        if (self.folder / TRIAL_LOCK).exists():
+            parts.append(f"a trial of the sweep {self.folder.parent.name}")
         return ", ".join([*parts, *["debug run"] * bool(self.result.get("debug"))])
 
 

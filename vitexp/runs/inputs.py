@@ -22,7 +22,7 @@ from vitexp.config.schema import MAPPINGS, NODES
 from vitexp.errors import ConfigError, UserError, require
 from vitexp.models.architecture import architecture, difference
 from vitexp.models.checkpoint_names import publisher_of, renamed
-from vitexp.runs.find import BUNDLED, NAME, read_finished
+from vitexp.runs.find import BUNDLED, NAME, read_finished, run_path
 from vitexp.runs.leaks import location, refuse_other_split
 from vitexp.runs.published import PUBLISHED, published_for
 from vitexp.runs.record import runs_folder
@@ -81,12 +81,12 @@ def refuse_unusable_data(source: Mapping[str, Any], *, for_training: bool = True
                 raise cause from None
 
 
-def weights_file(name: str) -> Path:
-    """Return the file of weights that model.weights=`name`, a file, a run folder or "pretrained", means.
+def weights_file(name: str, log_dir: Path | str) -> Path:
+    """Return the file of weights that model.weights=`name`, a file, a run or "pretrained", means.
 
-    Raises ConfigError if there is none.
+    log_dir: runs may be named by their path below it. Raises ConfigError if there is none.
     """
-    path = _place_of_weights(name)
+    path = _place_of_weights(name, log_dir)
     path = path / "model.safetensors" if os.path.isdir(path) else path
     if not os.path.isfile(path):  # unlike Path.is_file, accepts impossible names
         if near := get_close_matches(name, (NAME, *PUBLISHED), n=1, cutoff=0.75):
@@ -98,8 +98,8 @@ def weights_file(name: str) -> Path:
     return path
 
 
-def _place_of_weights(name: str) -> Path:
-    return BUNDLED if name == NAME else Path(os.path.expanduser(name))
+def _place_of_weights(name: str, log_dir: Path | str) -> Path:
+    return BUNDLED if name == NAME else run_path(name, log_dir)
 
 
 def refuse_foreign(tensors: Iterable[str], *, name: str) -> NoReturn:
@@ -114,7 +114,7 @@ def _check_weights(name: str, config: Mapping[str, Any]) -> None:
     if name in PUBLISHED:
         published_for(name, config["model"])
         return
-    file = weights_file(name)
+    file = weights_file(name, config["log_dir"])
     if file.suffix == ".safetensors":
         _check_header(file, name=name, model=config["model"])
     refuse_split_of_weights(name, config)
@@ -123,7 +123,7 @@ def _check_weights(name: str, config: Mapping[str, Any]) -> None:
 def refuse_split_of_weights(name: str, config: Mapping[str, Any]) -> None:
     """Raise ConfigError if model.weights=`name` is a run that was trained on validation images of `config`."""
     with suppress(OSError, OmegaConfBaseException, KeyError):  # a weights file is not a run
-        run = read_config(_place_of_weights(name) / "config.yaml")
+        run = read_config(_place_of_weights(name, config["log_dir"]) / "config.yaml")
         if facts(run.task).get("uses_labels", True):
             refuse_other_split(config, run, key=f"model.weights={name}")
 
@@ -165,7 +165,7 @@ def _architecture_of(model: Mapping[str, Any]) -> dict[str, Any]:
 def check_teacher(name: str, config: Mapping[str, Any]) -> None:
     """Raise ConfigError if the run `name` is not finished or was trained on validation images of `config`."""
     try:
-        run = read_finished(Path(os.path.expanduser(name)))  # unlike Path.expanduser, works without a home directory
+        run = read_finished(run_path(name, config["log_dir"]))
     except UserError as error:
         raise ConfigError(f"training.teacher={name}: {error}") from error
     refuse_other_split(config, run.config, key=f"training.teacher={name}")

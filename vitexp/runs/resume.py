@@ -16,6 +16,7 @@ from vitexp.config.overrides import flatten, key_of, merged
 from vitexp.config.renames import changed_defaults, put, read_config, upgrade_overrides
 from vitexp.data.length import AUTO
 from vitexp.errors import ConfigError, UserError, reason
+from vitexp.runs.find import run_path
 from vitexp.runs.record import deciding, read_result, runs_folder, warn_skipped
 from vitexp.system.disk import typed
 
@@ -41,7 +42,7 @@ def run_to_resume(config: DictConfig) -> Path | None:
         return None
     runs = runs_folder(config)
     if config.resume != "auto":
-        folder = Path(config.resume).expanduser().resolve()
+        folder = run_path(str(config.resume), config.log_dir).resolve()
         _result(folder)
     elif config.run_id is not None:
         folder = runs / str(config.run_id)
@@ -86,7 +87,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Seq
     """
     if not _names_a_folder(config):
         return config
-    folder = Path(str(config.resume)).expanduser().resolve()
+    folder = run_path(str(config.resume), config.log_dir).resolve()
     stored, new = upgrade_overrides(_result(folder).get("overrides", [])), merged([], overrides)
     plain: Any = OmegaConf.to_container(read_config(folder / "config.yaml"), resolve=True)
     if new:
@@ -102,7 +103,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Seq
                 node = node.get(parent) if isinstance(node, dict) else None
             if isinstance(node, dict) and last in node and not (CONF / key).is_dir():  # not a group, which was selected
                 put(plain, key, node[last])
-    return OmegaConf.create({**plain, "resume": config.resume})
+    return OmegaConf.create({**plain, "resume": str(folder)})  # its log_dir may be another one
 
 
 def as_it_began(config: DictConfig) -> DictConfig:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.errors import ConfigError, UserError
 from vitexp.models.trained_net import TrainedNet
+from vitexp.runs.find import run_path
 from vitexp.runs.finished import load_run
 from vitexp.runs.inputs import check_teacher
 from vitexp.system.disk import checksum
@@ -52,7 +51,7 @@ def load_teacher(config: DictConfig, *, resumed: Mapping[str, Any] | None) -> Te
     name = config.training.get("teacher")
     if name is None:
         return None
-    folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, works without a home directory
+    folder = run_path(name, config.log_dir)
     check_teacher(name, config)
     try:
         run = load_run(folder)

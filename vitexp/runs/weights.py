@@ -80,7 +80,7 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
         weights.normalization = NORMALIZATIONS[published.normalize]
         weights.known["num_heads"] = published.num_heads
         return weights
-    weights = read_weights(weights_file(name), name=name)
+    weights = read_weights(weights_file(name, config.log_dir), name=name)
     refuse_split_of_weights(name, config)
     return weights
 

@@ -149,7 +149,7 @@ def plan(
         if status(trial) != "completed":
             source = config["data"]["source"]
             try:
-                check_files(config, check_data=source not in usable)
+                check_files({**config, "log_dir": str(folder.parent)}, check_data=source not in usable)
                 usable.append(source)
             except UserError as error:
                 raise ConfigError(f"{where}row {row.name!r}: {error}") from error
