@@ -15,11 +15,12 @@ from rich.console import Console
 from tests.sweeps.trials import ODD, ODD_SEEN, odd_table, record, table
 from vitexp.sweeps.tables.cells import cells
 from vitexp.sweeps.tables.formats import to_csv, to_latex, to_markdown, to_rich
+from vitexp.sweeps.tables.table import Table
 
 
-def printed(width: int, *, compact: bool = False) -> str:
+def printed(width: int, made: Table | None = None) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(to_rich(odd_table(), compact=compact))
+    console.print(to_rich(made or odd_table(), width=width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -33,11 +34,32 @@ def test_the_terminal_shows_every_cell_as_it_is() -> None:
 
 
 def test_a_terminal_of_80_columns_cuts_no_number() -> None:
-    made, text = odd_table(), printed(80, compact=True)
+    made, text = odd_table(), printed(80)
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
     for row in made.rows:
         for part in re.split(r" (?=[±\[(])|, (?=\d )", "; ".join(cells(made, row)[1:-1])):
             assert all(word in text for word in part.split("; "))
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 129, 130, 160])
+@pytest.mark.parametrize("is_cumulative", [False, True])
+def test_no_number_in_the_name_of_a_row_is_broken(width: int, is_cumulative: bool) -> None:
+    names = [
+        *("optim.lr=0.0003", "optim.lr=3e-05", "optim.weight_decay=0.0001, training.mixup_alpha=0.25"),
+        *("training.image_sizes=[24,32,40]", "data.root=/a/very/long/path/to/images_of_1,234,567_animals_without_end"),
+        *("x" * 90, "0123456789abcdef" * 5 + "/0.125"),
+    ]
+    rows = {name: [record(0.1 * seed + 0.01 * place) for seed in range(3)] for place, name in enumerate(names)}
+    text = printed(width, table(rows, is_cumulative=is_cumulative))
+    lines = text.split("\n\n")[0].splitlines()
+    first = [line.split()[0] for line in lines if line.strip()]
+    numbers = ["0.0003", "3e-05", "0.0001", "0.25", "[24,32,40]", "0.125"]
+    for number in numbers:
+        assert any(number in line for line in lines), number
+    assert any("1,234,567" in word for word in first), first
+    assert "…" not in text
+    if width >= 80 or not is_cumulative:
+        assert max(map(len, text.splitlines())) <= width
 
 
 class Cells(HTMLParser):

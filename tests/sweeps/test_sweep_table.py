@@ -137,27 +137,36 @@ def test_any_row_can_be_the_baseline() -> None:
 
 def test_of_loss_and_calibration_error_less_is_better() -> None:
     rows = {
-        "base": [record(0.9, val=0.9, loss=0.50, ece=0.05)] * 2,
+        "base": [record(0.9, val=0.9, loss=0.50, ece=0.05)] * 3,
         "row": [
-            record(0.9, val=0.9, loss=0.40, ece=0.03, fit_s=140.0),
-            record(0.9, val=0.9, loss=0.44, ece=0.02, fit_s=140.0),
+            record(0.9, val=0.9, loss=0.41, ece=0.024, fit_s=140.0),
+            record(0.9, val=0.9, loss=0.43, ece=0.026, fit_s=140.0),
+            record(0.9, val=0.9, loss=0.42, ece=0.025, fit_s=140.0),
         ],
     }
     loss = table(rows, metric="loss")
     row = texts(loss, "row")
-    assert row["test loss"] == "0.4200 ± 0.0283"
-    assert row["Δ test [95% interval]"].startswith("−0.0800 [")
+    assert row["test loss"] == "0.4200 ± 0.0100"
+    assert row["Δ test [95% interval]"].startswith("−0.0800* [")
     assert row["time per 0.01"] == "+5.0 s"  # 40 s for 0.08
     assert loss.rows[1].is_best
     ece = texts(table(rows, metric="ece"), "row")
-    assert ece["validation calibration error (ECE) (%)"] == "2.50 ± 0.71 ★"
+    assert ece["validation calibration error (ECE) (%)"] == "2.50 ± 0.10 ★"
     assert ece["time per point"] == "+16.0 s"  # 40 s for 2.5 points
 
 
-def test_cost_is_blank_where_nothing_was_gained_and_negative_where_time_was_saved() -> None:
-    slow, fast = accuracies(0.90, 0.92), accuracies(0.93, 0.95, fit_s=40.0)
+def test_cost_is_blank_without_a_significant_gain_and_negative_where_time_was_saved() -> None:
+    slow, fast = accuracies(0.90, 0.92, 0.94), accuracies(0.930, 0.951, 0.969, fit_s=40.0)
     assert texts(table({"slow": slow, "fast": fast}), "fast")["time per point"] == "−20.0 s"
-    assert texts(table({"fast": fast, "slow": slow}), "slow")["time per point"] == ""
+    assert texts(table({"fast": fast, "slow": slow}), "slow")["time per point"] == "", "a loss"
+    noise = accuracies(0.89, 0.93, 0.96, fit_s=40.0)
+    for long, short in ((slow, noise), (noise, slow)):
+        made = table({"base": long, "row": short})
+        assert texts(made, "row")["time per point"] == ""
+    for base, row in ((slow[:1], fast[:1]), (slow, accuracies(0.91, 0.93, 0.95))):  # one seed; without any spread
+        made = table({"base": base, "row": row})
+        assert texts(made, "row")["time per point"] == "" and made.rows[1].cost_s is None
+    assert any("empty without a significant gain" in note for note in notes(made))
 
 
 def test_warns_of_trials_that_differ_in_more_than_their_row() -> None:

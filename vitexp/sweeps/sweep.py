@@ -189,7 +189,7 @@ def _table(planned: Plan, config: DictConfig) -> Table:
 
 
 def _print(table: Table, console: Console) -> None:
-    console.print(formats.to_rich(table, compact=console.width < 130))
+    console.print(formats.to_rich(table, width=console.width))
 
 
 def _tell_wandb(table: Table, planned: Plan, console: Console, *, with_report: bool, with_table: bool = True) -> None:

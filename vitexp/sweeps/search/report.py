@@ -62,8 +62,10 @@ def report(
 
     if rows:
         table = Table(title=title, caption=note, padding=(0, 0), title_justify="left", caption_justify="left")
-        for heading in headings:
-            table.add_column(heading.replace("_", " ").replace("/", " "), justify="right", overflow="fold")
+        for heading, values in zip(headings, zip(*rows, strict=True), strict=True):
+            longest = max(map(len, values))  # the heading is broken if the terminal is narrow, a number never
+            words = heading.replace("_", " ").replace("/", " ")
+            table.add_column(words, justify="right", overflow="fold", min_width=longest)
         for row in rows:
             table.add_row(*row)
         console.print(table)

@@ -63,7 +63,7 @@ def notes(table: Table) -> list[str]:
         *["Δ row above is the difference from the row above, paired by seed; its intervals are not corrected."]
         * table.is_cumulative,
         f"Time per {step}: extra training time per {step} of {split} {table.metric.label} gained over the baseline; "
-        "empty without a gain.",
+        "empty without a significant gain, negative if the training was shorter.",
         *(["Lower is better."] if table.metric.direction == "min" else []),
         *_warnings(table),
     ]

@@ -10,6 +10,7 @@ from typing import Final
 
 from rich import box
 from rich import table as rich_table
+from rich.cells import cell_len
 from rich.text import Text
 
 from vitexp.sweeps.tables.cells import BEST, SPLITS, cells, headings, notes, one_line
@@ -42,33 +43,57 @@ _LATEX: Final = str.maketrans(
     }
 )
 
+_WIDE: Final = 130  # columns of a terminal with room for every cell on one line
+_NARROWEST: Final = 10  # columns for the names of rows
+_NUMBER: Final = r"[+-]?\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
 
-def to_rich(table: Table, *, compact: bool = False) -> rich_table.Table:
-    """Return the table with its notes below.
 
-    compact: for fewer than 130 columns; deviations and intervals are on separate lines, and the last column is omitted.
+def to_rich(table: Table, *, width: int) -> rich_table.Table:
+    """Return the table with its notes below, for a terminal of `width` columns.
+
+    Below 130 columns, deviations and intervals are on separate lines, and as many of the last three columns are omitted
+    as necessary, at least one. Names of rows get the remaining space.
     """
-    kept = slice(None, -1 if compact else None)
+    compact = width < _WIDE
+    heads, rows = headings(table), [cells(table, row) for row in table.rows]
+    if compact:
+        rows = [
+            [name, seeds.replace(", ", ",\n"), *(re.sub(r" (?=[±\[(])", "\n", number) for number in numbers)]
+            for name, seeds, *numbers in rows
+        ]
+    padding, kept = (0, len(heads) - 1) if compact else (1, len(heads))
+    columns = zip(heads, *rows, strict=True)
+    taken = [padding + 1 + max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    while compact and kept > len(heads) - 3 and width - sum(taken[1:kept]) < _NARROWEST:
+        kept -= 1
+    room = max(width - padding - sum(taken[1:kept]), _NARROWEST)
     printed = rich_table.Table(
         title=Text(one_line(table.title), style="bold"),
         title_justify="left",
         caption=Text("\n".join(note for note in notes(table) if not compact or "Time per" not in note)),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=0 if compact else (0, 1, 0, 0),
+        padding=(0, padding, 0, 0),
         show_edge=False,
     )
-    name, *others = headings(table)[kept]
-    longest_word = max((len(word) for row in table.rows for word in one_line(row.name).split()), default=0)
-    printed.add_column(name, overflow="fold", min_width=min(longest_word, 14))
-    for heading in others:
-        printed.add_column(Text(heading), justify="left" if heading == "seeds" else "right", no_wrap=True)
-    for row in table.rows:
-        name, seeds, *numbers = cells(table, row)[kept]
-        if compact:
-            seeds, numbers = seeds.replace(", ", ",\n"), [re.sub(r" (?=[±\[(])", "\n", number) for number in numbers]
-        printed.add_row(Text(name), *map(Text, (seeds, *numbers)), style="bold" if row.is_best else None)
+    for place, heading in enumerate(heads[:kept]):
+        printed.add_column(Text(heading), justify="left" if place < 2 else "right", no_wrap=True)
+    for row, (name, *others) in zip(table.rows, rows, strict=True):
+        shown = ("\n".join(_wrapped(name, room)), *others[: kept - 1])
+        printed.add_row(*map(Text, shown), style="bold" if row.is_best else None)
     return printed
+
+
+def _wrapped(name: str, width: int) -> list[str]:
+    """Return the lines of the name of a row, broken after spaces and signs where possible and never in a number."""
+    lines = [""]
+    for part in re.split(r"(?<=[\s=/_])|(?<=[.,])(?!\d)", name):
+        pieces = [part] if cell_len(part.rstrip()) <= width else re.findall(rf"{_NUMBER}|.", part)
+        for piece in pieces:
+            if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
+    return [line.rstrip() for line in lines]
 
 
 def to_markdown(table: Table) -> str:

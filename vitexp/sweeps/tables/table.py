@@ -30,7 +30,7 @@ class Row:
     p_holm: float | None  # of the difference, among all comparisons of the table
     parameters: int | None
     train_s: float | None  # mean over the completed trials
-    cost_s: float | None  # extra training seconds per 0.01 gained over the baseline; None without a gain
+    cost_s: float | None  # extra training seconds per 0.01 gained over the baseline; None without a significant gain
 
     @property
     def completed(self) -> int:
@@ -151,7 +151,9 @@ def build_table(
             p_holm=adjusted.get(name),
             parameters=_parameters(members),
             train_s=time.mean if (time := summarize(times[name].values())) else None,
-            cost_s=_cost(times[name], times[baseline], gain(differences[name].mean)) if name in differences else None,
+            cost_s=_cost(times[name], times[baseline], gain(differences[name].mean))
+            if adjusted.get(name, 1.0) < SIGNIFICANCE
+            else None,
         )
         for name, members in grouped.items()
     )
