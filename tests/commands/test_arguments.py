@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import CONF
 from vitexp import __main__, errors
 from vitexp.commands import app, clean, evaluate, explain, predict, runs
-from vitexp.commands.words import run_command
+from vitexp.commands.words import options_first, run_command
 from vitexp.errors import ConfigError
 
 
@@ -112,6 +112,15 @@ def test_help_lists_every_key(
     run_command(command.main, command.__doc__)
     text = capsys.readouterr().out
     assert all(f"\n{key}" in text or f", {key} " in text for key in keys)
+
+
+@pytest.mark.parametrize("word", ["--config-name", "-cn", "--config-name=config"])
+def test_a_configuration_file_is_only_for_training(word: str) -> None:
+    words = [word, *["config"] * ("=" not in word), "optim.lr=1,2"]
+    assert options_first("train", words) == words
+    for command in ("sweep", "bench"):
+        with pytest.raises(ConfigError, match=f"^{word} only works for the train command; drop it.$"):
+            options_first(command, words)
 
 
 def test_unknown_commands_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

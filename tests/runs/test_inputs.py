@@ -116,6 +116,31 @@ def test_errors_in_files_do_not_wait_for_torch_and_leave_no_folder(tmp_path: Pat
     assert not Path("logs").exists()
 
 
+def started_from(run: Path, *words: str) -> str:
+    """Return the message with which the config.yaml of a run is refused."""
+    command = [sys.executable, str(CONF.parent / "train.py"), "--config-dir", str(run), "--config-name", "config"]
+    ended = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and ended.stdout == ""
+    return ended.stderr
+
+
+def test_the_configuration_of_a_run_of_an_earlier_version_can_be_repeated() -> None:
+    """The bundled one was written before there was a group loss."""
+    assert "GTSRB training images" in started_from(SHIPPED, "trainer.max_epochs=1", "training.mixup_alpha=0.1")
+
+
+def test_an_option_for_the_configuration_of_a_run_names_the_command_that_works() -> None:
+    refused = started_from(SHIPPED, "trainer=debug", "seed=1")
+    assert "trainer=debug selects an option, but the config.yaml of a run has only values; " in refused
+    assert "train.py experiment=gtsrb_best logger=csv trainer=debug seed=1 starts this run with it." in refused
+    shutil.copytree(SHIPPED, "repeated")
+    record = json.loads(Path("repeated/result.json").read_text())
+    for change in ({"options": ["--config-dir", "x", "--config-name", "config"]}, {"overrides": []}):
+        Path("repeated/result.json").write_text(json.dumps(record | change))
+        refused = started_from(Path("repeated"), "model=vit_small")
+        assert refused.endswith("only values; change single values, such as model.KEY=VALUE.\n")
+
+
 def test_a_sweep_checks_the_files_of_its_trials_before_they_run() -> None:
     words = ["optim.lr=1e-3,1e-4", "model.weights=nowhere"]
     with pytest.raises(ConfigError, match=r"'optim\.lr=0\.001': model.weights=nowhere: there is no nowhere"):

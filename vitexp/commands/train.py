@@ -11,6 +11,7 @@ configuration that the other arguments select.
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import hydra
 from hydra import compose
@@ -23,6 +24,7 @@ from vitexp.config.conf import CONF
 from vitexp.config.multirun import one_run, place_on_gpu, refuse_several_devices
 from vitexp.config.overrides import config_dir_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
+from vitexp.config.renames import completed
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.runs.inputs import check_inputs
 from vitexp.runs.resume import as_it_began, resumed
@@ -37,6 +39,9 @@ def train(config: DictConfig) -> None:
         place_on_gpu(config)
     with one_run():
         command = HydraConfig.get()
+        folders = [each.path for each in command.runtime.config_sources if each.provider == "command-line"]
+        if command.job.config_name != "train" and any(Path(each, "result.json").is_file() for each in folders):
+            config = completed(config)  # --config-dir RUN --config-name config; vitexp may have got keys since then
         config = resumed(config, command.overrides.task, partial(compose, command.job.config_name))
         check(config)
         config = as_it_began(config)

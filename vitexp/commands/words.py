@@ -137,6 +137,8 @@ def options_first(command: str, words: Sequence[str], keys: Collection[str] = ()
     """
     refuse_split_path(words)
     for place, word in enumerate(words):
+        if command != "train" and word.partition("=")[0] in ("--config-name", "-cn"):
+            raise ConfigError(f"{word} only works for the train command; drop it.")
         if word.startswith("-") and word.partition("=")[0] not in (*_TAKE_A_VALUE, *_OTHERS):
             if near := get_close_matches(word.partition("=")[0], (*_TAKE_A_VALUE, *_OTHERS), n=1, cutoff=0.75):
                 raise ConfigError(f"there is no option {word}; did you mean {near[0]}?")

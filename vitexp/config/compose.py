@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import shlex
@@ -23,7 +24,8 @@ from yaml import YAMLError
 
 from vitexp.config.conf import CONF
 from vitexp.config.files import load_file, option_file
-from vitexp.config.overrides import config_dir_of, flatten, key_of, quoted, with_quoted_paths
+from vitexp.config.overrides import command_line, config_dir_of, flatten, key_of, merged, quoted, with_quoted_paths
+from vitexp.config.renames import upgrade_overrides
 from vitexp.config.suggest import likely_keys
 from vitexp.errors import ConfigError, nearest
 from vitexp.text import shortened
@@ -212,6 +214,8 @@ def explain(error: Exception, words: Sequence[str]) -> str:
         return f"key {match.group(1)!r} already exists; drop the leading '+'."
     if match := re.match(r"Could not (?:override|append|delete)[^']*'([^']*)'", first_line):
         key = match.group(1).partition("@")[0]
+        if (CONF / key).is_dir() and (sentence := _option_for_a_run(key, words)):
+            return sentence
         if key in _OF_SWEEPS:
             return f"{key} can only be chosen for the sweep command."
         if options := _options_with(key):
@@ -239,6 +243,24 @@ def _folder_as_data(words: Sequence[str]) -> str | None:
             command = f"data=folder {shlex.quote(f'data.root={value}')}"
             return f"data={value} is a folder, not an option; for images in class folders, write {command}."
     return None
+
+
+def _option_for_a_run(key: str, words: Sequence[str]) -> str | None:
+    """Return a sentence about an option of the group `key` that was given for a run's config.yaml; None without one."""
+    folder, others = config_dir_of(words)
+    if folder is None or not (Path(folder).expanduser() / "result.json").is_file():
+        return None
+    given = [word for word in others if "=" in word and not word.startswith("-")]
+    option = next((word for word in given if key_of(word) == key), key)
+    try:
+        run = json.loads((Path(folder).expanduser() / "result.json").read_text(encoding="utf-8"))
+        options, stored = list(map(str, run.get("options") or ())), upgrade_overrides(map(str, run["overrides"]))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        options, stored = [], []
+    instead = f"change single values, such as {key}.KEY=VALUE"
+    if stored and "--config-name" not in options:
+        instead = f"{command_line('train', *options, *merged(stored, given))} starts this run with it"
+    return f"{option} selects an option, but the config.yaml of a run has only values; {instead}."
 
 
 def _unreadable(words: Sequence[str]) -> str | None:

@@ -72,11 +72,17 @@ def read_config(path: Path) -> DictConfig:
     sections = ("model", "data", *filter(loaded.__contains__, ("trainer", "training", "checkpoint")))
     if wrong := [name for name in sections if not isinstance(loaded.get(name), DictConfig)]:
         raise ConfigError(f"{typed(path)} is not the configuration of a run: {wrong[0]} must be a mapping.")
-    config = OmegaConf.merge(_defaults(loaded), upgrade(loaded))
-    assert isinstance(config, DictConfig)
+    config = completed(loaded)
     # The cache folder of this machine takes precedence over the recorded one.
     config.data.cache_dir = os.environ.get("VITEXP_CACHE") or config.data.cache_dir
     return config
+
+
+def completed(config: DictConfig) -> DictConfig:
+    """Return the content of a run's config.yaml with current names; missing keys have the defaults of its time."""
+    whole = OmegaConf.merge(_defaults(config), upgrade(config))
+    assert isinstance(whole, DictConfig)
+    return whole
 
 
 def upgrade(config: DictConfig) -> DictConfig:
