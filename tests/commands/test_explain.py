@@ -16,7 +16,7 @@ from PIL import Image
 import vitexp
 from tests.conftest import TINY, composed, tiny_run
 from vitexp.errors import ConfigError, UserError
-from vitexp.runs.explained import explain_run, find_class, index_of, positions_before
+from vitexp.runs.explained import _Page, explain_run, find_class, index_of, positions_before
 from vitexp.runs.finished import load_run
 from vitexp.runs.run import run
 from vitexp.system.disk import checksum
@@ -60,7 +60,23 @@ def test_two_runs_side_by_side(vit_run: Path, cnn_run: Path, capsys: pytest.Capt
     order = [float(row["insertion_minus_deletion"]) for row in rows]
     assert order == sorted(order, reverse=True)
     table = (folder / "faithfulness.md").read_text()
-    assert len(table.splitlines()) == 8 and table in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert len(table.splitlines()) == 8 and "|" not in printed
+    assert all(row["explanation"] in printed for row in rows)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_tables_are_printed_for_people_and_whole(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ("relevance", "[a] long name of an explanation | of someone")
+    rows = [{"explanation": name, "insertion AUC (high is good)": "0.123 ± 0.012", "images": "100"} for name in names]
+    _Page(tmp_path).add_table("faithfulness", rows, text="| Markdown |\n")
+    printed = capsys.readouterr().out
+    assert (tmp_path / "faithfulness.md").read_text() == "| Markdown |\n" and "Markdown" not in printed
+    assert printed.count("0.123 ± 0.012") == 2 and "[a] long" in printed and "…" not in printed
+    assert max(map(len, printed.splitlines())) <= width
 
 
 def test_positions_before_training(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from rich import table as rich_table
+from rich.text import Text
 from torch import Tensor
 
 from vitexp.data.imagefile import read_image
@@ -35,6 +37,7 @@ from vitexp.runs.record import data_set
 from vitexp.runs.test_set import relocated
 from vitexp.runs.weights import read_weights
 from vitexp.system.disk import typed
+from vitexp.system.terminal import plain_console
 from vitexp.text import markdown_table
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
@@ -157,12 +160,18 @@ class _Page:
             print(f"{name}.png", flush=True)
 
     def add_table(self, name: str, rows: list[dict[str, str]], *, text: str, **others: str) -> None:
-        """Write the table that belongs to a figure as Markdown, and in other formats by their endings; print it."""
+        """Print the table that belongs to a figure; write it as Markdown, `text`, and in other formats by endings."""
         self.tables[name] = Rows(list(rows[0]), [list(row.values()) for row in rows])
         with self._writing():
             for ending, content in {"md": text, **others}.items():
                 (self.folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
-        print(text, end="")
+        table, (first, *others) = rich_table.Table(padding=0), rows[0]
+        table.add_column(first)
+        for key in others:  # in a narrow terminal, only the heading is broken
+            table.add_column(key, justify="right", min_width=max(len(row[key]) for row in rows))
+        for row in rows:
+            table.add_row(*map(Text, row.values()))
+        plain_console().print(table)
 
     def write(self, run: FinishedRun) -> None:
         """Write explain.html and print its path."""
