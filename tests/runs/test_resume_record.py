@@ -67,6 +67,7 @@ def test_an_attempt_that_cannot_start_leaves_the_completed_record(server: Server
     assert server.train(tmp_path / "log", f"resume={run}", "trainer.max_epochs=3") == 0, (tmp_path / "log").read_text()
     assert (result(run)["status"], result(run)["epochs"]) == ("completed", 3)
     assert read_config(run / "config.yaml").trainer.max_epochs == 3
+    assert read_config(run / "config.yaml").resume is None, "it repeats the run"
     assert (run / "checkpoints" / "damaged.ckpt").read_bytes() == b"damaged"
 
 

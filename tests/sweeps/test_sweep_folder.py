@@ -137,6 +137,18 @@ def test_tables_are_written_under_the_lock_only(tmp_path: Path) -> None:
     assert {"sweep.json", "sweep.html", "table.csv", "table.md", "table.tex"} < {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_combination_is_run_but_said_first(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, file, before = tmp_path / "s", io.StringIO(), list[str]()
+    trials = [Trial(row="a", seed=seed, overrides=(), folder=folder / str(seed), command=()) for seed in range(count)]
+    made = Plan(folder=folder, rows=[Row(name="a", overrides=())], trials=trials, wandb=None, is_cumulative=False)
+    monkeypatch.setattr("vitexp.sweeps.sweep.run_trials", lambda *_, **__: before.append(file.getvalue()) or [])
+    config = {"metric": "accuracy", "baseline": None, "report": False, "trials": [], "show": False}
+    _run_rows(made, GTSRB, OmegaConf.create(config), LocalEngine(), console=Console(file=file, width=80))
+    [said] = before
+    assert ("one combination" in said and "optim.lr=1e-4,3e-4" in said) == (count == 1)
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write in .*file/s: Not a directory; free some space, or set log_dir"):

@@ -331,7 +331,8 @@ def _git() -> tuple[str | None, bool | None]:
 def _repeatable(config: DictConfig) -> str:
     """Return the resolved configuration as YAML that the train command accepts."""
     hydra = {"run": {"dir": "."}, "output_subdir": None}
-    plain = {**OmegaConf.to_container(config, resolve=True), "hydra": hydra}  # type: ignore[dict-item]
+    # Without resume=RUN, which would resume this run instead.
+    plain = {**OmegaConf.to_container(config, resolve=True), "resume": None, "hydra": hydra}  # type: ignore[dict-item]
     head = "# Repeats the run: python -m vitexp train --config-dir <this folder> --config-name config\n"
     return head + OmegaConf.to_yaml(plain)
 
