@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.sweeps.fake_search import NODE, SPACE, FakeEngine, best, lines, options, peak, run
 from vitexp.errors import ConfigError
@@ -16,8 +18,9 @@ from vitexp.sweeps.engines import OnEvent
 from vitexp.sweeps.engines.trial import Event, Finished, Trial
 from vitexp.sweeps.grid import Plan
 from vitexp.sweeps.search import search as search_module
+from vitexp.sweeps.search.report import report
 from vitexp.sweeps.search.search import NothingFound
-from vitexp.sweeps.search.study import Reporter, journal
+from vitexp.sweeps.search.study import Reporter, Settings, journal
 
 
 @pytest.fixture
@@ -34,6 +37,26 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(search_module, "plan", plan)
     monkeypatch.setattr("vitexp.sweeps.search.report._draw", lambda *_: [])
+
+
+def test_the_table_of_a_search_breaks_no_number(tmp_path: Path) -> None:
+    import optuna
+
+    keys = ["optim.lr", "optim.weight_decay", "model.drop_path", "loss.label_smoothing", "training.mixup_alpha"]
+    study = optuna.create_study(direction="maximize")
+    for number in range(3):
+        params = dict.fromkeys(keys, 1.2345e-05 * (number + 1))
+        distributions = {key: optuna.distributions.FloatDistribution(0, 1) for key in keys}
+        study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=0.98765))
+    settings = Settings.of({**NODE, "space": {key: {"low": 0.0, "high": 1.0} for key in keys}})
+    for width, missing in ((60, ["mixup_alpha"]), (70, []), (80, []), (200, [])):
+        console = Console(file=io.StringIO(), width=width)
+        report(study, settings=settings, folder=tmp_path, command=str, console=console, write=False)
+        assert isinstance(console.file, io.StringIO)
+        table = " ".join(console.file.getvalue().partition("best ")[0].split("\n"))
+        assert table.count("1.23e-05") == len(keys) - len(missing) and table.count("0.9877") == 3 and "…" not in table
+        assert ("Not shown: " in table) == bool(missing) and all(key in table for key in missing)
+        assert max(map(len, console.file.getvalue().partition("best ")[0].splitlines())) <= width
 
 
 @pytest.mark.usefixtures("quick")

@@ -61,13 +61,17 @@ def report(
         files = ["trials.csv", "search.md", *_draw(study, settings, folder)]
 
     if rows:
-        table = Table(title=title, caption=note, padding=(0, 0), title_justify="left", caption_justify="left")
-        for heading, values in zip(headings, zip(*rows, strict=True), strict=True):
-            longest = max(map(len, values))  # the heading is broken if the terminal is narrow, a number never
-            words = heading.replace("_", " ").replace("/", " ")
-            table.add_column(words, justify="right", overflow="fold", min_width=longest)
+        # In a narrow terminal, headings have several lines and keys are left out, but words and numbers stay whole.
+        words = [heading.replace("_", " ").replace("/", " ") for heading in headings]
+        columns = zip(words, *rows, strict=True)
+        widths = [max(len(part) for part in (*heading.split(), *values)) for heading, *values in columns]
+        kept = sum(sum(widths[:end]) + end + 1 <= console.width for end in range(1, len(widths) + 1))
+        caption = f"{note} Not shown: {', '.join(headings[kept:])}." if headings[kept:] else note
+        table = Table(title=title, caption=caption, padding=(0, 0), title_justify="left", caption_justify="left")
+        for heading, width in zip(words[:kept], widths[:kept], strict=True):
+            table.add_column(heading, justify="right", min_width=width)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*row[:kept])
         console.print(table)
     else:
         console.print(title, highlight=False)
