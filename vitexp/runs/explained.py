@@ -165,9 +165,9 @@ class _Page:
         with self._writing():
             for ending, content in {"md": text, **others}.items():
                 (self.folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
-        table, (first, *others) = rich_table.Table(padding=0), rows[0]
+        table, (first, *numbers) = rich_table.Table(padding=0), rows[0]
         table.add_column(first)
-        for key in others:  # in a narrow terminal, only the heading is broken
+        for key in numbers:  # in a narrow terminal, only the heading is broken
             table.add_column(key, justify="right", min_width=max(len(row[key]) for row in rows))
         for row in rows:
             table.add_row(*map(Text, row.values()))
