@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule, LightningModule, seed_everything
+from lightning import LightningDataModule, LightningModule
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -28,17 +28,14 @@ from vitexp.evaluate.evaluation import evaluate
 from vitexp.explain import figures
 from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.runs import predictions
-from vitexp.runs.build import build_datamodule, build_module
 from vitexp.runs.find import requested_run
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.inputs import check_inputs
 from vitexp.runs.launcher import is_first_process
 from vitexp.runs.predictions import ImageLike, Prediction
+from vitexp.runs.rehearsal import build_parts
 from vitexp.runs.resume import as_it_began, resumed
 from vitexp.runs.run import run as run_training
-from vitexp.runs.teacher import load_teacher
-from vitexp.runs.tryout import try_out
-from vitexp.runs.weights import starting_weights
 from vitexp.system.hardware import choose_device
 from vitexp.system.signals import Interrupted
 from vitexp.text import plural, shortened
@@ -222,14 +219,7 @@ def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     The data is prepared, and the initial weights equal those of a run: random numbers are seeded with config.seed.
     Callbacks, loggers and checkpoints are up to you. Raises UserError.
     """
-    weights, teacher = starting_weights(config), load_teacher(config, resumed=None)
-    try_out(config, weights)
-    datamodule, augment = build_datamodule(config, weights)
-    if teacher is not None:
-        teacher.refuse_other_classes(datamodule.source.classes)
-    datamodule.setup()
-    seed_everything(config.seed, workers=True, verbose=False)
-    return datamodule, build_module(config, datamodule, augment, weights, teacher)
+    return build_parts(config)
 
 
 def _warn_of_unread(files: Sequence[Path]) -> None:

@@ -11,13 +11,17 @@ from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
-from vitexp.config.compose import known_keys
+from omegaconf import DictConfig
+
+from vitexp.config.check import check
+from vitexp.config.compose import compose, known_keys, plain_of
 from vitexp.config.overrides import command_line, config_dir_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.config.suggest import corrected, likely_keys
 from vitexp.errors import ConfigError, nearest
 from vitexp.runs.find import FinishedFiles, read_finished
+from vitexp.runs.inputs import check_files
 from vitexp.system.terminal import say_loading
 
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")  # what device= accepts
@@ -158,6 +162,23 @@ def options_first(command: str, words: Sequence[str], keys: Collection[str] = ()
         else:
             overrides.append(word)
     return [*options, *overrides]
+
+
+def composed(command: str, words: Sequence[str], *, keys: Sequence[str] = ()) -> tuple[Words, DictConfig]:
+    """Return the words of a command's own `keys`, and the checked configuration of a run that the others compose.
+
+    Raises ConfigError for an invalid word or configuration, UserError if a file that it needs is missing.
+    """
+    refuse_typed_secrets(words)
+    config_dir, words = config_dir_of(options_first(command, words, keys))
+    own = [word for word in words if word.partition("=")[0] in keys]
+    config = compose([word for word in words if word not in own], config_dir=config_dir)
+    check(config)
+    if config.resume is not None:
+        raise ConfigError(f"{command} resumes no run; remove resume={config.resume}.")
+    check_files(plain_of(config))
+    say_loading()
+    return read_words(own, keys=keys or ("",)), config
 
 
 def opened(folder: Path, *, width: int) -> FinishedFiles:

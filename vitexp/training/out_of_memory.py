@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
@@ -97,7 +97,7 @@ class _Witness(Callback):
         fitting: int | None = 0
         if self.started:
             log.info("out of memory; looking for a batch size that fits")
-            spare = _spare(self.unused) if device.type == "cpu" else math.inf
+            spare = spare_bytes(self.unused) if device.type == "cpu" else math.inf
             fitting = None if spare is None else _largest_fitting(trainer, cast(Task, pl_module), at_once, spare)
             _release(device)
         if fitting:
@@ -116,20 +116,28 @@ def _largest_fitting(trainer: Trainer, module: Task, at_once: int, spare: float)
     alone = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
     if not alone or any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
         return None
+    sizes = [at_once >> halvings for halvings in range(at_once.bit_length() - 1, 0, -1)]
+    try:
+        return max(fitting_sizes(trainer, module, sizes, spare=spare), default=0)
+    except Exception as error:
+        log.debug("cannot try smaller batches", exc_info=error)
+        return None
+
+
+def fitting_sizes(trainer: Trainer, module: Task, sizes: Sequence[int], *, spare: float) -> Iterator[int]:
+    """Try batches of `sizes` images, ascending; yield each that has an eighth to spare, until one does not fit.
+
+    Ascending, because CPU memory must not run out: Linux would kill the process. trainer: on its device, in a fit or
+    test of `module`. spare: bytes that the trials may use in addition to what this process holds.
+    """
     before, needed, fitting = _bytes(_RESIDENT), 0, 0
-    # From small to large, because CPU memory must not run out: Linux would kill the process.
-    for halvings in range(at_once.bit_length() - 1, 0, -1):
-        size = at_once >> halvings
+    for size in sizes:
         if fitting and needed * size / fitting > spare:
             break
-        try:
-            if not _fits(trainer, module, size + size // 8):
-                break
-        except Exception as error:
-            log.debug("cannot try smaller batches", exc_info=error)
-            return None
+        if not _fits(trainer, module, size + size // 8):
+            break
         fitting, needed = size, _bytes(_RESIDENT) - before  # the peak, because on a CPU the process keeps memory
-    return fitting
+        yield size
 
 
 def _fits(trainer: Trainer, module: Task, count: int) -> bool:
@@ -137,7 +145,7 @@ def _fits(trainer: Trainer, module: Task, count: int) -> bool:
     compiled = "torch._dynamo" in sys.modules
     try:
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            _step(trainer, module, count)
+            step(trainer, module, count)
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise
@@ -145,7 +153,7 @@ def _fits(trainer: Trainer, module: Task, count: int) -> bool:
     return True
 
 
-def _step(trainer: Trainer, module: Task, count: int) -> None:
+def step(trainer: Trainer, module: Task, count: int) -> None:
     """Take one step with `count` black images: forward, and in training backward."""
     size = data_of(trainer).image_size
     images = torch.zeros(count, size, size, 3, dtype=torch.uint8, device=module.device)
@@ -213,7 +221,7 @@ def _release(device: torch.device) -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _spare(unused: int) -> float | None:
+def spare_bytes(unused: int = 0) -> float | None:
     """Return the bytes that this process may still use, three quarters of what is left; None if unknown.
 
     unused: bytes that are mapped but will never be used.

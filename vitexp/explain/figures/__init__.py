@@ -5,7 +5,7 @@
 
 from vitexp.explain.figures.comparison import model_comparison
 from vitexp.explain.figures.confusion import confusion_counts, confusion_matrix, paired_confusions
-from vitexp.explain.figures.curves import learning_curves
+from vitexp.explain.figures.curves import learning_curves, learning_rate_range
 from vitexp.explain.figures.embedding import embedding_map
 from vitexp.explain.figures.evaluation import ReliabilityPanel, reliability_diagram, robustness_curves
 from vitexp.explain.figures.faithfulness import faithfulness_curves
@@ -34,6 +34,7 @@ __all__ = [
     "faithfulness_curves",
     "head_diversity",
     "learning_curves",
+    "learning_rate_range",
     "map_grid",
     "model_comparison",
     "paired_confusions",

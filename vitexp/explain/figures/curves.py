@@ -92,6 +92,31 @@ def learning_curves(
     return style.finish(figure)
 
 
+def learning_rate_range(
+    *, rates: NDArray[np.float64], losses: NDArray[np.float64], smoothed: NDArray[np.float64], suggested: float
+) -> Figure:
+    """Draw the training loss over the learning rate of a range test, with the suggested rate.
+
+    Args:
+        rates: learning rates, ascending, [N]. losses: the loss of each batch, [N]. smoothed: their moving average, [N].
+        suggested: one of `rates`.
+    """
+    title = f"The loss falls fastest at a learning rate of {suggested:.2g}"
+    figure = style.new_figure(height=style.TITLE_HEIGHT + 3.2, title=title)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 3.2 / (style.TITLE_HEIGHT + 3.2)))
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=style.BLUE, alpha=0.25, linewidth=1, label="single batches")
+    axes.plot(rates, smoothed, color=style.BLUE, linewidth=1.8, label="moving average")
+    axes.axvline(suggested, color=style.INK, linewidth=1, linestyle=style.DASHES, label=f"optim.lr={suggested:.2g}")
+    # Without what diverged, which would press the rest against the bottom.
+    low, high = float(smoothed.min()), float(smoothed[: int(np.argmin(smoothed)) + 1].max())
+    axes.set(xscale="log", ylim=(low - 0.15 * (high - low), high + 0.35 * (high - low)))
+    axes.legend(frameon=False, fontsize=style.SMALL_SIZE, labelcolor=style.INK, loc="upper right")
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain_number))  # instead of powers in mathematical notation
+    style.dress(axes, title="Training loss", grid=True, x_label="learning rate")
+    return style.finish(figure)
+
+
 def _panel_of(best: tuple[str, str] | None) -> list[_Panel]:
     """Return a panel for the curve that chooses the weights, unless it has one anyway."""
     drawn = {name for *_, entries in _PANELS for name, *_ in entries}

@@ -1,0 +1,40 @@
+"""Find the largest batch that fits into memory, and the fastest one.
+
+    python -m vitexp find-batch [key=value ...]
+
+for example  data=gtsrb model=vit_base trainer=gpu
+
+Tries powers of two, each with an eighth more images, and leaves no run. The keys are those of a training
+run: python train.py --help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from vitexp.commands.words import composed, run_command
+from vitexp.system.terminal import plain_console
+from vitexp.text import format_value
+
+
+def main(words: Sequence[str]) -> None:
+    _, config = composed("find-batch", words)
+    from vitexp.runs.rehearsal import fitting_batches
+
+    found = fitting_batches(config)
+    table = Table()
+    table.add_column("batch size", justify="right")
+    table.add_column("images/s", justify="right")
+    for size, speed in found:
+        table.add_row(str(size), format_value(speed))
+    plain_console().print(table)
+    (largest, _), (fastest, speed) = found[-1], max(found, key=lambda pair: pair[1])
+    print(f"data.batch_size={largest}   the largest that was tried and fits")
+    print(f"data.batch_size={fastest}   the fastest: {format_value(speed)} images/s")
+    print("Another batch size needs another learning rate: vitexp find-lr data.batch_size=...")
+
+
+if __name__ == "__main__":
+    run_command(main, __doc__)
