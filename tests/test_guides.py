@@ -162,6 +162,7 @@ def test_a_command_is_valid(line: str, project: Path, monkeypatch: pytest.Monkey
         "vitexp.runs.predictions": "predict_folder",
         "vitexp.evaluate.evaluation": "evaluate",
         "vitexp.runs.explained": "explain_run",
+        "vitexp.runs.rehearsal": "range_test" if name == "find-lr" else "fitting_batches",
         "vitexp.app.server": "serve",
     }.items():
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: reach}))
@@ -170,7 +171,7 @@ def test_a_command_is_valid(line: str, project: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("vitexp.sweeps.search.search.open_study", reach)
     monkeypatch.setattr("vitexp.commands.bench.bench", reach)
     monkeypatch.setattr(sys, "argv", [name, *words])
-    command = importlib.import_module(f"vitexp.commands.{name}")
+    command = importlib.import_module(f"vitexp.commands.{name.replace('-', '_')}")
     try:
         command.main() if name in ("train", "sweep", "bench") else command.main(words)
     except Reached:
