@@ -144,6 +144,56 @@ def test_a_folder_in_place_of_an_option_of_data(
         compose(["data=signs", "model=x"])
 
 
+@pytest.mark.parametrize(("folder", "words"), [("photos", "data.root=photos"), ("my photos", "'data.root=my photos'")])
+def test_a_folder_without_a_key_or_without_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, words: str
+) -> None:
+    from vitexp.config.check import check
+    from vitexp.config.compose import compose
+
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir()
+    with pytest.raises(ConfigError) as caught:
+        compose(["seed=1", folder])
+    assert str(caught.value) == f"{folder} is a folder; for images in class folders, write data=folder {words}."
+    with pytest.raises(ConfigError) as caught:
+        check(compose([f"data.root={folder}"]))
+    assert str(caught.value).endswith(f"has no folder; for images in class folders, write data=folder {words}.")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["data.root", "=", "photos"], "data=folder data.root=photos"),
+        (["data.root=", "photos", "seed=1"], "data=folder data.root=photos"),
+        (["data=folder", "data.root", "=photos"], "data.root=photos"),
+        (["data", "=", "folder", "data.root", "=", "photos"], "data=folder data.root=photos"),
+        (["seed=1", "optim.lr", "=0.1", "name=", "x"], "optim.lr=0.1 name=x"),
+        (["--config-dir", "conf", "seed", "=", "1"], "seed=1"),
+    ],
+)
+def test_spaces_around_an_equals_sign(words: list[str], meant: str) -> None:
+    from vitexp.commands.words import options_first
+
+    with pytest.raises(ConfigError) as caught:
+        options_first("train", words)
+    assert str(caught.value) == f"there are spaces around an equals sign; write {meant}"
+
+
+@pytest.mark.parametrize("words", [["name=", "seed=1"], ["=", "x"], ["--cfg", "job"], ["name=", "--cfg", "job"]])
+def test_other_words_with_an_equals_sign(words: list[str]) -> None:
+    from vitexp.commands.words import options_first
+
+    assert sorted(options_first("train", words)) == sorted(words)
+
+
+def test_spaces_in_the_words_of_another_command() -> None:
+    from vitexp.commands.words import read_words
+
+    with pytest.raises(ConfigError, match="spaces around an equals sign; write images=new"):
+        read_words(["run=x", "images", "=", "new"], keys=("images", "run"))
+
+
 @pytest.mark.parametrize(
     ("words", "quoted"),
     [
@@ -175,6 +225,30 @@ def test_a_missing_folder_of_options_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="config_dir=nowhere is not a folder"):
         compose([], config_dir="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("urls", "missing"),
+    [
+        ("[file:///nowhere]", "file:///nowhere: there is no folder /nowhere"),
+        ("nowhere", "nowhere: there is no folder nowhere"),
+        ("[file://{},pkg://no.such.package]", "pkg://no.such.package: there is no package no.such.package"),
+        ("[file://{},{},pkg://json]", None),
+    ],
+)
+def test_a_missing_folder_of_the_searchpath(tmp_path: Path, urls: str, missing: str | None) -> None:
+    """Hydra ignores it, and with it the options that it should add."""
+    from vitexp.commands.words import options_first
+    from vitexp.config.compose import compose
+
+    words = [f"hydra.searchpath={urls.format(tmp_path, tmp_path)}"]
+    if missing is None:
+        assert options_first("sweep", words) == words
+        return
+    for read in (compose, lambda words: options_first("train", words)):
+        with pytest.raises(ConfigError) as caught:
+            read(words)
+        assert str(caught.value).startswith(f"hydra.searchpath={missing}; correct")
 
 
 def test_options_may_stand_between_overrides() -> None:

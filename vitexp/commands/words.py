@@ -14,8 +14,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vitexp.config.check import check
-from vitexp.config.compose import compose, known_keys, plain_of
-from vitexp.config.overrides import command_line, config_dir_of, with_quoted_paths
+from vitexp.config.compose import compose, known_keys, plain_of, refuse_missing_searchpath
+from vitexp.config.overrides import command_line, config_dir_of, key_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.config.suggest import corrected, likely_keys
@@ -75,6 +75,7 @@ def read_words(words: Sequence[str], *, keys: Sequence[str], data: Collection[st
     """
     refuse_typed_secrets(words)
     refuse_split_path(words)
+    _refuse_spaces(words)
     words = list(words)
     values: dict[str, str] = {}
     about_data = []
@@ -122,6 +123,22 @@ def refuse_split_path(words: Sequence[str]) -> None:
                 raise ConfigError(f"the path {path!r} contains spaces; quote it: {shlex.quote(f'{key}{equals}{path}')}")
 
 
+def _refuse_spaces(words: Sequence[str]) -> None:
+    """Raise ConfigError, which names the right words, if there are spaces around an equals sign: `seed = 1`."""
+    joined: list[str] = []
+    for word in words:
+        before = joined[-1] if joined else ""
+        follows = before.endswith("=") and before != "=" and "=" not in word and not word.startswith("-")
+        if follows or (word.startswith("=") and before and "=" not in before and not before.startswith("-")):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    if meant := [word for word in joined if word not in words]:
+        if any(key_of(word) == "data.root" for word in meant) and not any(key_of(word) == "data" for word in joined):
+            meant = ["data=folder", *meant]
+        raise ConfigError(f"there are spaces around an equals sign; write {shlex.join(meant)}")
+
+
 # Hydra's options: those that are followed by a value, and the others.
 _TAKE_A_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c"),
@@ -140,6 +157,7 @@ def options_first(command: str, words: Sequence[str], keys: Collection[str] = ()
     command line, if a word looks like an option of another program (`--lr 0.1`) or a path was not quoted.
     """
     refuse_split_path(words)
+    _refuse_spaces(words)
     for place, word in enumerate(words):
         if command != "train" and word.partition("=")[0] in ("--config-name", "-cn"):
             raise ConfigError(f"{word} only works for the train command; drop it.")
@@ -161,6 +179,7 @@ def options_first(command: str, words: Sequence[str], keys: Collection[str] = ()
             options += [value for value in [next(rest, None)] if value is not None] if word in _TAKE_A_VALUE else []
         else:
             overrides.append(word)
+    refuse_missing_searchpath(overrides)
     return [*options, *overrides]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, reduce
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ def compose(
     """
     if config_dir is not None and not Path(config_dir).expanduser().is_dir():
         raise ConfigError(f"config_dir={config_dir} is not a folder.")
+    refuse_missing_searchpath(overrides)
     urls = [*searchpath, *([] if config_dir is None else [f"file://{Path(config_dir).expanduser().absolute()}"])]
     try:
         return _composed([*with_quoted_paths(overrides), *searchpath_override(urls)], config_name)
@@ -235,13 +238,15 @@ def explain(error: Exception, words: Sequence[str]) -> str:
 
 
 def _folder_as_data(words: Sequence[str]) -> str | None:
-    """Return a sentence about a folder of images that was given as an option of data; None if there is none."""
-    given = [word.partition("=")[2].strip("'\"") for word in words if key_of(word) == "data"]
-    for value in given:
-        is_option = (CONF / "data" / f"{value}.yaml").is_file()
-        if value and not is_option and Path(value).expanduser().is_dir():
-            command = f"data=folder {shlex.quote(f'data.root={value}')}"
-            return f"data={value} is a folder, not an option; for images in class folders, write {command}."
+    """Return a sentence about a folder of images given as an option of data or without a key; None if there is none."""
+    for word in words:
+        if word.startswith("-") or ("=" in word and key_of(word) != "data"):
+            continue
+        value = word.partition("=")[2].strip("'\"") if "=" in word else word
+        is_option = "=" in word and (CONF / "data" / f"{value}.yaml").is_file()
+        if value and not is_option and os.path.isdir(os.path.expanduser(value)):
+            what = f"{word} is a folder{', not an option' if '=' in word else ''}"
+            return f"{what}; for images in class folders, write {shlex.join(['data=folder', f'data.root={value}'])}."
     return None
 
 
@@ -261,6 +266,34 @@ def _option_for_a_run(key: str, words: Sequence[str]) -> str | None:
     if stored and "--config-name" not in options:
         instead = f"{command_line('train', *options, *merged(stored, given))} starts this run with it"
     return f"{option} selects an option, but the config.yaml of a run has only values; {instead}."
+
+
+def refuse_missing_searchpath(words: Iterable[str]) -> None:
+    """Raise ConfigError if hydra.searchpath among overrides names a missing folder, which Hydra would ignore."""
+    for word in words:
+        if key_of(word) != "hydra.searchpath":
+            continue
+        try:
+            urls = OverridesParser.create().parse_override(word).value()
+        except HydraException:  # Hydra will explain it
+            continue
+        for url in urls if isinstance(urls, list) else [urls]:
+            scheme, _, path = str(url).rpartition("://")
+            if scheme == "pkg":
+                is_there, what = _is_package(path), "package"
+            else:
+                is_there, what = scheme not in ("", "file") or os.path.isdir(path), "folder"
+            if not is_there:
+                raise ConfigError(
+                    f"hydra.searchpath={url}: there is no {what} {path}; correct or drop it, or use --config-dir DIR."
+                )
+
+
+def _is_package(name: str) -> bool:
+    try:
+        return find_spec(name.replace("/", ".")) is not None
+    except (ImportError, ValueError):  # of its parent
+        return False
 
 
 def _unreadable(words: Sequence[str]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -327,7 +328,12 @@ def _no_effect(config: Config) -> Iterator[str]:
             no_labels,
             "this task uses no labels and has no classifier",
         ),
-        ("data.root", "root" in unread, "this data set has no folder (data=folder has)"),
+        (
+            "data.root",
+            "root" in unread,
+            "this data set has no folder; for images in class folders, write "
+            + shlex.join(["data=folder", f"data.root={config['data']['root']}"]),
+        ),
         ("data.download", "download" in unread, "this data set has nothing to download"),
         ("data.on_broken", source.get("reads_files") is False, "this data set has no image files that could be broken"),
         (
