@@ -119,6 +119,28 @@ def test_a_configuration_is_checked_without_a_folder(tmp_path: Path) -> None:
     assert vitexp.compose("data=cifar10").data.name == "cifar10"
 
 
+def test_settings_in_another_form_are_refused_with_the_right_one(run: vitexp.Run) -> None:
+    functions: dict[str, Any] = {name: getattr(vitexp, name) for name in ("train", "pretrain", "compose")}
+    for name, function in functions.items():
+        for given, keys in (
+            ((), {"data": "folder", "seed": 3}),
+            (("data=folder",), {"seed": 3}),
+            ((["data=folder", "seed=3"],), {}),
+            (({"data": "folder", "seed": 3},), {}),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                function(*given, **keys)
+            assert str(caught.value).endswith(f': vitexp.{name}("data=folder", "seed=3").')
+    build: Any = vitexp.build
+    with pytest.raises(ConfigError, match=r"build\('data=folder'\): give the configuration that"):
+        build("data=folder")
+    evaluate: Any = run.evaluate
+    with pytest.raises(UserError, match=r'by name: run\.evaluate\(data="folder", root="photos"\)'):
+        evaluate("data=folder", "data.root=photos")
+    with pytest.raises(ConfigError, match=r"did you mean data\.root"):
+        run.evaluate(data="folder", rooot="photos")
+
+
 def test_a_configuration_for_another_trainer(run: vitexp.Run) -> None:
     datamodule, module = vitexp.build(vitexp.compose(*TINY))
     images, labels = next(iter(datamodule.train_dataloader()))

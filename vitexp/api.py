@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from lightning import LightningDataModule, LightningModule
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from typing_extensions import Never
 
 from vitexp.config.check import check
 from vitexp.config.components import facts
@@ -92,7 +94,7 @@ class Run(FinishedRun):
 
     def evaluate(
         self,
-        *,
+        *overrides: Never,
         data: str | None = None,
         out: str | Path | None = None,
         config_dir: str | Path | None = None,
@@ -105,6 +107,8 @@ class Run(FinishedRun):
         out: the folder for the files that `vitexp evaluate` writes; RUN/evaluation by default. Raises UserError
         if the data is missing or has other classes.
         """
+        if overrides:
+            raise UserError('evaluate takes the data set by name: run.evaluate(data="folder", root="photos").')
         typed = [] if data is None else [f"data={data}"]
         typed += [f"data.{key}={_as_override(value)}" for key, value in keys.items()]
         return evaluate(self.folder, data=typed, out=out, config_dir=config_dir)
@@ -151,24 +155,26 @@ class Explanation:
         return f"Explanation({NAMES[self.method]} of {plural(len(self.images), 'image')})"
 
 
-def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
+def train(*overrides: str, config_dir: str | Path | None = None, **keys: Never) -> Run:
     """Train, test and record a run, as the command does: vitexp.train("data=gtsrb", "model=vit_tiny").
 
     config_dir: a folder of additional options, laid out like conf/. On several devices, Lightning runs the script again
     for each additional device; those processes exit in this function, so that the rest of the script runs only once.
 
     Raises UserError for what a user can fix (ConfigError before any data is read), KeyboardInterrupt for Ctrl-C, and
-    SystemExit for SIGTERM and SIGUSR1. The run is recorded in every case.
+    SystemExit for SIGTERM and SIGUSR1. From the first step on, the run is recorded in every case.
     """
+    _refuse_other_forms("train", overrides, keys)
     return load(_train(overrides, config_dir=config_dir, uses_labels=True))
 
 
-def pretrain(*overrides: str, config_dir: str | Path | None = None) -> Path:
+def pretrain(*overrides: str, config_dir: str | Path | None = None, **keys: Never) -> Path:
     """Train on images without labels, with task=mae by default; return the run folder, for model.weights.
 
     Arguments and exceptions are those of `train`:
     vitexp.train("data=cifar10", f"model.weights={vitexp.pretrain('data=cifar10')}") trains a classifier from it.
     """
+    _refuse_other_forms("pretrain", overrides, keys)
     task = [] if any(word.startswith("task=") for word in overrides) else ["task=mae"]
     return _train([*task, *overrides], config_dir=config_dir, uses_labels=False)
 
@@ -206,8 +212,9 @@ def load(run: str | Path = "newest", *, device: torch.device | str = "cpu") -> R
     return Run(**vars(load_run(requested_run(str(run)), device=device)))
 
 
-def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
+def compose(*overrides: str, config_dir: str | Path | None = None, **keys: Never) -> DictConfig:
     """Return the configuration of `vitexp train OVERRIDES`, checked as the command checks it. Raises ConfigError."""
+    _refuse_other_forms("compose", overrides, keys)
     config = compose_unchecked(overrides, config_dir=config_dir)
     check(config)
     return config
@@ -219,7 +226,25 @@ def build(config: DictConfig) -> tuple[LightningDataModule, LightningModule]:
     The data is prepared, and the initial weights equal those of a run: random numbers are seeded with config.seed.
     Callbacks, loggers and checkpoints are up to you. Raises UserError.
     """
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"vitexp.build({config!r}): give the configuration that vitexp.compose returns.")
     return build_parts(config)
+
+
+def _refuse_other_forms(function: str, overrides: Sequence[Any], keys: Mapping[str, Any]) -> None:
+    """Raise ConfigError, which shows the right form, for settings that are not given as texts such as "data=folder"."""
+    if not keys and all(isinstance(word, str) for word in overrides):
+        return
+    words: list[str] = []
+    for given in (*overrides, keys):
+        if isinstance(given, str):
+            words.append(given)
+        elif isinstance(given, Mapping):
+            words += [f"{key}={value}" for key, value in given.items()]
+        else:
+            words += map(str, given if isinstance(given, list | tuple) else [given])
+    meant = ", ".join(json.dumps(word, ensure_ascii=False) for word in words)
+    raise ConfigError(f"settings are given as texts, as on the command line: vitexp.{function}({meant}).")
 
 
 def _warn_of_unread(files: Sequence[Path]) -> None:
