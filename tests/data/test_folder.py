@@ -232,6 +232,33 @@ def test_every_mistake_gives_a_one_line_error(tmp_path: Path, counts: dict[str, 
     assert str(early.value) == str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (("Cat", "cat", "dog"), "Cat / cat"),
+        (("a cat", "A  Cat", "dog", "DOG"), r"A  Cat / a cat and DOG / dog"),
+        (("caf\u00e9", "cafe\u0301", "x"), ".* / .*"),
+        (("A", "a", "cat", "cats"), None),  # letters
+    ],
+)
+@pytest.mark.parametrize("train", ["", "train/"])
+def test_classes_that_differ_only_in_letter_case(
+    tmp_path: Path, names: tuple[str, ...], named: str | None, train: str
+) -> None:
+    for name in names:
+        make(tmp_path, {f"{train}{name}": 3})
+    if len(list((tmp_path / train).iterdir())) < len(names):
+        pytest.skip("this file system ignores letter case")
+    source = Folder(root=str(tmp_path))
+    if named is None:
+        source.refuse_unusable()
+        return
+    with pytest.raises(DataError, match=f"whose names differ only in letter case or spaces, {named}; merge or rename"):
+        source.refuse_unusable()
+    source.refuse_unusable(for_training=False)  # a network trained by an earlier version may have them
+    assert source.classes
+
+
 def test_all_faults_are_reported_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_heic(monkeypatch)
     make(tmp_path, {"train/a": 3, "train/b": 1, "train/c": 0, "train/d": 1, "train/e": 0, "val": 2, "test/x": 1})

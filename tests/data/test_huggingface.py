@@ -159,6 +159,12 @@ def test_every_mistake_gives_one_sentence(tmp_path: Path, files: dict[str, list[
     assert "\n" not in str(refused.value)
 
 
+def test_classes_that_differ_only_in_letter_case(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", table(["Cat"] * 3 + ["cat"] * 3))
+    with pytest.raises(DataError, match="differ only in letter case or spaces, Cat / cat; merge or rename them"):
+        HuggingFace(path=str(tmp_path)).refuse_unusable()
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [

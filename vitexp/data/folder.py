@@ -12,6 +12,7 @@ from vitexp.data.listing import ImageFile, image_names, is_visible, list_images,
 from vitexp.data.parts import (
     Part,
     about_roles,
+    alike,
     named_parts,
     part_of,
     rank,
@@ -81,8 +82,11 @@ class Folder(Source):
             part: {label: len(image_names(self.root / folder / label)) for label in self._labels(folder)}
             for part, folder in folders.items()
         }
-        few = self._too_few(counts) if for_training else ""
-        refuse([*self._faults(folders, counts), few])
+        more = []
+        if for_training:
+            train = printable(self.root / folders["train"])
+            more = [alike(counts["train"], where=train), self._too_few(counts)]
+        refuse([*self._faults(folders, counts), *more])
 
     def test_part(self) -> TestPart:
         """Return all images of root/test/<class>/*, root/val/<class>/*, root/train/<class>/* or root/<class>/*.

@@ -22,6 +22,7 @@ from vitexp.data.parquet import ParquetImages, column_of, reading, row_groups
 from vitexp.data.parts import (
     Part,
     about_roles,
+    alike,
     natural,
     part_of,
     rank,
@@ -108,7 +109,7 @@ class HuggingFace(Source):
             where=f"{printable(found['train'])} of {self.path}",
             split_off=[name for name, part in parts.items() if part is None],
         )
-        refuse([few])
+        refuse([alike(classes, where=self.path), few])
 
     def test_part(self) -> TestPart:
         part = next(part for part in ("test", "val", "train") if part in self._found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,21 @@ def refuse_unusable_classes(classes: Sequence[str], *, name: str) -> None:
         raise DataError(f"{name} has only one class ({classes[0]}); a classifier needs two or more.")
     if doubled := [each for each, count in Counter(classes).items() if count > 1]:
         raise DataError(f"{name} has several classes named {doubled[0]!r}; every class needs its own name.")
+
+
+def alike(classes: Iterable[str], *, where: str) -> str:
+    """Return a phrase about classes whose names differ only in letter case or spaces, such as Cat and cat; "" if none.
+
+    Of a single letter, upper and lower case are different classes. where: what contains the classes.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(" ".join(unicodedata.normalize("NFC", name).casefold().split()), []).append(name)
+    doubled = [names for plain, names in groups.items() if len(plain) > 1 and len(names) > 1]
+    if not doubled:
+        return ""
+    pairs = shortened([" / ".join(map(printable, names)) for names in doubled], most=3)
+    return f"{where} has classes whose names differ only in letter case or spaces, {pairs}; merge or rename them"
 
 
 def too_few_images(counts: Mapping[str, int], *, where: str, split_off: Sequence[str] = ()) -> str:
