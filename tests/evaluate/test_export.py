@@ -22,6 +22,7 @@ from vitexp.errors import UserError
 from vitexp.evaluate import export
 from vitexp.evaluate.evaluation import evaluate
 from vitexp.evaluate.export import export_onnx, export_timm
+from vitexp.models import ViT
 from vitexp.runs.build import build_net
 from vitexp.runs.finished import FinishedRun, load_run
 
@@ -129,6 +130,37 @@ def test_networks_that_timm_does_not_have_are_refused(overrides: list[str], word
     with pytest.raises(UserError, match=words):
         export_timm(untrained(*overrides), tmp_path / "timm", images=images(2))
     assert not (tmp_path / "timm").exists()
+
+
+class Gated(ViT):
+    """A ViT with one more weight."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.gate = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor, *, separate: bool = False) -> torch.Tensor:
+        return self.gate * super().forward(x, separate=separate)
+
+
+def test_a_subclass_with_other_weights_is_not_exported_to_timm(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    run = untrained(*TINY_VIT, f"model._target_={Gated.__module__}.Gated")
+    with pytest.raises(UserError, match=r"vit_tiny \(Gated\) is not timm's ViT: its weights differ in gate;"):
+        export_timm(run, tmp_path / "timm", images=images(2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_possible_export_is_written_next_to_an_impossible_one(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setitem(export._SAME_IN_TIMM, "pool", ("gap",))
+    result: dict[str, Any] = evaluate(finished, out=tmp_path, export=("timm", "onnx"))
+    assert result["export"].keys() == {"onnx"}
+    assert any(note.startswith("export=timm: timm's ViT has no pool=") for note in result["notes"])
+    with pytest.raises(UserError, match="export=timm"):
+        evaluate(finished, out=tmp_path, export=("timm",))
 
 
 def test_impossible_exports_are_refused_before_measuring(finished: Path, tmp_path: Path) -> None:

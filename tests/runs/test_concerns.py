@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.conftest import composed
-from vitexp.runs.concerns import concerns, fewer_patches, never_predicted
-from vitexp.runs.summary import accuracy_interval
+from vitexp.runs.concerns import concerns, fewer_patches, never_predicted, without_images
+from vitexp.runs.summary import accuracy_interval, class_names
 
 WHOLE = {"max_steps": -1, "limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0}
 
@@ -50,6 +50,20 @@ def test_classes_that_are_never_predicted_are_named() -> None:
     assert "class_weights" not in sentence
     assert "loss.class_weights=balanced" in never_predicted(probabilities, labels, classes, imbalance=20.0)
     assert never_predicted(probabilities, torch.tensor([0, 0, 2]), classes, imbalance=1.0) == ""
+
+
+def test_classes_without_test_images_are_named() -> None:
+    sentence = without_images(torch.tensor([0, 2, 2]), ["a", "b", "c", "d"])
+    assert sentence.startswith("no test images of b and d (2 of 4 classes): macro means skip such a class unless")
+    assert without_images(torch.tensor([1, 0]), ["a", "b"]) == ""
+
+
+def test_the_opening_lines_name_as_many_classes_as_fit() -> None:
+    assert class_names(["cat", "dog"]) == "cat and dog"
+    many = class_names([f"class {number}" for number in range(1000)])
+    assert many.startswith("class 0, class 1, ") and many.endswith(" more") and 60 < len(many) <= 70
+    assert len(class_names(["x" * 200, "y" * 200])) <= 70
+    assert "\n" not in class_names(["a\nb", "c"])
 
 
 def test_the_accuracy_has_an_interval() -> None:

@@ -29,6 +29,7 @@ from vitexp.evaluate.robustness import measure_robustness
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
 from vitexp.metrics import METRICS
+from vitexp.runs.concerns import without_images
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.gallery import Rows, write_gallery
 from vitexp.runs.predictions import write_csv, write_test_predictions
@@ -65,7 +66,8 @@ def evaluate(
     """Evaluate the run in `folder` and return the contents of evaluation.json; see vitexp/commands/evaluate.py.
 
     data: overrides of the data set (data=..., data.key=value); config_dir: a folder of further options for them.
-    out: the folder of the results, RUN/evaluation by default. export: any of "onnx", "timm".
+    out: the folder of the results, RUN/evaluation by default. export: any of "onnx", "timm"; if one of them cannot
+    hold the network, a note says so, and the other is written.
     Raises UserError (ConfigError if an argument is wrong).
     """
     start = time.time()
@@ -73,7 +75,7 @@ def evaluate(
     if on.type == "cpu":
         keep_freed_memory()
     run = load_run(folder, device=on)
-    refuse_impossible(run, export)
+    impossible = _impossible(run, export)
     run, test = open_test_set(run, data, config_dir=config_dir)
     if out is None:  # results on other data must not replace those on the run's own test set
         out = run.folder / "evaluation" / ("" if test.own else f"on-{test.name}")
@@ -88,8 +90,24 @@ def evaluate(
     if latency:
         evaluation.latency()
     for kind in export:
-        evaluation.export(kind)
+        if kind in impossible:
+            evaluation.note(impossible[kind])
+        else:
+            evaluation.export(kind)
     return evaluation.finish(seconds=time.time() - start)
+
+
+def _impossible(run: FinishedRun, formats: Sequence[str]) -> dict[str, str]:
+    """Return why the network cannot be exported in some of the formats. Raises UserError if none of them works."""
+    sentences = {}
+    for kind in formats:
+        try:
+            refuse_impossible(run, [kind])
+        except UserError as error:
+            if len(sentences) + 1 == len(set(formats)):
+                raise
+            sentences[kind] = str(error)
+    return sentences
 
 
 class _Evaluation:
@@ -149,6 +167,8 @@ class _Evaluation:
     def _metrics(self, logits: Tensor) -> None:
         loss = F.cross_entropy(logits, self.labels, reduction="none").mean()
         metrics = self.results["metrics"] = _metrics(logits.softmax(dim=1), loss, self.labels)
+        if absent := without_images(self.labels, self.run.classes):
+            self.note(absent)
         columns = {"evaluated": metrics}
         recorded = (self.run.result.get("metrics") or {}).get("test")
         if self.test_set.own and recorded and (self.run.result.get("data") or {}).get("test") == len(self.labels):
@@ -157,7 +177,7 @@ class _Evaluation:
             differences = [abs(mine - theirs) for mine, theirs in both]
             difference = self.results["largest_difference_to_result_json"] = max(differences, default=0.0)
             if difference > _TOLERANCE:
-                self._note(f"these metrics differ from result.json by up to {difference:.4f}; check the test images.")
+                self.note(f"these metrics differ from result.json by up to {difference:.4f}; check the test images.")
         title = f"{self.run.config.name} on {len(self.labels):,} test images of {self.test_set.name}"
         table = tables.metric_table(title, columns)
         self._record({}, table.rich())
@@ -214,9 +234,9 @@ class _Evaluation:
                 data = self.run.data
                 if data.fingerprint == self.run.fingerprints.get("train", data.fingerprint):
                     return self.run.all_logits(data.val), torch.from_numpy(data.val.labels)
-            self._note("no temperature was fitted because the run's training images, or their preparation, changed.")
+            self.note("no temperature was fitted because the run's training images, or their preparation, changed.")
         except UserError as error:
-            self._note(f"no temperature was fitted because the run's validation images are missing: {error}")
+            self.note(f"no temperature was fitted because the run's validation images are missing: {error}")
         return None
 
     def _note_training_images(self) -> None:
@@ -226,13 +246,13 @@ class _Evaluation:
         except UserError:
             return  # the run's own data are missing
         if seen := sum(each.tobytes() in learned for each in self.test_set.images.moments):
-            self._note(f"the run was trained on {seen:,} of these {plural(len(self.labels), 'image')}.")
+            self.note(f"the run was trained on {seen:,} of these {plural(len(self.labels), 'image')}.")
 
     def _mistakes(self, logits: Tensor) -> None:
         confidence, predicted = logits.softmax(dim=1).max(dim=1)
         wrong = (predicted != self.labels).nonzero().squeeze(1)
         if not len(wrong):
-            self._note("there are no mistakes to show.")
+            self.note("there are no mistakes to show.")
             return
         order = confidence[wrong].sort(descending=True, stable=True).indices[:MISTAKES]
         chosen, names = wrong[order], self.run.classes
@@ -310,7 +330,7 @@ class _Evaluation:
         self._record({"seconds": round(seconds, 1)}, "\n".join(lines))
         return self.results
 
-    def _note(self, sentence: str) -> None:
+    def note(self, sentence: str) -> None:
         self.results["notes"].append(sentence)
 
     def _figure(self, name: str, figure: Figure) -> None:

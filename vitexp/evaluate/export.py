@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vitexp.errors import UserError, one_line, require
 from vitexp.models import ViT
 from vitexp.runs.finished import FinishedRun
+from vitexp.text import shortened
 
 OPSET = 18
 # Both sides compute in float32, but in a different order.
@@ -172,11 +173,7 @@ def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) ->
     folder.mkdir(parents=True, exist_ok=True)
     config = json.dumps(_timm_config(run, net), indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(config, encoding="utf-8")
-    # timm has the same parameter names; fixed position embeddings, which our weights omit, are parameters there.
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    if net.pos_embed is not None:
-        weights.setdefault("pos_embed", net.pos_embed.detach().cpu().contiguous())
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(_timm_weights(net), folder / "model.safetensors", metadata={"format": "pt"})
     return {"folder": folder.name, **_compare_timm(run, folder, images)}
 
 
@@ -191,7 +188,33 @@ def _as_timm(run: FinishedRun) -> ViT:
                 f"export=timm: timm's ViT has no {key}={value}; only {key}={' or '.join(map(str, same))} is the same "
                 "there. export=onnx supports every network."
             )
+    _refuse_other_weights(run, net)
     return net
+
+
+def _timm_weights(net: ViT) -> dict[str, Tensor]:
+    """Return the weights under timm's names, which are ours."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    if net.pos_embed is not None:  # a fixed one, which our weights omit, is a parameter there
+        weights.setdefault("pos_embed", net.pos_embed.detach().cpu().contiguous())
+    return weights
+
+
+def _refuse_other_weights(run: FinishedRun, net: ViT) -> None:
+    """Raise UserError if the weights are not those of timm's network, for example in a subclass; needs timm."""
+    if find_spec("timm") is None:
+        return
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(ARCHITECTURE, num_classes=len(run.classes), **_timm_config(run, net)["model_args"])
+    theirs = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    ours = {name: tensor.shape for name, tensor in _timm_weights(net).items()}
+    if other := sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name)):
+        raise UserError(
+            f"export=timm: {run.config.model.name} ({type(net).__name__}) is not timm's ViT: its weights differ in "
+            f"{shortened(other, most=3)}; export=onnx supports every network."
+        )
 
 
 def _timm_config(run: FinishedRun, net: ViT) -> dict[str, Any]:

@@ -89,3 +89,14 @@ def never_predicted(probabilities: Tensor, labels: Tensor, classes: Sequence[str
         f"never predicted on the test images: {names} ({len(missing)} of {len(classes)} classes); a longer training "
         f"(trainer.max_epochs){weights} or more images may help."
     )
+
+
+def without_images(labels: Tensor, classes: Sequence[str]) -> str:
+    """Return a sentence about classes of which there are no test images; "" if there are none. labels: int64 [N]."""
+    present = set(labels.tolist())
+    if not (absent := [name for label, name in enumerate(classes) if label not in present]):
+        return ""
+    return (
+        f"no test images of {shortened(absent)} ({len(absent):,} of {len(classes):,} classes): macro means skip such a "
+        "class unless it is predicted, which counts as 0."
+    )

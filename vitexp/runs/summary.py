@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -14,12 +14,13 @@ from rich.table import Table
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO, EPOCHS, LARGEST, steps_per_epoch
+from vitexp.data.source import printable
 from vitexp.metrics import metric
 from vitexp.runs.concerns import IMBALANCED
 from vitexp.runs.record import RunRecord, data_set
 from vitexp.system.disk import typed
 from vitexp.system.hardware import resolve_compile
-from vitexp.text import duration, plural
+from vitexp.text import cut, duration, plural, shortened
 from vitexp.training.checkpoints import Position
 from vitexp.training.distillation import TEACHER_WEIGHTS
 
@@ -61,13 +62,14 @@ def opening_lines(
         "training": f"{plural(epochs, 'epoch')} of {plural(steps, 'step')}, batch {batch}{split}, "
         f"peak learning rate {config.optim.lr:g}, seed {config.seed}{_sizes(config)}",
     }
+    lines["classes"] = class_names(datamodule.classes)
     if chosen := _chosen(config, trainer, datamodule):
         lines["chosen"] = chosen
     if unread := data.get("unread"):
         lines["files"] = unread
     if datamodule.imbalance >= IMBALANCED:
-        lines["classes"] = (
-            f"the largest has {datamodule.imbalance:.0f} times as many training images as the smallest; "
+        lines["balance"] = (
+            f"the largest class has {datamodule.imbalance:.0f} times as many training images as the smallest; "
             f"{_compensation(config)}"
         )
     if config.trainer.debug:
@@ -95,6 +97,13 @@ def as_text(lines: Mapping[str, str], *, width: int | None) -> str:
             parts = textwrap.wrap(text, max(width - 10, 20), break_long_words=False, break_on_hyphens=False)
         made += [f"{title:<9} {part}" for title, part in zip_longest([name], parts, fillvalue="")]
     return "\n".join(made)
+
+
+def class_names(classes: Sequence[str], *, width: int = 70) -> str:
+    """Return the names of the classes, as many as fit into `width` columns: "cat, dog and 8 more"."""
+    names = [cut(printable(name), width // 2) for name in classes]
+    texts = (shortened(names, most=most) for most in range(min(len(names), width), 0, -1))
+    return next(text for text in texts if len(text) <= width)
 
 
 def _chosen(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) -> str:

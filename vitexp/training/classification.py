@@ -111,8 +111,11 @@ class Classifier(Task):
 def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Return the metrics of result.json, except the loss. probabilities: [N, C] of a whole set; labels: int64 [N].
 
-    Macro means weight classes equally and skip classes that neither occur nor are predicted. ece is the expected
-    calibration error over 15 bins (Guo et al. 2017). Top-5 accuracy needs more than five classes.
+    Macro means are those of scikit-learn: they weight classes equally and skip a class that neither occurs nor is
+    predicted. A class that occurs but is never predicted has the precision 0, one that is predicted but does not occur
+    the recall 0, and either the F1 0. (balanced_accuracy_score differs from recall_macro in skipping the latter.)
+    f1_weighted weights classes by their images. ece is the expected calibration error over 15 bins (Guo et al. 2017).
+    Top-5 accuracy needs more than five classes.
     """
     both, classes = (probabilities, labels), probabilities.shape[1]
     top5 = {"accuracy_top5": multiclass_accuracy(*both, classes, average="micro", top_k=5)} if classes > 5 else {}
