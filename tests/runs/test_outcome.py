@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from tests.conftest import command, result, tiny_run
+from tests.conftest import TINY, command, composed, result, tiny_run
 from vitexp.data.source import DataError
 from vitexp.runs.lifecycle import FullDisk
+from vitexp.runs.run import run
 from vitexp.training.callbacks.progress import NonFiniteLoss
 
 
@@ -48,8 +50,59 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(
 def test_batch_larger_than_the_data_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="130 is larger than the training part of 129 images"):
         tiny_run(tmp_path, "data.batch_size=130")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> tuple[str, ...]:
+    """Return the overrides for a folder of images of which one cannot be decoded."""
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(tmp_path / "photos" / name / f"{number}.png")
+    (tmp_path / "photos" / "a" / "3.png").write_bytes(b"\x89PNG")
+    small = [word for word in TINY if "_per_class" not in word and "batch_size" not in word]
+    return (*small, "logger=csv", "callbacks=none", "data=folder", f"data.root={tmp_path / 'photos'}")
+
+
+def test_a_refused_run_leaves_nothing(
+    tmp_path: Path, broken: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match=r"^1 of 16 images cannot .*data\.on_broken=skip: .*/a/3\.png: "):
+        run(composed(*broken, f"log_dir={tmp_path / 'logs'}"))
+    assert not list((tmp_path / "logs").iterdir())
+    assert "report" not in capsys.readouterr().out
+    run(composed(*broken, f"log_dir={tmp_path / 'logs'}", "data.on_broken=skip"))
+    [folder] = tmp_path.glob("logs/*/*")
+    assert result(folder)["status"] == "completed"
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if line.endswith(" ...") or line.startswith(("classes", "resume"))]
+    assert said == ["reading the images ...", "classes   a and b", "training ..."]
+
+
+def test_a_refused_run_leaves_what_was_there(tmp_path: Path, broken: tuple[str, ...]) -> None:
+    """Also the folder of a trial, whose sweep reads from it why it was refused."""
+    folder = tmp_path / "logs" / "n" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "trial.lock").touch()
+    with pytest.raises(DataError):
+        run(composed(*broken, f"log_dir={tmp_path / 'logs'}", "name=n", "run_id=mine"))
+    assert (folder / "trial.lock").exists() and not (folder / "report.html").exists()
+    assert result(folder)["status"] == "failed" and "cannot be decoded" in result(folder)["error"]
+
+
+def test_a_run_that_has_trained_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitexp.training.classification import Classifier
+
+    def refuses(self: Classifier) -> None:
+        raise DataError("no test images.")
+
+    monkeypatch.setattr(Classifier, "on_test_start", refuses)
+    with pytest.raises(DataError, match="no test images"):
+        tiny_run(tmp_path, "callbacks=none")
     [folder] = tmp_path.glob("*/*")
-    assert result(folder)["status"] == "failed"
+    assert (result(folder)["status"], result(folder)["epochs"]) == ("failed", 1)
+    assert (folder / "report.html").exists()
 
 
 def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

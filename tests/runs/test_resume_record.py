@@ -78,7 +78,9 @@ def test_a_stopped_run_that_is_not_resumed_is_named(tmp_path: Path) -> None:
     given = ("name=n", f"log_dir={tmp_path}", "resume=auto")
     assert why_not_resumed(composed(*given)) is None
     assert run_to_resume(composed(*given)) == stopped.folder
-    assert why_not_resumed(composed(*given, "seed=1")) is None
+    assert why_not_resumed(composed(*given, "seed=1")) == "no stopped run of this command; a new one starts"
+    assert why_not_resumed(composed(*given, "seed=1", "run_id=x")) is None, "as each trial of a sweep starts"
+    assert why_not_resumed(composed(*given[:2])) is None
     reason = why_not_resumed(composed(*given, "optim.lr=0.5"))
     assert reason is not None
     assert reason.endswith("one has a different configuration (optim.lr=0.001, now 0.5)")

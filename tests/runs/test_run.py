@@ -24,7 +24,7 @@ from vitexp.runs.finished import load_run
 from vitexp.runs.resume import differences
 from vitexp.runs.run import _callbacks
 from vitexp.training.best_checkpoint import BestCheckpoint
-from vitexp.training.callbacks.pace import PaceWarning
+from vitexp.training.callbacks.pace import Pace
 from vitexp.training.masked_autoencoding import MaskedAutoencoding
 
 
@@ -391,7 +391,8 @@ def test_only_a_length_that_was_not_asked_for_is_called_long(
     config = composed("callbacks=none", "trainer.enable_checkpointing=false", *words)
     others, best = cast(Any, None), BestCheckpoint(tmp_path, monitor=None, mode="max")
     callbacks = _callbacks(config, others, best, tmp_path, others, [])
-    assert any(isinstance(callback, PaceWarning) for callback in callbacks) == is_warned
+    [pace] = [callback for callback in callbacks if isinstance(callback, Pace)]
+    assert pace.warns == is_warned
 
 
 def test_validation_of_a_run_that_is_resumed_after_its_training() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import vitexp
 from vitexp.evaluate.tables import Table
-from vitexp.system.terminal import logging_to, plain_console
+from vitexp.system import terminal
+from vitexp.system.terminal import logging_to, plain_console, say_loading, say_starting
 
 ODD = "cat[red] [unknown] :smile: [/bold]"
 
@@ -34,3 +37,22 @@ def test_no_console_reads_markup() -> None:
         if path.name != "terminal.py":
             assert not re.findall(r"\bConsole\((?!quiet=True)", text), path
         assert all("markup=False" in found for found in re.findall(r"TextColumn\(.*?\)", text)), path
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_is_said_while_a_command_starts(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said() -> list[str]:
+        say_starting()
+        say_loading()
+        return capsys.readouterr().out.splitlines()
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(terminal, "sys", SimpleNamespace(stdout=sys.stdout, modules={}))
+    assert said() == ["reading the configuration ..."] * is_terminal + ["loading torch ..."]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert said() == [], "another process of a distributed run"
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setattr(terminal, "sys", SimpleNamespace(stdout=sys.stdout, modules={"torch": None}))
+    assert "loading torch ..." not in said()

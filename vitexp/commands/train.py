@@ -29,7 +29,7 @@ from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.runs.inputs import check_inputs
 from vitexp.runs.resume import as_it_began, resumed
 from vitexp.system.signals import Interrupted
-from vitexp.system.terminal import say_loading
+from vitexp.system.terminal import say_loading, say_starting
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -58,6 +58,7 @@ def train(config: DictConfig) -> None:
 def main() -> None:
     with plain_errors():
         if not help_requested(sys.argv[1:], _help):
+            say_starting()
             words = options_first("train", sys.argv[1:])
             sys.argv[1:] = with_quoted_paths(words, is_sweep="-m" in words or "--multirun" in words)
             refuse_typed_secrets(sys.argv[1:])

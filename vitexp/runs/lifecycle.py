@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -55,6 +56,7 @@ def open_run(config: DictConfig, *, overrides: Sequence[str]) -> Iterator[OpenRu
     """Start the run of `config`, or resume the one that config.resume names; record how the with block ends.
 
     On leaving, result.json says "completed", "failed" or "interrupted", and report.html is written, whatever happened.
+    A new run that is refused before it trains, for example because an image cannot be decoded, leaves no folder.
     Of the processes of a distributed run, only the first one writes; the others join its run.
 
     Raises ConfigError for a run that cannot be started or resumed, FullDisk if the disk was full, and otherwise what
@@ -135,6 +137,8 @@ def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> O
     resumes, folder = folder is not None, folder or new_run_folder(config)
     # Before a record can be seen there: another process with resume=auto must not take it for a stopped run.
     lock, earlier = folder / LOCK, b""
+    refused = stack.enter_context(ExitStack())  # closed last: the loggers write into the folder until they are closed
+    is_ours = not resumes and not any(folder.iterdir())  # that of a trial holds a lock: its sweep reads the record
     with suppress(OSError):  # some network drives have no locks
         earlier = lock.read_bytes() if lock.exists() else b""
         stack.enter_context(hold(lock, wait=False))
@@ -149,7 +153,7 @@ def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> O
         log.info(reason)
     opened = OpenRun(record, console)
     stack.enter_context(opened.after)
-    stack.enter_context(_outcome(record))
+    stack.enter_context(_outcome(record, refused if is_ours else None))
     return opened
 
 
@@ -172,11 +176,13 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _outcome(record: RunRecord) -> Iterator[None]:
+def _outcome(record: RunRecord, refused: ExitStack | None) -> Iterator[None]:
     """Record how the block ends, write the report, and say what could not be written.
 
-    A run that could not be resumed keeps the outcome of its last attempt.
+    A run that could not be resumed keeps the outcome of its last attempt. refused: if the block refuses the run before
+    it trains, the folder is removed when this is closed; None: it is kept.
     """
+    is_refused = False
     disk.forget()
     try:
         yield
@@ -190,12 +196,21 @@ def _outcome(record: RunRecord) -> Iterator[None]:
         failure = error if isinstance(error, UserError) else _full_disk(error, record.folder)
         log.debug("failed", exc_info=error)
         _end(record, "failed", str(failure or f"{type(error).__name__}: {error}"))
+        is_refused = isinstance(error, UserError) and error.exit_code == UserError.exit_code and not record.has_trained
+        if is_refused and refused is not None:
+            refused.callback(_remove, record.folder)
         if failure is None or failure is error:
             raise
         raise failure from error
     finally:
-        if record.has_begun:
+        if record.has_begun and not is_refused:
             _write_report(record.folder)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # there are other runs with this name
+        folder.parent.rmdir()
 
 
 def _end(record: RunRecord, status: str, error: str) -> None:

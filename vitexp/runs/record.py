@@ -141,10 +141,14 @@ def _cannot_start(folder: Path, error: OSError) -> UserError:
 
 
 class RunRecord:
-    """A run folder, `<log_dir>/<name>/<run id>/`, and its result.json, which is replaced atomically at every change."""
+    """A run folder, `<log_dir>/<name>/<run id>/`, and its result.json, which is replaced atomically at every change.
+
+    has_trained: whether training has started, now or in an earlier attempt.
+    """
 
     def __init__(self, folder: Path, result: dict[str, Any], *, is_ours: bool = True) -> None:
         self.folder, self.result, self.is_ours = folder, result, is_ours
+        self.has_trained = False
         self._next: tuple[DictConfig, list[str]] | None = None  # of an attempt to resume that has not begun
 
     @property
@@ -196,7 +200,7 @@ class RunRecord:
     def resume(cls, folder: Path, config: DictConfig, *, overrides: list[str]) -> RunRecord:
         """Open the record of a run that `config` resumes. Nothing is written before `begin`."""
         record = cls.read(folder)
-        record._next = config, overrides
+        record._next, record.has_trained = (config, overrides), True
         return record
 
     @property

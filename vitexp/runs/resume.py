@@ -66,17 +66,18 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
 
 
 def why_not_resumed(config: DictConfig) -> str | None:
-    """Return why resume=auto starts a new run although there is a stopped one; None if there is none."""
+    """Return why resume=auto starts a new run; None if it does not, or if a run_id names the run."""
     if config.resume != "auto" or config.run_id is not None:
         return None
     for run in _newest_first(runs_folder(config), config.seed):
         record = _result(run)
         if record["status"] == "completed" or bool(record.get("debug")) != bool(config.trainer.get("debug")):
             continue
-        if changed := differences(run, config, LENGTH):
-            others = f" and {len(changed) - 3} more" if changed[3:] else ""
-            return f"a new run, because {typed(run)} has a different configuration ({', '.join(changed[:3])}{others})"
-    return None
+        if not (changed := differences(run, config, LENGTH)):
+            return None
+        others = f" and {len(changed) - 3} more" if changed[3:] else ""
+        return f"a new run, because {typed(run)} has a different configuration ({', '.join(changed[:3])}{others})"
+    return "no stopped run of this command; a new one starts"
 
 
 def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]) -> DictConfig:

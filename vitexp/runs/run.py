@@ -23,7 +23,7 @@ from vitexp.data.length import AUTO
 from vitexp.runs.build import build_a, build_datamodule, build_module, build_trainer, settle
 from vitexp.runs.cleanup import refuse_lost_checkpoints
 from vitexp.runs.companions import companions
-from vitexp.runs.concerns import concerns, fewer_patches, measured, never_predicted
+from vitexp.runs.concerns import concerns, fewer_patches, measured, never_predicted, without_images
 from vitexp.runs.finished import write_weights
 from vitexp.runs.lifecycle import OpenRun, end_at_once, open_run
 from vitexp.runs.predictions import write_test_predictions
@@ -47,7 +47,7 @@ from vitexp.system.signals import StopSignals
 from vitexp.training.background_wandb import BackgroundWandbLogger
 from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
-from vitexp.training.callbacks.pace import PaceWarning
+from vitexp.training.callbacks.pace import Pace
 from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
 from vitexp.training.callbacks.wandb_test_images import WandbTestImages
 from vitexp.training.checkpoints import (
@@ -74,7 +74,8 @@ def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
 
     overrides: the overrides that composed it, to be recorded; None: taken from Hydra.
 
-    Raises UserError for problems that a user can fix; result.json then says "failed", with the same message. A signal
+    Raises UserError for problems that a user can fix; result.json then says "failed", with the same message, unless
+    they are found before training starts: the folder of a new run is then removed. A signal
     raises Interrupted, with the exit code 130 (SIGINT), 143 (SIGTERM), 129 (SIGHUP) or 138 (SIGUSR1); result.json says
     "interrupted".
     """
@@ -105,6 +106,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         monitor, mode = monitored(config)
         best = BestCheckpoint(checkpoints, monitor=monitor, mode=mode)
         callbacks = _callbacks(config, progress, best, checkpoints, stop, loggers)
+        callbacks.append(LambdaCallback(on_train_start=lambda *_: setattr(record, "has_trained", True)))
         trainer = build_trainer(config, device=device, callbacks=callbacks, loggers=loggers, folder=record.folder)
         weights, teacher = starting_weights(config, resumed=earlier), load_teacher(config, resumed=earlier)
         refuse_unknown_heads(weights, config, record.result["overrides"])
@@ -112,8 +114,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         datamodule, augment = build_datamodule(config, weights)
         if teacher is not None:
             teacher.refuse_other_classes(datamodule.source.classes)
-        if record.has_begun:  # while the images are read; the curves of a resumed run must survive a failure
-            open_wandb(loggers, config, record, steps=steps)
+        log.info("reading the images ...")
         datamodule.setup()
         if position:
             begin_at(position, datamodule)
@@ -126,7 +127,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         if not record.has_begun:
             record.begin()
             set_damaged_aside(checkpoints, checkpoint)
-            open_wandb(loggers, config, record, steps=steps)
+        open_wandb(loggers, config, record, steps=steps)  # not before: a refused run is not recorded there either
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
         _describe(record, chosen, trainer, module, datamodule, sources)
         for part in ("val", "test"):  # after their fingerprints, which cover the order, are recorded
@@ -140,7 +141,8 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         _describe_to_loggers(loggers, config)
         summarize(loggers, record)
 
-        if resolve_compile(config.trainer.compile, device):
+        is_compiled = resolve_compile(config.trainer.compile, device)
+        if is_compiled:
             shares = trainer.world_size * trainer.accumulate_grad_batches
             module.compile_net(batch_size=datamodule.batch_size // shares)
         if device.type == "cpu":
@@ -149,6 +151,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             companions(trainer, record.folder, end=partial(end_at_once, record, "failed")),
             explained_out_of_memory(trainer, model=config.model.name),
         ):
+            log.info("compiling the network in the first step ..." if is_compiled else "training ...")
             try:
                 with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
                     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -192,8 +195,8 @@ def _callbacks(
     if training.patience is not None:
         callbacks.append(EarlyStopping(str(best.monitor), mode=best.mode, epochs=training.patience))
     length = config.trainer
-    if length.max_epochs == AUTO and length.max_steps == -1 and length.max_time is None and not length.fast_dev_run:
-        callbacks.append(PaceWarning(advice=fewer_patches(config)))
+    is_chosen = length.max_epochs == AUTO and length.max_steps == -1 and length.max_time is None
+    callbacks.append(Pace(warns=is_chosen and not length.fast_dev_run, advice=fewer_patches(config)))
     if config.trainer.enable_checkpointing:
         last = LastCheckpoint(
             folder=checkpoints,
@@ -326,6 +329,9 @@ def _test(
                 missed = never_predicted(*module.predictions, datamodule.classes, imbalance=datamodule.imbalance)
                 if missed:
                     log.warning(missed)
+                absent = without_images(module.predictions[1], datamodule.classes)
+                if absent and not config.trainer.debug:  # which measures two batches
+                    log.warning(absent)
 
     first: Any = LambdaCallback(on_test_end=write)
     trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,10 +18,20 @@ from vitexp.system.disk import GrowingFile, tolerating
 LIBRARIES = ("lightning.pytorch", "lightning.fabric", "py.warnings")
 
 
+def say_starting() -> None:
+    """Tell a person at a terminal that the command has started; a refusal in a file stays the only line there."""
+    if sys.stdout.isatty() and _is_first_process():
+        print("reading the configuration ...", flush=True)
+
+
 def say_loading() -> None:
-    """Tell a person at a terminal that torch is being imported, which takes seconds."""
-    if sys.stdout.isatty() and "torch" not in sys.modules:
+    """Say that torch and Lightning are being imported, which takes seconds, and on a busy machine a minute."""
+    if "torch" not in sys.modules and _is_first_process():
         print("loading torch ...", flush=True)
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def plain_console(*, stderr: bool = False) -> Console:
