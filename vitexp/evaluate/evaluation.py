@@ -99,7 +99,7 @@ def evaluate(
 
 def _impossible(run: FinishedRun, formats: Sequence[str]) -> dict[str, str]:
     """Return why the network cannot be exported in some of the formats. Raises UserError if none of them works."""
-    sentences = {}
+    sentences: dict[str, str] = {}
     for kind in formats:
         try:
             refuse_impossible(run, [kind])
