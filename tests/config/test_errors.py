@@ -67,7 +67,7 @@ def test_a_mistake_is_one_sentence_with_the_nearest_names(tmp_path: Path, overri
     ],
 )
 def test_what_only_shows_while_building_is_one_sentence_too(tmp_path: Path, overrides: list[str], told: str) -> None:
-    """The run folder then records the failure; nothing was prepared."""
+    """Nothing was prepared, and no run is left."""
     if "trainer=gpu" in overrides:
         torch = pytest.importorskip("torch")
         if torch.cuda.is_available():
@@ -76,7 +76,7 @@ def test_what_only_shows_while_building_is_one_sentence_too(tmp_path: Path, over
     assert ended.returncode == 2, ended.stderr
     assert told in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "cache").exists() and not list(tmp_path.glob("logs/*"))
 
 
 def test_a_traceback_for_those_who_ask(tmp_path: Path) -> None:

@@ -72,12 +72,13 @@ def test_a_refused_run_leaves_nothing(
         run(composed(*broken, f"log_dir={tmp_path / 'logs'}"))
     assert not list((tmp_path / "logs").iterdir())
     assert "report" not in capsys.readouterr().out
-    run(composed(*broken, f"log_dir={tmp_path / 'logs'}", "data.on_broken=skip"))
+    run(composed(*broken, f"log_dir={tmp_path / 'logs'}", "data.on_broken=skip", "resume=auto"))
     [folder] = tmp_path.glob("logs/*/*")
     assert result(folder)["status"] == "completed"
     lines = capsys.readouterr().out.splitlines()
-    said = [line for line in lines if line.endswith(" ...") or line.startswith(("classes", "resume"))]
-    assert said == ["reading the images ...", "classes   a and b", "training ..."]
+    said = [line for line in lines if line.endswith(" ...") or line.startswith(("classes", "no stopped"))]
+    nothing_to_resume = "no stopped run of this command; a new one starts"
+    assert said == [nothing_to_resume, "reading the images ...", "classes   a and b", "training ..."]
 
 
 def test_a_refused_run_leaves_what_was_there(tmp_path: Path, broken: tuple[str, ...]) -> None:

@@ -134,6 +134,7 @@ def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> O
     if folder is not None and is_finished(folder, config):
         console.print(f"{typed(folder)} is already complete; drop resume= to start a new run.", soft_wrap=True)
         return OpenRun(RunRecord.read(folder), console, is_complete=True)
+    reason = why_not_resumed(config) if folder is None else None  # before its own record is among those of stopped runs
     resumes, folder = folder is not None, folder or new_run_folder(config)
     # Before a record can be seen there: another process with resume=auto must not take it for a stopped run.
     lock, earlier = folder / LOCK, b""
@@ -149,7 +150,7 @@ def _opened(config: DictConfig, overrides: Sequence[str], stack: ExitStack) -> O
     else:
         record = RunRecord.start(folder, config, overrides=merged([], overrides))
     stack.enter_context(logging_to(record.folder / "train.log", console, has_begun=lambda: record.has_begun))
-    if not resumes and (reason := why_not_resumed(config)):
+    if reason:
         log.info(reason)
     opened = OpenRun(record, console)
     stack.enter_context(opened.after)
