@@ -326,12 +326,13 @@ def _test(
             with tolerating("terminal output"):
                 console.print(closing_table(record.result))
             if isinstance(module, Classifier) and not config.trainer.debug:
-                missed = never_predicted(*module.predictions, datamodule.classes, imbalance=datamodule.imbalance)
-                if missed:
-                    log.warning(missed)
-                absent = without_images(module.predictions[1], datamodule.classes)
-                if absent and not config.trainer.debug:  # which measures two batches
-                    log.warning(absent)
+                probabilities, labels = module.predictions
+                for concern in (
+                    never_predicted(probabilities, labels, datamodule.classes, imbalance=datamodule.imbalance),
+                    without_images(labels, datamodule.classes),
+                ):
+                    if concern:
+                        log.warning(concern)
 
     first: Any = LambdaCallback(on_test_end=write)
     trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
