@@ -19,7 +19,7 @@ from tests.conftest import TINY, command, composed, result, tiny_run
 from vitexp.data.source import DataError
 from vitexp.runs.lifecycle import FullDisk
 from vitexp.runs.run import run
-from vitexp.training.callbacks.progress import NonFiniteLoss
+from vitexp.training.callbacks.divergence import NonFiniteLoss
 
 
 @pytest.mark.parametrize("batches_per_step", [1, 2])

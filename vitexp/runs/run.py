@@ -47,8 +47,9 @@ from vitexp.system.signals import StopSignals
 from vitexp.training.background_wandb import BackgroundWandbLogger
 from vitexp.training.best_checkpoint import BestCheckpoint
 from vitexp.training.callbacks.averaging import MovingAverage
+from vitexp.training.callbacks.divergence import StopOnNonFiniteLoss
 from vitexp.training.callbacks.pace import Pace
-from vitexp.training.callbacks.progress import EpochProgress, StopOnNonFiniteLoss
+from vitexp.training.callbacks.progress import EpochProgress
 from vitexp.training.callbacks.wandb_test_images import WandbTestImages
 from vitexp.training.checkpoints import (
     DamagedCheckpoint,

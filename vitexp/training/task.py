@@ -219,6 +219,8 @@ class Task(LightningModule, ABC):
         optimizer = self.optimizer(parameter_groups(self.net, layer_decay=self.layer_decay))
         # A fused optimizer would unscale fp16 gradients itself, so Lightning could not clip them first.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        # With max_steps alone, Lightning would count the batches only later.
+        self.trainer.fit_loop.setup_data()
         self.total_steps = total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         peak_lr = float(optimizer.defaults["lr"])

@@ -1,4 +1,4 @@
-"""Callbacks that draw the figures of a run."""
+"""Callbacks that draw the figures of a run, and optional ones."""
 
 from vitexp.training.callbacks.explanations import EmbeddingMap, Explanations
 from vitexp.training.callbacks.figures import (
@@ -10,6 +10,7 @@ from vitexp.training.callbacks.figures import (
     Reconstructions,
     SamplePredictions,
 )
+from vitexp.training.callbacks.norms import Norms
 
 __all__ = [
     "AttentionMaps",
@@ -18,6 +19,7 @@ __all__ = [
     "EmbeddingMap",
     "Explanations",
     "LearningCurves",
+    "Norms",
     "PositionEmbedding",
     "Reconstructions",
     "SamplePredictions",

@@ -5,17 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
 from typing import Any, cast
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from torch import Tensor
 
-from vitexp.errors import UserError
 from vitexp.system.timing import finished
 from vitexp.text import duration, plural
 from vitexp.training.task import Task
@@ -201,56 +197,3 @@ def time_left(trainer: Trainer, *, since: tuple[float, int]) -> str:
         return ""
     stops = any(isinstance(each, EarlyStopping) for each in trainer.callbacks)  # type: ignore[attr-defined]
     return f"{'at most ' if stops else ''}{duration(max(seconds, 0))} left"
-
-
-class NonFiniteLoss(UserError):
-    """Training diverged."""
-
-    exit_code = 1
-
-
-class StopOnNonFiniteLoss(Callback):
-    """A callback that records, on the device, the first step with a NaN or infinite loss, and reads it when logging.
-
-    Raises NonFiniteLoss then, and before each validation and checkpoint, so that checkpoints hold finite weights.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.first: Tensor | None = None  # 0 if all losses were finite
-        self.step = 0
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.step = trainer.global_step + 1  # the same for all batches whose gradients are accumulated
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        assert isinstance(outputs, Mapping)
-        loss = outputs["loss"].detach()
-        if self.first is None:
-            self.first = torch.zeros((), dtype=torch.long, device=loss.device)
-        self.first = torch.where((self.first == 0) & ~torch.isfinite(loss), self.step, self.first)
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._check(trainer)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check(trainer)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._check(trainer)
-
-    def _check(self, trainer: Trainer) -> None:
-        if self.first is not None and (step := int(self.first.item())):
-            lr = trainer.optimizers[0].param_groups[0]["lr"]
-            raise NonFiniteLoss(
-                f"the loss has been NaN or infinite since step {step} (learning rate {lr:.2g}); try a lower optim.lr, "
-                "a longer schedule.warmup_epochs, trainer.gradient_clip_val=1.0 or trainer.precision=32-true."
-            )
