@@ -124,15 +124,21 @@ def started_from(run: Path, *words: str) -> str:
     return ended.stderr
 
 
-def test_the_configuration_of_a_run_of_an_earlier_version_can_be_repeated() -> None:
+def test_the_configuration_of_a_run_of_an_earlier_version_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The bundled one was written before there was a group loss."""
+    monkeypatch.chdir(tmp_path)
     assert "GTSRB training images" in started_from(SHIPPED, "trainer.max_epochs=1", "training.mixup_alpha=0.1")
 
 
-def test_an_option_for_the_configuration_of_a_run_names_the_command_that_works() -> None:
+def test_an_option_for_the_configuration_of_a_run_names_the_command_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     refused = started_from(SHIPPED, "trainer=debug", "seed=1")
     assert "trainer=debug selects an option, but the config.yaml of a run has only values; " in refused
-    assert "train.py experiment=gtsrb_best logger=csv trainer=debug seed=1 starts this run with it." in refused
+    assert "experiment=gtsrb_best logger=csv trainer=debug seed=1 starts this run with it." in refused
     shutil.copytree(SHIPPED, "repeated")
     record = json.loads(Path("repeated/result.json").read_text())
     for change in ({"options": ["--config-dir", "x", "--config-name", "config"]}, {"overrides": []}):

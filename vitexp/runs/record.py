@@ -334,7 +334,9 @@ def _git() -> tuple[str | None, bool | None]:
 
 def _repeatable(config: DictConfig) -> str:
     """Return the resolved configuration as YAML that the train command accepts."""
-    hydra = {"run": {"dir": "."}, "output_subdir": None}
+    # Hydra itself would write train.log into the working directory.
+    no_file = {"handlers": {"file": {"delay": True}}, "root": {"handlers": ["console"]}}
+    hydra = {"run": {"dir": "."}, "output_subdir": None, "job_logging": no_file}
     # Without resume=RUN, which would resume this run instead.
     plain = {**OmegaConf.to_container(config, resolve=True), "resume": None, "hydra": hydra}  # type: ignore[dict-item]
     head = "# Repeats the run: python -m vitexp train --config-dir <this folder> --config-name config\n"
