@@ -39,6 +39,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "f1_macro": Metric("macro F1"),
     "f1_weighted": Metric("weighted F1"),
     "ece": Metric("calibration error (ECE)", direction="min"),
+    "knn_accuracy": Metric("k-NN accuracy"),
     "loss": Metric("loss", is_percent=False, direction="min"),
 }
 

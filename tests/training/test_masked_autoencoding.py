@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import composed, result, tiny_run
+from vitexp.commands import evaluate
 from vitexp.config.check import check
 from vitexp.errors import ConfigError, UserError
+from vitexp.evaluate.evaluation import evaluate as evaluate_run
 from vitexp.runs.find import completed_runs
 from vitexp.runs.finished import load_run
 
@@ -32,7 +35,9 @@ def test_it_reports_losses_and_no_classifier_metrics(pretrained: Path) -> None:
     assert [list(told["metrics"][part]) for part in ("test", "val")] == [["loss"], ["loss"]]
     with (pretrained / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {name for name in rows[0] if "accuracy" in name} == set()
+    assert {name for name in rows[0] if "accuracy" in name} == {"val/knn_accuracy"}
+    probed = [float(row["val/knn_accuracy"]) for row in rows if row["val/knn_accuracy"]]
+    assert len(probed) == 3 and all(1 / 43 <= accuracy <= 1 for accuracy in probed)
     losses = [float(row["val/loss"]) for row in rows if row.get("val/loss")]
     assert min(losses) == pytest.approx(told["metrics"]["val"]["loss"])
     assert losses[-1] < losses[0] - 0.02, "completing images is learned"
@@ -62,6 +67,28 @@ def test_training_starts_from_all_weights_of_the_encoder(pretrained: Path, tmp_p
     assert (after["blocks.1.attn.qkv.weight"] - before["blocks.1.attn.qkv.weight"]).abs().max() < 1e-6
     finished = load_run(tuned)
     assert finished.classes
+
+
+@pytest.mark.parametrize("run", ["pretrained", "classifier"])
+def test_probes(run: str, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a pretraining run, they are the only measurement; the last validation agrees with its curve."""
+    folder = pretrained if run == "pretrained" else tiny_run(tmp_path, "callbacks=none")
+    evaluate.main([f"run={folder}", "probe=knn,linear", f"out={tmp_path / 'out'}", "device=cpu"])
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert ("metrics" in found) == (run == "classifier")
+    assert "logistic regression" in capsys.readouterr().out
+    assert "frozen features" in (tmp_path / "out" / "evaluation.html").read_text()
+    for kind in ("knn", "linear"):
+        assert 0 <= found["probes"][kind]["val"] <= 1 and 0 <= found["probes"][kind]["test"] <= 1
+    if run == "pretrained":
+        with (pretrained / "metrics.csv").open() as file:
+            [*_, last] = [row["val/knn_accuracy"] for row in csv.DictReader(file) if row["val/knn_accuracy"]]
+        assert found["probes"]["knn"]["val"] == pytest.approx(float(last), abs=0.06)  # bf16 there
+
+
+def test_probes_are_refused_for_other_data(pretrained: Path) -> None:
+    with pytest.raises(ConfigError, match="probe=knn measures the run's own images; remove data= or probe="):
+        evaluate_run(pretrained, data=["data=signs", "data.test_per_class=3"], probe=["knn"], device="cpu")
 
 
 def test_loading_a_pretraining_as_a_classifier_is_refused(pretrained: Path) -> None:

@@ -11,6 +11,8 @@ corruptions=true   also measure on dark, blurred, noisy, occluded and JPEG-compr
 corruption_images  how many test images are corrupted (default: 2000)
 tta=true           also measure with test-time augmentation: the mean over shifted views
 latency=true       also measure milliseconds and images per second by batch size
+probe=knn,linear   also measure the frozen features: votes of the 20 nearest training images, logistic regression;
+                   the only measurement of a pretraining run
 export=onnx,timm   also export the network, checked against torch
 out                folder of the results (default: RUN/evaluation, or RUN/evaluation/on-NAME for other images)
 device             auto | cpu | gpu | mps
@@ -33,14 +35,14 @@ from vitexp.runs.find import requested_run
 from vitexp.runs.inputs import refuse_unusable_data
 from vitexp.system.disk import refuse_unwritable_folder
 
-_KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "export", "out", "device")
+_KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "probe", "export", "out", "device")
 
 
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
     if arguments["out"]:
         refuse_unwritable_folder(Path(arguments["out"]).expanduser().absolute(), key="out")
-    run = opened(arguments["folder"], width=10)
+    run = opened(arguments["folder"], width=10, accept_pretraining=bool(arguments["probe"]))
     data = data_config(run.config, arguments["data"], image_size=run.image_size, config_dir=arguments["config_dir"])
     refuse_unusable_data(plain_of(data)["data"]["source"], for_training=False)
     from vitexp.evaluate.evaluation import evaluate  # imports torch, so only once the command line is valid
@@ -57,6 +59,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
         "corruptions": given.flag("corruptions"),
         "corruption_images": given.integer("corruption_images", 2000, least=1),
         "latency": given.flag("latency"),
+        "probe": _listed("probe", given.get("probe"), ("knn", "linear")),
         "export": _formats(given.get("export")),
         "out": given.get("out") or None,
         "data": given.data,
@@ -66,13 +69,19 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _formats(value: str) -> tuple[str, ...]:
-    """Parse "onnx", "onnx,timm" or "[onnx,timm]"."""
-    formats = [name.strip() for name in value.strip("[]").split(",")] if value else []
-    if not {"onnx", "timm"} >= set(formats):
-        raise ConfigError(f"export={value} must be onnx, timm or both, as in export=onnx,timm.")
+    formats = _listed("export", value, ("onnx", "timm"))
     for package in [*["onnx", "onnxruntime"] * ("onnx" in formats), *["timm"] * ("timm" in formats)]:
         require(package, needed_by=f"export={value}")
-    return tuple(formats)
+    return formats
+
+
+def _listed(key: str, value: str, known: tuple[str, str]) -> tuple[str, ...]:
+    """Parse one or both of `known`: "a", "a,b" or "[a,b]"."""
+    names = [name.strip() for name in value.strip("[]").split(",")] if value else []
+    if not set(known) >= set(names):
+        first, second = known
+        raise ConfigError(f"{key}={value} must be {first}, {second} or both, as in {key}={first},{second}.")
+    return tuple(names)
 
 
 if __name__ == "__main__":

@@ -200,12 +200,13 @@ def composed(command: str, words: Sequence[str], *, keys: Sequence[str] = ()) ->
     return read_words(own, keys=keys or ("",)), config
 
 
-def opened(folder: Path, *, width: int) -> FinishedFiles:
+def opened(folder: Path, *, width: int, accept_pretraining: bool = False) -> FinishedFiles:
     """Print which run a command uses, before torch is imported, and return its files.
 
-    width: of the column of names. Raises UserError if it is not a finished run.
+    width: of the column of names. Raises UserError if it is not a finished run of a classifier; a pretraining run may
+    be accepted.
     """
-    files = read_finished(folder)
+    files = read_finished(folder, accept_pretraining=accept_pretraining)
     print(f"{'run':<{width}}{folder}\n{'':<{width}}{files.describe()}", flush=True)
     say_loading()
     return files

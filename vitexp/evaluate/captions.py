@@ -29,6 +29,11 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "Look at these first: wrong labels and unreadable images often are among them.",
     ),
     "test_time_augmentation": ("Test-time augmentation", "The mean of the probabilities over several views."),
+    "probes": (
+        "Probes",
+        "How well the classes can be read from the frozen features, the input of the classifier: by a vote of the "
+        "nearest training images, and by a logistic regression whose weight decay validation chose.",
+    ),
     "corruptions": (
         "Corrupted images",
         "Accuracy on darkened, blurred, noisy, occluded and JPEG-compressed images at five severities.",

@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitexp.data.gtsrb import GTSRB
-from vitexp.errors import UserError
+from vitexp.errors import ConfigError, UserError
 from vitexp.evaluate import tables
 from vitexp.evaluate.calibration import measure_calibration
 from vitexp.evaluate.captions import CAPTIONS
 from vitexp.evaluate.export import export_network, refuse_impossible
 from vitexp.evaluate.latency import measure_latency
 from vitexp.evaluate.per_class import ClassRow, Confusion, class_rows, confusions_by_cost
+from vitexp.evaluate.probes import NEIGHBORS, measure_probes
 from vitexp.evaluate.robustness import measure_robustness
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
@@ -33,7 +34,7 @@ from vitexp.runs.concerns import without_images
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.gallery import Rows, write_gallery
 from vitexp.runs.predictions import write_csv, write_test_predictions
-from vitexp.runs.record import data_set, environment
+from vitexp.runs.record import data_set, environment, is_pretraining
 from vitexp.runs.test_set import TestSet, open_test_set
 from vitexp.system.disk import typed, write_atomically
 from vitexp.system.hardware import choose_device, describe_device, keep_freed_memory
@@ -44,7 +45,7 @@ from vitexp.training.classification import classification_metrics
 MISTAKES = 20
 _COMPARED = 256  # images on which an exported network is compared
 _LISTED = 10  # confusions in the terminal
-_OPTIONAL = ("test_time_augmentation", "corruptions", "latency", "export")
+_OPTIONAL = ("test_time_augmentation", "corruptions", "latency", "probes", "export")
 
 # Different hardware or compilation changes the last bits of a logit and, rarely, one prediction in a thousand.
 _TOLERANCE = 2e-3
@@ -61,12 +62,14 @@ def evaluate(
     corruptions: bool = False,
     corruption_images: int = 2000,
     latency: bool = False,
+    probe: Sequence[str] = (),
     export: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluate the run in `folder` and return the contents of evaluation.json; see vitexp/commands/evaluate.py.
 
     data: overrides of the data set (data=..., data.key=value); config_dir: a folder of further options for them.
-    out: the folder of the results, RUN/evaluation by default. export: any of "onnx", "timm"; if one of them cannot
+    out: the folder of the results, RUN/evaluation by default. probe: any of "knn", "linear"; nothing else is measured
+    of a pretraining run, whose classifier was never trained. export: any of "onnx", "timm"; if one of them cannot
     hold the network, a note says so, and the other is written.
     Raises UserError (ConfigError if an argument is wrong).
     """
@@ -74,7 +77,7 @@ def evaluate(
     on = choose_device(device, key="device")
     if on.type == "cpu":
         keep_freed_memory()
-    run = load_run(folder, device=on)
+    run = load_run(folder, device=on, accept_pretraining=bool(probe))
     impossible = _impossible(run, export)
     run, test = open_test_set(run, data, config_dir=config_dir)
     if out is None:  # results on other data must not replace those on the run's own test set
@@ -82,7 +85,14 @@ def evaluate(
     print(f"images    {plural(len(test.images), 'image')} of {test.name}: {test.about}")
     print(f"classes   {test.matching}")
     evaluation = _Evaluation(run, test, Path(out).expanduser())
+    if probe and not test.own:
+        raise ConfigError(f"probe={','.join(probe)} measures the run's own images; remove data= or probe=.")
+    if is_pretraining(run.result):
+        evaluation.probe(probe)
+        return evaluation.finish(seconds=time.time() - start)
     evaluation.test()
+    if probe:
+        evaluation.probe(probe)
     if tta:
         evaluation.test_time_augmentation()
     if corruptions:
@@ -295,6 +305,13 @@ class _Evaluation:
         table = tables.latency_table(rows, device=device, precision=precision)
         self._record({"latency": [asdict(row) for row in rows]}, table.rich())
         self.tables["latency"] = table
+
+    def probe(self, kinds: Sequence[str]) -> None:
+        with self.console.status("features ..."):
+            found = measure_probes(self.run, kinds)
+        table = tables.probe_table(found, neighbors=NEIGHBORS)
+        self._record({"probes": found}, table.rich())
+        self.tables["probes"] = table
 
     def export(self, kind: str) -> None:
         rows = np.linspace(0, len(self.labels) - 1, min(_COMPARED, len(self.labels))).astype(np.int64)

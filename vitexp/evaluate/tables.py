@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich import table as rich_table
 
@@ -93,6 +94,13 @@ def robustness_table(found: Robustness) -> Table:
     return Table(
         title, heading, [[name, *map(_percent, [*line, means[name]])] for name, line in found.accuracy.items()]
     )
+
+
+def probe_table(found: Mapping[str, Mapping[str, Any]], *, neighbors: int) -> Table:
+    """List the accuracy of each probe of the frozen features."""
+    names = {"knn": f"{neighbors} nearest training images", "linear": "logistic regression"}
+    cells = [[names[kind], _percent(probe["test"]), _percent(probe["val"])] for kind, probe in found.items()]
+    return Table("Probes of the frozen features", ("probe", "test accuracy", "validation accuracy"), cells)
 
 
 def latency_table(rows: Sequence[Latency], *, device: str, precision: str) -> Table:

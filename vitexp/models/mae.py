@@ -15,6 +15,14 @@ from vitexp.models.vit import ViT
 _TARGET_EPS = 1e-6  # added to the variance of a patch, which may have a single color
 
 
+def remove_classifier(net: ViT) -> None:
+    """Replace the head of a ViT by the identity, and learned pooling by the mean: neither is trained without labels."""
+    net.head = nn.Sequential()
+    if net.pool == "seqpool":
+        del net.seq_pool
+        net.pool = "gap"
+
+
 class MaskedAutoencoder(nn.Module):
     """An encoder that sees a few patches of an image, and a small decoder that predicts the others.
 
@@ -46,9 +54,7 @@ class MaskedAutoencoder(nn.Module):
         if any(isinstance(module, TokenConv) for module in encoder.modules()):
             raise ValueError("mlp_conv=True needs the whole grid of patches, but a masked autoencoder sees only some.")
         self.encoder = encoder
-        encoder.head = nn.Sequential()
-        if encoder.pool == "seqpool":
-            del encoder.seq_pool
+        remove_classifier(encoder)
         self.normalize_targets = normalize_targets
         self.patches = encoder.grid_size**2
         self.visible = visible_patches(self.patches, mask_ratio)

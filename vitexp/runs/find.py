@@ -144,10 +144,10 @@ class FinishedFiles:
         return ", ".join([*parts, *["debug run"] * bool(self.result.get("debug"))])
 
 
-def read_finished(folder: Path | str) -> FinishedFiles:
+def read_finished(folder: Path | str, *, accept_pretraining: bool = False) -> FinishedFiles:
     """Read config.yaml, result.json and the header of model.safetensors in a run folder.
 
-    Raises UserError if `folder` is not a completed run of a classifier.
+    Raises UserError if `folder` is not a completed run of a classifier; a pretraining run may be accepted.
     """
     folder = Path(folder).expanduser().resolve()
     try:
@@ -173,7 +173,7 @@ def read_finished(folder: Path | str) -> FinishedFiles:
         raise UserError(
             f"{folder} is not a finished run: config.yaml, result.json and model.safetensors are needed ({error})."
         ) from error
-    if not facts(config.task).get("uses_labels", True):
+    if not accept_pretraining and not facts(config.task).get("uses_labels", True):
         raise UserError(
             f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "
             f"vitexp train {shlex.quote(setting('model.weights', folder))}."

@@ -23,9 +23,12 @@ from vitexp.data.length import AUTO
 from vitexp.data.prepare import Prepared
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import UserError, one_line
+from vitexp.models.mae import remove_classifier
 from vitexp.models.trained_net import TrainedNet
+from vitexp.models.vit import ViT
 from vitexp.runs.build import build_datamodule, build_net
 from vitexp.runs.find import read_finished
+from vitexp.runs.record import is_pretraining
 from vitexp.system.disk import write_atomically
 from vitexp.system.hardware import float32_matmul_precision, resolve_precision
 
@@ -112,16 +115,21 @@ class FinishedRun(TrainedNet):
         return bool(self.fingerprints) and found != self.fingerprints
 
 
-def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> FinishedRun:
+def load_run(
+    folder: Path | str, *, device: torch.device | str = "cpu", accept_pretraining: bool = False
+) -> FinishedRun:
     """Load a run folder from its config.yaml, result.json and model.safetensors.
 
     The weights are read as numbers only; the network is built from the class that config.yaml names, as in training.
+    accept_pretraining: also load a pretraining run, whose classifier was never trained.
     Raises UserError if `folder` is not a completed run, or if its files do not match.
     """
-    run = read_finished(folder)
+    run = read_finished(folder, accept_pretraining=accept_pretraining)
     with safe_open(run.folder / "model.safetensors", framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     net = build_net(run.config, num_classes=len(run.classes))
+    if is_pretraining(run.result) and isinstance(net, ViT):
+        remove_classifier(net)
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:

@@ -11,6 +11,7 @@ from vitexp.training.callbacks.figures import (
     SamplePredictions,
 )
 from vitexp.training.callbacks.norms import Norms
+from vitexp.training.callbacks.probe import KnnProbe
 
 __all__ = [
     "AttentionMaps",
@@ -18,6 +19,7 @@ __all__ = [
     "ConfusionMatrix",
     "EmbeddingMap",
     "Explanations",
+    "KnnProbe",
     "LearningCurves",
     "Norms",
     "PositionEmbedding",

@@ -24,7 +24,7 @@ from vitexp.models.trained_net import TrainedNet
 from vitexp.options import Doc, Field
 from vitexp.training.callbacks.figure_callback import FigureCallback, predictions_of
 from vitexp.training.classification import Classifier
-from vitexp.training.task import data_of
+from vitexp.training.task import Task, data_of
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +115,12 @@ class EmbeddingMap(FigureCallback):
         yield from drawn
 
 
-def explainer_of(trainer: Trainer, module: Classifier) -> Explainer[TrainedNet]:
-    """Build an explainer of a copy of the net, which is not compiled for one batch size and may get hooks."""
+def explainer_of(trainer: Trainer, module: Task) -> Explainer[TrainedNet]:
+    """Build an explainer of a copy of the model, which is not compiled for one batch size and may get hooks."""
     data = data_of(trainer)
     return Explainer(
         TrainedNet(
-            net=deepcopy(module.net).eval(),
+            net=deepcopy(module.model).eval(),
             classes=data.classes,
             image_size=data.image_size,
             mean=torch.from_numpy(data.mean),

@@ -120,6 +120,7 @@ class EpochProgress(Callback):
             ("train loss", "train/loss_epoch", ".3f"),
             ("val loss", "val/loss", ".3f"),
             ("val accuracy", "val/accuracy", ".2%"),
+            ("k-NN accuracy", "val/knn_accuracy", ".2%"),
         ):
             if key in logged:
                 parts.append(f"{name} {float(logged[key]):{style}}")
