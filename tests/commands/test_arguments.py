@@ -31,6 +31,7 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "corruptions": True,
         "corruption_images": 7,
         "latency": False,
+        "probe": (),
         "export": ("onnx", "timm"),
     }
 

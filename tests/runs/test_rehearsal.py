@@ -59,8 +59,9 @@ def test_memory_limits_the_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest
             raise MemoryError
 
     monkeypatch.setattr("vitexp.training.out_of_memory.step", step)
-    find_batch.main([*TINY])
+    find_batch.main([*TINY, "trainer.accumulate_grad_batches=2"])
     out = capsys.readouterr().out
+    assert "data.batch_size counts all devices and accumulated batches" in out
     assert "data.batch_size=16   the largest" in out  # 16 and an eighth are 18
     monkeypatch.setattr("vitexp.training.out_of_memory.step", lambda *_: step(None, None, 99))
     with pytest.raises(UserError, match="not even 1 image of vit_tiny fits into memory"):
