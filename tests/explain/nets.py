@@ -9,10 +9,10 @@ import torch
 from vitexp.models import ViT
 
 
-def vit(**options: Any) -> ViT:
+def vit(*, depth: int = 3, **options: Any) -> ViT:
     """Return a ViT for 16 x 16 pixels and 4 x 4 patches, with weights large enough that its heads differ."""
     torch.manual_seed(0)
-    net = ViT(image_size=16, num_classes=5, patch_size=4, dim=24, depth=3, num_heads=3, **options).eval()
+    net = ViT(image_size=16, num_classes=5, patch_size=4, dim=24, depth=depth, num_heads=3, **options).eval()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return net

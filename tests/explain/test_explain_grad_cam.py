@@ -14,6 +14,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from tests.explain.nets import vit
+from vitexp.explain.explainer import Explainer
 from vitexp.explain.methods.grad_cam import (
     channels_first,
     elementwise_grad_cam,
@@ -24,6 +25,7 @@ from vitexp.explain.methods.grad_cam import (
 )
 from vitexp.models import SimpleCNN
 from vitexp.models.resnet import ResNet18
+from vitexp.models.trained_net import TrainedNet
 
 
 def test_two_places_by_hand() -> None:
@@ -141,3 +143,14 @@ def test_what_does_not_fit() -> None:
         record(net, nn.Identity(), torch.randn(1, 3, 16, 16), [0])
     with pytest.raises(ValueError, match=r"\[B, channels, h, w\]"):
         grad_cam(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3))
+
+
+@pytest.mark.parametrize(("depth", "block"), [(1, 0), (2, 0), (3, 1)])
+def test_an_explainer_reads_the_last_block_but_one(depth: int, block: int) -> None:
+    net = vit(depth=depth)
+    names = ["a", "b", "c", "d", "e"]
+    explainer = Explainer(TrainedNet(net=net, classes=names, image_size=16, mean=torch.zeros(3), std=torch.ones(3)))
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    recorded = record(net, net.blocks[block].norm1, explainer.run.prepared(images), [0, 1, 2])
+    tokens = (token_grid(each, prefix_tokens=net.prefix_tokens, grid_size=4) for each in recorded)
+    np.testing.assert_allclose(explainer.maps("grad_cam", images, [0, 1, 2]), elementwise_grad_cam(*tokens), rtol=1e-5)
