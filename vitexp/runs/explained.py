@@ -165,12 +165,15 @@ class _Page:
         with self._writing():
             for ending, content in {"md": text, **others}.items():
                 (self.folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
-        table, (first, *numbers) = rich_table.Table(padding=0), rows[0]
-        table.add_column(first)
-        for key in numbers:  # in a narrow terminal, only the heading is broken
-            table.add_column(key, justify="right", min_width=max(len(row[key]) for row in rows))
-        for row in rows:
-            table.add_row(*map(Text, row.values()))
+        heading, *lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+        if len(lines) < len(heading) / 2:  # two runs: one column each, so that 80 columns are enough
+            heading, *lines = map(list, zip(heading, *lines, strict=True))
+        table = rich_table.Table(padding=0)
+        table.add_column(heading[0])
+        for place, name in enumerate(heading[1:], start=1):  # in a narrow terminal, only the heading is broken
+            table.add_column(name, justify="right", min_width=max(len(line[place]) for line in lines))
+        for line in lines:
+            table.add_row(*map(Text, line))
         plain_console().print(table)
 
     def write(self, run: FinishedRun) -> None:
