@@ -28,6 +28,8 @@ def test_the_defaults_stand() -> None:
         ("model.drop_path=1.0", "model.drop_path=1.0", "below 1"),
         ("data.val_fraction=0", "data.val_fraction=0", "between 0 and 1"),
         ("data.val_fraction=1", "data.val_fraction=1", "between 0 and 1"),
+        ("data.folds=1", "data.folds=1", "null, or an integer from 2 to 1,000"),
+        ("data.fold=1", "data.fold=1 has no effect", "data.folds=null"),
         ("data.batch_size=-4", "data.batch_size=-4", "1 or more"),
         ("data.batch_size=many", "data.batch_size=many", "1 or more"),
         ("data.num_workers=-1", "data.num_workers=-1", "auto"),
@@ -65,6 +67,25 @@ def test_says_what_is_wrong_and_what_would_be_right(override: str, wrong: str, r
     assert right in sentence
     assert "\n" not in sentence
     assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ("data.folds=5 data.fold=5", "data.fold=5 must be from 0 to 4, because data.folds=5."),
+        (
+            "data.folds=5 data.val_fraction=0.2",
+            "data.val_fraction=0.2 and data.folds=5 both choose",
+        ),
+        ("experiment=gtsrb_best data.folds=5", "set data.val_fraction=0.1 if it comes from an experiment."),
+        ("data.folds=2 data.train_per_class=3 data.batch_size=128", "larger than the training part of 64 images"),
+        ("data.folds=2 data.fold=1 data.train_per_class=3 data.batch_size=128", "the training part of 65 images"),
+    ],
+)
+def test_folds_replace_the_fraction(overrides: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*overrides.split()))
+    assert sentence in str(caught.value)
 
 
 def test_an_automatic_batch_that_can_never_be_split_is_refused_before_data_are_read() -> None:

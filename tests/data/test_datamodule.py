@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import composed
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.folder import Folder
 from vitexp.data.loading import BatchSampler
-from vitexp.data.source import BrokenImages
+from vitexp.data.source import BrokenImages, DataError
+from vitexp.runs.inputs import check_inputs
 
 
 def photos(root: Path) -> Folder:
@@ -73,3 +75,31 @@ def test_little_shared_memory_is_refused_before_workers_wait_for_it(monkeypatch:
     module._refuse_little_shared_memory(2, batch_size=64)
     with pytest.raises(DataError, match=r"needs 96 MB of shared memory .* has only 64 MB free; .*shm-size"):
         module._refuse_little_shared_memory(2, batch_size=128)
+
+
+def test_the_folds_of_one_seed_are_the_training_images(tmp_path: Path) -> None:
+    source, rows = photos(tmp_path / "photos"), []
+    for fold in range(4):
+        data = ImageDataModule(source=source, cache_dir=tmp_path / "cache", batch_size=8, folds=4, fold=fold)
+        data.setup()
+        assert not set(data.train.rows) & set(data.val.rows)
+        assert np.bincount(data.val.labels).tolist() == [8, 2]
+        rows += data.val.rows.tolist()
+    assert sorted(rows) == list(range(40))
+
+
+def test_folds_are_refused_where_the_data_set_chooses_the_validation_images(tmp_path: Path) -> None:
+    for part in ("train", "test", "val"):
+        for label in "ab":
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (4, 4)).save(tmp_path / part / label / f"{number}.png")
+    data = ImageDataModule(source=Folder(root=str(tmp_path)), cache_dir=tmp_path / "cache", folds=2)
+    with pytest.raises(DataError, match=r"data.folds=2 .* has validation images of its own"):
+        data.setup()
+    with pytest.raises(DataError, match="has validation images of its own"):  # before torch is imported
+        check_inputs(composed("data=folder", f"data.root={tmp_path}", "data.folds=2"))
+    (tmp_path / "val").rename(tmp_path.parent / f"{tmp_path.name}-val")
+    check_inputs(composed("data=folder", f"data.root={tmp_path}", "data.folds=2"))
+    with pytest.raises(DataError, match=r"data.folds=3 needs 3 training images of every class, but class a has 2"):
+        check_inputs(composed("data=folder", f"data.root={tmp_path}", "data.folds=3"))

@@ -21,3 +21,19 @@ def test_another_seed_is_allowed_if_the_data_set_has_validation_images_of_its_ow
     (tmp_path / "val").rename(tmp_path.parent / f"{tmp_path.name}-val")
     with pytest.raises(ConfigError, match="was trained with seed=1, and therefore on validation images of this run"):
         refuse_other_split(mine, theirs, key="training.teacher=RUN")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "sentence"),
+    [
+        ("data.folds=5 data.fold=1", "data.folds=5 data.fold=0", "trained with data.fold=0, .* which has data.fold=1"),
+        ("data.folds=5", "data.folds=4", "trained with data.folds=4, .* which has data.folds=5"),
+        ("data.folds=5", "seed=0", "trained with data.folds=null, .* which has data.folds=5"),
+        ("seed=0", "data.folds=5", "trained with data.folds=5, .* which has data.folds=null"),
+    ],
+)
+def test_another_fold_contains_validation_images(mine: str, theirs: str, sentence: str) -> None:
+    ours, other = composed(*mine.split()), composed(*theirs.split())
+    refuse_other_split(ours, ours, key="training.teacher=RUN")
+    with pytest.raises(ConfigError, match=sentence):
+        refuse_other_split(ours, other, key="training.teacher=RUN")

@@ -33,6 +33,7 @@ _PARAMETERS = 10**11
 def complaints(config: Config) -> Iterator[str]:
     """Yield one sentence for each broken rule. Each key must already have a valid value of its own."""
     yield from _folders(config)
+    yield from _folds(config)
     yield from _patches(config)
     yield from _image_sizes(config)
     yield from _augmentation(config)
@@ -85,6 +86,20 @@ def _folders(config: Config) -> Iterator[str]:
         else:
             if not usable:
                 yield f"{key}: {as_typed(path)} cannot be written: {found} is not a writable folder; choose another."
+
+
+def _folds(config: Config) -> Iterator[str]:
+    data = config["data"]
+    folds, fold, fraction = data.get("folds"), data.get("fold", 0), data["val_fraction"]
+    if folds is None:
+        return
+    if fold >= folds:
+        yield f"data.fold={fold} must be from 0 to {folds - 1}, because data.folds={folds}."
+    if fraction not in _in_conf("data.val_fraction"):
+        yield (
+            f"data.val_fraction={fraction} and data.folds={folds} both choose the validation images; remove one, or "
+            "set data.val_fraction=0.1 if it comes from an experiment."
+        )
 
 
 def _tokens(model: Mapping[str, Any], side: int) -> int:
@@ -328,6 +343,7 @@ def _no_effect(config: Config) -> Iterator[str]:
             no_labels,
             "this task uses no labels and has no classifier",
         ),
+        ("data.fold", config["data"].get("folds") is None, "data.folds=null makes no folds"),
         (
             "data.root",
             "root" in unread,
@@ -435,11 +451,14 @@ def _known_sizes(config: Config) -> Iterator[str]:
     )
     if None in (classes, train, test):
         return
-    val = min(max(math.ceil(config["data"]["val_fraction"] * train - 0.5), 1), train - 1)  # as vitexp.data.split does
-    batch, _ = lengths(config, images=(images := classes * (train - val)))
+    if (folds := config["data"].get("folds")) is None:  # as vitexp.data.split does
+        val = classes * min(max(math.ceil(config["data"]["val_fraction"] * train - 0.5), 1), train - 1)
+    else:
+        val = len(range(config["data"]["fold"], classes * train, folds))
+    batch, _ = lengths(config, images=(images := classes * train - val))
     if batch > images:
         yield f"data.batch_size={batch} is larger than the training part of {images:,} images; use a smaller one."
-    yield from length_complaints(config, train=images, val=classes * val, test=classes * test)
+    yield from length_complaints(config, train=images, val=val, test=classes * test)
 
 
 def length_complaints(config: Config, *, train: int, val: int, test: int) -> Iterator[str]:

@@ -24,6 +24,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what Lightning and NumPy acc
 Epochs = Annotated[int, Field(ge=1, le=10**6)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
 Flag = bool
+Folds = Annotated[int, Field(ge=2, le=1000)]
 
 
 def _is_alpha(value: float) -> float:
@@ -136,6 +137,19 @@ class Data:
             "data set has validation images of its own"
         ),
     ]
+    folds: Annotated[
+        Folds | None,
+        Words("null, or an integer from 2 to 1,000"),
+        Doc(
+            "divide the training images into this many folds, groups whole and classes balanced, instead of using "
+            "val_fraction; sweep.py folds=N trains on all of them"
+        ),
+    ] = None
+    fold: Annotated[
+        int,
+        Field(ge=0, le=999),
+        Doc("the fold that is the validation part, from 0; the others are the training part"),
+    ] = 0
     sampler: Annotated[
         Literal["shuffle", "balanced"], Doc("balanced: draw every class equally often, with replacement")
     ] = "shuffle"

@@ -21,7 +21,7 @@ from vitexp.data.loading import ArrayDataset, BatchSampler, ResidentBatches, Wor
 from vitexp.data.parts import refuse_unusable_classes, too_few_images
 from vitexp.data.prepare import OnBroken, Prepared, prepare
 from vitexp.data.source import BrokenImages, DataError, Source, Split, refuse
-from vitexp.data.split import train_val_split
+from vitexp.data.split import fold_split, refuse_unusable_folds, train_val_split
 from vitexp.system.cores import available_cores
 
 Batch = tuple[Tensor, Tensor]
@@ -46,6 +46,8 @@ class ImageDataModule(LightningDataModule):
     `setup` from the number of training images (length.py).
     val_fraction: fraction of the training images, per class, that become the validation part; groups stay whole. Not
     used if the source has a validation split of its own.
+    folds, fold: instead of val_fraction, divide the training images into this many folds, groups whole and classes
+    balanced; fold number `fold`, from 0, becomes the validation part.
     sampler: "shuffle" visits each training image once per epoch; "balanced" draws as many images with replacement,
     every class equally often.
     num_workers: processes that prepare images and run a sample augmentation; "auto": see `available_workers`.
@@ -77,6 +79,8 @@ class ImageDataModule(LightningDataModule):
         image_size: int = 32,
         batch_size: int | Literal["auto"] = AUTO,
         val_fraction: float = 0.1,
+        folds: int | None = None,
+        fold: int = 0,
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         num_workers: int | Literal["auto"] = "auto",
         resident: Literal["auto", "device", "memory"] = "auto",
@@ -90,7 +94,8 @@ class ImageDataModule(LightningDataModule):
         self.source = source
         self.name: str = type(source).__name__.lower() if name is None else name
         self.transforms = resize_to(image_size) if prepare is None else prepare
-        self.image_size, self.val_fraction = image_size, val_fraction
+        self.image_size = image_size
+        self.val_fraction, self.folds, self.fold = val_fraction, folds, fold
         self.chooses_batch_size = batch_size == AUTO
         if batch_size != AUTO:
             self.batch_size = batch_size
@@ -111,10 +116,16 @@ class ImageDataModule(LightningDataModule):
         prepared = self._prepare(splits if official is None else {**splits, "val": official})
         everything, self.test = prepared["train"], prepared["test"]
         self._refuse_unusable(prepared)
-        if official is None:
-            train, val = train_val_split(
-                everything.labels, everything.groups, val_fraction=self.val_fraction, seed=self.seed
+        if self.folds is not None:
+            refuse_unusable_folds(
+                self.folds,
+                has_validation=official is not None,
+                labels=everything.labels,
+                groups=everything.groups,
+                classes=self.classes,
             )
+        if official is None:
+            train, val = self._split(everything)
             self.train, self.val = everything.part(train), everything.part(val)
         else:
             self.train, self.val = everything, prepared["val"]
@@ -129,6 +140,12 @@ class ImageDataModule(LightningDataModule):
         std = np.sqrt(np.maximum(mean_square - mean**2, 1e-6))
         self.mean, self.std = (np.asarray(each, np.float32) for each in self.normalization or (mean, std))
         self.ready = True
+
+    def _split(self, images: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the indices of the training and the validation part."""
+        if self.folds is None:
+            return train_val_split(images.labels, images.groups, val_fraction=self.val_fraction, seed=self.seed)
+        return fold_split(images.labels, images.groups, folds=self.folds, fold=self.fold, seed=self.seed)
 
     def _prepare(self, splits: Mapping[str, Split]) -> dict[str, Prepared]:
         """Return the prepared images of each split. Raises BrokenImages, which counts the unreadable files of all."""

@@ -39,7 +39,7 @@ from vitexp.training.task import Task
 Made = TypeVar("Made")
 _MIXING = ("mixup_alpha", "cutmix_alpha", "mix_prob", "mix_switch_prob", "mix_until")  # of config.training
 _DATA = (  # of config.data
-    *("name", "image_size", "batch_size", "val_fraction", "sampler"),
+    *("name", "image_size", "batch_size", "val_fraction", "folds", "fold", "sampler"),
     *("num_workers", "resident", "cache_dir", "on_broken"),
 )
 

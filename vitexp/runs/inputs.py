@@ -19,6 +19,8 @@ from vitexp.config.components import component, facts
 from vitexp.config.renames import read_config
 from vitexp.config.rules import argument
 from vitexp.config.schema import MAPPINGS, NODES
+from vitexp.data.source import Source
+from vitexp.data.split import refuse_unusable_folds
 from vitexp.errors import ConfigError, UserError, require
 from vitexp.models.architecture import architecture, difference
 from vitexp.models.checkpoint_names import publisher_of, renamed
@@ -51,6 +53,7 @@ def check_files(config: Mapping[str, Any], *, is_resumed: bool = False, check_da
             require(**needed)
     if check_data:
         refuse_unusable_data(config["data"]["source"])
+        _refuse_unusable_folds(config["data"])
     name = config["model"].get("weights")
     if name is not None and not is_resumed and facts(config["model"]).get("accepts_weights"):
         _check_weights(str(name), config)
@@ -79,6 +82,20 @@ def refuse_unusable_data(source: Mapping[str, Any], *, for_training: bool = True
         for cause in (error, error.__cause__):
             if isinstance(cause, UserError):
                 raise cause from None
+
+
+def _refuse_unusable_folds(data: Mapping[str, Any]) -> None:
+    """Raise DataError if data.folds does not fit the data set, unless it may have to be downloaded. Reads no images."""
+    if data["folds"] is None or data.get("download"):
+        return
+    try:
+        source: Source = instantiate(dict(data["source"]), _convert_="all")
+        has_validation, train, classes = source.validation() is not None, source.split("train"), source.classes
+    except Exception:  # reported when the run builds its parts
+        return
+    refuse_unusable_folds(
+        data["folds"], has_validation=has_validation, labels=train.labels, groups=train.groups, classes=classes
+    )
 
 
 def weights_file(name: str, log_dir: Path | str) -> Path:

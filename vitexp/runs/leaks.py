@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.components import facts
+from vitexp.config.validate import as_typed
 from vitexp.errors import ConfigError, UserError
 
 
@@ -23,7 +24,7 @@ def refuse_other_split(config: Mapping[str, Any], theirs: Mapping[str, Any], *, 
     changed = [name for name in mine if mine[name] != other.get(name)]
     if images != their_images or not changed or _has_validation(config):
         return
-    here, there = (" ".join(f"{name}={split.get(name)}" for name in changed) for split in (mine, other))
+    here, there = (" ".join(f"{name}={as_typed(split.get(name))}" for name in changed) for split in (mine, other))
     raise ConfigError(
         f"{key} was trained with {there}, and therefore on validation images of this run, which has {here}; train both "
         "on the same part of the data."
@@ -47,7 +48,10 @@ def _split(config: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     if split_by is None:
         split_by = [name for name in source if name not in (*_identity(source), *location(source), "_target_")]
     options = {f"data.source.{key}": source[key] for key in split_by if key in source}
-    return images_of(source), {"seed": config["seed"], "data.val_fraction": config["data"]["val_fraction"], **options}
+    data = config["data"]
+    earlier = {"folds": None, "fold": 0}  # of runs of earlier versions
+    chosen = {f"data.{key}": data.get(key, earlier.get(key)) for key in ("val_fraction", *earlier)}
+    return images_of(source), {"seed": config["seed"], **chosen, **options}
 
 
 def images_of(source: Mapping[str, Any]) -> list[Any]:

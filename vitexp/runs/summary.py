@@ -54,7 +54,7 @@ def opening_lines(
         + f"{environment['device']}, {trainer.precision}{_rounding(config, trainer)}, "
         + f"{'' if compiled else 'not '}compiled",
         "data": f"{data_set(data)}{f' ({found})' if found else ''}: {data['train']:,} train, "
-        f"{data['val']:,} validation, {data['test']:,} test images, {data['classes']} classes, "
+        f"{data['val']:,} validation{_fold(config)}, {data['test']:,} test images, {data['classes']} classes, "
         f"{datamodule.image_size} x {datamodule.image_size} pixels",
         "model": f"{model['name']}: {model['parameters'] / 1e6:.2f} M parameters, "
         f"{f'images enlarged to {upsample} pixels, ' if upsample else ''}"
@@ -164,6 +164,11 @@ def _compensation(config: DictConfig) -> str:
     if used:
         return f"compensated by {' and '.join(used)}"
     return "loss.class_weights=balanced or data.sampler=balanced would compensate"
+
+
+def _fold(config: DictConfig) -> str:
+    folds = config.data.folds
+    return "" if folds is None else f" (data.fold={config.data.fold} of {folds})"
 
 
 def _sizes(config: DictConfig) -> str:
