@@ -305,6 +305,11 @@ class Sweep:
     log_dir: Annotated[Path, Doc("trial folders are <log_dir>/<name>/<hash of the trial's configuration>")]
     metric: Annotated[Literal[tuple(METRICS)], Doc("metric of result.json that the table compares")]  # type: ignore[valid-type]
     baseline: Annotated[str | None, Doc("row that the others are compared to; null: the first")]
+    folds: Annotated[
+        Folds | None,
+        Words("null, or an integer from 2 to 1,000"),
+        Doc("k-fold cross-validation: run every combination once for each of this many folds of the training images"),
+    ] = None
     show: Annotated[bool, Doc("only print the table of the results so far, also while the sweep runs")]
     report: Annotated[bool, Doc("also save a report and a workspace in W&B, each time; needs wandb-workspaces")]
 

@@ -27,6 +27,7 @@ from vitexp.runs.concerns import concerns, fewer_patches, measured, never_predic
 from vitexp.runs.finished import write_weights
 from vitexp.runs.lifecycle import OpenRun, end_at_once, open_run
 from vitexp.runs.predictions import write_test_predictions
+from vitexp.runs.probabilities import write_probabilities
 from vitexp.runs.record import RunRecord, metrics_of
 from vitexp.runs.summary import accuracy_interval, as_text, closing_line, closing_table, opening_lines
 from vitexp.runs.teacher import load_teacher
@@ -320,6 +321,9 @@ def _test(
         )
         if trainer.is_global_zero:  # after the metrics, so that a full disk does not lose them
             _save_predictions(record.folder, module, datamodule)
+            if isinstance(module, Classifier) and datamodule.folds is not None:
+                with tolerating("test_probabilities.npz"):
+                    write_probabilities(record.folder, *(each.cpu().numpy() for each in module.predictions))
             try:
                 _save_weights(record.folder, config, module, datamodule)
             except Exception as error:  # raised once the numbers have been printed

@@ -76,11 +76,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The rows of a sweep, and its trials seed by seed, so that early tables have every row."""
+    """The rows of a sweep, and its trials seed by seed and fold by fold, so that early tables have every row."""
 
     folder: Path
     rows: list[Row]
     trials: list[Trial]
+    folds: int | None  # each combination is trained once per fold; None: data.folds is like any other key
     wandb: dict[str, Any] | None  # project, entity and mode of the trials; None if they do not log to W&B
     is_cumulative: bool  # each row changes the one above it
 
@@ -90,6 +91,7 @@ def plan(
     *,
     ablation: Mapping[str, Any] | None,
     arguments: Sequence[str],
+    folds: int | None = None,
     searchpath: Sequence[str] = (),
     file: str = "",
     earlier: Path | None = None,
@@ -99,7 +101,8 @@ def plan(
 
     folder: or a function that returns it, given the names of the trials' folders. ablation: the content of `file`, a
     file of conf/ablation/; None for a grid. arguments: overrides for all trials; one with several values (a=1,2 or
-    a=range(3)) makes one row per value, unless the key is seed. searchpath: URLs of folders with more config options,
+    a=range(3)) makes one row per value, unless the key is seed. folds: run each combination and seed once for each of
+    this many folds of the training images; None: once. searchpath: URLs of folders with more config options,
     which the trials use too. earlier: another folder, in which trials that are not in `folder` may have started.
     check_inputs: whether the trials that are not completed run on this machine, so that their files can be checked.
 
@@ -121,14 +124,21 @@ def plan(
         words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
         label = ", ".join(word for word in words if word)
         rows.append(Row(name=label or _ONLY_ROW, overrides=last_of_each_key([*base.overrides, *chosen])))
+    if folds is not None:
+        _refuse_folds_in(rows, where=f"{file}, " if file else "", folds=folds)
+    repetitions = [
+        (seed,) if folds is None else (seed, f"data.folds={folds}", f"data.fold={fold}")
+        for seed in seeds
+        for fold in range(folds or 1)
+    ]
     points, seen, composer = [], dict[str, str](), Composer(searchpath)
     where = f"{file}, " if file else ""
-    for seed, row in product(seeds, rows):
-        overrides = (*row.overrides, seed)
+    for repetition, row in product(repetitions, rows):
+        overrides = (*row.overrides, *repetition)
         try:
             config = _checked_config(composer, overrides)
         except ConfigError as error:
-            if str(error) == _complaint(composer, (*fixed, seed)):  # whatever the row
+            if str(error) == _complaint(composer, (*fixed, *repetition)):  # whatever the row
                 raise
             label = f"{where}row {row.name!r}: " if file or len(rows) > 1 else ""
             raise ConfigError(f"{label}{error}") from error
@@ -141,13 +151,21 @@ def plan(
         points.append((row, overrides, config, run_id))
     folder = folder if isinstance(folder, Path) else folder(seen)
     trials = [
-        _trial(row, overrides, config, folder=_place(run_id, folder, earlier), group=folder.name, searchpath=searchpath)
+        _trial(
+            row,
+            overrides,
+            config,
+            fold=None if folds is None else config["data"]["fold"],
+            folder=_place(run_id, folder, earlier),
+            group=folder.name,
+            searchpath=searchpath,
+        )
         for row, overrides, config, run_id in points
     ]
     usable: list[Any] = []  # data sets: to list all their files for every trial would take long
     for trial, (row, _, config, _) in zip(trials, points, strict=True) if check_inputs else ():
         if status(trial) != "completed":
-            source = config["data"]["source"]
+            source = (config["data"]["source"], config["data"]["folds"])
             try:
                 check_files({**config, "log_dir": str(folder.parent)}, check_data=source not in usable)
                 usable.append(source)
@@ -156,7 +174,17 @@ def plan(
     logger = config["logger"].get("wandb")
     wandb = None if logger is None else {key: logger[key] for key in ("project", "entity", "mode")}
     is_cumulative = bool(ablation and ablation.get("cumulative") and not several)
-    return Plan(folder=folder, rows=rows, trials=trials, wandb=wandb, is_cumulative=is_cumulative)
+    return Plan(folder=folder, rows=rows, trials=trials, folds=folds, wandb=wandb, is_cumulative=is_cumulative)
+
+
+def _refuse_folds_in(rows: Sequence[Row], *, where: str, folds: int) -> None:
+    """Raise ConfigError if a row chooses its own folds. where: the start of the message."""
+    for row in rows:
+        for override in row.overrides:
+            if (key := override.lstrip("+").partition("=")[0]) in ("data.folds", "data.fold"):
+                raise ConfigError(
+                    f"{where}row {row.name!r}: {key} cannot be set together with folds={folds}; remove one."
+                )
 
 
 def _checked_config(composer: Composer, overrides: Sequence[str]) -> dict[str, Any]:
@@ -262,7 +290,14 @@ def values_of(argument: str) -> tuple[str, list[str]]:
 
 
 def _trial(
-    row: Row, overrides: Sequence[str], config: dict[str, Any], *, folder: Path, group: str, searchpath: Sequence[str]
+    row: Row,
+    overrides: Sequence[str],
+    config: dict[str, Any],
+    *,
+    fold: int | None,
+    folder: Path,
+    group: str,
+    searchpath: Sequence[str],
 ) -> Trial:
     given = {"name": folder.parent.name, "log_dir": str(folder.parents[1]), "run_id": folder.name}
     logger = config["logger"].get("wandb") or {}
@@ -275,6 +310,7 @@ def _trial(
     return Trial(
         row=row.name,
         seed=config["seed"],
+        fold=fold,
         overrides=complete,
         folder=folder,
         command=(sys.executable, "-m", "vitexp", "train", *words),

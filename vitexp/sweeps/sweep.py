@@ -25,6 +25,7 @@ from vitexp.config.schema import CONTRACTS, SWEEP
 from vitexp.errors import ConfigError, UserError, reason, require
 from vitexp.sweeps.engines import Engine, run_trials
 from vitexp.sweeps.engines.trial import Trial
+from vitexp.sweeps.ensemble import ensembles
 from vitexp.sweeps.folder import Sweep, hold_if_free, hold_sweep
 from vitexp.sweeps.grid import Plan, plan
 from vitexp.sweeps.search.search import search
@@ -79,12 +80,19 @@ def sweep(config: DictConfig) -> None:
         require("wandb_workspaces", needed_by="report=true")
         if searched:
             raise ConfigError("report=true reports on the rows of an ablation or a grid; drop it for a search.")
-    if not chosen and not searched and not arguments:
+    if config.folds and searched:
         raise ConfigError(
-            "nothing to sweep: give ablation=NAME or search=NAME, or several values for a key (optim.lr=1e-4,3e-4)."
+            f"folds={config.folds} repeats the rows of an ablation or a grid, not a search; search first, and then "
+            "repeat the best trial with folds."
+        )
+    if not chosen and not searched and not arguments and not config.folds:
+        raise ConfigError(
+            "nothing to sweep: give ablation=NAME, search=NAME or folds=5, or several values for a key "
+            "(optim.lr=1e-4,3e-4)."
         )
     kind = f"ablation={chosen}" if chosen else f"search={searched}" if searched else "grid"
-    this, log_dir = Sweep.of(kind, arguments), Path(config.log_dir).expanduser().resolve()
+    of_folds = [f"data.folds={config.folds}"] if config.folds else []
+    this, log_dir = Sweep.of(kind, [*arguments, *of_folds]), Path(config.log_dir).expanduser().resolve()
     # Earlier versions named the folder after the file, and a grid after a hash.
     grid = f"grid-{hashlib.sha256(' '.join(arguments).encode()).hexdigest()[:6]}"
     earlier = log_dir / (chosen or searched or grid)
@@ -118,6 +126,7 @@ def sweep(config: DictConfig) -> None:
             partial(this.folder, log_dir, name=config.name, earlier=earlier),
             ablation=ablation,
             arguments=arguments,
+            folds=config.folds,
             searchpath=searchpath,
             file=named,
             earlier=None if config.name else earlier,
@@ -178,12 +187,14 @@ def _run_rows(planned: Plan, this: Sweep, config: DictConfig, engine: Engine, *,
 def _table(planned: Plan, config: DictConfig) -> Table:
     """Return the table of the records so far, row by row; trials run seed by seed."""
     order = {row.name: number for number, row in enumerate(planned.rows)}
-    trials = sorted(planned.trials, key=lambda trial: order[trial.row])
+    outcomes = read(sorted(planned.trials, key=lambda trial: order[trial.row]))
     return build_table(
-        read(trials),
+        outcomes,
         title=planned.folder.name,
         metric=config.metric,
         baseline=config.baseline,
+        folds=planned.folds,
+        ensembles={} if planned.folds is None else ensembles(outcomes, metric=config.metric),
         is_cumulative=planned.is_cumulative,
     )
 

@@ -129,19 +129,19 @@ class View:
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("running", "seed", "on"):
+        for heading in ("running", "", "on"):
             table.add_column(heading)
         table.add_column("for", justify="right")
         now = time.monotonic()
         for trial, (event, since) in list(self.running.items())[:_ROWS]:
-            table.add_row(Text(trial.row), str(trial.seed), _place(event), duration(now - since))
+            table.add_row(Text(trial.row), trial.repetition, _place(event), duration(now - since))
         if len(self.running) > _ROWS:
             table.add_row(f"and {len(self.running) - _ROWS} more")
         return table
 
 
 def _label(trial: Trial) -> str:
-    return f"{trial.row}, seed {trial.seed}"
+    return f"{trial.row}, {trial.repetition}"
 
 
 def _place(event: Started) -> str:

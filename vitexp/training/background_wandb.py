@@ -37,7 +37,7 @@ _TIMEOUT_S = 30.0  # for opening a run online, which usually takes two, and for 
 _NOTICE_S = 3.0  # how long to wait for W&B without saying so
 _LIMIT_S = 60.0  # for closing a run; its service may take 10 s more after each timeout
 _ROOM = 1 << 16  # bytes; a disk with less free space counts as full
-# Characters that W&B takes, less those of the seed, which is also in the name.
+# Characters that W&B takes, less those of seed and fold, which are also in the name.
 _NAME_LENGTH, _TAG_LENGTH, _TITLE_LENGTH = 100, 64, 63
 
 
@@ -92,6 +92,8 @@ class BackgroundWandbLogger(WandbLogger):
         "max".
         """
         name = f"{self._name_without_seed}, seed {config['seed']}"
+        if (data := config.get("data", {})).get("folds") is not None:
+            name += f", fold {data['fold']}"
         unique = dict.fromkeys([*(self._wandb_init.get("tags") or ()), *(tag[:_TAG_LENGTH] for tag in tags if tag)])
         self._wandb_init.update(config=config, name=name, job_type=job_type, tags=list(unique))
         self._monitor, self._direction = monitor

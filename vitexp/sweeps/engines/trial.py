@@ -43,6 +43,12 @@ class Trial:
     overrides: tuple[str, ...]  # complete
     folder: Path  # absolute; contains result.json
     command: tuple[str, ...]  # the whole command line
+    fold: int | None = None  # its validation part, in a sweep over folds
+
+    @property
+    def repetition(self) -> str:
+        """What distinguishes it from the other trials of its row: "seed 0", or "seed 0, fold 2"."""
+        return repetition(self.seed, self.fold)
 
     @property
     def log(self) -> Path:
@@ -80,6 +86,11 @@ class Finished:
 
 
 Event = Ready | Started | Finished
+
+
+def repetition(seed: int, fold: int | None) -> str:
+    """Return "seed 0", or "seed 0, fold 2"."""
+    return f"seed {seed}" if fold is None else f"seed {seed}, fold {fold}"
 
 
 def status(trial: Trial) -> str | None:

@@ -21,8 +21,9 @@ def headings(table: Table) -> list[str]:
     unit, step = ("\n(%)", "\n(points)") if table.metric.is_percent else ("", "")
     return [
         "",
-        "seeds",
+        table.repetitions,
         *(f"{SPLITS[split]}\n{table.metric.label}{unit}" for split in table.splits),
+        *[f"ensemble\n{table.metric.label}{unit}"] * (table.folds is not None),
         f"Δ {SPLITS[table.compared]}{step}\n[{CONFIDENCE:.0%} interval]",
         *[f"Δ row above{step}\n[{CONFIDENCE:.0%} interval]"] * table.is_cumulative,
         "para-\nmeters\n(M)",
@@ -32,11 +33,12 @@ def headings(table: Table) -> list[str]:
 
 
 def cells(table: Table, row: Row) -> list[str]:
-    """Return the text of a row: name, seeds, validation, test, differences, parameters, time, cost."""
+    """Return the text of a row: name, trials, validation, test, ensemble, differences, parameters, time, cost."""
     return [
         one_line(row.name),
         seeds(row),
         *(_mean(table, row, split) for split in table.splits),
+        *[_ensemble(table, row)] * (table.folds is not None),
         "baseline" if row.is_baseline else _difference(table, row, row.difference, is_marked=row.is_significant),
         *[_difference(table, row, row.step) if row is not table.rows[0] else ""] * table.is_cumulative,
         NOTHING if row.parameters is None else f"{row.parameters / 1e6:.3g}",
@@ -53,19 +55,34 @@ def _step(table: Table) -> str:
 def notes(table: Table) -> list[str]:
     """Return notes of a sentence or two: what the marks mean, and why rows may not be comparable."""
     split, step = SPLITS[table.compared], _step(table)
+    pair, spread = ("seed", "") if table.folds is None else ("seed and fold", f" [{CONFIDENCE:.0%} interval]")
     tested = sum(row.p_holm is not None for row in table.rows)
     holm = f"{SIGNIFICANT} marks p < {SIGNIFICANCE:g} after Holm's correction for {plural(tested, 'comparison')}."
     return [
         *_choice(table),
-        "Mean ± standard deviation over the completed seeds; the seeds column lists failed and missing ones.",
-        f"Δ is the difference from the baseline ({one_line(table.baseline.name)}) on {split}, paired by seed, with its "
-        f"{CONFIDENCE:.0%} confidence interval (Student t).{f' {holm}' if tested else ''}",
-        *["Δ row above is the difference from the row above, paired by seed; its intervals are not corrected."]
+        f"Mean ± standard deviation{spread} over the completed {table.repetitions}; the {table.repetitions} column "
+        "lists failed and missing ones.",
+        *_about_folds(table),
+        f"Δ is the difference from the baseline ({one_line(table.baseline.name)}) on {split}, paired by {pair}, with "
+        f"its {CONFIDENCE:.0%} confidence interval (Student t).{f' {holm}' if tested else ''}",
+        *[f"Δ row above is the difference from the row above, paired by {pair}; its intervals are not corrected."]
         * table.is_cumulative,
         f"Time per {step}: extra training time per {step} of {split} {table.metric.label} gained over the baseline; "
         "empty without a significant gain, negative if the training was shorter.",
         *(["Lower is better."] if table.metric.direction == "min" else []),
         *_warnings(table),
+    ]
+
+
+def _about_folds(table: Table) -> list[str]:
+    if table.folds is None:
+        return []
+    return [
+        f"Each trial is validated on one of {table.folds} folds of the training images and trained on the others. "
+        "Trials share training images, so that they vary less than independent ones: all intervals and p-values "
+        f"multiply the variance of the mean of n trials by 1 + n/{table.folds - 1} (Nadeau and Bengio 2003), an "
+        "approximation.",
+        f"Ensemble: test {table.metric.label} of the averaged probabilities of the completed trials of a row.",
     ]
 
 
@@ -112,7 +129,18 @@ def _mean(table: Table, row: Row, split: str) -> str:
         return NOTHING
     deviation = "" if summary.sd is None else f" ± {format_metric(table, summary.sd)}"
     best = f" {BEST}" if row.is_best and split == "val" else ""
-    return format_metric(table, summary.mean) + deviation + _count(row, summary) + best
+    return format_metric(table, summary.mean) + deviation + _interval(table, summary) + _count(row, summary) + best
+
+
+def _interval(table: Table, summary: Summary) -> str:
+    if summary.low is None or summary.high is None:
+        return ""
+    low, high = (format_metric(table, end).replace("-", "−") for end in (summary.low, summary.high))
+    return f" [{low}, {high}]"
+
+
+def _ensemble(table: Table, row: Row) -> str:
+    return NOTHING if row.ensemble is None else format_metric(table, row.ensemble.mean) + _count(row, row.ensemble)
 
 
 def _difference(table: Table, row: Row, difference: Difference | None, *, is_marked: bool = False) -> str:
@@ -126,7 +154,7 @@ def _difference(table: Table, row: Row, difference: Difference | None, *, is_mar
 
 
 def _count(row: Row, over: Summary | Difference) -> str:
-    """Return " (n = N)" for a value over one seed, or over fewer seeds than completed trials; otherwise ""."""
+    """Return " (n = N)" for a value over one trial, or over fewer than the completed trials; otherwise ""."""
     return f" (n = {over.n})" if over.n == 1 or over.n != row.completed else ""
 
 

@@ -1,4 +1,4 @@
-"""The table as a figure: mean and seeds of every row, and its difference from the baseline with the interval."""
+"""The table as a figure: mean and trials of every row, and its difference from the baseline with the interval."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _drawn(table: Table, most: int) -> Sequence[Row]:
 
 
 def _draw_means(axes: Axes, table: Table, rows: Sequence[Row]) -> None:
-    """Draw each mean as a dot with its seeds as small dots below, and the mean of the baseline as a line."""
+    """Draw each mean as a dot with its seeds or folds as small dots below, and the mean of the baseline as a line."""
     scale = 100 if table.metric.is_percent else 1
     baseline = table.baseline.summary(table.compared)
     if baseline:
@@ -102,7 +102,7 @@ def _draw_means(axes: Axes, table: Table, rows: Sequence[Row]) -> None:
             axes.plot(scale * summary.mean, y, _marker(row), markersize=7, color=BLUE, zorder=3)
     unit = " (%)" if table.metric.is_percent else ""
     title = f"{SPLITS[table.compared]} {table.metric.label}{unit}"
-    dress(axes, title=title, x_label="small: seeds, dashed: baseline")
+    dress(axes, title=title, x_label=f"small: {table.repetitions}, dashed: baseline")
 
 
 def _draw_differences(

@@ -44,6 +44,7 @@ _LATEX: Final = str.maketrans(
 )
 
 _WIDE: Final = 130  # columns of a terminal with room for every cell on one line
+_WIDE_WITH_FOLDS: Final = 170  # with intervals of means, and the ensemble
 _NARROWEST: Final = 10  # columns for the names of rows
 _NUMBER: Final = r"[+-]?\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
 
@@ -51,10 +52,10 @@ _NUMBER: Final = r"[+-]?\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
 def to_rich(table: Table, *, width: int) -> rich_table.Table:
     """Return the table with its notes below, for a terminal of `width` columns.
 
-    Below 130 columns, deviations and intervals are on separate lines, and as many of the last three columns are omitted
-    as necessary, at least one. Names of rows get the remaining space.
+    Below 130 columns (170 with folds), deviations and intervals are on separate lines, and as many of the last three
+    columns are omitted as necessary, at least one. Names of rows get the remaining space.
     """
-    compact = width < _WIDE
+    compact = width < (_WIDE if table.folds is None else _WIDE_WITH_FOLDS)
     heads, rows = headings(table), [cells(table, row) for row in table.rows]
     if compact:
         rows = [
@@ -121,6 +122,7 @@ COLUMNS: Final = (
     *("compared", "difference", "difference_low", "difference_high", "difference_n", "p", "p_holm", "is_significant"),
     *("step", "step_low", "step_high", "step_n"),
     *("parameters", "train_s", "extra_s_per_0.01"),
+    *("folds", "val_low", "val_high", "test_low", "test_high", "ensemble", "ensemble_n"),
 )
 
 
@@ -138,7 +140,9 @@ def _record(table: Table, row: Row) -> list[str | float | bool | None]:
         *((difference.mean, difference.low, difference.high, difference.n, difference.p) if difference else [None] * 5),
         *(row.p_holm, row.is_significant),
         *((row.step.mean, row.step.low, row.step.high, row.step.n) if row.step else [None] * 4),
-        *(row.parameters, row.train_s, row.cost_s),
+        *(row.parameters, row.train_s, row.cost_s, table.folds),
+        *(end for part in (row.val, row.test) for end in ((part.low, part.high) if part else (None, None))),
+        *((row.ensemble.mean, row.ensemble.n) if row.ensemble else (None, None)),
     ]
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import jinja2
 
 from vitexp.runs.gallery import data_uri
+from vitexp.sweeps.engines.trial import repetition
 from vitexp.sweeps.tables.cells import cells, format_metric, headings, notes, one_line
 from vitexp.sweeps.tables.results import STATUSES, Outcome
 from vitexp.sweeps.tables.table import Row, Table
@@ -58,7 +59,7 @@ def _trial(table: Table, trial: Outcome, folder: Path) -> dict[str, Any]:
     number = trial.number("metrics", table.compared, table.key) if trial.status == "completed" else None
     report = trial.folder / "report.html"
     return {
-        "seed": trial.seed,
+        "repetition": repetition(trial.seed, trial.fold),
         "status": trial.status,
         "value": trial.status if number is None else format_metric(table, number),
         "report": quote(Path(os.path.relpath(report, folder)).as_posix()) if report.is_file() else None,
@@ -69,7 +70,7 @@ def _failure(trial: Outcome) -> dict[str, Any]:
     lines = str(trial.get("error") or "").strip().splitlines()
     return {
         "row": one_line(trial.row),
-        "seed": trial.seed,
+        "repetition": repetition(trial.seed, trial.fold),
         "status": trial.status,
         "error": one_line(lines[-1]) if lines else "",
         "folder": typed(trial.folder),
@@ -84,6 +85,6 @@ def _figures(table: Table) -> list[tuple[str, str]]:
 
     means, curves = io.BytesIO(), io.BytesIO()
     draw(table, means)
-    drawn = [("Mean and seeds of every row, and its difference from the baseline", means)]
+    drawn = [(f"Mean and {table.repetitions} of every row, and its difference from the baseline", means)]
     drawn += [("Loss and accuracy of the trials during training", curves)] * draw_curves(table, curves)
     return [(about, data_uri(file.getvalue())) for about, file in drawn]

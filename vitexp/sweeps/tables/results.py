@@ -26,6 +26,7 @@ class Outcome:
     folder: Path
     status: str
     result: dict[str, Any] | None
+    fold: int | None = None  # as in Trial
 
     def get(self, *keys: str) -> Any:
         """Return the entry of the record at nested `keys`; None if there is none."""
@@ -61,4 +62,4 @@ def _read(trial: Trial) -> Outcome:
     lock = trial.folder / TRIAL_LOCK
     if status == "running" and lock.exists() and not is_held(lock):
         status = "interrupted"  # killed together with its sweep, which could not record it
-    return Outcome(row=trial.row, seed=trial.seed, folder=trial.folder, status=status, result=result)
+    return Outcome(row=trial.row, seed=trial.seed, fold=trial.fold, folder=trial.folder, status=status, result=result)

@@ -40,7 +40,7 @@ def report(table: Table, *, project: str, group: str, entity: str) -> Any:
     blocks = [
         wr.MarkdownBlock(to_markdown(table)),
         wr.H2("Training"),
-        wr.P("Each curve is the mean of a row over its seeds."),
+        wr.P(f"Each curve is the mean of a row over its {table.repetitions}."),
         wr.PanelGrid(runsets=[runs], panels=_panels(table)),
         wr.H2("Figures"),
         wr.PanelGrid(runsets=[runs], panels=[pictures]),
