@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import tiny_run
+from tests.conftest import result, tiny_run
 from vitexp.commands.predict import main
 from vitexp.data.imagefile import ENDINGS
 from vitexp.data.prepare import Prepared
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.predictions import as_array, predict, predict_folder, write_test_predictions
+from vitexp.runs.probabilities import read_probabilities
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,25 @@ def test_limited_batches_are_a_sample_of_all_classes(tmp_path: Path) -> None:
     labels = run.data.source.split("test").labels
     assert [row["true"] for row in rows] == [run.classes[labels[int(row["index"])]] for row in rows]
     assert not run.data_changed
+
+
+def test_a_run_on_a_fold_keeps_its_probabilities(run: FinishedRun, tmp_path: Path) -> None:
+    few = ("callbacks=none", "logger=none", "data.val_fraction=0.1")
+    folder = tiny_run(tmp_path, *few, "data.folds=4", "data.fold=3")
+    assert (result(folder)["data"]["train"], result(folder)["data"]["val"]) == (129, 43)
+    kept = read_probabilities(folder)
+    assert kept is not None
+    probabilities, labels = kept
+    with open(folder / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    classes = load_run(folder).classes
+    assert probabilities.dtype == np.float32 and probabilities.shape == (len(rows), len(classes))
+    assert [classes[label] for label in labels] == [row["true"] for row in rows]
+    assert [classes[label] for label in probabilities.argmax(axis=1)] == [row["predicted"] for row in rows]
+    assert float((probabilities.argmax(axis=1) == labels).mean()) == pytest.approx(
+        result(folder)["metrics"]["test"]["accuracy"]
+    )
+    assert read_probabilities(run.folder) is None  # without folds
 
 
 def test_file_paths_of_a_test_set(tmp_path: Path) -> None:

@@ -25,8 +25,10 @@ COMMANDS = [
 STEPS = [{"name": "A", "set": ["optim.lr=1e-2"]}, {"name": "B", "set": ["model.depth=2"]}]
 
 
-def planned(*arguments: str, ablation: dict[str, Any] | None = None) -> tuple[list[Row], list[Trial]]:
-    made = plan(Path("/nowhere/s"), ablation=ablation, arguments=arguments)
+def planned(
+    *arguments: str, ablation: dict[str, Any] | None = None, folds: int | None = None
+) -> tuple[list[Row], list[Trial]]:
+    made = plan(Path("/nowhere/s"), ablation=ablation, arguments=arguments, folds=folds)
     return made.rows, made.trials
 
 
@@ -186,3 +188,41 @@ def test_a_cache_elsewhere_does_not_make_another_trial() -> None:
 @pytest.mark.parametrize("text", ["5e9209733777", "123456789012", "a b", 'quo"te', "back\\slash\\", "x=1,2", "${seed}"])
 def test_what_the_sweep_gives_reaches_train_py_as_it_is(text: str) -> None:
     assert composed(f"run_id={quoted(text)}")._get_node("run_id")._value() == text
+
+
+def test_folds_repeat_every_row_and_seed() -> None:
+    rows, trials = planned("optim.lr=1e-4,3e-4", "seed=0,1", folds=3)
+    assert [row.name for row in rows] == ["optim.lr=0.0001", "optim.lr=0.0003"]
+    assert [(trial.seed, trial.fold, trial.row) for trial in trials] == [
+        (seed, fold, row.name) for seed in (0, 1) for fold in range(3) for row in rows
+    ]
+    assert len({trial.folder for trial in trials}) == 12
+    for trial in trials:
+        assert {"data.folds=3", f"data.fold={trial.fold}"} <= set(trial.overrides)
+        assert trial.repetition == f"seed {trial.seed}, fold {trial.fold}"
+    [one] = planned("seed=1")[1]
+    assert (one.fold, one.repetition) == (None, "seed 1")
+
+
+def test_folds_of_one_combination_are_a_sweep() -> None:
+    [row], trials = planned(folds=2)
+    assert [trial.row for trial in trials] == [row.name] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "sentence"),
+    [
+        (["data.fold=0,1"], None, r"^data.fold cannot be set for trials; folds=3 sets it\.$"),
+        (["data.folds=2"], None, r"^data.folds cannot be set for trials; folds=3 sets it\.$"),
+        ([], [{"name": "A", "set": ["data.fold=1"]}], r"row 'A': data.fold cannot be set; folds=3 sets it\.$"),
+        (
+            ["data.val_fraction=0.2,0.3"],
+            None,
+            r"row 'data.val_fraction=0.2': data.val_fraction=0.2 and data.folds=3 both",
+        ),
+        (["data.val_fraction=0.2"], None, r"^data.val_fraction=0.2 and data.folds=3 both choose"),
+    ],
+)
+def test_only_the_sweep_chooses_the_folds(arguments: list[str], steps: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        planned(*arguments, ablation=steps and {"rows": steps}, folds=3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vitexp.sweeps.tables.statistics import holm, paired_difference, summarize
+from vitexp.sweeps.tables.statistics import holm, paired_difference, standard_error, summarize
 
 
 def by_seed(values: object) -> dict[int, float]:
@@ -100,3 +100,28 @@ def test_holm_errs_among_true_nulls_as_rarely_as_promised() -> None:
     families = random.uniform(size=(4000, 6))
     wrong = np.mean([min(holm(family.tolist())) < 0.05 for family in families])
     assert 0.04 < wrong < 0.06
+
+
+def test_folds_widen_intervals_by_the_correction_of_nadeau_and_bengio() -> None:
+    """Differences 1, 2, 3 on three folds: sd 1, variance of the mean 1/3 + 1/2, t = 2 / sqrt(5/6), 2 degrees."""
+    values, baseline = {0: 11.0, 1: 22.0, 2: 33.0}, {0: 10.0, 1: 20.0, 2: 30.0}
+    difference, summary = paired_difference(values, baseline, folds=3), summarize([1.0, 2.0, 3.0], folds=3)
+    error, t = (5 / 6) ** 0.5, 2 / (5 / 6) ** 0.5
+    assert difference is not None and summary is not None
+    assert (difference.low, difference.high) == pytest.approx((2 - 4.302653 * error, 2 + 4.302653 * error), abs=1e-6)
+    assert difference.p == pytest.approx(1 - t / (2 + t**2) ** 0.5, abs=1e-12)
+    assert (summary.mean, summary.sd, summary.n) == (2, 1, 3)
+    assert (summary.low, summary.high) == pytest.approx((difference.low, difference.high))
+
+
+def test_the_ratio_of_the_correction_is_that_of_validation_to_training_images() -> None:
+    assert standard_error(0.5, 10) == pytest.approx(0.5 / 10**0.5)
+    for folds in (2, 5, 10):
+        share = (1 / folds) / (1 - 1 / folds)
+        assert standard_error(0.5, 30, folds=folds) == pytest.approx(0.5 * (1 / 30 + share) ** 0.5)
+
+
+@pytest.mark.parametrize("values", [[0.9], [0.9, 0.9, 0.9]])
+def test_without_a_spread_over_folds_there_is_no_interval(values: list[float]) -> None:
+    summary = summarize(values, folds=3)
+    assert summary is not None and (summary.low, summary.high) == (None, None)

@@ -50,23 +50,29 @@ def record(
     }
 
 
-def outcomes(rows: Mapping[str, list[dict[str, Any] | None]], folder: Path = Path("trials")) -> list[Outcome]:
-    """Return one outcome per record of a row; the seed is its position, and None is a missing trial."""
+def outcomes(
+    rows: Mapping[str, list[dict[str, Any] | None]], folder: Path = Path("trials"), *, folds: int | None = None
+) -> list[Outcome]:
+    """Return one outcome per record of a row; the seed is its position, and None is a missing trial.
+
+    folds: the position counts the folds of seed 0, then those of seed 1, and so on.
+    """
     return [
         Outcome(
             row=row,
-            seed=seed,
-            folder=folder / f"{row_index}-{seed}",
+            seed=place if folds is None else place // folds,
+            fold=None if folds is None else place % folds,
+            folder=folder / f"{row_index}-{place}",
             status=result["status"] if result else "missing",
             result=result,
         )
         for row_index, (row, results) in enumerate(rows.items())
-        for seed, result in enumerate(results)
+        for place, result in enumerate(results)
     ]
 
 
 def table(rows: Mapping[str, list[dict[str, Any] | None]], **options: Any) -> Table:
-    return build_table(outcomes(rows), **{"title": "ablation recipe", **options})
+    return build_table(outcomes(rows, folds=options.get("folds")), **{"title": "ablation recipe", **options})
 
 
 def odd_table() -> Table:

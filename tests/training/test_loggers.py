@@ -71,6 +71,7 @@ def test_training_does_not_wait_for_the_run_to_open(tmp_path: Path, monkeypatch:
     assert run.offline
     assert run.id == "id"
     assert run.config["seed"] == 3
+    assert run.name.endswith(", seed 3")
     logger.log_metrics({"a": 1.0}, step=0)
     logger.close(failed=False)
 
@@ -109,14 +110,15 @@ def test_the_run_says_what_it_is_and_its_summary_holds_the_best_value_and_its_ep
     logger = wandb_logger(folder=tmp_path, run_id="id", name="n", row="wide", tags=["mine", "net"], mode="offline")
     assert isinstance(logger, BackgroundWandbLogger)
     earlier = [{"step": 0.0, "epoch": 0.0, "val/accuracy": 0.5, "val/loss": 2.0}]
+    config = {"seed": 3, "data": {"folds": 5, "fold": 2}}
     logger.open(
-        {"seed": 3}, earlier=earlier, job_type="pretrain", tags=["net", "", "d" * 70], monitor=("val/accuracy", "max")
+        config, earlier=earlier, job_type="pretrain", tags=["net", "", "d" * 70], monitor=("val/accuracy", "max")
     )
     for epoch, accuracy, loss in ((1, 0.7, 1.5), (2, 0.7, 1.4), (3, 0.6, 1.3)):
         logger.log_metrics({"val/accuracy": accuracy, "val/loss": loss, "epoch": epoch}, step=epoch)
     logger.summarize({"model/parameters": 12})
     run = logger.experiment
-    assert (run.name, run.job_type, run.tags) == ("wide, seed 3", "pretrain", ("mine", "net", "d" * 64))
+    assert (run.name, run.job_type, run.tags) == ("wide, seed 3, fold 2", "pretrain", ("mine", "net", "d" * 64))
     logger.close(failed=False)
     [folder] = tmp_path.glob("wandb/offline-run-*")
     summary = {name: value for record in records(folder, "summary") for name, value in record["update"].items()}

@@ -3,6 +3,7 @@
     python sweep.py ablation=NAME [key=value ...]           rows of a table, from conf/ablation
     python sweep.py optim.lr=1e-4,3e-4,1e-3 seed=0,1,2      a grid
     python sweep.py search=NAME [key=value ...]             each trial learns from earlier ones
+    python sweep.py folds=5 [key=value ...]                 5-fold cross-validation
     python sweep.py ablation=NAME show=true                 the table of the results so far
 
 for example  ablation=augmentation data=gtsrb seed=0,1,2

@@ -28,6 +28,7 @@ from vitexp.sweeps.engines.trial import Trial, status
 SEED = "seed"
 _ONLY_ROW = "as given"
 GIVEN_BY_THE_SWEEP = ("name", "log_dir", "run_id", "resume")
+_FOLDS = ("data.folds", "data.fold")
 
 Name = Annotated[
     str,
@@ -81,9 +82,9 @@ class Plan:
     folder: Path
     rows: list[Row]
     trials: list[Trial]
-    folds: int | None  # each combination is trained once per fold; None: data.folds is like any other key
     wandb: dict[str, Any] | None  # project, entity and mode of the trials; None if they do not log to W&B
     is_cumulative: bool  # each row changes the one above it
+    folds: int | None = None  # each row and seed has a trial per fold of the training images
 
 
 def plan(
@@ -112,7 +113,14 @@ def plan(
     for key, _ in swept:
         if key in GIVEN_BY_THE_SWEEP:
             raise ConfigError(f"{key} cannot be set for trials; the sweep sets it.")
+        if folds is not None and key in _FOLDS:
+            raise ConfigError(f"{key} cannot be set for trials; folds={folds} sets it.")
     bases = [Row(name="", overrides=())] if ablation is None else ablation_rows(ablation, file=file or "the ablation")
+    for base in bases if folds is not None else ():
+        if given := next((key for key, _ in map(values_of, base.overrides) if key in _FOLDS), None):
+            raise ConfigError(
+                f"{file or 'the ablation'}, row {base.name!r}: {given} cannot be set; folds={folds} sets it."
+            )
     seeds = next((values for key, values in reversed(swept) if key == SEED), None)
     if seeds is None:
         seeds = [f"{SEED}={seed}" for seed in (ablation or {}).get("seeds", [0])]
@@ -124,8 +132,6 @@ def plan(
         words = [base.name, *(override for override in chosen if override.partition("=")[0] in several)]
         label = ", ".join(word for word in words if word)
         rows.append(Row(name=label or _ONLY_ROW, overrides=last_of_each_key([*base.overrides, *chosen])))
-    if folds is not None:
-        _refuse_folds_in(rows, where=f"{file}, " if file else "", folds=folds)
     repetitions = [
         (seed,) if folds is None else (seed, f"data.folds={folds}", f"data.fold={fold}")
         for seed in seeds
@@ -174,17 +180,7 @@ def plan(
     logger = config["logger"].get("wandb")
     wandb = None if logger is None else {key: logger[key] for key in ("project", "entity", "mode")}
     is_cumulative = bool(ablation and ablation.get("cumulative") and not several)
-    return Plan(folder=folder, rows=rows, trials=trials, folds=folds, wandb=wandb, is_cumulative=is_cumulative)
-
-
-def _refuse_folds_in(rows: Sequence[Row], *, where: str, folds: int) -> None:
-    """Raise ConfigError if a row chooses its own folds. where: the start of the message."""
-    for row in rows:
-        for override in row.overrides:
-            if (key := override.lstrip("+").partition("=")[0]) in ("data.folds", "data.fold"):
-                raise ConfigError(
-                    f"{where}row {row.name!r}: {key} cannot be set together with folds={folds}; remove one."
-                )
+    return Plan(folder=folder, rows=rows, trials=trials, wandb=wandb, is_cumulative=is_cumulative, folds=folds)
 
 
 def _checked_config(composer: Composer, overrides: Sequence[str]) -> dict[str, Any]:
