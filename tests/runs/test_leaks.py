@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.conftest import composed
 from vitexp.errors import ConfigError
+from vitexp.runs.data_config import data_config
 from vitexp.runs.leaks import refuse_other_split
 
 
@@ -37,3 +38,10 @@ def test_another_fold_contains_validation_images(mine: str, theirs: str, sentenc
     refuse_other_split(ours, ours, key="training.teacher=RUN")
     with pytest.raises(ConfigError, match=sentence):
         refuse_other_split(ours, other, key="training.teacher=RUN")
+
+
+@pytest.mark.parametrize("chosen", [["data=signs"], ["data.draw_seed=1"]])
+def test_a_run_keeps_its_fold_when_its_data_are_named_again(chosen: list[str]) -> None:
+    """Otherwise validation images, which fit the temperature of an evaluation, would be images it was trained on."""
+    data = data_config(composed("data.folds=5", "data.fold=2"), chosen, image_size=32).data
+    assert (data.folds, data.fold) == (5, 2)

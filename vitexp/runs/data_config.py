@@ -17,7 +17,7 @@ from vitexp.config.overrides import with_quoted_paths
 from vitexp.errors import ConfigError
 
 # Other data are prepared as in training.
-_OF_THE_RUN = ("image_size", "prepare", "batch_size", "val_fraction")
+_OF_THE_RUN = ("image_size", "prepare", "batch_size", "val_fraction", "folds", "fold")
 
 
 def data_config(

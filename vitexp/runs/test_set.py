@@ -154,7 +154,8 @@ def _is_alike(run: FinishedRun, config: DictConfig) -> bool:
     def options(data: DictConfig) -> tuple[Any, ...]:
         source: Any = OmegaConf.to_container(data.source, resolve=True)
         kept = {key: value for key, value in source.items() if key not in location(source)}
-        return kept, OmegaConf.to_container(data.prepare, resolve=True), data.val_fraction
+        split = (data.val_fraction, data.folds, data.fold)
+        return kept, OmegaConf.to_container(data.prepare, resolve=True), split
 
     return options(config.data) == options(run.config.data)
 
