@@ -111,13 +111,13 @@ def test_masks_differ_from_image_to_image_and_are_even() -> None:
 
 def test_every_parameter_gets_a_gradient_and_only_the_encoder_has_vit_names() -> None:
     """Otherwise several processes would wait for gradients that never come."""
-    for pool in ("cls", "gap", "seqpool"):
-        net = autoencoder(pool=pool).train()
+    for options in ({"pool": "cls", "distillation_token": True}, {"pool": "gap"}, {"pool": "seqpool"}):
+        net = autoencoder(**options).train()
         net(torch.randn(2, 3, 16, 16)).sum().backward()
         assert [name for name, parameter in net.named_parameters() if parameter.grad is None] == []
-        whole = ViT(image_size=16, num_classes=3, patch_size=4, dim=24, depth=2, num_heads=3, pool=pool)  # type: ignore[arg-type]
+        whole = ViT(image_size=16, num_classes=3, patch_size=4, dim=24, depth=2, num_heads=3, **options)  # type: ignore[arg-type]
         lacking = whole.state_dict().keys() - net.encoder.state_dict().keys()
-        assert {name.partition(".")[0] for name in lacking} <= {"head", "seq_pool"}
+        assert {name.partition(".")[0] for name in lacking} <= {"head", "head_dist", "seq_pool"}
         assert net.encoder.state_dict().keys() <= whole.state_dict().keys()
 
 
@@ -126,3 +126,5 @@ def test_options_that_do_not_fit_are_refused() -> None:
         autoencoder(mlp_conv=True, pool="gap")
     with pytest.raises(ValueError, match=r"mask_ratio=1\.0 must be"):
         autoencoder(mask_ratio=1.0)
+    with pytest.raises(ValueError, match=r"mask_ratio=0\.01 covers none of the 16 patches"):
+        autoencoder(mask_ratio=0.01)

@@ -12,12 +12,16 @@ from vitexp.models.initialization import initialize_layer
 from vitexp.models.position import sincos_position_embedding
 from vitexp.models.vit import ViT
 
-_TARGET_EPS = 1e-6  # added to the variance of a patch, which may have a single color
+_TARGET_EPS = 1e-6  # added to the variance, which is 0 for a patch of a single color
 
 
 def remove_classifier(net: ViT) -> None:
-    """Replace the head of a ViT by the identity, and learned pooling by the mean: neither is trained without labels."""
+    """Replace the head of a ViT by the identity and learned pooling by the mean; remove the distillation head.
+
+    None of them is trained without labels.
+    """
     net.head = nn.Sequential()
+    net.head_dist = None
     if net.pool == "seqpool":
         del net.seq_pool
         net.pool = "gap"
@@ -26,12 +30,15 @@ def remove_classifier(net: ViT) -> None:
 class MaskedAutoencoder(nn.Module):
     """An encoder that sees a few patches of an image, and a small decoder that predicts the others.
 
-    encoder: a ViT, whose head and pooling weights are removed. Its blocks compute only the visible patches, which makes
-    training fast. Covered pixels are set to zero, the mean color, before the stem, so that stems with overlapping
+    Images are float (B, C, H, W), H = W = encoder.image_size; an encoder with `upsample` also enlarges other squares.
+    N: patches per image. V: visible patches. P: prefix tokens. S: pixels per side of the image cut into patches.
+
+    encoder: a ViT, whose heads and pooling weights are removed. Its blocks compute only the visible patches, which
+    makes training fast. Covered pixels are set to zero, the mean color, before the stem, so that stems with overlapping
     receptive fields do not see them either.
-    mask_ratio: fraction of the patches that are covered. decoder_dim, decoder_depth, decoder_heads: sizes of the
-    decoder, which has fixed sine-cosine positions.
-    normalize_targets: predict each patch with its own mean and deviation removed (He et al. 2022, table 1d).
+    mask_ratio: fraction of the patches that are covered; with 0, none is, and the loss is 0.
+    decoder_dim, decoder_depth, decoder_heads: sizes of the decoder, which has fixed sine-cosine positions.
+    normalize_targets: predict each patch with its own mean and standard deviation removed (He et al. 2022, table 1d).
 
     Raises ValueError for values that do not fit together.
     """
@@ -56,8 +63,10 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = encoder
         remove_classifier(encoder)
         self.normalize_targets = normalize_targets
-        self.patches = encoder.grid_size**2
-        self.visible = visible_patches(self.patches, mask_ratio)
+        self.num_patches = encoder.grid_size**2
+        self.num_visible = _num_visible_patches(self.num_patches, mask_ratio)
+        if mask_ratio > 0.0 and self.num_visible == self.num_patches:
+            raise ValueError(f"mask_ratio={mask_ratio} covers none of the {self.num_patches} patches; increase it.")
 
         self.decoder_embed = nn.Linear(encoder.dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
@@ -75,7 +84,7 @@ class MaskedAutoencoder(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Return the losses, float32 (B,), of images (B, C, H, W): the mean squared error over their covered patches.
+        """Return the losses, float32 (B,), of images: the mean squared error over their covered patches.
 
         visible: (B, V) int64, the indices of the visible patches, row by row; None draws them.
         """
@@ -84,18 +93,18 @@ class MaskedAutoencoder(nn.Module):
         predicted = self.predict_patches(images, visible).float()
         errors = (predicted - self.targets(images)).square().mean(dim=2)  # (B, N)
         covered = self.covered(visible)
-        return (errors * covered).sum(dim=1) / covered.sum(dim=1).clamp(min=1)
+        return (errors * covered).sum(dim=1) / covered.sum(dim=1).clamp(min=1)  # not 0 / 0 if nothing is covered
 
     def draw_visible(
-        self, images: int, *, device: torch.device | None = None, generator: torch.Generator | None = None
+        self, batch_size: int, *, device: torch.device | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw the visible patches of `images` images: (B, V) int64, ascending along a row."""
-        order = torch.rand(images, self.patches, device=device, generator=generator).argsort(dim=1)
-        return order[:, : self.visible].sort(dim=1).values
+        """Draw the visible patches of `batch_size` images: (B, V) int64, ascending along a row."""
+        order = torch.rand(batch_size, self.num_patches, device=device, generator=generator).argsort(dim=1)
+        return order[:, : self.num_visible].sort(dim=1).values
 
     def covered(self, visible: Tensor) -> Tensor:
         """Return float32 (B, N), 1 for a covered patch and 0 for a visible one. visible: (B, V) int64."""
-        return torch.ones(len(visible), self.patches, device=visible.device).scatter_(1, visible, 0.0)
+        return torch.ones(len(visible), self.num_patches, device=visible.device).scatter_(1, visible, 0.0)
 
     def covered_pixels(self, visible: Tensor) -> Tensor:
         """Return the same for pixels: float32 (B, 1, S, S)."""
@@ -103,7 +112,7 @@ class MaskedAutoencoder(nn.Module):
         return F.interpolate(grid, scale_factor=self.encoder.patch_size)  # nearest
 
     def encode(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Encode images (B, C, H, W) to normalized tokens (B, P + V, dim): P prefix tokens and the visible patches."""
+        """Encode images to normalized tokens (B, P + V, dim): prefix tokens, then visible patches."""
         encoder = self.encoder
         images = encoder.enlarged(images)
         images = images * (1.0 - self.covered_pixels(visible))
@@ -111,51 +120,52 @@ class MaskedAutoencoder(nn.Module):
         return encoder.fc_norm(encoder.forward_features(images, only=visible))  # type: ignore[no-any-return]
 
     def predict_patches(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Return the decoder's prediction of all N patches of images (B, C, H, W): (B, N, C * patch_size^2)."""
+        """Return the decoder's prediction of all patches of images: (B, N, C * patch_size^2)."""
         tokens = self.decoder_embed(self.encode(images, visible))  # (B, P + V, decoder_dim)
         prefix = self.encoder.prefix_tokens
         places = visible.unsqueeze(2).expand(-1, -1, tokens.shape[2])
         seen = tokens[:, prefix:]
-        patches = self.mask_token.to(seen.dtype).expand(len(tokens), self.patches, -1).scatter(1, places, seen)
+        patches = self.mask_token.to(seen.dtype).expand(len(tokens), self.num_patches, -1).scatter(1, places, seen)
         x = torch.cat([tokens[:, :prefix], patches], dim=1) + self.positions
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_pred(self.decoder_norm(x)[:, prefix:])  # type: ignore[no-any-return]
 
     def targets(self, images: Tensor) -> Tensor:
-        """Return the targets of the prediction for images (B, C, H, W): (B, N, C * patch_size^2)."""
-        patches = self.cut(images)
+        """Return the targets of the prediction for images: float32 (B, N, C * patch_size^2)."""
+        patches = self.patchify(images)
         if not self.normalize_targets:
             return patches
-        mean, deviation = mean_and_deviation(patches)
-        return (patches - mean) / deviation
+        mean, std = _mean_and_std(patches)
+        return (patches - mean) / std
 
     def complete(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Return images (B, C, H, W) with the covered patches predicted, at the size that is cut into patches.
+        """Return images with the covered patches predicted: float32 (B, C, S, S).
 
-        With `normalize_targets`, the mean and deviation of a covered patch are not predicted; the true ones are used.
+        With `normalize_targets`, the mean and standard deviation of a covered patch are not predicted; the true ones
+        are used.
         """
-        patches, predicted = self.cut(images), self.predict_patches(images, visible).float()
+        patches, predicted = self.patchify(images), self.predict_patches(images, visible).float()
         if self.normalize_targets:
-            mean, deviation = mean_and_deviation(patches)
-            predicted = predicted * deviation + mean
+            mean, std = _mean_and_std(patches)
+            predicted = predicted * std + mean
         covered = self.covered(visible).unsqueeze(2)
         joined = torch.where(covered.bool(), predicted, patches)
         grid = joined.transpose(1, 2).reshape(len(images), -1, self.encoder.grid_size, self.encoder.grid_size)
         return F.pixel_shuffle(grid, self.encoder.patch_size)
 
-    def cut(self, images: Tensor) -> Tensor:
-        """Cut images (B, C, H, W) into the patches that the stem sees, row by row: (B, N, C * patch_size^2)."""
+    def patchify(self, images: Tensor) -> Tensor:
+        """Cut images into the patches that the stem sees, row by row: float32 (B, N, C * patch_size^2)."""
         images = self.encoder.enlarged(images).float()
         return F.pixel_unshuffle(images, self.encoder.patch_size).flatten(2).transpose(1, 2)
 
 
-def visible_patches(patches: int, mask_ratio: float) -> int:
+def _num_visible_patches(num_patches: int, mask_ratio: float) -> int:
     """Return the number of visible patches, at least one."""
-    return max(1, round(patches * (1.0 - mask_ratio)))
+    return max(1, round(num_patches * (1.0 - mask_ratio)))
 
 
-def mean_and_deviation(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each patch over its pixels and colors: (B, N, 1) each."""
+def _mean_and_std(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each patch over its pixels and colors: (B, N, 1) each."""
     variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
     return mean, (variance + _TARGET_EPS).sqrt()

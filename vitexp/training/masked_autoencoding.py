@@ -44,7 +44,7 @@ class MaskedAutoencoding(Task):
         decoder_depth: Annotated[int, Field(ge=1, le=100), Doc("blocks of the decoder")] = 2,
         decoder_heads: Annotated[int, Field(ge=1, le=8192), Doc("attention heads of the decoder")] = 3,
         normalize_targets: Annotated[
-            bool, Doc("predict each patch with its own mean and deviation removed (He et al. 2022, table 1d)")
+            bool, Doc("predict each patch with its own mean and standard deviation removed (He et al. 2022, table 1d)")
         ] = True,
         **parts: Any,
     ) -> None:

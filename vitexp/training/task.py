@@ -150,7 +150,7 @@ class Task(LightningModule, ABC):
         return self.normalize(to_unit_range(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalize float images [B, 3, S, S] in [0, 1] by the mean and deviation of each channel."""
+        """Normalize float images [B, 3, S, S] in [0, 1] by the mean and standard deviation of each channel."""
         return (images - self.mean) / self.std
 
     def compile_net(self, *, batch_size: int) -> None:

@@ -306,6 +306,6 @@ class Reconstructions(FigureCallback):
             images=original,
             seen=seen,
             completed=completed,
-            visible=module.net.visible,
-            patches=module.net.patches,
+            visible=module.net.num_visible,
+            patches=module.net.num_patches,
         )
