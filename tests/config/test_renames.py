@@ -69,8 +69,18 @@ def test_a_former_pretraining_is_a_task() -> None:
 def test_a_renamed_key_keeps_null_and_reaches_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renames, "MOVED", {"a.b": "top", "a.c": "x.y.z"})
     monkeypatch.setattr(renames, "ARGUMENTS", {"mine.Net": {"width": "dim"}})
-    upgraded = upgrade(OmegaConf.create({"a": {"b": None, "c": 2}, "model": {"_target_": "mine.Net", "width": 3}}))
-    assert upgraded == {"a": {}, "top": None, "x": {"y": {"z": 2}}, "model": {"_target_": "mine.Net", "dim": 3}}
+    net, renamed = {"_target_": "mine.Net", "width": 3}, {"_target_": "mine.Net", "dim": 3}
+    upgraded = upgrade(OmegaConf.create({"a": {"b": None, "c": 2}, "model": net, "nets": [{"inner": net}]}))
+    assert upgraded == {"a": {}, "top": None, "x": {"y": {"z": 2}}, "model": renamed, "nets": [{"inner": renamed}]}
+
+
+def test_an_override_names_the_current_class() -> None:
+    overrides = ["model._target_=vitexp.models.resnet18", "+callbacks.mine._target_=vitexp.callbacks.Norms"]
+    assert upgrade_overrides([*overrides, "model._target_=mine.Net"]) == [
+        "model._target_=vitexp.models.resnet.ResNet18",
+        "+callbacks.mine._target_=vitexp.training.callbacks.Norms",
+        "model._target_=mine.Net",
+    ]
 
 
 def test_what_is_no_configuration_of_a_run(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from vitexp.config.conf import CONF
 from vitexp.config.multirun import one_run, place_on_gpu, refuse_several_devices
 from vitexp.config.overrides import config_dir_of, with_quoted_paths
 from vitexp.config.plain_errors import plain_errors
-from vitexp.config.renames import completed
+from vitexp.config.renames import with_recorded_defaults
 from vitexp.config.secrets import refuse_typed_secrets
 from vitexp.runs.inputs import check_inputs
 from vitexp.runs.resume import as_it_began, resumed
@@ -41,7 +41,8 @@ def train(config: DictConfig) -> None:
         command = HydraConfig.get()
         folders = [each.path for each in command.runtime.config_sources if each.provider == "command-line"]
         if command.job.config_name != "train" and any(Path(each, "result.json").is_file() for each in folders):
-            config = completed(config)  # --config-dir RUN --config-name config; vitexp may have got keys since then
+            # --config-dir RUN --config-name config; vitexp may have new keys since then
+            config = with_recorded_defaults(config)
         config = resumed(config, command.overrides.task, partial(compose, command.job.config_name))
         check(config)
         config = as_it_began(config)

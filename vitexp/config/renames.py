@@ -1,7 +1,7 @@
 """Read the config.yaml of a run, including one written by an earlier version of vitexp.
 
-Only the tables below know the old names, and old defaults. Other keys that did not exist then get their current
-defaults, which keep the behavior.
+The tables below are the only place that knows former names and defaults. Any other key that the file lacks was added
+later and gets its current default, which keeps the behavior.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from vitexp.config.files import load_file
 from vitexp.errors import ConfigError
 from vitexp.system.disk import typed
 
-# Prefixes of old `_target_` names; the first match is replaced.
+_MISSING = object()  # not None, which is a value
+
+# Old and new prefixes of `_target_`. The first match wins, so longer prefixes come first.
 TARGETS = {
     "vitexp.callbacks.pruning.": "vitexp.sweeps.search.pruning.",
     "vitexp.callbacks.": "vitexp.training.callbacks.",
@@ -29,6 +31,7 @@ TARGETS = {
     "vitexp.models.resnet18": "vitexp.models.resnet.ResNet18",
     "vitexp.training.schedule.": "vitexp.training.schedules.",
 }
+# Old and new dotted keys.
 MOVED = {
     "training.label_smoothing": "loss.label_smoothing",
     **{
@@ -36,6 +39,7 @@ MOVED = {
         for key in ("mask_ratio", "decoder_dim", "decoder_depth", "decoder_heads", "normalize_targets")
     },
 }
+# Dotted keys that nothing reads any more; a section is removed with all its keys.
 REMOVED = (
     "pretrain",
     "hydra",
@@ -52,7 +56,7 @@ ARGUMENTS = {
 }
 
 # What an absent key stands for, if not its current default: "trainer.KEY" or, for components, "_target_.ARGUMENT".
-# Whoever changes a default, or adds one that changes results, states here what the key stood for before.
+# When you change a default, or add a key whose default changes results, record the former behavior here.
 FORMER_DEFAULTS: dict[str, Any] = {
     "checkpoint.monitor": "auto",
     "data.batch_size": 128,
@@ -62,7 +66,7 @@ FORMER_DEFAULTS: dict[str, Any] = {
 
 
 def read_config(path: Path) -> DictConfig:
-    """Return the configuration of a run with current names; missing keys have the defaults of its time.
+    """Return the configuration of a run with current names; missing keys get the defaults at the time of the run.
 
     Raises ConfigError if the file is not the configuration of a run, and FileNotFoundError if there is none.
     """
@@ -72,14 +76,14 @@ def read_config(path: Path) -> DictConfig:
     sections = ("model", "data", *filter(loaded.__contains__, ("trainer", "training", "checkpoint")))
     if wrong := [name for name in sections if not isinstance(loaded.get(name), DictConfig)]:
         raise ConfigError(f"{typed(path)} is not the configuration of a run: {wrong[0]} must be a mapping.")
-    config = completed(loaded)
+    config = with_recorded_defaults(loaded)
     # The cache folder of this machine takes precedence over the recorded one.
     config.data.cache_dir = os.environ.get("VITEXP_CACHE") or config.data.cache_dir
     return config
 
 
-def completed(config: DictConfig) -> DictConfig:
-    """Return the content of a run's config.yaml with current names; missing keys have the defaults of its time."""
+def with_recorded_defaults(config: DictConfig) -> DictConfig:
+    """Return a run's config.yaml with current names; missing keys get the defaults at the time of the run."""
     whole = OmegaConf.merge(_defaults(config), upgrade(config))
     assert isinstance(whole, DictConfig)
     return whole
@@ -92,7 +96,7 @@ def upgrade(config: DictConfig) -> DictConfig:
     _rename(plain)
     for old, new in MOVED.items():
         if (value := _pop(plain, old)) is not _MISSING:
-            put(plain, new, value)
+            set_dotted(plain, new, value)
     for key in REMOVED:
         _pop(plain, key)
     if was_pretraining:
@@ -103,11 +107,13 @@ def upgrade(config: DictConfig) -> DictConfig:
 
 
 def upgrade_overrides(overrides: Iterable[str]) -> list[str]:
-    """Return the recorded overrides of a run with current names."""
+    """Return the recorded overrides of a run with current names; arguments in ARGUMENTS are not renamed."""
     upgraded = []
     for override in overrides:
         key, equals, value = override.partition("=")
         name = key.lstrip("+~")
+        if name.endswith("_target_"):
+            value = _current_target(value)
         if override == "pretrain=mae":
             upgraded.append("task=mae")
         elif override != "callbacks=pretraining" and name not in REMOVED:
@@ -162,13 +168,13 @@ def _defaults(config: DictConfig) -> DictConfig:
 
 def _rename(node: Any) -> None:
     """Replace old names of classes and arguments in `node` and everything below it, and add former defaults."""
+    if isinstance(node, list):
+        for child in node:
+            _rename(child)
     if not isinstance(node, dict):
         return
-    target = node.get("_target_")
-    for old, new in TARGETS.items():
-        if isinstance(target, str) and target.startswith(old):
-            target = node["_target_"] = new + target.removeprefix(old)
-            break
+    if isinstance(target := node.get("_target_"), str):
+        target = node["_target_"] = _current_target(target)
     for old, new in ARGUMENTS.get(str(target), {}).items():
         if old in node:
             node[new] = node.pop(old)
@@ -180,7 +186,12 @@ def _rename(node: Any) -> None:
         _rename(child)
 
 
-_MISSING = object()  # not None, which is a value
+def _current_target(target: str) -> str:
+    """Return the current name of a class."""
+    for old, new in TARGETS.items():
+        if target.startswith(old):
+            return new + target.removeprefix(old)
+    return target
 
 
 def _pop(plain: dict[str, Any], key: str) -> Any:
@@ -191,8 +202,8 @@ def _pop(plain: dict[str, Any], key: str) -> Any:
     return node.pop(last, _MISSING) if isinstance(node, dict) else _MISSING
 
 
-def put(plain: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of nested mappings, which are added where they are missing."""
+def set_dotted(plain: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested mappings, creating missing ones."""
     *parents, last = key.split(".")
     node = plain
     for parent in parents:

@@ -13,7 +13,7 @@ from vitexp.config.compose import plain_of
 from vitexp.config.conf import CONF
 from vitexp.config.defaults import with_defaults
 from vitexp.config.overrides import flatten, key_of, merged
-from vitexp.config.renames import changed_defaults, put, read_config, upgrade_overrides
+from vitexp.config.renames import changed_defaults, read_config, set_dotted, upgrade_overrides
 from vitexp.data.length import AUTO
 from vitexp.errors import ConfigError, UserError, reason
 from vitexp.runs.find import run_path
@@ -103,7 +103,7 @@ def resumed(config: DictConfig, overrides: Sequence[str], compose: Callable[[Seq
             for parent in parents:
                 node = node.get(parent) if isinstance(node, dict) else None
             if isinstance(node, dict) and last in node and not (CONF / key).is_dir():  # not a group, which was selected
-                put(plain, key, node[last])
+                set_dotted(plain, key, node[last])
     return OmegaConf.create({**plain, "resume": str(folder)})  # its log_dir may be another one
 
 
