@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,14 @@ def test_importing_is_fast_and_imports_nothing() -> None:
     probe += "import sys; assert not {'torch', 'hydra', 'numpy'} & sys.modules.keys(); vitexp.__version__"
     ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert float(ended.stdout) < 0.1
+
+
+def test_a_source_tree_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert not hasattr(vitexp, "__version__")
 
 
 def test_a_trained_run(run: vitexp.Run) -> None:
