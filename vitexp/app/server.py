@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitexp.app.layout import STYLE
 from vitexp.app.page import Page
+from vitexp.app.port import HOST, refuse_taken_port
 from vitexp.app.views import Views
 from vitexp.errors import ConfigError
 from vitexp.runs.explained import load_explainer, note_changed_data
 
-_HOST = "127.0.0.1"
 _LARGEST_UPLOAD = "64mb"
 # Gradio's page may request fonts or scripts from other hosts; the browser must not fetch them.
 _POLICY = (
@@ -30,21 +28,20 @@ _POLICY = (
 
 
 def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None) -> None:
-    """Serve the page of `run` until Ctrl-C.
+    """Serve the page of `run` until Ctrl-C or SIGTERM.
 
     data: overrides for the location of its data set. folder: where figures are written.
     port: None for the first free port from 7860 on. Raises UserError if the run or its data cannot be loaded,
-    ConfigError if the port is taken.
+    ConfigError if no port is free.
     """
     views = Views(load_explainer(run, data), data)
     views.warm_up()
     if views.has_data:
         note_changed_data(views.run)
     blocks = Page(views, folder=folder).build()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         _, url, _ = _launch(blocks, port)
-        print(f"{url} serves {run}; press Ctrl-C to stop.", flush=True)
+        print(f"{url} shows {run}; press Ctrl-C to stop.", flush=True)
         while True:
             time.sleep(3600)  # unlike waiting for an event, it can be interrupted on Windows
     except KeyboardInterrupt:
@@ -54,9 +51,10 @@ def serve(run: Path, *, data: Sequence[str] = (), folder: Path, port: int | None
 
 
 def _launch(blocks: gr.Blocks, port: int | None) -> tuple[Any, str, str]:
+    """Start the server; return (app, local URL, share URL). Raises ConfigError if the port is taken."""
     try:
         return blocks.launch(
-            server_name=_HOST,
+            server_name=HOST,
             server_port=port,
             share=False,
             quiet=True,
@@ -69,14 +67,16 @@ def _launch(blocks: gr.Blocks, port: int | None) -> tuple[Any, str, str]:
             css=STYLE,
             app_kwargs={
                 "middleware": [
-                    # Refuse DNS rebinding: another site's name that resolves to this address.
-                    Middleware(TrustedHostMiddleware, allowed_hosts=[_HOST, "localhost"]),
+                    # Against DNS rebinding: refuse requests for another site's name that resolves to this address.
+                    Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
                     Middleware(_ContentSecurityPolicy),
                 ]
             },
         )
     except OSError as error:
-        raise ConfigError(f"port={port or '7860 to 7959'} is taken; choose another one, such as port=8080.") from error
+        if port is not None:
+            refuse_taken_port(port)
+        raise ConfigError("no free port was found; choose one, such as port=8080.") from error
 
 
 class _ContentSecurityPolicy:

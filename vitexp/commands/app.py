@@ -9,16 +9,19 @@ data.root       folder of the run's data set, if it has moved (data.path with da
 data.download   true downloads the data set if it is missing
 
 The page is served to this machine only, at 127.0.0.1; neither the page nor the server contacts any other host. Ctrl-C
-stops it.
+or SIGTERM stops it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from vitexp.app.port import refuse_taken_port
 from vitexp.commands.words import opened, read_words, run_command
 from vitexp.config.compose import plain_of
 from vitexp.errors import require
@@ -30,12 +33,19 @@ from vitexp.runs.inputs import refuse_unusable_data
 def main(words: Sequence[str]) -> None:
     run, port, data = parse(words)
     require("gradio", needed_by="the app")
+    if port is not None:
+        refuse_taken_port(port)
     files = opened(run, width=5)
     if data:
         refuse_unusable_data(plain_of(data_config(files.config, data, image_size=files.image_size))["data"]["source"])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is removed
     with tempfile.TemporaryDirectory(prefix="vitexp-app-") as folder:
         # Gradio reads these when it is imported: no telemetry, no version check, uploads deleted with this folder.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=folder)
+        # Gradio also requests its own page, which a proxy would not reach.
+        direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        direct = f"{direct},127.0.0.1,localhost" if direct else "127.0.0.1,localhost"
+        os.environ.update(no_proxy=direct, NO_PROXY=direct)
         from vitexp.app.server import serve
 
         serve(run, data=data, folder=Path(folder), port=port)
