@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +20,12 @@ from vitexp.errors import ConfigError
 
 def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(errors, "find_spec", lambda name: name)  # also without the packages of export=
     Path("a/b=c").mkdir(parents=True)
     words = "run=a/b=c data=gtsrb data.root=/x out=o device=cpu tta=true corruptions=true corruption_images=7"
-    assert evaluate.parse([*words.split(), "latency=false", "export=[onnx, timm]", "--config-dir", "more"]) == {
+    assert evaluate.parse(
+        [*words.split(), "latency=false", "probe=knn", "export=[onnx, timm]", "--config-dir", "more"]
+    ) == {
         "folder": Path("a/b=c"),
         "data": ("data=gtsrb", "data.root=/x"),
         "config_dir": "more",
@@ -31,7 +35,7 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "corruptions": True,
         "corruption_images": 7,
         "latency": False,
-        "probe": (),
+        "probe": ("knn",),
         "export": ("onnx", "timm"),
     }
 
@@ -70,7 +74,7 @@ def test_app() -> None:
         (evaluate.parse, "device=tpu", "must be auto, cpu, gpu, cuda or mps"),
         (evaluate.parse, "trainer.devices=2", "there is no key 'trainer.devices'"),
         (evaluate.parse, "log_dir=/nowhere", "there is no finished run under /nowhere"),
-        (explain.parse, "imgae=3", r"the nearest is image\b|did you mean image"),
+        (explain.parse, "imgae=3", r"did you mean image=3\?"),
         (explain.parse, "images=1", "2 or more"),
         (explain.parse, "images=²", "2 or more"),
         (explain.parse, "layer=-1", "1 or more"),
@@ -112,7 +116,7 @@ def test_help_lists_every_key(
     monkeypatch.setattr("sys.argv", ["vitexp", "--help"])
     run_command(command.main, command.__doc__)
     text = capsys.readouterr().out
-    assert all(f"\n{key}" in text or f", {key} " in text for key in keys)
+    assert [key for key in keys if not re.search(rf"(?m)(^|, ){re.escape(key)}(?!\w)", text)] == []
 
 
 @pytest.mark.parametrize("word", ["--config-name", "-cn", "--config-name=config"])
@@ -126,7 +130,7 @@ def test_a_configuration_file_is_only_for_training(word: str) -> None:
 
 def test_unknown_commands_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["vitexp", "evalute"])
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         __main__.main()
     assert "unknown command 'evalute'; the nearest is evaluate" in capsys.readouterr().err
 
@@ -137,7 +141,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         app.main(["run=."])
 
 
-def test_arguments_are_read_without_torch() -> None:
-    modules = ", ".join(f"vitexp.commands.{name}" for name in ("app", "evaluate", "explain", "predict", "train"))
+def test_no_command_imports_torch_before_it_has_read_its_arguments() -> None:
+    modules = ", ".join(f"vitexp.commands.{name.replace('-', '_')}" for name in __main__.COMMANDS)
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)

@@ -10,7 +10,10 @@ from vitexp.models import ViT
 
 
 def vit(*, depth: int = 3, **options: Any) -> ViT:
-    """Return a ViT for 16 x 16 pixels and 4 x 4 patches, with weights large enough that its heads differ."""
+    """Return a ViT in eval mode for 16x16 images: patches of 4x4 pixels, weights large enough that its heads differ.
+
+    Seeds torch.
+    """
     torch.manual_seed(0)
     net = ViT(image_size=16, num_classes=5, patch_size=4, dim=24, depth=depth, num_heads=3, **options).eval()
     for parameter in net.parameters():

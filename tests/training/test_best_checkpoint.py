@@ -1,4 +1,4 @@
-"""The choice of the checkpoint on validation."""
+"""BestCheckpoint: which epoch it keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitexp.training.best_checkpoint import BestCheckpoint
 
 
 def choose(best: BestCheckpoint, *epochs: tuple[float, float]) -> list[bool]:
-    """Return for each epoch, given its accuracy and loss, whether it was chosen."""
+    """Return whether each epoch, given as (accuracy, loss), becomes the best."""
     chosen = []
     for accuracy, loss in epochs:
         metrics = {"val/accuracy": torch.tensor(accuracy), "val/loss": torch.tensor(loss)}
