@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-_RAW: Final = "The same maps without the image below them."
+_RAW: Final = "The same maps, cell by cell and not over the image."
+_STARS: Final = "Stars are test images, shown below with the most similar training images and their cosine similarity."
 
 # Title and text by file name, in the order of the page.
 CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
@@ -19,13 +20,15 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "explanations_raw": ("Explanations without the image", _RAW),
     "faithfulness": (
         "Which explanation to trust",
-        "Parts of an image are covered (deletion) or revealed (insertion), the most important first. If an explanation "
-        "is right, the probability of the class falls early on the left and rises early on the right. ± is half of the "
-        "95% confidence interval over the images; intervals that overlap are inconclusive.",
+        "Deletion covers an image with its mean color, the most important parts first: if an explanation is right, the "
+        "probability falls early. Insertion reveals a blurred image, which is why it starts higher than deletion ends. "
+        "± in the table, and the bands, are 95% intervals over the images; intervals that overlap are inconclusive. "
+        "Occlusion is itself measured by covering parts, which favors it here.",
     ),
     "classes": (
         "The most probable classes",
-        "The map of each of the most probable classes: the parts that support it, whatever the network predicts.",
+        "The parts that support each of the most probable classes, and the true class (✓), whatever the network "
+        "predicts. Each map is on its own scale: compare places, not strengths.",
     ),
     "attention_layers": (
         "Attention of each layer",
@@ -37,26 +40,35 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "attention_heads_raw": ("Attention of each head without the image", _RAW),
     "head_diversity": (
         "How the heads differ",
-        "How far and how evenly each head attends, and how much the heads of a layer differ. Heads that do the same "
-        "add nothing.",
+        "Dots are heads, the gray line is their mean: how far and how evenly they attend. Divergence is that of "
+        "Jensen and Shannon between the attention of two heads: 0 if they attend to the same tokens, 1 if to disjoint "
+        "ones. In a layer whose dots are near 0, heads are redundant.",
     ),
     "patches": ("Patches", "The image as the network cuts it; each patch becomes one token."),
-    "filters": ("First layer", "The principal components of the filters of the first layer, and their shares."),
+    "filters": (
+        "First layer",
+        "The main patterns in the filters of the first layer, each with its share of their variance. Edges, blobs and "
+        "plain colors are structure that training found; noise with similar shares is what initialization left.",
+    ),
     "position_embedding": (
         "Position embeddings",
         "How similar the embedding of each position is to all others, before and after training, and what training "
         "changed. What was there before training was not learned.",
     ),
-    "embedding_pca": ("Embeddings, PCA", "Training images as the classifier receives them, projected linearly."),
+    "embedding_pca": (
+        "Embeddings, PCA",
+        "Training images as the classifier receives them, projected onto the two directions of largest variance. "
+        f"{_STARS}",
+    ),
     "embedding_tsne": (
         "Embeddings, t-SNE",
-        "Training images as the classifier receives them. t-SNE keeps neighbors together; distances between groups and "
-        "their sizes mean nothing.",
+        "t-SNE keeps neighbors together; distances between groups, and their sizes, carry little meaning. Training "
+        f"images, which the network separates better than test images. {_STARS}",
     ),
     "embedding_umap": (
         "Embeddings, UMAP",
-        "Training images as the classifier receives them. UMAP keeps neighbors together; distances between groups mean "
-        "little.",
+        "UMAP keeps neighbors together; distances between groups carry little meaning. Training images, which the "
+        f"network separates better than test images. {_STARS}",
     ),
     "model_comparison": (
         "Learning curves of both runs",
@@ -64,5 +76,9 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "change, so they may be worse than those on validation.",
     ),
     "confusions": ("Confusions of both runs", "Which classes each network takes for another on all test images."),
-    "comparison": ("The same images, explained by both runs", "Class-specific maps of both networks."),
+    "comparison": (
+        "The same images, explained by both runs",
+        "Class-specific maps of both networks, each on its own scale. Grad-CAM of a convolutional network is as coarse "
+        "as its last maps.",
+    ),
 }

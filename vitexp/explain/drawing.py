@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from vitexp.explain.explainer import NAMES, Explainer, Images, ImageSet
 from vitexp.explain.methods.embedding import Method, in_plane, nearest
 from vitexp.explain.methods.heads import even_attention_distance
 from vitexp.explain.methods.patches import image_patches, position_norm, position_similarity
-from vitexp.explain.ranking import RANDOM
+from vitexp.explain.ranking import RANDOM, Faithfulness
 from vitexp.models.trained_net import TrainedNet
 from vitexp.models.vit import ViT
 from vitexp.text import percent
@@ -113,15 +113,14 @@ def draw_explanations(
     about: Shown,
     *,
     layer: int = -1,
-    scores: Mapping[str, float] | None = None,
+    measured: Faithfulness | None = None,
     overlay: bool = True,
 ) -> Figure:
     """Draw every applicable method side by side, with its faithfulness if it was measured.
 
-    layer: layer of the method "attention". scores: faithfulness of the methods and of random order by name (see
-    ranking.Faithfulness); attention was measured in the last layer.
+    layer: layer of the method "attention", which was measured in the last layer.
     """
-    methods = explainer.methods
+    methods, scores = explainer.methods, measured.scores if measured else {}
     if scores:
         methods = sorted(methods, key=lambda method: -scores[NAMES[method]])
     maps = {}
@@ -130,8 +129,8 @@ def draw_explanations(
         if method == "attention" and explainer.vit and (not scores or layer not in (-1, explainer.vit.depth - 1)):
             number = layer + 1 if layer >= 0 else explainer.vit.depth + 1 + layer
             name = f"attention of layer {number}"
-        elif scores:
-            name = scored(name, scores)
+        elif measured:
+            name = scored(name, measured)
         maps[name] = explainer.maps(method, about.images, about.explained, layer=layer)
     title = "Explanations of the predicted class"
     if about.explained != about.predicted:
@@ -149,17 +148,20 @@ def draw_explanations(
     )
 
 
-def scored(name: str, scores: Mapping[str, float]) -> str:
-    """Return the heading of a map: the explanation with its score, and a warning if random order is as good."""
-    warning = ", no better than random order" if scores[name] <= scores[RANDOM] else ""
-    return f"{name} {scores[name]:.2f}{warning}"
+def scored(name: str, measured: Faithfulness) -> str:
+    """Return the heading of a map: the explanation with its score, and a warning unless it is better than random."""
+    warning = "" if measured.beats_random(name) else ", no better than random order"
+    return f"{name} {measured.scores[name]:.2f}{warning}"
 
 
 def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
-    """Draw a class-specific explanation of the most probable classes of each image."""
+    """Draw a class-specific explanation of the most probable classes of each image, and of the true one (✓)."""
     method = next(each for each in ("relevance", "grad_cam", "occlusion") if each in explainer.methods)
     probabilities = explainer.probabilities(about.images)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_CHOICES]
+    for row, truth in enumerate(about.truth):
+        if truth is not None and truth not in order[row]:
+            order[row, -1] = truth
     maps = [explainer.maps(method, about.images, order[:, place].tolist()) for place in range(order.shape[1])]
     names = explainer.run.classes
     return figures.map_grid(
@@ -169,7 +171,10 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
         columns=[f"choice {place + 1}" for place in range(order.shape[1])],
         rows=["" if truth is None else f"true: {names[truth]}" for truth in about.truth],
         captions=[
-            [f"{percent(float(probabilities[index, label]))}\n{names[label]}" for label in labels]
+            [
+                f"{'✓ ' * (label == about.truth[index])}{percent(float(probabilities[index, label]))}\n{names[label]}"
+                for label in labels
+            ]
             for index, labels in enumerate(order)
         ],
         overlay=overlay,

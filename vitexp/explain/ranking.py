@@ -34,6 +34,12 @@ class Faithfulness:
         }
         return dict(sorted(gains.items(), key=lambda gain: -gain[1]))
 
+    def beats_random(self, name: str) -> bool:
+        """Return whether an explanation is better than random order: the 95 % interval of the difference is above 0."""
+        mine, random = (area_under(self.insertion[each]) - area_under(self.deletion[each]) for each in (name, RANDOM))
+        mean, half = _mean(mine - random)
+        return mean - half > 0
+
     def rows(self) -> list[dict[str, str]]:
         """Return one row per explanation: mean areas ± half of the 95 % interval; the most faithful first."""
         rows = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +24,7 @@ from vitexp.explain.drawing import Shown
 from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.methods.embedding import available_methods
 from vitexp.explain.pick import drawn_at_random, right_and_wrong
-from vitexp.explain.ranking import measure_faithfulness
+from vitexp.explain.ranking import Faithfulness, measure_faithfulness
 from vitexp.models.vit import ViT
 from vitexp.runs.build import build_net
 from vitexp.runs.classes import is_number
@@ -133,7 +133,7 @@ def explain_run(
         measured = measure_faithfulness(explainer, test.images(sample))
         curves = figures.faithfulness_curves(deletion=measured.deletion, insertion=measured.insertion)
         page.add([("faithfulness", curves)])
-        page.add(_explanations(explainer, about, layer=shown_layer, scores=measured.scores))
+        page.add(_explanations(explainer, about, layer=shown_layer, measured=measured))
         page.add_table("faithfulness", measured.rows(), text=measured.as_markdown(), csv=measured.as_csv())
     page.write(run)
 
@@ -199,10 +199,10 @@ class _Page:
 
 
 def _explanations(
-    explainer: Explainer, about: Shown, *, layer: int, scores: Mapping[str, float] | None = None
+    explainer: Explainer, about: Shown, *, layer: int, measured: Faithfulness | None = None
 ) -> Iterator[tuple[str, Figure]]:
     for ending, overlay in (("", True), ("_raw", False)):
-        figure = drawing.draw_explanations(explainer, about, layer=layer, scores=scores, overlay=overlay)
+        figure = drawing.draw_explanations(explainer, about, layer=layer, measured=measured, overlay=overlay)
         yield f"explanations{ending}", figure
 
 

@@ -33,7 +33,7 @@ _BETWEEN: Final = 0.45
 def faithfulness_curves(
     *, deletion: Mapping[str, NDArray[np.floating]], insertion: Mapping[str, NDArray[np.floating]]
 ) -> Figure:
-    """Draw the mean curve of each explanation with its area; the band is the standard error.
+    """Draw the mean curve of each explanation with its area; the band is the 95 % interval of the mean.
 
     Args:
         deletion, insertion: curves [N, steps + 1] per method (vitexp.explain.methods.faithfulness).
@@ -49,12 +49,12 @@ def faithfulness_curves(
     figure = style.new_figure(height=style.TITLE_HEIGHT + 0.25 + _SIDE + 1.25, title=title)
     top = style.TITLE_HEIGHT + 0.25
     left = style.place(figure, left=_LEFT, top=top, width=width, height=_SIDE)
-    _curves(left, deletion, "Deletion: lower is better", "fraction of the image covered", best=1)
+    _curves(left, deletion, "Deletion: lower is better", "fraction covered with the mean color", best=1)
     left.set_ylabel("probability of the predicted class", fontsize=style.SMALL_SIZE, color=style.MUTED)
     right = style.place(figure, left=_LEFT + width + _BETWEEN, top=top, width=width, height=_SIDE)
-    _curves(right, insertion, "Insertion: higher is better", "fraction of the image shown", best=-1)
+    _curves(right, insertion, "Insertion: higher is better", "fraction revealed of the blurred image", best=-1)
     right.set_yticklabels([])
-    bands = "bands: one standard error; " if images > 1 else ""
+    bands = "bands: 95% interval of the mean; " if images > 1 else ""
     words, bottom = f"{bands}numbers: area under the curve", figure.get_size_inches()[1] - 0.08
     style.write(figure, words, top=bottom, left=_LEFT, size=style.SMALL_SIZE, color=style.MUTED, va="bottom")
     return style.finish(figure)
@@ -69,7 +69,7 @@ def _curves(axes: Axes, curves: Mapping[str, NDArray[np.floating]], title: str, 
     for name in sorted(curves, key=lambda name: best * areas[name]):
         values = curves[name]
         x = np.linspace(0, 1, values.shape[1])
-        mean, error = values.mean(axis=0), values.std(axis=0) / max(len(values), 1) ** 0.5
+        mean, error = values.mean(axis=0), 1.96 * values.std(axis=0) / max(len(values), 1) ** 0.5
         axes.fill_between(x, mean - error, mean + error, color=colors[name], alpha=0.2, linewidth=0)
         axes.plot(
             x,

@@ -45,12 +45,12 @@ def head_diversity(
     right = style.WIDTH - style.MARGIN - _SIDE - 0.1
     top = style.TITLE_HEIGHT + 0.25
     far = style.place(figure, left=_LEFT, top=top, width=_SIDE, height=_SIDE)
-    _dots(far, distance, "Mean attention distance (pixels)")
+    _dots(far, distance, "Mean attention distance of each head (pixels)")
     far.set_ylim(0, 1.15 * max(float(distance.max()), even or 0.0, 1e-6))
     if even is not None:
         _line(far, even, "uniform over patches")
     sharp = style.place(figure, left=right, top=top, width=_SIDE, height=_SIDE)
-    _dots(sharp, entropy, "Attention entropy (bits)")
+    _dots(sharp, entropy, "Attention entropy of each head (bits)")
     sharp.set_ylim(0, np.log2(tokens) * 1.15)
     _line(sharp, float(np.log2(tokens)), "uniform over tokens")
     _matrix(figure, apart, layers, heads, top=top + _SIDE + 0.75, left=_LEFT)
@@ -79,14 +79,17 @@ def _line(axes: Axes, height: float, words: str) -> None:
 
 def _matrix(figure: Figure, apart: NDArray[np.floating], layers: int, heads: int, *, top: float, left: float) -> None:
     axes = style.place(figure, left=left, top=top, width=_SIDE - 0.45, height=_SIDE - 0.45)
-    shades = axes.imshow(apart, cmap="cividis", vmin=0, vmax=max(float(apart.max()), 1e-6), interpolation="nearest")
+    # Without the diagonal, which is always 0 and would take most of the colors.
+    others = np.where(np.eye(len(apart), dtype=bool), np.nan, apart)
+    low, high = (0.0, 1.0) if len(apart) == 1 else (float(np.nanmin(others)), float(np.nanmax(others)))
+    shades = axes.imshow(others, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
     for layer in range(1, layers):
         axes.axhline(layer * heads - 0.5, color="white", linewidth=0.8)
         axes.axvline(layer * heads - 0.5, color="white", linewidth=0.8)
     middles = np.arange(layers) * heads + (heads - 1) / 2
     axes.set_xticks(middles, [str(layer + 1) for layer in range(layers)])
     axes.set_yticks(middles, [str(layer + 1) for layer in range(layers)])
-    style.dress(axes, title="Divergence of two heads (bits)", x_label="layer")
+    style.dress(axes, title="Divergence of any two heads", x_label="layer")
     axes.tick_params(length=0)
     style.color_bar(figure, shades, left=left + _SIDE - 0.38, top=top, width=0.1, height=_SIDE - 0.45)
 
@@ -104,6 +107,9 @@ def _within_layers(
     pairs = len(within[0])
     axes.scatter(where.repeat(pairs), np.concatenate(within), s=22, color=style.ORANGE, alpha=0.8, linewidths=0)
     axes.set_xlim(0.5, layers + 0.5)
-    axes.set_ylim(0, max(float(apart.max()), 1e-6) * 1.05)
+    axes.set_ylim(-0.03, 1.1)
+    for height, words in ((0.0, "equal"), (1.0, "disjoint")):
+        axes.axhline(height, color=style.MUTED, linewidth=1, linestyle=":")
+        axes.text(layers + 0.4, height, words, ha="right", va="bottom", fontsize=style.SMALL_SIZE, color=style.MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    style.dress(axes, title="Divergence within a layer (bits)", x_label="layer")
+    style.dress(axes, title="Divergence of two heads of a layer", x_label="layer")

@@ -40,6 +40,7 @@ SMALL_SIZE: Final = 8.0
 
 _MAP_COLORS: Final = "magma"
 _OPAQUE: Final = 0.55  # a map over an image
+_OVERLAY = (192, 192)  # pixels of a smoothed map
 # Larger images are photographs, whose PNG grows with every dot.
 _SMALL_IMAGE: Final = 64
 # DejaVu Sans comes with matplotlib but lacks Chinese, Japanese and Korean; these fill in if installed.
@@ -198,18 +199,24 @@ def show_overlay(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uin
     # Gray, so that all color is from the map; stretched, because many street photographs are nearly black.
     gray = image.astype(np.float64) @ (0.299, 0.587, 0.114)
     axes.imshow(gray, cmap="gray", extent=extent, interpolation=_interpolation(image))
-    axes.imshow(values, cmap=_MAP_COLORS, extent=extent, interpolation="bicubic", alpha=_OPAQUE)
+    # Scaled after smoothing, which lowers peaks: the highest value has the last color, as in `show_map`.
+    axes.imshow(_smooth(values, _OVERLAY), cmap=_MAP_COLORS, extent=extent, alpha=_OPAQUE)
     _mark_if_flat(axes, values)
 
 
 def overlaid(values: NDArray[np.floating], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return what `show_overlay` shows, at the size of the image [H, W, 3]."""
-    size = image.shape[1], image.shape[0]
-    smooth = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
-    colors = colormaps[_MAP_COLORS](Normalize(values.min(), values.max())(smooth))[..., :3]
+    smooth = _smooth(values, image.shape[:2])
+    colors = colormaps[_MAP_COLORS](Normalize()(smooth))[..., :3]
     gray = image @ np.array((0.299, 0.587, 0.114))
     gray = Normalize()(gray)[..., None]
     return np.asarray((255 * ((1 - _OPAQUE) * gray + _OPAQUE * colors)).round().astype(np.uint8))
+
+
+def _smooth(values: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return a map [h, w] at another size (height, width), smoothed if it is enlarged."""
+    height, width = size
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def show_scale(axes: Axes, *, overlay: bool) -> None:

@@ -40,15 +40,16 @@ class Explanations(FigureCallback):
             "Explanations",
             "Which parts of an image support the model's prediction, whether correct (✓) or wrong (✗): bright "
             "colors mark the most important parts, each map on its own scale. The number above a column says how "
-            "faithful that explanation is to this model (see below); the best is on the left. Do not trust one that is "
-            "barely above random order.",
+            "faithful that explanation is to this model, on average over more images (see below); the best is on the "
+            "left. Attention and rollout do not depend on the class.",
         ),
         "faithfulness": (
             "Which explanation to trust",
-            "Images are covered (left) or revealed (right) step by step, starting with what the explanation calls most "
-            "important. If it is right, the prediction collapses early on the left and emerges early on the right. The "
-            "numbers are areas under the curves; insertion minus deletion is the number above the columns of the "
-            "explanations. An explanation should beat random order; overlapping bands are inconclusive.",
+            "Deletion covers an image with its mean color, the most important parts first: if the explanation is "
+            "right, the probability falls early. Insertion reveals a blurred image, which is why it starts higher than "
+            "deletion ends. The numbers are areas under the curves; insertion minus deletion is the number above the "
+            "columns of the explanations. Bands are 95% intervals. Occlusion is itself measured by covering parts, "
+            "which favors it here.",
         ),
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
@@ -148,6 +149,6 @@ def _side_by_side(
         title=f"Explanations, the most faithful first (random order: {scores[RANDOM]:.2f})",
         images=about.images,
         maps=[[each[index] for each in maps] for index in range(len(chosen))],
-        columns=[scored(NAMES[method], scores) for method in methods],
+        columns=[scored(NAMES[method], measured) for method in methods],
         rows=about.captions(explainer.run.classes),
     )
