@@ -9,13 +9,13 @@ import torch
 from vitexp.models import ViT
 
 
-def vit(*, depth: int = 3, **options: Any) -> ViT:
+def vit(*, depth: int = 3, num_classes: int = 5, **options: Any) -> ViT:
     """Return a ViT in eval mode for 16x16 images: patches of 4x4 pixels, weights large enough that its heads differ.
 
     Seeds torch.
     """
     torch.manual_seed(0)
-    net = ViT(image_size=16, num_classes=5, patch_size=4, dim=24, depth=depth, num_heads=3, **options).eval()
+    net = ViT(image_size=16, num_classes=num_classes, patch_size=4, dim=24, depth=depth, num_heads=3, **options).eval()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return net

@@ -172,7 +172,8 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
         rows=["" if truth is None else f"true: {names[truth]}" for truth in about.truth],
         captions=[
             [
-                f"{'✓ ' * (label == about.truth[index])}{percent(float(probabilities[index, label]))}\n{names[label]}"
+                ("✓ " if label == about.truth[index] else "")
+                + f"{percent(float(probabilities[index, label]))}\n{names[label]}"
                 for label in labels
             ]
             for index, labels in enumerate(order)

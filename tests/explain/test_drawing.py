@@ -1,0 +1,40 @@
+"""Figures of a network that is asked about images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.explain.nets import vit
+from vitexp.explain import figures
+from vitexp.explain.drawing import draw_classes, scored, shown
+from vitexp.explain.explainer import Explainer
+from vitexp.explain.ranking import RANDOM, Faithfulness
+from vitexp.models.trained_net import TrainedNet
+
+
+def test_the_true_class_is_among_the_drawn_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"class {number}" for number in range(9)]
+    net = vit(num_classes=9)
+    explainer = Explainer(TrainedNet(net=net, classes=names, image_size=16, mean=torch.zeros(3), std=torch.ones(3)))
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    order = np.argsort(-explainer.probabilities(images), axis=1, kind="stable")
+    drawn: dict[str, list[list[str]]] = {}
+    monkeypatch.setattr(figures, "map_grid", lambda **arguments: drawn.update(arguments))
+    draw_classes(explainer, shown(explainer, images, [int(order[0, 1]), int(order[1, 8])]))
+    second, last = drawn["captions"][0][1], drawn["captions"][1][4]
+    assert second.startswith("✓") and second.endswith(names[order[0, 1]])
+    assert last.startswith("✓") and last.endswith(names[order[1, 8]])
+    assert sum(text.startswith("✓") for row in drawn["captions"] for text in row) == 2
+
+
+def test_a_map_that_is_not_clearly_better_than_random_order_says_so() -> None:
+    random = np.random.default_rng(0)
+    curves = {
+        name: random.normal(mean, 0.2, (40, 5)).astype(np.float32)
+        for name, mean in (("good", 0.8), ("doubtful", 0.52), (RANDOM, 0.5))
+    }
+    measured = Faithfulness(deletion={name: np.zeros((40, 5), np.float32) for name in curves}, insertion=curves)
+    assert scored("good", measured) == f"good {measured.scores['good']:.2f}"
+    assert scored("doubtful", measured).endswith(", no better than random order")
