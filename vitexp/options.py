@@ -10,6 +10,7 @@ replaces the description that an error message derives from a type.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -55,6 +56,23 @@ Factor = Annotated[float, Field(gt=0, le=100)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 Path = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,2000}$"), Words("a path")]
 Node = Annotated[dict[str, Any], AfterValidator(_is_node), Words("a mapping with _target_, the dotted name of a class")]
+# One number per stage of a network.
+_Several = Field(min_length=1, max_length=8)
+Counts = Annotated[
+    Sequence[Annotated[int, Field(ge=1, le=1000)]],
+    _Several,
+    Words("a list of 1 to 8 integers from 1 to 1,000, one per stage"),
+]
+Sizes = Annotated[
+    Sequence[Annotated[int, Field(ge=1, le=65_536)]],
+    _Several,
+    Words("a list of 1 to 8 integers from 1 to 65,536, one per stage"),
+]
+Ratios = Annotated[
+    Sequence[Annotated[float, Field(gt=0, le=1000)]],
+    _Several,
+    Words("a list of 1 to 8 numbers above 0, at most 1,000, one per stage"),
+]
 # Ranges of values above 0.
 Range = Annotated[
     tuple[Factor, Factor],

@@ -109,7 +109,8 @@ def test_it_trains_with_every_stem(tmp_path: Path, options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["model=simple_cnn"], "simple_cnn has none; choose a Vision Transformer"),
+        (["model=simple_cnn"], "which simple_cnn cannot leave out; choose a plain ViT"),
+        (["model=swin_tiny"], "which swin_tiny cannot leave out; choose a plain ViT"),
         (["model.mlp_conv=true"], "model.mlp_conv=true needs the whole grid"),
         (["training.image_sizes=[16,32]"], "training.image_sizes has no effect"),
         (["loss.label_smoothing=0.2"], "loss.label_smoothing=0.2 has no effect because this task uses no"),

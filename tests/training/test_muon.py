@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitexp.models import SimpleCNN, ViT
+from vitexp.models import PyramidVisionTransformer, SimpleCNN, SwinTransformer, ViT
 from vitexp.training.muon import Muon, orthogonalized
 from vitexp.training.parameter_groups import parameter_groups
 
@@ -138,3 +138,31 @@ def test_it_resumes_from_its_state() -> None:
 def test_a_net_without_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="optim=adamw"):
         muon(SimpleCNN(num_classes=3, image_size=16))
+
+
+def test_in_networks_with_stages_it_trains_the_matrices_of_blocks_and_between_stages() -> None:
+    swin = SwinTransformer(image_size=16, num_classes=3, dim=8, depths=(1, 1), num_heads=(2, 4))
+    hidden = {name for group in muon(swin).param_groups if group["hidden"] for name in group["param_names"]}
+    inside = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert hidden == {
+        "layers.1.downsample.reduction.weight",
+        *(f"layers.{stage}.blocks.0.{part}.weight" for stage in (0, 1) for part in inside),
+    }
+    sizes: dict[str, Any] = {"dims": (8,), "depths": (1,), "num_heads": (2,), "reductions": (2,), "mlp_ratios": (2.0,)}
+    pvt = PyramidVisionTransformer(image_size=16, num_classes=3, **sizes)
+    hidden = {name for group in muon(pvt).param_groups if group["hidden"] for name in group["param_names"]}
+    inside = ("attn.q", "attn.kv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert hidden == {f"stages.0.blocks.0.{part}.weight" for part in inside}
+
+
+def test_a_fused_key_value_weight_is_two_matrices() -> None:
+    fused = nn.Parameter(torch.randn(8, 4))
+    parts = [nn.Parameter(each.clone()) for each in fused.detach().chunk(2)]
+    fused.grad = torch.randn(8, 4)
+    for part, gradient in zip(parts, fused.grad.chunk(2), strict=True):
+        part.grad = gradient.clone()
+    named = [(f"blocks.0.{name}.weight", each) for name, each in zip("kv", parts, strict=True)]
+    for group in ([("blocks.0.kv.weight", fused)], named):
+        other = ("head.weight", nn.Parameter(torch.zeros(1)))
+        Muon([{"params": [*group, other]}], **OPTIONS).step()
+    torch.testing.assert_close(fused, torch.cat(parts))

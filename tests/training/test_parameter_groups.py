@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from vitexp.models import SimpleCNN, ViT
+from vitexp.models import PyramidVisionTransformer, SimpleCNN, SwinTransformer, ViT
 from vitexp.training.classification import Classifier
 from vitexp.training.parameter_groups import parameter_groups
 from vitexp.training.schedules import CosineWarmup
+
+
+def swin() -> nn.Module:
+    return SwinTransformer(image_size=16, num_classes=3, dim=8, depths=(1, 2), num_heads=(2, 4))
+
+
+def pvt() -> nn.Module:
+    sizes: dict[str, Any] = {"dims": (8, 16), "depths": (1, 2), "num_heads": (1, 2), "reductions": (2, 1)}
+    return PyramidVisionTransformer(image_size=16, num_classes=3, mlp_ratios=(2.0, 2.0), **sizes)
 
 
 def decay_by_name(groups: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -70,6 +80,30 @@ def test_each_block_learns_more_slowly_than_the_one_above_it() -> None:
         names[id(each)]: group.get("weight_decay") for group in parameter_groups(net) for _, each in group["params"]
     }
     assert plain == {names[id(each)]: group.get("weight_decay") for group in groups for _, each in group["params"]}
+
+
+@pytest.mark.parametrize("build", [swin, pvt])
+def test_in_networks_with_stages_the_blocks_of_all_stages_count(build: Callable[[], nn.Module]) -> None:
+    net = build()
+    scales = {
+        name: group["lr_scale"] for group in parameter_groups(net, layer_decay=0.5) for name, _ in group["params"]
+    }
+    assert scales.keys() == dict(net.named_parameters()).keys()
+    stages = "layers" if build is swin else "stages"
+    assert scales["patch_embed.proj.weight"] == scales["patch_embed.norm.bias"] == 0.5**4
+    assert scales[f"{stages}.0.blocks.0.norm1.weight"] == 0.5**3
+    assert scales[f"{stages}.1.blocks.0.norm1.weight"] == scales[f"{stages}.1.downsample.norm.bias"] == 0.5**2
+    assert scales[f"{stages}.1.blocks.1.norm1.weight"] == 0.5
+    assert scales["head.fc.weight" if build is swin else "head.weight"] == 1.0
+    if build is pvt:
+        assert [scales[f"stages.{stage}.norm.weight"] for stage in (0, 1)] == [0.5**3, 0.5]
+
+
+def test_relative_positions_are_not_decayed() -> None:
+    decayed, spared = ({name for name, _ in group["params"]} for group in parameter_groups(swin()))
+    assert "layers.1.blocks.1.attn.relative_position_bias_table" in spared
+    assert {"layers.1.downsample.reduction.weight", "layers.0.blocks.0.attn.qkv.weight"} <= decayed
+    assert all(name.endswith("weight") for name in decayed)
 
 
 def test_layer_decay_needs_blocks() -> None:

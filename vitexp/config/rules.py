@@ -35,6 +35,7 @@ def complaints(config: Config) -> Iterator[str]:
     yield from _folders(config)
     yield from _folds(config)
     yield from _patches(config)
+    yield from _stages(config)
     yield from _image_sizes(config)
     yield from _augmentation(config)
     yield from _optimizer(config)
@@ -147,6 +148,39 @@ def _patches(config: Config) -> Iterator[str]:
             yield "model.distillation_token=true needs a teacher; set training.teacher to a finished run."
 
 
+def _stages(config: Config) -> Iterator[str]:
+    """Check networks with stages, each with its own depth, channels and number of attention heads."""
+    model = config["model"]
+    depths, heads, dims = (argument(model, key) for key in ("depths", "num_heads", "dims"))
+    if depths is None or heads is None or (dims is None and argument(model, "dim") is None):
+        return
+    dims = dims or [argument(model, "dim") * 2**stage for stage in range(len(depths))]
+    ratios = argument(model, "mlp_ratios") or [argument(model, "mlp_ratio")] * len(depths)
+    reductions = argument(model, "reductions") or depths
+    for key, numbers in (("dims", dims), ("num_heads", heads), ("reductions", reductions), ("mlp_ratios", ratios)):
+        if len(numbers) != len(depths):
+            yield (
+                f"model.{key} has {len(numbers)} stages and model.depths has {len(depths)}; give both one number per "
+                "stage."
+            )
+    for stage, (dim, number, ratio) in enumerate(zip(dims, heads, ratios, strict=True), start=1):
+        if problem := indivisible(f"model.num_heads[{stage - 1}]", number, f"the channels of stage {stage}", dim):
+            yield problem
+        if dim * ratio < 1:
+            yield f"stage {stage} has {dim} channels and MLPs of {ratio} times as many, which is none; increase either."
+    if (parameters := sum(depth * dim**2 for depth, dim in zip(depths, dims, strict=True)) * 4) > _PARAMETERS:
+        yield f"the model would have {parameters:.0e} parameters or more; reduce its channels or model.depths."
+    patch_size, image_size = argument(model, "patch_size"), config["data"]["image_size"]
+    has_windows = argument(model, "window_size") is not None
+    if has_windows and (problem := indivisible("model.patch_size", patch_size, "data.image_size", image_size)):
+        yield problem
+    for size in [image_size, *(config["training"].get("image_sizes") or [])]:
+        if has_windows and size % patch_size:
+            yield f"model.patch_size={patch_size} does not divide {size} in training.image_sizes; use multiples of it."
+        if (size // patch_size) ** 2 > _TOKENS:
+            yield f"model.patch_size={patch_size} splits {size}x{size} pixels into more than {_TOKENS:,} tokens; raise it."
+
+
 def _image_sizes(config: Config) -> Iterator[str]:
     sizes, model = config["training"].get("image_sizes") or [], config["model"]
     if not sizes:
@@ -191,7 +225,7 @@ def _task(config: Config) -> Iterator[str]:
     if "mask_ratio" not in task or "decoder_dim" not in task:
         return
     if not facts(model).get("has_patches"):
-        yield f"this task hides patches, but {model['name']} has none; choose a Vision Transformer."
+        yield f"this task hides patches, which {model['name']} cannot leave out; choose a plain ViT, such as vit_tiny."
     if argument(model, "mlp_conv"):
         yield "model.mlp_conv=true needs the whole grid of patches, and this task hides some; set model.mlp_conv=false."
     dim, heads, ratio = task["decoder_dim"], task.get("decoder_heads", 1), task["mask_ratio"]

@@ -23,17 +23,28 @@ if TYPE_CHECKING:
     from vitexp.models.cnn import SimpleCNN
     from vitexp.models.mae import MaskedAutoencoder
     from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
+    from vitexp.models.pvt import PyramidVisionTransformer
+    from vitexp.models.swin import SwinTransformer
     from vitexp.models.vit import ViT
 
 __all__ = [
     "Attention",
     "MaskedAutoencoder",
+    "PyramidVisionTransformer",
     "SimpleCNN",
+    "SwinTransformer",
     "ViT",
     "interpolate_position_embedding",
     "sincos_position_embedding",
 ]
-_MODULES = {"Attention": "attention", "SimpleCNN": "cnn", "MaskedAutoencoder": "mae", "ViT": "vit"}
+_MODULES = {
+    "Attention": "attention",
+    "MaskedAutoencoder": "mae",
+    "PyramidVisionTransformer": "pvt",
+    "SimpleCNN": "cnn",
+    "SwinTransformer": "swin",
+    "ViT": "vit",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,8 @@ def initialize_layer(module: nn.Module) -> None:
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d) and module.bias is not None:
         fan_in = module.weight[0].numel()
         nn.init.trunc_normal_(module.weight, std=1.0 / math.sqrt(fan_in))

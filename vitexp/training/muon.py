@@ -22,8 +22,9 @@ class Muon(Optimizer):
     """Momentum with the update of each matrix replaced by the nearest orthogonal matrix (Jordan et al. 2024).
 
     params: groups of named parameters, see parameter_groups. Hidden matrices are the two-dimensional weights in
-    `blocks`; a fused query-key-value weight is treated as three. AdamW (`betas`, `eps`, `fused`) trains
-    everything else (stem, head, tokens, vectors, convolutions). Both decay weights by lr * weight_decay per step.
+    `blocks` and between stages; a fused query-key-value weight is treated as three, a key-value weight as two. AdamW
+    (`betas`, `eps`, `fused`) trains everything else (stem, head, tokens, tables of biases, vectors, convolutions). Both
+    decay weights by lr * weight_decay per step.
 
     Unlike torch.optim.Muon, matrices of the same shape are orthogonalized together.
     Raises ValueError for a net without hidden matrices.
@@ -92,7 +93,7 @@ class Muon(Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-                parts = 3 if name.endswith("qkv.weight") else 1
+                parts = {"qkv": 3, "kv": 2}.get(name.split(".")[-2], 1)
                 split = (each.chunk(parts) for each in (parameter, parameter.grad, state["momentum_buffer"]))
                 for matrix, gradient, buffer in zip(*split, strict=True):
                     found[matrix.shape].append((matrix, gradient, buffer, group))
@@ -134,4 +135,5 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
 
 def _is_hidden(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and "blocks" in name.split(".")
+    inside = {"blocks", "downsample"} & set(name.split("."))
+    return parameter.ndim == 2 and bool(inside) and not name.endswith("_table")

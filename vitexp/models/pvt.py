@@ -1,0 +1,234 @@
+"""The Pyramid Vision Transformer, version 2 (Wang et al. 2022): maps that shrink, and attention to shrunk maps.
+
+The names in the state dict and the computed function are those of timm's PyramidVisionTransformerV2 (with patch_size=4,
+the only one there). The default sizes are those of B0; B1 has twice the channels and heads of 1, 2, 5 and 8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitexp.errors import indivisible
+from vitexp.models.attention import NORM_EPS
+from vitexp.models.block import DropPath, TokenConv, drop_path_rates
+from vitexp.models.initialization import initialize_layer
+from vitexp.options import Counts, Doc, Pixels, Rate, Ratios, Sizes
+
+
+class PyramidVisionTransformer(nn.Module):
+    """A PVT v2: float images (B, in_channels, image_size, image_size) -> logits (B, num_classes).
+
+    Stage i has a map of side image_size / patch_size / 2^i, rounded up. Square images of other sizes also work.
+
+    Raises ValueError for values that do not fit together.
+    """
+
+    has_blocks: ClassVar[bool] = True
+    has_attention: ClassVar[bool] = False
+    has_patches: ClassVar[bool] = False
+    has_batch_norm: ClassVar[bool] = False
+    accepts_weights: ClassVar[bool] = True
+    any_image_size: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_classes: int,
+        in_channels: int = 3,
+        patch_size: Annotated[Pixels, Doc("pixels per side of the first map's cells; patches overlap")] = 4,
+        dims: Annotated[Sizes, Doc("channels of each stage")] = (32, 64, 160, 256),
+        depths: Annotated[Counts, Doc("blocks of each stage")] = (2, 2, 2, 2),
+        num_heads: Annotated[Sizes, Doc("attention heads of each stage")] = (1, 2, 5, 8),
+        reductions: Annotated[
+            Counts, Doc("of each stage: cells per side of the map that are joined into one key and value")
+        ] = (8, 4, 2, 1),
+        mlp_ratios: Annotated[Ratios, Doc("hidden channels of each stage's MLPs, in multiples of its channels")] = (
+            8.0,
+            8.0,
+            4.0,
+            4.0,
+        ),
+        dropout: Annotated[Rate, Doc("after the attention, the convolution and the last layer of each block")] = 0.0,
+        attention_dropout: Annotated[Rate, Doc("dropout of the attention weights")] = 0.0,
+        drop_path: Annotated[Rate, Doc("stochastic depth: linear from 0 in the first block to this in the last")] = 0.0,
+        gradient_checkpointing: Annotated[
+            bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")
+        ] = False,
+    ) -> None:
+        super().__init__()
+        lengths = {len(each) for each in (dims, depths, num_heads, reductions, mlp_ratios)}
+        if len(lengths) > 1:
+            raise ValueError("dims, depths, num_heads, reductions and mlp_ratios must have one number per stage.")
+        self.in_channels, self.image_size = in_channels, image_size
+        self.gradient_checkpointing = gradient_checkpointing
+
+        self.patch_embed = OverlappingPatches(in_channels=in_channels, stride=patch_size, dim=dims[0])
+        rates = iter(drop_path_rates(maximum=drop_path, depth=sum(depths)))
+        self.stages = nn.ModuleList()
+        for stage, dim in enumerate(dims):
+            blocks = [
+                PyramidBlock(
+                    dim=dim,
+                    num_heads=num_heads[stage],
+                    reduction=reductions[stage],
+                    hidden_dim=int(dim * mlp_ratios[stage]),
+                    dropout=dropout,
+                    attention_dropout=attention_dropout,
+                    drop_path=next(rates),
+                )
+                for _ in range(depths[stage])
+            ]
+            downsample = OverlappingPatches(in_channels=dims[stage - 1], stride=2, dim=dim) if stage > 0 else None
+            self.stages.append(PyramidStage(blocks, dim=dim, downsample=downsample))
+        self.head = nn.Linear(dims[-1], num_classes)
+        self.apply(initialize_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of images (B, C, H, W)."""
+        return self.head(self.forward_features(x).mean(dim=(1, 2)))  # type: ignore[no-any-return]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last map (B, h, w, dim) of images (B, C, H, W), after its norm."""
+        channels, height, width = x.shape[1:]
+        if channels != self.in_channels or height != width:
+            raise ValueError(
+                f"The images have {channels} channels and {height}x{width} pixels; this model takes square images with "
+                f"{self.in_channels} channels."
+            )
+        x = self.patch_embed(x)
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        for stage in self.stages:
+            x = stage(x, recompute=recompute)
+        return x
+
+
+class OverlappingPatches(nn.Module):
+    """A convolution with kernels of 2 * stride - 1, normalized: (B, C, h, w) -> (B, h / stride, w / stride, dim)."""
+
+    def __init__(self, *, in_channels: int, stride: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=2 * stride - 1, stride=stride, padding=stride - 1)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))  # type: ignore[no-any-return]
+
+
+class PyramidStage(nn.Module):
+    """Blocks on maps of one size, after the patches of the previous maps: (B, h, w, C) -> (B, h', w', C')."""
+
+    def __init__(self, blocks: Sequence[nn.Module], *, dim: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+
+    def forward(self, x: Tensor, *, recompute: bool) -> Tensor:
+        if self.downsample is not None:
+            x = self.downsample(x.permute(0, 3, 1, 2))
+        size = x.shape[1:3]
+        x = x.flatten(1, 2)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return self.norm(x).unflatten(1, size)  # type: ignore[no-any-return]
+
+
+class PyramidBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): (B, T, dim) -> (B, T, dim), the tokens of a square map."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        reduction: int,
+        hidden_dim: int,
+        dropout: float,
+        attention_dropout: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = ReducedAttention(
+            dim=dim, num_heads=num_heads, reduction=reduction, dropout=dropout, attention_dropout=attention_dropout
+        )
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = ConvMlp(dim=dim, hidden_dim=hidden_dim, dropout=dropout)
+        self.drop_path = DropPath(rate=drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+
+
+class ReducedAttention(nn.Module):
+    """Softmax attention of every cell of a map to a map whose sides are shrunk by `reduction`, rounded down.
+
+    A map that is smaller than that is padded with zeros to a single cell.
+
+    Raises ValueError unless num_heads divides dim.
+    """
+
+    def __init__(
+        self, *, dim: int, num_heads: int, reduction: int, dropout: float = 0.0, attention_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if misfit := indivisible("num_heads", num_heads, "dim", dim):
+            raise ValueError(misfit)
+        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.reduction, self.attention_dropout = reduction, attention_dropout
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        if reduction > 1:
+            self.sr = nn.Conv2d(dim, dim, kernel_size=reduction, stride=reduction)
+            self.norm = nn.LayerNorm(dim)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, dim) to (B, T, dim), the tokens of a square map."""
+        batch, tokens, dim = x.shape
+        q = self.q(x).view(batch, tokens, self.num_heads, self.head_dim).transpose(1, 2)
+        kv = self.kv(self._reduced(x)).view(batch, -1, 2, self.num_heads, self.head_dim)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T / reduction^2, head_dim)
+        dropout = self.attention_dropout if self.training else 0.0
+        # In bfloat16 on a CPU the backward pass of the fused kernel is several times slower than explicit products.
+        if v.device.type == "cpu" and v.dtype == torch.bfloat16:
+            weights = (q * self.head_dim**-0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
+            heads = F.dropout(weights, dropout, self.training) @ v
+        else:
+            heads = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self.proj_drop(self.proj(heads.transpose(1, 2).reshape(batch, tokens, dim)))  # type: ignore[no-any-return]
+
+    def _reduced(self, x: Tensor) -> Tensor:
+        """Return the tokens of the shrunk map: (B, T, dim) -> (B, T / reduction^2, dim)."""
+        if self.reduction == 1:
+            return x
+        side = math.isqrt(x.shape[1])
+        grid = x.transpose(1, 2).unflatten(2, (side, side))  # type: ignore[no-untyped-call]
+        if (missing := self.reduction - side) > 0:
+            grid = F.pad(grid, (0, missing, 0, missing))
+        return self.norm(self.sr(grid).flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
+
+
+class ConvMlp(nn.Module):
+    """Linear, 3x3 depthwise convolution, GELU, linear: (B, T, dim) -> (B, T, dim), the tokens of a square map."""
+
+    def __init__(self, *, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.dwconv = TokenConv(dim=hidden_dim, prefix_tokens=0)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.dwconv(self.fc1(x))))))  # type: ignore[no-any-return]

@@ -1,0 +1,329 @@
+"""The Swin Transformer (Liu et al. 2021): attention in shifted windows, and maps that shrink from stage to stage.
+
+With the plain options (stem "patch", no lsa) the names in the state dict and the computed function are those of timm's
+SwinTransformer. With stem "shifted" and lsa it is the SL-Swin of Lee et al. 2021, for small data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitexp.errors import indivisible
+from vitexp.models.block import DropPath, Mlp, drop_path_rates
+from vitexp.models.initialization import initialize_layer
+from vitexp.models.stems import ShiftedStem
+from vitexp.options import Counts, Doc, Field, Pixels, Rate, Sizes
+
+Stem = Literal["patch", "shifted"]
+
+_APART = -100.0  # added to a score between areas, as published; -inf would leave some patches nothing to attend to
+
+
+class SwinTransformer(nn.Module):
+    """A Swin Transformer: float images (B, in_channels, image_size, image_size) -> logits (B, num_classes).
+
+    Stage i has a map of side image_size / patch_size / 2^i, rounded up, with dim * 2^i channels. Where the windows do
+    not divide it, it is padded with zeros. Square images of other sizes divisible by `patch_size` also work.
+
+    Raises ValueError for values that do not fit together.
+    """
+
+    has_blocks: ClassVar[bool] = True
+    has_attention: ClassVar[bool] = False
+    has_patches: ClassVar[bool] = False
+    has_batch_norm: ClassVar[bool] = False
+    accepts_weights: ClassVar[bool] = True
+    any_image_size: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_classes: int,
+        in_channels: int = 3,
+        patch_size: Annotated[Pixels, Doc("pixels per side; must divide data.image_size")] = 2,
+        window_size: Annotated[
+            int, Field(ge=1, le=64), Doc("patches per side of a window; a smaller map is one window")
+        ] = 4,
+        dim: Annotated[int, Field(ge=1, le=65_536), Doc("channels of the first stage; each other doubles them")] = 96,
+        depths: Annotated[Counts, Doc("blocks of each stage")] = (2, 6, 4),
+        num_heads: Annotated[Sizes, Doc("attention heads of each stage")] = (3, 6, 12),
+        mlp_ratio: Annotated[float, Field(gt=0, le=1000), Doc("hidden channels of the MLP, in multiples of dim")] = 2.0,
+        dropout: Annotated[Rate, Doc("after the patch embedding and every linear layer but qkv")] = 0.0,
+        attention_dropout: Annotated[Rate, Doc("dropout of the attention weights")] = 0.0,
+        drop_path: Annotated[Rate, Doc("stochastic depth: linear from 0 in the first block to this in the last")] = 0.0,
+        stem: Annotated[Stem, Doc("patch | shifted (SPT, also where maps are merged; Lee et al. 2021)")] = "patch",
+        lsa: Annotated[
+            bool, Doc("locality self-attention: learned temperature, no token attends to itself (Lee et al. 2021)")
+        ] = False,
+        gradient_checkpointing: Annotated[
+            bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")
+        ] = False,
+    ) -> None:
+        super().__init__()
+        if stem not in get_args(Stem):
+            raise ValueError(f"stem={stem!r} is unknown; use {', '.join(get_args(Stem))}.")
+        if misfit := indivisible("patch_size", patch_size, "image_size", image_size):
+            raise ValueError(misfit)
+        if len(depths) != len(num_heads):
+            raise ValueError(f"depths={list(depths)} and num_heads={list(num_heads)} must have one number per stage.")
+        self.patch_size, self.in_channels = patch_size, in_channels
+        self.gradient_checkpointing = gradient_checkpointing
+
+        is_shifted = stem == "shifted"
+        self.patch_embed: nn.Module = (
+            ShiftedStem(in_channels=in_channels, patch_size=patch_size, dim=dim)
+            if is_shifted
+            else PatchEmbedding(in_channels=in_channels, patch_size=patch_size, dim=dim)
+        )
+        self.pos_drop = nn.Dropout(dropout)
+        rates = drop_path_rates(maximum=drop_path, depth=sum(depths))
+        self.layers = nn.ModuleList()
+        side = image_size // patch_size
+        for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
+            before = sum(depths[:stage])
+            if stage > 0:
+                side, dim = (side + 1) // 2, 2 * dim
+            blocks = [
+                SwinBlock(
+                    dim=dim,
+                    num_heads=heads,
+                    window_size=min(window_size, side),
+                    is_shifted=block % 2 == 1,
+                    mlp_ratio=mlp_ratio,
+                    dropout=dropout,
+                    attention_dropout=attention_dropout,
+                    drop_path=rates[before + block],
+                    lsa=lsa,
+                )
+                for block in range(depth)
+            ]
+            merging = ShiftedMerging if is_shifted else Merging
+            self.layers.append(Stage(blocks, downsample=merging(dim=dim // 2) if stage > 0 else None))
+        self.norm = nn.LayerNorm(dim)
+        self.head = MeanHead(dim=dim, num_classes=num_classes)
+        self.apply(initialize_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of images (B, C, H, W)."""
+        return self.head(self.forward_features(x))  # type: ignore[no-any-return]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last map (B, h, w, dim) of images (B, C, H, W), after the final norm."""
+        channels, height, width = x.shape[1:]
+        if channels != self.in_channels or height != width or height % self.patch_size:
+            raise ValueError(
+                f"The images have {channels} channels and {height}x{width} pixels; this model takes square images with "
+                f"{self.in_channels} channels and a side divisible by patch_size={self.patch_size}."
+            )
+        side = height // self.patch_size
+        x = self.pos_drop(self.patch_embed(x).unflatten(1, (side, side)))  # (B, h, w, dim)
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        for stage in self.layers:
+            x = stage(x, recompute=recompute)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+class PatchEmbedding(nn.Module):
+    """Adjacent patches, each mapped linearly and normalized: (B, C, H, W) -> (B, N, dim)."""
+
+    def __init__(self, *, in_channels: int, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x).flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """Blocks on maps of one size, after the merging of the previous maps: (B, h, w, C) -> (B, h', w', C')."""
+
+    def __init__(self, blocks: Sequence[nn.Module], *, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.downsample = downsample or nn.Identity()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, *, recompute: bool) -> Tensor:
+        x = self.downsample(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
+
+
+class Merging(nn.Module):
+    """Join 2x2 neighbors, normalize them, and map them to twice the channels: (B, h, w, C) -> (B, h/2, w/2, 2C)."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = padded(x, to_multiple_of=2)
+        batch, side, _, channels = x.shape
+        # Neighbors column by column, the order of published weights.
+        x = x.view(batch, side // 2, 2, side // 2, 2, channels).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return self.reduction(self.norm(x))  # type: ignore[no-any-return]
+
+
+class ShiftedMerging(ShiftedStem):
+    """Join 2x2 neighbors of a map and of its four copies shifted by one along the diagonals (Lee et al. 2021, 3.1)."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__(in_channels=dim, patch_size=2, dim=2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, h/2, w/2, 2C)."""
+        x = padded(x, to_multiple_of=2)
+        return super().forward(x.permute(0, 3, 1, 2)).unflatten(1, (x.shape[1] // 2,) * 2)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class SwinBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): (B, h, w, dim) -> (B, h, w, dim)."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        window_size: int,
+        is_shifted: bool,
+        mlp_ratio: float,
+        dropout: float,
+        attention_dropout: float,
+        drop_path: float,
+        lsa: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(
+            dim=dim,
+            num_heads=num_heads,
+            window_size=window_size,
+            shift=window_size // 2 if is_shifted else 0,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            lsa=lsa,
+        )
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim=dim, hidden_dim=int(dim * mlp_ratio), dropout=dropout)
+        self.drop_path = DropPath(rate=drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+
+
+class WindowAttention(nn.Module):
+    """Softmax attention within windows of a map, with a learned bias per head and relative position.
+
+    The map is one window where it is not larger, and is not shifted then. Otherwise the windows lie `shift` patches
+    further down and to the right than without it; those that leave the map continue at the opposite border, but no
+    patch attends across it.
+
+    Raises ValueError unless num_heads divides dim.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        window_size: int,
+        shift: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        lsa: bool = False,
+    ) -> None:
+        super().__init__()
+        if misfit := indivisible("num_heads", num_heads, "dim", dim):
+            raise ValueError(misfit)
+        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.window_size, self.shift = window_size, shift
+        self.attention_dropout = attention_dropout
+        # The inverse of the temperature; the learned one starts at the usual 1 / sqrt(head_dim).
+        self.scale = nn.Parameter(torch.full((num_heads, 1, 1), self.head_dim**-0.5)) if lsa else None
+        table = torch.empty((2 * window_size - 1) ** 2, num_heads)
+        self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, h, w, dim) to (B, h, w, dim)."""
+        batch, side, _, dim = x.shape
+        window = min(self.window_size, side)
+        shift = self.shift if side > window else 0
+        if shift:
+            x = x.roll((-shift, -shift), dims=(1, 2))
+        x = padded(x, to_multiple_of=window)
+        across = x.shape[1] // window
+        windows, tokens, head_dim = across**2, window**2, self.head_dim
+        # Queries, keys and values of every window, each (B, windows * heads, tokens, head_dim), in a single copy.
+        split = (batch, across, window, across, window, 3, self.num_heads, head_dim)
+        qkv = self.qkv(x).view(split).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        q, k, v = qkv.reshape(3, batch, windows * self.num_heads, tokens, head_dim).unbind(0)
+        bias = self._bias(window, across, shift)
+        heads = self._attend(q, k, v, bias)
+        x = heads.view(batch, across, across, self.num_heads, window, window, head_dim).permute(0, 1, 4, 2, 5, 3, 6)
+        x = x.reshape(batch, across * window, across * window, dim)
+        x = self.proj(x[:, :side, :side])
+        return self.proj_drop(x.roll((shift, shift), dims=(1, 2)) if shift else x)  # type: ignore[no-any-return]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Attend within windows: three times (B, W, T, head_dim) and (W, T, T) to (B, W, T, head_dim)."""
+        dropout = self.attention_dropout if self.training else 0.0
+        if self.scale is not None:
+            q = q * self.scale.repeat(len(bias) // self.num_heads, 1, 1) * self.head_dim**0.5
+        # On a CPU there is no fused kernel with a gradient for the bias.
+        if q.device.type != "cpu":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
+        weights = (q @ k.transpose(-2, -1) * self.head_dim**-0.5 + bias).softmax(dim=-1)  # (B, W, T, T)
+        return F.dropout(weights, dropout, self.training).to(v.dtype) @ v
+
+    def _bias(self, window: int, across: int, shift: int) -> Tensor:
+        """Return what is added to the scores, (windows * heads, T, T): the biases, and what keeps areas apart."""
+        device = self.relative_position_bias_table.device
+        place = torch.arange(window, device=device)
+        offset = place[:, None] - place + self.window_size - 1  # from 0 to 2 * window_size - 2
+        index = offset[:, None, :, None] * (2 * self.window_size - 1) + offset[None, :, None, :]
+        bias = self.relative_position_bias_table[index.reshape(window**2, window**2)].permute(2, 0, 1)
+        if self.scale is not None and window > 1:
+            bias = bias.masked_fill(torch.eye(window**2, dtype=torch.bool, device=device), float("-inf"))
+        bias = bias.expand(across**2, -1, -1, -1)
+        if shift:
+            bias = bias.masked_fill(_areas_differ(window, across, shift, device)[:, None], _APART)
+        return bias.reshape(-1, window**2, window**2)
+
+
+def _areas_differ(window: int, across: int, shift: int, device: torch.device) -> Tensor:
+    """Return whether two patches of a window, bool (windows, T, T), lie at opposite borders of the unshifted map."""
+    place = torch.arange(across * window, device=device)
+    area = (place >= (across - 1) * window).long() + (place >= across * window - shift)  # along one side
+    areas = 3 * area[:, None] + area
+    areas = areas.view(across, window, across, window).transpose(1, 2).reshape(across**2, window**2)
+    return areas[:, :, None] != areas[:, None, :]
+
+
+def padded(x: Tensor, *, to_multiple_of: int) -> Tensor:
+    """Pad square maps (B, side, side, C) with zeros at the end, so that the side becomes a multiple."""
+    missing = -x.shape[1] % to_multiple_of
+    return F.pad(x, (0, 0, 0, missing, 0, missing)) if missing else x
+
+
+class MeanHead(nn.Module):
+    """The mean of a map, and a linear layer `fc`: (B, h, w, dim) -> (B, num_classes)."""
+
+    def __init__(self, *, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean(dim=(1, 2)))  # type: ignore[no-any-return]
