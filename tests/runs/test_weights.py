@@ -7,23 +7,28 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import composed, result, tiny_run
+from tests.conftest import TINY, composed, result, tiny_run
 from vitexp.config.check import check
 from vitexp.errors import ConfigError
 from vitexp.evaluate.export import export_onnx, refuse_impossible
 from vitexp.explain.explainer import Explainer
+from vitexp.models import SwinTransformer
+from vitexp.models.pretrained import load_pretrained
 from vitexp.runs.build import build_net
 from vitexp.runs.finished import load_run
+from vitexp.runs.inputs import check_files
 from vitexp.runs.published import NORMALIZATIONS, PUBLISHED
 from vitexp.runs.record import config_hash
+from vitexp.runs.run import run
 from vitexp.runs.weights import normalization, read_weights, refuse_unknown_heads, starting_weights
 
 pytest.importorskip("timm")
@@ -115,7 +120,7 @@ def test_missing_files_and_other_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no .*model\.safetensors"):
         starting_weights(composed(f"model.weights='{tmp_path}'"), resumed=None)
     torch.save({"fc.weight": torch.zeros(2), "step": 3}, tmp_path / "a.pth")
-    with pytest.raises(ConfigError, match=r"is not a ViT from .*; it contains fc\.weight"):
+    with pytest.raises(ConfigError, match=r"is not a network of vitexp, .*; it contains fc\.weight"):
         read_weights(tmp_path / "a.pth", name="it")
     torch.save([1, 2], tmp_path / "a.pth")
     with pytest.raises(ConfigError, match="cannot be read as weights"):
@@ -249,6 +254,122 @@ def test_only_a_vit_starts_from_weights() -> None:
     with pytest.raises(ConfigError, match=r"no key 'model\.weights' of vitexp\.models\.SimpleCNN"):
         check(composed("model=simple_cnn", "+model.weights=x"))
     assert config_hash(composed("model.weights=x")) != config_hash(composed())
+
+
+# ---- networks with stages
+
+WINDOWS = ("model=swin_tiny", "model.dim=12", "model.depths=[1,2]", "model.num_heads=[2,4]")
+PYRAMID = ("model=pvt_tiny", "model.dims=[8,16]", "model.depths=[1,2]", "model.num_heads=[2,4]")
+PYRAMID = (*PYRAMID, "model.reductions=[2,1]", "model.mlp_ratios=[2,2]")
+
+
+def of_stages(model: tuple[str, ...]) -> torch.nn.Module:
+    """Return timm's network with the sizes of `model`."""
+    config: Any = SimpleNamespace(**OmegaConf.to_container(composed(*model).model))  # type: ignore[arg-type]
+    common = {"num_classes": CLASSES, "depths": config.depths, "num_heads": config.num_heads}
+    if model is WINDOWS:
+        timm = pytest.importorskip("timm.models.swin_transformer")
+        sizes = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": config.dim, "mlp_ratio": 2.0}
+        return timm.SwinTransformer(**common, **sizes).eval()
+    timm = pytest.importorskip("timm.models.pvt_v2")
+    sizes = {"embed_dims": config.dims, "sr_ratios": config.reductions, "mlp_ratios": config.mlp_ratios}
+    return timm.PyramidVisionTransformerV2(**common, **sizes).eval()
+
+
+@pytest.mark.parametrize("model", [WINDOWS, PYRAMID], ids=["swin", "pvt"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_files_of_timms_networks_with_stages(model: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
+    reference = of_stages(model)
+    path = tmp_path / f"weights.{suffix}"
+    save_file(reference.state_dict(), path) if suffix == "safetensors" else torch.save(reference.state_dict(), path)
+    config = composed(*model, f"model.weights={path}")
+    check(config)
+    check_files(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    started = starting_weights(config)
+    assert started is not None
+    if model is PYRAMID:
+        with pytest.raises(ConfigError, match="does not say how many attention heads"):
+            refuse_unknown_heads(started, config, [])
+    else:
+        refuse_unknown_heads(started, config, [])
+    started.classes = ["these"] * CLASSES
+    net = build_net(config, num_classes=CLASSES)
+    started.load_into(net, classes=["these"] * CLASSES)
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval()(images), reference(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "other", "message"),
+    [
+        (WINDOWS, ("model.dim=24",), r"it needs model\.dim=12, but this model has 24\.$"),
+        (WINDOWS, ("model.depths=[1,3]",), r"it needs model\.depths=\[1,2\], but this model has \[1,3\]\.$"),
+        (WINDOWS, ("model.num_heads=[2,2]",), r"it needs model\.num_heads=\[2,4\]"),
+        (WINDOWS, ("model.lsa=true",), r"it needs model\.lsa=false"),
+        (WINDOWS, ("model.stem=shifted",), r"it needs model\.stem=patch"),
+        (WINDOWS, ("model.patch_size=4",), r"it needs model\.patch_size=2"),
+        (PYRAMID, ("model.reductions=[1,1]",), r"it needs model\.reductions=\[2,1\]"),
+        (PYRAMID, ("model.mlp_ratios=[2,3]",), r"it needs model\.mlp_ratios=\[2,2\], but this model has \[2,3\]"),
+        (PYRAMID, WINDOWS, r"it is a PVT v2, but this model is a Swin Transformer\.$"),
+        (WINDOWS, PYRAMID, r"it is a Swin Transformer, but this model is a PVT v2\.$"),
+        (WINDOWS, ("model=vit_tiny",), r"it is a Swin Transformer, but this model is a ViT\.$"),
+    ],
+)
+def test_weights_of_other_stages_are_refused(
+    model: tuple[str, ...], other: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    """The header of a file tells before torch is imported; the tensors tell for other files."""
+    reference = of_stages(model)
+    save_file(reference.state_dict(), tmp_path / "weights.safetensors")
+    torch.save(reference.state_dict(), tmp_path / "weights.pth")
+    mine = other if other[0].startswith("model=") else (*model, *other)
+    for name in ("weights.safetensors", "weights.pth"):
+        config = composed(*mine, f"model.weights={tmp_path / name}")
+        early = name.endswith("safetensors")
+        with pytest.raises(ConfigError, match=message):
+            check_files(OmegaConf.to_container(config, resolve=True)) if early else load(config)  # type: ignore[arg-type]
+
+
+def load(config: DictConfig) -> None:
+    """Load the starting weights into the network of a configuration."""
+    started = starting_weights(config)
+    assert started is not None
+    started.load_into(build_net(config, num_classes=2), classes=[])
+
+
+def test_windows_of_another_size_resize_the_biases() -> None:
+    def built(size: int, window: int) -> SwinTransformer:
+        sizes: dict[str, Any] = {"dim": 8, "depths": (2,), "num_heads": (2,)}
+        return SwinTransformer(image_size=size, num_classes=3, window_size=window, **sizes).eval()
+
+    large, images = built(16, 4), torch.randn(2, 3, 4, 4)
+    small = built(4, 4)  # its map has 2 x 2 patches
+    loaded = load_pretrained(small, large.state_dict(), keep_head=True, known={})
+    assert loaded.taken == loaded.of
+    torch.testing.assert_close(small(images), large(images))
+    wide = built(16, 8)
+    constant = large.state_dict()
+    constant |= {name: torch.ones_like(each) for name, each in constant.items() if name.endswith("_table")}
+    load_pretrained(wide, constant, keep_head=True, known={})
+    table = wide.layers[0].blocks[0].attn.relative_position_bias_table
+    torch.testing.assert_close(table, torch.ones(15**2, 2))
+
+
+@pytest.mark.parametrize("model", [WINDOWS, pytest.param(PYRAMID, marks=pytest.mark.slow)], ids=["swin", "pvt"])
+def test_a_run_with_stages_starts_from_another_and_resumes(model: tuple[str, ...], tmp_path: Path) -> None:
+    tiny = tuple(each for each in TINY if not each.startswith("model"))
+    common = [*tiny, *model, "logger=csv", "callbacks=none", "training.layer_decay=0.5", f"log_dir={tmp_path}"]
+    run(composed(*common, "run_id=first"))
+    common += [f"model.weights={tmp_path}/signs-{composed(*model).model.name}/first", "optim=muon"]
+    run(composed(*common, "run_id=second"))
+    [second] = tmp_path.glob("*/second")
+    info = result(second)["model"]["weights"]
+    assert (info["taken"], info["new"]) == (info["of"], [])
+    run(composed(*common, "trainer.max_epochs=2", f"resume={second}"))
+    assert result(second)["epochs"] == 2
+    finished = load_run(second)
+    assert finished.logits(finished.data.test.images(np.arange(4))).shape == (4, 43)
 
 
 # ---- the recipes

@@ -178,7 +178,7 @@ def _stages(config: Config) -> Iterator[str]:
         if has_windows and size % patch_size:
             yield f"model.patch_size={patch_size} does not divide {size} in training.image_sizes; use multiples of it."
         if (size // patch_size) ** 2 > _TOKENS:
-            yield f"model.patch_size={patch_size} splits {size}x{size} pixels into more than {_TOKENS:,} tokens; raise it."
+            yield f"model.patch_size={patch_size} splits {size} x {size} pixels into over {_TOKENS:,} tokens; raise it."
 
 
 def _image_sizes(config: Config) -> Iterator[str]:

@@ -8,7 +8,7 @@ importing the class, and a subclass inherits them:
     has_attention: forward_with_attention, for attention maps
     has_patches: a grid of patches with position embeddings, for their figure and masked autoencoding
     has_batch_norm: batch norm layers
-    accepts_weights: can start from model.weights, whose tensors have the names of a ViT
+    accepts_weights: can start from model.weights, whose tensors have the names of a network of its `family`
     any_image_size: works with image sizes other than `image_size`, for training.image_sizes
 
 Networks are imported when they are first used: the modules without torch here are read before torch is imported.

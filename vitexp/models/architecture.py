@@ -1,17 +1,73 @@
-"""What the shapes of a ViT's tensors say about it. Imports no torch: a header of a file is enough."""
+"""What the shapes of a network's tensors say about it. Imports no torch: a header of a file is enough."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 Shapes = Mapping[str, Sequence[int]]
 
+# A tensor that every network of a family has, under timm's names, and no other.
+_TELLING = {
+    "ViT": "blocks.0.norm1.weight",
+    "Swin Transformer": "layers.0.blocks.0.attn.relative_position_bias_table",
+    "PVT v2": "stages.0.blocks.0.attn.kv.weight",
+}
+
+
+def family_of(names: Container[str]) -> str | None:
+    """Return the family of the network whose tensors have these names: the fact `family` of its class."""
+    return next((family for family, name in _TELLING.items() if name in names), None)
+
 
 def architecture(shapes: Shapes) -> dict[str, Any]:
-    """Return the options of a ViT that the shapes of its tensors show."""
+    """Return the options of a network that the shapes of its tensors show."""
+    return {"Swin Transformer": _swin, "PVT v2": _pvt}.get(family_of(shapes) or "", _vit)(shapes)
+
+
+def _swin(shapes: Shapes) -> dict[str, Any]:
+    depths = _depths(shapes, "layers")
+    tables = [shapes[f"layers.{stage}.blocks.0.attn.relative_position_bias_table"] for stage in range(len(depths))]
+    return {
+        "dim": (dim := shapes["layers.0.blocks.0.norm1.weight"][0]),
+        "depths": depths,
+        "num_heads": [heads for _, heads in tables],
+        "mlp_ratio": shapes["layers.0.blocks.0.mlp.fc1.weight"][0] / dim,
+        "lsa": "layers.0.blocks.0.attn.scale" in shapes,
+        **_patches(shapes["patch_embed.proj.weight"]),
+    }
+
+
+def _pvt(shapes: Shapes) -> dict[str, Any]:
+    depths = _depths(shapes, "stages")
+    first = [f"stages.{stage}.blocks.0" for stage in range(len(depths))]
+    dims = [shapes[f"{block}.norm1.weight"][0] for block in first]
+    hidden = [shapes[f"{block}.mlp.fc1.weight"][0] for block in first]
+    return {
+        "dims": dims,
+        "depths": depths,
+        "reductions": [shapes.get(f"{block}.attn.sr.weight", (1,))[-1] for block in first],
+        "mlp_ratios": [channels / dim for channels, dim in zip(hidden, dims, strict=True)],
+        "patch_size": (shapes["patch_embed.proj.weight"][-1] + 1) // 2,
+    }
+
+
+def _depths(shapes: Shapes, stages: str) -> list[int]:
+    """Return the number of blocks of each stage."""
+    found = {match.groups() for name in shapes if (match := re.match(rf"{stages}\.(\d+)\.blocks\.(\d+)\.", name))}
+    stage_of = [int(stage) for stage, _ in found]
+    return [stage_of.count(stage) for stage in range(max(stage_of) + 1)]
+
+
+def _patches(projection: Sequence[int]) -> dict[str, Any]:
+    if len(projection) == 4:
+        return {"stem": "patch", "patch_size": projection[-1]}
+    return {"stem": "shifted", "patch_size": math.isqrt(projection[1] // 15)}  # 5 shifted images of 3 colors
+
+
+def _vit(shapes: Shapes) -> dict[str, Any]:
     dim = shapes["blocks.0.norm1.weight"][0]
     found: dict[str, Any] = {
         "dim": dim,
@@ -28,10 +84,8 @@ def architecture(shapes: Shapes) -> dict[str, Any]:
     if projection is None:
         stages = sum(bool(re.fullmatch(r"patch_embed\.layers\.\d+\.weight", name)) for name in shapes)
         found |= {"stem": "conv", "patch_size": 2**stages}
-    elif len(projection) == 4:
-        found |= {"stem": "patch", "patch_size": projection[-1]}
-    else:  # 5 shifted images of 3 colors
-        found |= {"stem": "shifted", "patch_size": math.isqrt(projection[1] // 15)}
+    else:
+        found |= _patches(projection)
     return found
 
 
@@ -50,4 +104,6 @@ def difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
 def _typed(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)

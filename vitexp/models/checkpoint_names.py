@@ -1,10 +1,12 @@
-"""The names of the tensors in published weights of ViTs, and those of ViT. Imports no torch."""
+"""The names of the tensors in published weights, and ours. Imports no torch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any, Literal
+
+from vitexp.models.architecture import family_of
 
 Publisher = Literal["torchvision", "google", "timm"]
 
@@ -48,7 +50,7 @@ def publisher_of(tensors: Container[str]) -> Publisher | None:
         return "torchvision"
     if "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel" in tensors:
         return "google"
-    return "timm" if "blocks.0.norm1.weight" in tensors else None
+    return None if family_of(tensors) is None else "timm"
 
 
 def renamed(values: Mapping[str, Any], publisher: Publisher) -> dict[str, Any]:

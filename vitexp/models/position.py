@@ -1,6 +1,8 @@
-"""Position embeddings on a square grid: the fixed sine-cosine embedding, and interpolation to another grid."""
+"""Positions on a square grid: the fixed sine-cosine embedding, and what is learned, for a grid of another size."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -50,3 +52,17 @@ def interpolate_position_embedding(pos_embed: Tensor, *, old_grid: int, new_grid
     square = patches.unflatten(1, (old_grid, old_grid)).float()  # type: ignore[no-untyped-call]
     square = torch.einsum("ai,bj,nijd->nabd", resampling[0, 0], resampling[0, 0], square)
     return torch.cat([prefix, square.flatten(1, 2).to(pos_embed.dtype)], dim=1)
+
+
+def resize_relative_positions(table: Tensor, *, rows: int) -> Tensor:
+    """Return a table of biases of relative positions, [(2w - 1)^2, heads], for a window with `rows` of them.
+
+    A smaller window has some of the offsets; for a larger one, they are stretched (bicubic), as in Swin's fine-tuning.
+    """
+    old, new = math.isqrt(len(table)), math.isqrt(rows)
+    square = table.view(old, old, -1)
+    if new <= old:
+        inner = slice((old - new) // 2, (old + new) // 2)
+        return square[inner, inner].reshape(rows, -1)
+    stretched = F.interpolate(square.permute(2, 0, 1)[None].float(), size=(new, new), mode="bicubic")[0]
+    return stretched.permute(1, 2, 0).reshape(rows, -1).to(table.dtype)

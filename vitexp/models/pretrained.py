@@ -1,24 +1,25 @@
-"""Load pretrained weights into a ViT: what fits, what is interpolated, and what stays new."""
+"""Load pretrained weights into a network: what fits, what is interpolated, and what stays new."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitexp.models.architecture import Shapes, architecture, difference
+from vitexp.models.architecture import Shapes, architecture, difference, family_of
 from vitexp.models.layouts import Tensors
-from vitexp.models.position import interpolate_position_embedding
+from vitexp.models.position import interpolate_position_embedding, resize_relative_positions
 from vitexp.models.vit import ViT
 
 # Parts that may differ from the pretrained model: how the tokens are read out, and the classes.
 _READ_OUT = ("cls_token", "dist_token", "seq_pool", "head", "head_dist")
 _HEADS = ("head", "head_dist")
+_COMPUTED = ("relative_position_index", "attn_mask")  # buffers in files of older versions of timm
 
 
 class Misfit(ValueError):
@@ -40,8 +41,10 @@ class Loaded:
     grids: tuple[int, int] | None
 
 
-def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mapping[str, Any]) -> Loaded:
-    """Load `tensors`, named as in ViT, into `net`, with positions interpolated to its grid.
+def load_pretrained(net: nn.Module, tensors: Tensors, *, keep_head: bool, known: Mapping[str, Any]) -> Loaded:
+    """Load `tensors`, named as in `net`, into it, with positions interpolated to its grid or windows.
+
+    net: a network with the fact `family`.
 
     The head (and that of a distillation token) is loaded if `keep_head` is true and its shape matches. A token that
     the weights lack stays new; one that the net lacks is unused. The last norm is loaded whether it is applied to the
@@ -58,7 +61,8 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
     else:
         heads = []
     lacking = [name for name in mine if name not in theirs and _part(name) not in _READ_OUT]
-    left = [name for name in theirs if name not in mine and _part(name) not in _READ_OUT]
+    ignored = (*_READ_OUT, *_COMPUTED)
+    left = [name for name in theirs if name not in mine and not {_part(name), name.rpartition(".")[2]} & {*ignored}]
     if lacking or left:
         raise Misfit(
             f"it lacks {_some(lacking)}" if lacking else f"it has {_some(left)}, which this model does not have"
@@ -66,7 +70,11 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
     taken = {name: theirs[name] for name in mine if name in theirs}
     grids = None
     if "pos_embed" in taken:
+        assert isinstance(net, ViT)
         taken["pos_embed"], grids = _positions(net, theirs)
+    for name in taken:
+        if name.endswith("relative_position_bias_table"):
+            taken[name] = resize_relative_positions(taken[name], rows=len(mine[name]))
     for name, tensor in taken.items():
         if tensor.shape != mine[name].shape:
             raise Misfit(f"its {name} is {list(tensor.shape)}, but {list(mine[name].shape)} is needed")
@@ -80,13 +88,21 @@ def load_pretrained(net: ViT, tensors: Tensors, *, keep_head: bool, known: Mappi
     )
 
 
-def _refuse_another_architecture(net: ViT, tensors: Tensors, known: Mapping[str, Any]) -> None:
+def _refuse_another_architecture(net: nn.Module, tensors: Tensors, known: Mapping[str, Any]) -> None:
+    if wrong := other_family(tensors, getattr(net, "family", "")):
+        raise Misfit(wrong)
     theirs = {**architecture(shapes_of(tensors)), **known}
-    mine = {**architecture(shapes_of(net.state_dict())), "num_heads": net.num_heads}
-    if net.pos_embed is not None and not isinstance(net.pos_embed, nn.Parameter):
+    mine = {**architecture(shapes_of(net.state_dict())), "num_heads": getattr(net, "num_heads", None)}
+    if isinstance(net, ViT) and net.pos_embed is not None and not isinstance(net.pos_embed, nn.Parameter):
         mine["position_embedding"] = "sincos"  # which is not among the weights
     if wrong := difference(theirs, mine):
         raise Misfit(wrong)
+
+
+def other_family(names: Container[str], family: str) -> str:
+    """Return why tensors with these names are not those of a network of `family`; "" if they are."""
+    theirs = family_of(names)
+    return "" if not family or theirs == family else f"it is a {theirs}, but this model is a {family}"
 
 
 def shapes_of(tensors: Tensors) -> Shapes:

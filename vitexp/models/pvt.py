@@ -35,6 +35,7 @@ class PyramidVisionTransformer(nn.Module):
     has_patches: ClassVar[bool] = False
     has_batch_norm: ClassVar[bool] = False
     accepts_weights: ClassVar[bool] = True
+    family: ClassVar[str] = "PVT v2"
     any_image_size: ClassVar[bool] = True
 
     def __init__(
@@ -67,7 +68,9 @@ class PyramidVisionTransformer(nn.Module):
         lengths = {len(each) for each in (dims, depths, num_heads, reductions, mlp_ratios)}
         if len(lengths) > 1:
             raise ValueError("dims, depths, num_heads, reductions and mlp_ratios must have one number per stage.")
-        self.in_channels, self.image_size = in_channels, image_size
+        self.image_size, self.in_channels, self.patch_size = image_size, in_channels, patch_size
+        self.dims, self.depths, self.num_heads = list(dims), list(depths), list(num_heads)
+        self.reductions, self.mlp_ratios = list(reductions), list(mlp_ratios)
         self.gradient_checkpointing = gradient_checkpointing
 
         self.patch_embed = OverlappingPatches(in_channels=in_channels, stride=patch_size, dim=dims[0])

@@ -39,6 +39,7 @@ class SwinTransformer(nn.Module):
     has_patches: ClassVar[bool] = False
     has_batch_norm: ClassVar[bool] = False
     accepts_weights: ClassVar[bool] = True
+    family: ClassVar[str] = "Swin Transformer"
     any_image_size: ClassVar[bool] = True
 
     def __init__(
@@ -73,7 +74,9 @@ class SwinTransformer(nn.Module):
             raise ValueError(misfit)
         if len(depths) != len(num_heads):
             raise ValueError(f"depths={list(depths)} and num_heads={list(num_heads)} must have one number per stage.")
-        self.patch_size, self.in_channels = patch_size, in_channels
+        self.image_size, self.in_channels = image_size, in_channels
+        self.patch_size, self.window_size, self.mlp_ratio = patch_size, window_size, mlp_ratio
+        self.dim, self.depths, self.num_heads = dim, list(depths), list(num_heads)
         self.gradient_checkpointing = gradient_checkpointing
 
         is_shifted = stem == "shifted"

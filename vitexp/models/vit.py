@@ -50,6 +50,7 @@ class ViT(nn.Module):
     has_patches: ClassVar[bool] = True
     has_batch_norm: ClassVar[bool] = False
     accepts_weights: ClassVar[bool] = True
+    family: ClassVar[str] = "ViT"
     any_image_size: ClassVar[bool] = True
 
     pos_embed: Tensor | None

@@ -22,7 +22,7 @@ from vitexp.config.schema import MAPPINGS, NODES
 from vitexp.data.source import Source
 from vitexp.data.split import refuse_unusable_folds
 from vitexp.errors import ConfigError, UserError, require
-from vitexp.models.architecture import architecture, difference
+from vitexp.models.architecture import architecture, difference, family_of
 from vitexp.models.checkpoint_names import publisher_of, renamed
 from vitexp.runs.find import BUNDLED, NAME, read_finished, run_path
 from vitexp.runs.leaks import location, refuse_other_split
@@ -120,10 +120,11 @@ def _place_of_weights(name: str, log_dir: Path | str) -> Path:
 
 
 def refuse_foreign(tensors: Iterable[str], *, name: str) -> NoReturn:
-    """Raise ConfigError for a file that does not contain a ViT. tensors: their names. name: as it was typed."""
+    """Raise ConfigError for a file without a known network. tensors: their names. name: as it was typed."""
     names = ", ".join(sorted(tensors)[:3]) or "nothing"
     raise ConfigError(
-        f"model.weights={name} is not a ViT from torchvision, timm, Google or vitexp; it contains {names}."
+        f"model.weights={name} is not a network of vitexp, or a ViT, Swin Transformer or PVT v2 of timm, or a ViT of "
+        f"torchvision or Google; it contains {names}."
     )
 
 
@@ -156,6 +157,10 @@ def _check_header(file: Path, *, name: str, model: Mapping[str, Any]) -> None:
     publisher = publisher_of(shapes)
     if publisher is None:
         refuse_foreign(shapes, name=name)
+    if (family := facts(model).get("family")) is not None and family_of(shapes) not in (None, family):
+        raise ConfigError(
+            f"model.weights={name} does not fit: it is a {family_of(shapes)}, but this model is a {family}."
+        )
     of_vitexp = header.get("model", {}) if isinstance(header, dict) else {}
     try:
         theirs = architecture(renamed(shapes, publisher))
@@ -171,7 +176,9 @@ def _architecture_of(model: Mapping[str, Any]) -> dict[str, Any]:
     found = component(str(model.get("_target_")))
     options = {} if found is None else found.options
     names = ("dim", "depth", "num_heads", "registers", "qk_norm", "lsa", "position_embedding", "stem", "patch_size")
-    mine = {name: argument(model, name) for name in names if name in options}
+    of_stages = ("depths", "dims", "reductions", "mlp_ratios")
+    mine = {name: argument(model, name) for name in (*names, *of_stages) if name in options}
+    mine |= {name: list(value) for name, value in mine.items() if isinstance(value, tuple)}
     if "layer_scale" in options:
         mine["layer_scale"] = None if argument(model, "layer_scale") is None else 1e-5
     if {"dim", "mlp_ratio"} <= set(options):

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from vitexp.config.components import facts
 from vitexp.data.download import fetch, one_at_a_time
 from vitexp.errors import ConfigError, one_line
-from vitexp.models import ViT
+from vitexp.models.architecture import architecture
 from vitexp.models.checkpoint_names import publisher_of
 from vitexp.models.layouts import heads_of, in_our_names
-from vitexp.models.pretrained import Misfit, load_pretrained
+from vitexp.models.pretrained import Misfit, load_pretrained, shapes_of
 from vitexp.runs.inputs import refuse_foreign, refuse_split_of_weights, weights_file
 from vitexp.runs.published import NORMALIZATIONS, PUBLISHED, Normalization, Published, published_for
 from vitexp.system.disk import checksum
@@ -31,7 +31,7 @@ _OF_PUBLISHER = {"torchvision": "imagenet", "google": "half"}  # timm's models d
 
 @dataclass(kw_only=True)
 class StartingWeights:
-    """Weights that a network starts from, under the names of vitexp's ViT.
+    """Weights that a network starts from, under the names of vitexp's networks.
 
     name: as it was typed. tensors: empty for a resumed run, whose checkpoint contains them. normalization: mean and std
     of the images that they were trained on, None if unknown. classes: the classes of their head, None if unknown.
@@ -50,7 +50,6 @@ class StartingWeights:
         """Load the weights; the head only if it has exactly these classes. Raises ConfigError if they do not fit."""
         if not self.tensors:
             return
-        assert isinstance(net, ViT)
         try:
             loaded = load_pretrained(net, self.tensors, keep_head=self.classes == classes, known=self.known)
         except Misfit as misfit:
@@ -90,11 +89,17 @@ def refuse_unknown_heads(weights: StartingWeights | None, config: DictConfig, ov
 
     They would fit any number, and a wrong one computes another function without an error.
     """
-    if weights is None or not weights.tensors or "num_heads" in weights.known:
+    if weights is None or not weights.tensors:
+        return
+    if "num_heads" in {**architecture(shapes_of(weights.tensors)), **weights.known}:
         return
     if not any(word.lstrip("+").startswith("model.num_heads=") for word in overrides):
-        dim = int(config.model.dim)
-        usual = f", such as model.num_heads={dim // 64}, the usual number for {dim} channels" if dim % 64 == 0 else ""
+        dim = int(config.model.get("dim", 0))
+        usual = (
+            f", such as model.num_heads={dim // 64}, the usual number for {dim} channels"
+            if dim and dim % 64 == 0
+            else ""
+        )
         raise ConfigError(
             f"model.weights={weights.name} does not say how many attention heads its network has; give "
             f"model.num_heads{usual}."
