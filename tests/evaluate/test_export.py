@@ -27,14 +27,26 @@ from vitexp.runs.build import build_net
 from vitexp.runs.finished import FinishedRun, load_run
 
 TINY_VIT = ["model=vit_tiny", "model.dim=16", "model.depth=2", "model.num_heads=2", "model.patch_size=8"]
+TINY_SWIN = ["model=swin_tiny", "model.dim=8", "model.depths=[1,2]", "model.num_heads=[2,4]"]
+TINY_PVT = ["model=pvt_tiny", "model.dims=[8,16]", "model.depths=[1,1]", "model.num_heads=[2,4]"]
+TINY_PVT += ["model.reductions=[4,2]", "model.mlp_ratios=[2,2]"]
+TINY_TIMM = ["model=timm", "model.timm_name=test_convnext"]
 MODELS = {
     "vit_tiny": TINY_VIT,
     "conv": [*TINY_VIT, "model.stem=conv", "model.pool=gap"],
     "shifted": [*TINY_VIT, "model.stem=shifted", "model.pool=seqpool", "model.lsa=true", "model.head=mlp"],
     "simple_cnn": ["model=simple_cnn"],
+    "swin": TINY_SWIN,
+    "sl_swin": [*TINY_SWIN, "model.stem=shifted", "model.lsa=true"],
+    "pvt": TINY_PVT,
+    "timm": TINY_TIMM,
 }
 PLAIN = {
     "cls": [],
+    "swin": TINY_SWIN,
+    "pvt": TINY_PVT,
+    "timm": TINY_TIMM,
+    "timm_vit": ["model=timm", "model.timm_name=test_vit", "model.timm_kwargs={drop_path_rate:0.1}"],
     "gap": ["model.pool=gap", "model.qk_norm=true", "model.layer_scale=0.1"],
     "sincos": ["model.position_embedding=sincos", "model.registers=2", "model.mlp_ratio=2"],
     "nowhere": ["model.position_embedding=none"],
@@ -107,7 +119,8 @@ def test_a_missing_package_is_named(finished: Path, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("model", PLAIN)
 def test_timm_loads_the_folder_and_gives_the_same_logits(model: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    run = untrained(*TINY_VIT, *PLAIN[model])
+    own = any(each.startswith("model=") for each in PLAIN[model])
+    run = untrained(*(PLAIN[model] if own else [*TINY_VIT, *PLAIN[model]]))
     result = export_timm(run, tmp_path / "timm", images=images(4))
     assert result["images_compared"] == 4
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
@@ -115,7 +128,7 @@ def test_timm_loads_the_folder_and_gives_the_same_logits(model: str, tmp_path: P
         logits = theirs(run.prepared(images(6)))
     torch.testing.assert_close(logits, float32(run, images(6)), atol=1e-4, rtol=0)
     assert theirs.pretrained_cfg["mean"] == pytest.approx(run.mean.tolist())
-    assert theirs.pretrained_cfg["input_size"] == (3, 32, 32)
+    assert tuple(theirs.pretrained_cfg["input_size"]) == (3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +137,9 @@ def test_timm_loads_the_folder_and_gives_the_same_logits(model: str, tmp_path: P
         ([*TINY_VIT, "model.stem=conv"], "timm's ViT has no stem=conv; only stem=patch"),
         ([*TINY_VIT, "model.pool=seqpool"], "has no pool=seqpool; only pool=cls or gap"),
         (["model=simple_cnn"], "simple_cnn is a SimpleCNN"),
+        ([*TINY_SWIN, "model.stem=shifted"], "timm's Swin Transformer has no stem=shifted; only stem=patch"),
+        ([*TINY_SWIN, "model.lsa=true"], "timm's Swin Transformer has no lsa=true"),
+        ([*TINY_PVT, "model.patch_size=2"], "timm's PVT v2 has no patch_size=2; only patch_size=4"),
     ],
 )
 def test_networks_that_timm_does_not_have_are_refused(overrides: list[str], words: str, tmp_path: Path) -> None:

@@ -352,6 +352,12 @@ class _Weights:
     ] = None
 
 
+class _Published:
+    """Options of models whose published weights can be downloaded (`has_published_weights`)."""
+
+    pretrained: Annotated[bool, Doc("start from the published weights (downloaded), with their normalization")] = False
+
+
 class _Optimizer:
     lr: Annotated[float, Field(gt=0, le=1e4), Doc("peak learning rate, for the given batch size")]
     weight_decay: Annotated[
@@ -389,7 +395,11 @@ MAPPINGS = ("callbacks", "logger")  # groups of several named components
 
 # Options of every component of a group, whatever its class.
 COMMON: Mapping[str, Mapping[str, Option]] = {"model": _options(_Model), "optim": _options(_Optimizer)}
-WEIGHTS: Mapping[str, Option] = _options(_Weights)
+# Options of models whose class has a fact; the run reads them, not the class.
+OF_FACTS: Mapping[str, Mapping[str, Option]] = {
+    "accepts_weights": _options(_Weights),
+    "has_published_weights": _options(_Published),
+}
 # Descriptions of options that a class may have without describing them.
 USUAL: Mapping[str, Mapping[str, Option]] = {"optim": _options(_UsualOfOptimizers)}
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from vitexp.config.components import MISSING, Option, component, not_importable
 from vitexp.config.overrides import flatten
-from vitexp.config.schema import COMMON, CONTRACTS, GIVEN, MAPPINGS, NODES, REQUIRED, SECTIONS, USUAL, WEIGHTS
+from vitexp.config.schema import COMMON, CONTRACTS, GIVEN, MAPPINGS, NODES, OF_FACTS, REQUIRED, SECTIONS, USUAL
 from vitexp.errors import nearest
 from vitexp.options import Node, Words, is_dotted
 
@@ -65,8 +65,8 @@ def options_of_node(group: str, node: Mapping[str, Any]) -> tuple[Options, bool]
     found = component(str(node.get("_target_")))
     if found is None:
         return common, True
-    if group == "model" and found.facts.get("accepts_weights"):
-        common |= WEIGHTS
+    for fact, read_by_run in OF_FACTS.items() if group == "model" else ():
+        common |= read_by_run if found.facts.get(fact) else {}
     own = {name: option for name, option in found.options.items() if name not in GIVEN.get(group, ())}
     for name, usual in USUAL.get(group, {}).items():
         if name in own and not own[name].doc:

@@ -170,6 +170,8 @@ def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) ->
     Raises UserError if timm does not have this network, or if the logits differ.
     """
     net = _as_timm(run)
+    if not isinstance(net, ViT):
+        return _export_other(run, net, folder, images=images)
     folder.mkdir(parents=True, exist_ok=True)
     config = json.dumps(_timm_config(run, net), indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(config, encoding="utf-8")
@@ -177,11 +179,34 @@ def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) ->
     return {"folder": folder.name, **_compare_timm(run, folder, images)}
 
 
-def _as_timm(run: FinishedRun) -> ViT:
+def _export_other(run: FinishedRun, net: Any, folder: Path, *, images: NDArray[np.uint8]) -> dict[str, Any]:
+    """Do the same for a network that describes itself to timm."""
+    stated = net.timm_config()
+    pretrained_cfg = _preparation_for_timm(run) | stated.pop("pretrained_cfg")
+    config = {"num_classes": len(run.classes), "label_names": run.classes, **stated, "pretrained_cfg": pretrained_cfg}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    weights = getattr(net, "net", net).state_dict()  # without the prefix of a network that is timm's
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return {"folder": folder.name, **_compare_timm(run, folder, images)}
+
+
+def _as_timm(run: FinishedRun) -> nn.Module:
     """Return the network. Raises UserError if timm has no equivalent."""
     net = run.net
     if not isinstance(net, ViT):
-        raise UserError(f"export=timm needs a vitexp ViT; {run.config.model.name} is a {type(net).__name__}.")
+        if not hasattr(net, "timm_config"):
+            raise UserError(
+                "export=timm needs a ViT, Swin Transformer or PVT v2 of vitexp, or a network of timm; "
+                f"{run.config.model.name} is a {type(net).__name__}. export=onnx supports every network."
+            )
+        try:
+            net.timm_config()  # type: ignore[operator]
+        except ValueError as error:
+            raise UserError(f"export=timm: {error} export=onnx supports every network.") from error
+        return net
     for key, same in _SAME_IN_TIMM.items():
         if (value := run.config.model.get(key, same[0])) not in same:
             raise UserError(
@@ -242,17 +267,23 @@ def _timm_config(run: FinishedRun, net: ViT) -> dict[str, Any]:
         "model_args": arguments,
         "label_names": run.classes,
         "pretrained_cfg": {
-            "input_size": [3, run.image_size, run.image_size],
+            **_preparation_for_timm(run),
             "fixed_input_size": True,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "mean": run.mean.tolist(),
-            "std": run.std.tolist(),
-            "num_classes": len(run.classes),
-            "pool_size": None,
             "first_conv": "patch_embed.proj",
             "classifier": "head",
         },
+    }
+
+
+def _preparation_for_timm(run: FinishedRun) -> dict[str, Any]:
+    return {
+        "input_size": [3, run.image_size, run.image_size],
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "mean": run.mean.tolist(),
+        "std": run.std.tolist(),
+        "num_classes": len(run.classes),
+        "pool_size": None,
     }
 
 

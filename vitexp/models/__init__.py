@@ -9,6 +9,7 @@ importing the class, and a subclass inherits them:
     has_patches: a grid of patches with position embeddings, for their figure and masked autoencoding
     has_batch_norm: batch norm layers
     accepts_weights: can start from model.weights, whose tensors have the names of a network of its `family`
+    has_published_weights: has a method load_published, for model.pretrained
     any_image_size: works with image sizes other than `image_size`, for training.image_sizes
 
 Networks are imported when they are first used: the modules without torch here are read before torch is imported.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
     from vitexp.models.pvt import PyramidVisionTransformer
     from vitexp.models.swin import SwinTransformer
+    from vitexp.models.timm_model import TimmModel
     from vitexp.models.vit import ViT
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "PyramidVisionTransformer",
     "SimpleCNN",
     "SwinTransformer",
+    "TimmModel",
     "ViT",
     "interpolate_position_embedding",
     "sincos_position_embedding",
@@ -43,6 +46,7 @@ _MODULES = {
     "PyramidVisionTransformer": "pvt",
     "SimpleCNN": "cnn",
     "SwinTransformer": "swin",
+    "TimmModel": "timm_model",
     "ViT": "vit",
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +112,24 @@ class PyramidVisionTransformer(nn.Module):
             x = stage(x, recompute=recompute)
         return x
 
+    def timm_config(self) -> dict[str, Any]:
+        """Return what config.json tells timm about the network. Raises ValueError if timm does not have it."""
+        if self.patch_size != 4:
+            raise ValueError(f"timm's PVT v2 has no patch_size={self.patch_size}; only patch_size=4 is the same there.")
+        return {
+            "architecture": "pvt_v2_b0",
+            "num_features": self.dims[-1],
+            "global_pool": "avg",
+            "model_args": {
+                "embed_dims": self.dims,
+                "depths": self.depths,
+                "num_heads": self.num_heads,
+                "sr_ratios": self.reductions,
+                "mlp_ratios": self.mlp_ratios,
+            },
+            "pretrained_cfg": {"fixed_input_size": False, "first_conv": "patch_embed.proj", "classifier": "head"},
+        }
+
 
 class OverlappingPatches(nn.Module):
     """A convolution with kernels of 2 * stride - 1, normalized: (B, C, h, w) -> (B, h / stride, w / stride, dim)."""
@@ -137,11 +155,11 @@ class PyramidStage(nn.Module):
     def forward(self, x: Tensor, *, recompute: bool) -> Tensor:
         if self.downsample is not None:
             x = self.downsample(x.permute(0, 3, 1, 2))
-        size = x.shape[1:3]
+        side, dim = x.shape[2:]
         x = x.flatten(1, 2)
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return self.norm(x).unflatten(1, size)  # type: ignore[no-any-return]
+        return self.norm(x).view(-1, side, side, dim)  # type: ignore[no-any-return]
 
 
 class PyramidBlock(nn.Module):
@@ -198,9 +216,10 @@ class ReducedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, dim) to (B, T, dim), the tokens of a square map."""
-        batch, tokens, dim = x.shape
-        q = self.q(x).view(batch, tokens, self.num_heads, self.head_dim).transpose(1, 2)
-        kv = self.kv(self._reduced(x)).view(batch, -1, 2, self.num_heads, self.head_dim)
+        tokens, dim = x.shape[1:]  # not the batch size, which an export to ONNX would take for a constant
+        q = self.q(x).view(-1, tokens, self.num_heads, self.head_dim).transpose(1, 2)
+        kept = self._reduced(x)
+        kv = self.kv(kept).view(-1, kept.shape[1], 2, self.num_heads, self.head_dim)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T / reduction^2, head_dim)
         dropout = self.attention_dropout if self.training else 0.0
         # In bfloat16 on a CPU the backward pass of the fused kernel is several times slower than explicit products.
@@ -209,14 +228,14 @@ class ReducedAttention(nn.Module):
             heads = F.dropout(weights, dropout, self.training) @ v
         else:
             heads = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.proj_drop(self.proj(heads.transpose(1, 2).reshape(batch, tokens, dim)))  # type: ignore[no-any-return]
+        return self.proj_drop(self.proj(heads.transpose(1, 2).reshape(-1, tokens, dim)))  # type: ignore[no-any-return]
 
     def _reduced(self, x: Tensor) -> Tensor:
         """Return the tokens of the shrunk map: (B, T, dim) -> (B, T / reduction^2, dim)."""
         if self.reduction == 1:
             return x
         side = math.isqrt(x.shape[1])
-        grid = x.transpose(1, 2).unflatten(2, (side, side))  # type: ignore[no-untyped-call]
+        grid = x.transpose(1, 2).view(-1, x.shape[2], side, side)
         if (missing := self.reduction - side) > 0:
             grid = F.pad(grid, (0, missing, 0, missing))
         return self.norm(self.sr(grid).flatten(2).transpose(1, 2))  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ SwinTransformer. With stem "shifted" and lsa it is the SL-Swin of Lee et al. 202
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +75,7 @@ class SwinTransformer(nn.Module):
         if len(depths) != len(num_heads):
             raise ValueError(f"depths={list(depths)} and num_heads={list(num_heads)} must have one number per stage.")
         self.image_size, self.in_channels = image_size, in_channels
-        self.patch_size, self.window_size, self.mlp_ratio = patch_size, window_size, mlp_ratio
+        self.patch_size, self.window_size, self.mlp_ratio, self.lsa = patch_size, window_size, mlp_ratio, lsa
         self.dim, self.depths, self.num_heads = dim, list(depths), list(num_heads)
         self.gradient_checkpointing = gradient_checkpointing
 
@@ -126,11 +126,33 @@ class SwinTransformer(nn.Module):
                 f"{self.in_channels} channels and a side divisible by patch_size={self.patch_size}."
             )
         side = height // self.patch_size
-        x = self.pos_drop(self.patch_embed(x).unflatten(1, (side, side)))  # (B, h, w, dim)
+        x = self.pos_drop(self.patch_embed(x).reshape(-1, side, side, self.dim))  # (B, h, w, dim)
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for stage in self.layers:
             x = stage(x, recompute=recompute)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    def timm_config(self) -> dict[str, Any]:
+        """Return what config.json tells timm about the network. Raises ValueError if timm does not have it."""
+        if isinstance(self.patch_embed, ShiftedStem):
+            raise ValueError("timm's Swin Transformer has no stem=shifted; only stem=patch is the same there.")
+        if self.lsa:
+            raise ValueError("timm's Swin Transformer has no lsa=true; only lsa=false is the same there.")
+        return {
+            "architecture": "swin_tiny_patch4_window7_224",
+            "num_features": self.norm.normalized_shape[0],
+            "global_pool": "avg",
+            "model_args": {
+                "img_size": self.image_size,
+                "patch_size": self.patch_size,
+                "window_size": self.window_size,
+                "embed_dim": self.dim,
+                "depths": self.depths,
+                "num_heads": self.num_heads,
+                "mlp_ratio": self.mlp_ratio,
+            },
+            "pretrained_cfg": {"fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head.fc"},
+        }
 
 
 class PatchEmbedding(nn.Module):
@@ -170,9 +192,9 @@ class Merging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = padded(x, to_multiple_of=2)
-        batch, side, _, channels = x.shape
+        side, channels = x.shape[2:]
         # Neighbors column by column, the order of published weights.
-        x = x.view(batch, side // 2, 2, side // 2, 2, channels).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        x = x.view(-1, side // 2, 2, side // 2, 2, channels).permute(0, 1, 3, 4, 2, 5).flatten(3)
         return self.reduction(self.norm(x))  # type: ignore[no-any-return]
 
 
@@ -185,7 +207,8 @@ class ShiftedMerging(ShiftedStem):
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, h/2, w/2, 2C)."""
         x = padded(x, to_multiple_of=2)
-        return super().forward(x.permute(0, 3, 1, 2)).unflatten(1, (x.shape[1] // 2,) * 2)  # type: ignore[no-any-return, no-untyped-call]
+        side = x.shape[1] // 2
+        return super().forward(x.permute(0, 3, 1, 2)).reshape(-1, side, side, self.proj.out_features)
 
 
 class SwinBlock(nn.Module):
@@ -261,7 +284,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, h, w, dim) to (B, h, w, dim)."""
-        batch, side, _, dim = x.shape
+        side, dim = x.shape[2:]  # not the batch size, which an export to ONNX would take for a constant
         window = min(self.window_size, side)
         shift = self.shift if side > window else 0
         if shift:
@@ -270,13 +293,13 @@ class WindowAttention(nn.Module):
         across = x.shape[1] // window
         windows, tokens, head_dim = across**2, window**2, self.head_dim
         # Queries, keys and values of every window, each (B, windows * heads, tokens, head_dim), in a single copy.
-        split = (batch, across, window, across, window, 3, self.num_heads, head_dim)
+        split = (-1, across, window, across, window, 3, self.num_heads, head_dim)
         qkv = self.qkv(x).view(split).permute(5, 0, 1, 3, 6, 2, 4, 7)
-        q, k, v = qkv.reshape(3, batch, windows * self.num_heads, tokens, head_dim).unbind(0)
+        q, k, v = qkv.reshape(3, -1, windows * self.num_heads, tokens, head_dim).unbind(0)
         bias = self._bias(window, across, shift)
         heads = self._attend(q, k, v, bias)
-        x = heads.view(batch, across, across, self.num_heads, window, window, head_dim).permute(0, 1, 4, 2, 5, 3, 6)
-        x = x.reshape(batch, across * window, across * window, dim)
+        x = heads.view(-1, across, across, self.num_heads, window, window, head_dim).permute(0, 1, 4, 2, 5, 3, 6)
+        x = x.reshape(-1, across * window, across * window, dim)
         x = self.proj(x[:, :side, :side])
         return self.proj_drop(x.roll((shift, shift), dims=(1, 2)) if shift else x)  # type: ignore[no-any-return]
 

@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vitexp.config.check import check_lengths
+from vitexp.config.components import facts
 from vitexp.config.rules import mixing_complaints
-from vitexp.config.schema import CONTRACTS
+from vitexp.config.schema import CONTRACTS, OF_FACTS
 from vitexp.data.augment import AlbumentationsAugment
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO, lengths
@@ -28,7 +29,7 @@ from vitexp.errors import ConfigError, UserError, one_line
 from vitexp.models.trained_net import TrainedNet
 from vitexp.runs.launcher import cluster_environment, refuse_other_number
 from vitexp.runs.record import data_set
-from vitexp.runs.weights import StartingWeights, accepts_weights, normalization
+from vitexp.runs.weights import StartingWeights, normalization
 from vitexp.system.hardware import resolve_precision
 from vitexp.training.checkpoints import CheckedCheckpointIO
 from vitexp.training.distillation import Distillation
@@ -111,8 +112,8 @@ def build_datamodule(config: DictConfig, weights: StartingWeights | None = None)
 
 def build_net(config: DictConfig, *, num_classes: int) -> nn.Module:
     """Return the network of config.model: float [B, 3, S, S] to logits [B, num_classes]."""
-    # The weights to start from are not an argument of its class.
-    ours = ("name", "weights") if accepts_weights(config) else ("name",)
+    # The weights to start from are not arguments of its class.
+    ours = {"name", *(key for fact, keys in OF_FACTS.items() if facts(config.model).get(fact) for key in keys)}
     arguments = OmegaConf.masked_copy(config.model, [key for key in config.model if key not in ours])
     return build_a(nn.Module, arguments, "model", num_classes=num_classes, image_size=config.data.image_size)
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vitexp.config.components import facts
 from vitexp.data.augment import AlbumentationsAugment, per_image
 from vitexp.data.prepare import ever_prepared
 from vitexp.data.transforms import build_transforms
@@ -32,9 +33,10 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
     net, size = build_net(config, num_classes=2), config.data.image_size
     if weights is not None:
         weights.load_into(net, classes=[])
-    if not type(net).__module__.startswith("vitexp.models."):  # which are known to work
-        with _refused("model", config.model, f" on images of {size} pixels"), torch.no_grad():
-            logits = net.eval()(torch.zeros(1, 3, size, size))
+    is_ours = type(net).__module__.startswith("vitexp.models.") and "any_image_size" in facts(config.model)
+    for side in () if is_ours else (size, *(config.training.image_sizes or ())):
+        with _refused("model", config.model, f" on images of {side} pixels"), torch.no_grad():
+            logits = net.eval()(torch.zeros(1, 3, side, side))
         if not isinstance(logits, Tensor) or logits.shape != (1, 2):
             raise misfit("model", config.model, f"returned {_kind_of(logits)} for one image and two classes")
     loss = build_loss(config, weights=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,15 +14,17 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vitexp.config.components import facts
 from vitexp.data.download import fetch, one_at_a_time
-from vitexp.errors import ConfigError, one_line
+from vitexp.errors import ConfigError, one_line, reason, require
 from vitexp.models.architecture import architecture
 from vitexp.models.checkpoint_names import publisher_of
 from vitexp.models.layouts import heads_of, in_our_names
 from vitexp.models.pretrained import Misfit, load_pretrained, shapes_of
+from vitexp.models.timm_model import TimmModel, published_config
 from vitexp.runs.inputs import refuse_foreign, refuse_split_of_weights, weights_file
 from vitexp.runs.published import NORMALIZATIONS, PUBLISHED, Normalization, Published, published_for
 from vitexp.system.disk import checksum
@@ -64,14 +67,13 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
     ConfigError if the file does not contain weights or they were trained on validation images of this run, and
     DataError if published weights cannot be downloaded.
     """
+    if config.model.get("pretrained") and facts(config.model).get("has_published_weights"):
+        return _published_by_timm(config.model.timm_name, resumed)
     name = config.model.get("weights")
     if name is None or not accepts_weights(config):
         return None
     if resumed is not None:
-        info = resumed["model"]["weights"]
-        return StartingWeights(
-            name=name, sha256=info["sha256"], tensors={}, normalization=info["normalization"], info=info
-        )
+        return _recorded(name, resumed)
     if name in PUBLISHED:
         published = published_for(name, config.model)
         path = _fetched(published, Path(config.data.cache_dir).expanduser() / "weights")
@@ -82,6 +84,49 @@ def starting_weights(config: DictConfig, *, resumed: Mapping[str, Any] | None = 
     weights = read_weights(weights_file(name, config.log_dir), name=name)
     refuse_split_of_weights(name, config)
     return weights
+
+
+def _recorded(name: str, resumed: Mapping[str, Any]) -> StartingWeights:
+    info = resumed["model"]["weights"]
+    return StartingWeights(name=name, sha256=info["sha256"], tensors={}, normalization=info["normalization"], info=info)
+
+
+class _PublishedByTimm(StartingWeights):
+    """Weights that timm downloads and loads itself."""
+
+    def load_into(self, net: nn.Module, *, classes: list[str]) -> None:
+        assert isinstance(net, TimmModel)
+        before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        try:
+            net.load_published()
+        except Exception as error:  # of the network, the disk, the file or the hub
+            raise ConfigError(
+                f"model.pretrained=true: timm cannot load the weights of {self.name} ({reason(error)}); check the "
+                "network, or use model.pretrained=false."
+            ) from error
+        taken = {name: tensor for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+        self.sha256 = hashlib.sha256(save({name: tensor.contiguous() for name, tensor in taken.items()})).hexdigest()
+        self.info = {"from": f"timm {self.name}", "sha256": self.sha256, "taken": len(taken), "of": len(before)}
+        self.info |= {
+            "new": ["classifier"],
+            "unused": ["classifier"],
+            "grids": None,
+            "normalization": self.normalization,
+        }
+
+
+def _published_by_timm(name: str, resumed: Mapping[str, Any] | None) -> StartingWeights:
+    """Return the published weights of timm's network `name`. Raises ConfigError if there are none."""
+    if resumed is not None:
+        return _recorded(name, resumed)
+    require("timm", needed_by="model=timm")
+    try:
+        cfg = published_config(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if cfg is None or not cfg.has_weights:
+        raise ConfigError(f"model.pretrained=true: timm has no weights of {name}; use model.pretrained=false.")
+    return _PublishedByTimm(name=name, sha256="", tensors={}, normalization=(cfg.mean, cfg.std))
 
 
 def refuse_unknown_heads(weights: StartingWeights | None, config: DictConfig, overrides: Sequence[str]) -> None:
