@@ -282,7 +282,13 @@ def test_without_checkpoints_or_validation_the_last_weights_are_tested(tmp_path:
     assert (record["metrics"]["val"]["accuracy"] is None) == ("limit_val" in off)
 
 
-@pytest.mark.parametrize("model", ["vit_tiny", "simple_cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("vit_tiny", "simple_cnn"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "swin_tiny", "pvt_tiny")),
+    ],
+)
 def test_a_debug_run_of_every_kind_of_model(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures are drawn last, from the few images that a debug run tests. Its record says what it is."""
     overrides = [each for each in TINY if model == "vit_tiny" or not each.startswith("model")]
