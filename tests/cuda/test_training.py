@@ -72,7 +72,7 @@ def test_masked_autoencoding(tmp_path: Path, normalized: bool) -> None:
     assert (made / "figures" / "reconstructions.png").exists()
 
 
-@pytest.mark.parametrize("model", ["vit_tiny", slow("simple_cnn")])
+@pytest.mark.parametrize("model", ["vit_tiny", slow("simple_cnn"), slow("swin_tiny"), slow("pvt_tiny")])
 def test_figures(tmp_path: Path, model: str) -> None:
     few = ("callbacks.explanations.images=2", "callbacks.explanations.measured=4", "callbacks.embedding.training=20")
     made, _ = rehearse(tmp_path, *few, model=model, figures=True)

@@ -55,7 +55,9 @@ class SwinTransformer(nn.Module):
         dim: Annotated[int, Field(ge=1, le=65_536), Doc("channels of the first stage; each other doubles them")] = 96,
         depths: Annotated[Counts, Doc("blocks of each stage")] = (2, 6, 4),
         num_heads: Annotated[Sizes, Doc("attention heads of each stage")] = (3, 6, 12),
-        mlp_ratio: Annotated[float, Field(gt=0, le=1000), Doc("hidden channels of the MLP, in multiples of dim")] = 2.0,
+        mlp_ratio: Annotated[
+            float, Field(gt=0, le=1000), Doc("hidden channels of each MLP, in multiples of its input")
+        ] = 2.0,
         dropout: Annotated[Rate, Doc("after the patch embedding and every linear layer but qkv")] = 0.0,
         attention_dropout: Annotated[Rate, Doc("dropout of the attention weights")] = 0.0,
         drop_path: Annotated[Rate, Doc("stochastic depth: linear from 0 in the first block to this in the last")] = 0.0,

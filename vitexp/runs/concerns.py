@@ -34,7 +34,8 @@ def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) 
     per_epoch = max(len(datamodule.train) // datamodule.batch_size, 1)
     steps = per_epoch * int(trainer.max_epochs or 0)
     is_limited = isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1  # 1 is one batch
-    is_whole = trainer.max_steps == -1 and not is_limited and not config.model.get("weights")
+    has_weights = config.model.get("weights") or config.model.get("pretrained")
+    is_whole = trainer.max_steps == -1 and not is_limited and not has_weights
     if is_whole and config.trainer.max_epochs != AUTO and steps < _FEW_STEPS:
         yield (
             f"{plural(steps, 'optimizer step')} are few for a network with random weights; "
