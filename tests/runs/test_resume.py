@@ -206,9 +206,13 @@ def test_every_kind_of_run_resumes(server: Server, undisturbed: Run, tmp_path: P
 GROUPS = ("model", "optim", "schedule", "augment", "loss", "task", "logger", "callbacks", "trainer")
 ELSEWHERE = {"trainer=gpu", "trainer=ddp", "trainer=auto"}  # options that need a GPU, or several processes
 TINY_VIT = ("model.dim=16", "model.depth=2", "model.num_heads=2")
+OF_STAGES = ("model.depths=[1,2]", "model.num_heads=[2,4]", "model.drop_path=0.2", "model.dropout=0.1")
 NEEDS = {
     "task=mae": ("training.mixup_alpha=0", "training.cutmix_alpha=0"),
     "trainer=debug": ("trainer.max_epochs=4",),
+    "model=swin_tiny": (*OF_STAGES, "model.dim=8"),
+    "model=pvt_tiny": (*OF_STAGES, "model.dims=[8,16]", "model.reductions=[2,1]", "model.mlp_ratios=[2,2]"),
+    "model=timm": ("model.timm_name=test_convnext", "model.timm_kwargs={drop_path_rate:0.2}"),
 }
 
 
