@@ -125,7 +125,10 @@ def test_learning_rate_ratios_of_layers_hold_throughout_the_schedule() -> None:
         layer_decay=0.5,
     )
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
-        estimated_stepping_batches=8, num_training_batches=2, accumulate_grad_batches=1
+        estimated_stepping_batches=8,
+        num_training_batches=2,
+        accumulate_grad_batches=1,
+        fit_loop=SimpleNamespace(setup_data=lambda: None),
     )
     made = module.configure_optimizers()
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
