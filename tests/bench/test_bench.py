@@ -174,6 +174,18 @@ def test_peers_have_our_shape() -> None:
     assert all(abs(size / sizes["vitexp"] - 1) < 0.03 for size in sizes.values())
 
 
+@pytest.mark.parametrize("model", ["swin_tiny", "pvt_tiny"])
+def test_networks_with_stages_are_compared_with_timms(model: str) -> None:
+    config = composed(f"model={model}", "model.drop_path=0.3")
+    mine = build_net(config, num_classes=43)
+    [(name, peer)] = peer_nets(config, num_classes=43).items()
+    assert name.startswith("timm ")
+    assert {key: each.shape for key, each in peer.state_dict().items()} == {
+        key: each.shape for key, each in mine.state_dict().items()
+    }
+    assert max(module.drop_prob for module in peer.modules() if hasattr(module, "drop_prob")) == pytest.approx(0.3)
+
+
 def test_peers_are_refused_where_there_is_nothing_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="model=simple_cnn is not one"):
         peer_nets(composed("model=simple_cnn"), num_classes=43)

@@ -18,15 +18,25 @@ from torchvision import transforms
 
 from vitexp.config.components import facts
 from vitexp.errors import ConfigError
+from vitexp.runs.build import build_net
 
 
 def peer_nets(config: DictConfig, *, num_classes: int) -> dict[str, nn.Module]:
     """Return nets with the dimensions of config.model, float [B, 3, S, S] to logits, by name.
 
     SimpleViT has no class token, fixed positions and no dropout; the others match config.model with its plain options.
-    Raises ConfigError if a package is missing or config.model has no attention.
+    A network with stages has timm's as its only peer. Raises ConfigError if a package is missing, timm lacks the
+    network, or config.model has no attention.
     """
     model, image_size = config.model, config.data.image_size
+    if facts(model).get("family") not in (None, "ViT"):
+        try:
+            stated = build_net(config, num_classes=num_classes).timm_config()  # type: ignore[operator]
+        except ValueError as error:
+            raise ConfigError(f"peers=true: {error}") from error
+        sizes = {**stated["model_args"], "num_classes": num_classes, "drop_path_rate": model.drop_path}
+        net = _package("timm").create_model(stated["architecture"], **sizes)
+        return {f"timm {type(net).__name__}": net}
     if not facts(model).get("has_attention"):
         raise ConfigError(
             f"peers=true compares Vision Transformers, but model={model.name} is not one; drop peers=true."
