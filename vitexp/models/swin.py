@@ -296,8 +296,8 @@ class WindowAttention(nn.Module):
         windows, tokens, head_dim = across**2, window**2, self.head_dim
         # Queries, keys and values of every window, each (B, windows * heads, tokens, head_dim), in a single copy.
         split = (-1, across, window, across, window, 3, self.num_heads, head_dim)
-        shape = (-1, windows * self.num_heads, tokens, head_dim)
-        q, k, v = (each.permute(0, 1, 3, 5, 2, 4, 6).reshape(shape) for each in self.qkv(x).view(split).unbind(5))
+        qkv = self.qkv(x).view(split).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        q, k, v = qkv.reshape(3, -1, windows * self.num_heads, tokens, head_dim).unbind(0)
         bias = self._bias(window, across, shift)
         heads = self._attend(q, k, v, bias)
         x = heads.view(-1, across, across, self.num_heads, window, window, head_dim).permute(0, 1, 4, 2, 5, 3, 6)
@@ -313,8 +313,7 @@ class WindowAttention(nn.Module):
         # On a CPU there is no fused kernel with a gradient for the bias.
         if q.device.type != "cpu":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
-        scores = q @ k.transpose(-2, -1)  # (B, W, T, T)
-        weights = torch.add(bias, scores, alpha=self.head_dim**-0.5).softmax(dim=-1)
+        weights = (q @ k.transpose(-2, -1) * self.head_dim**-0.5 + bias).softmax(dim=-1)  # (B, W, T, T)
         return F.dropout(weights, dropout, self.training).to(v.dtype) @ v
 
     def _bias(self, window: int, across: int, shift: int) -> Tensor:
