@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -20,12 +22,13 @@ def test_the_true_class_is_among_the_drawn_ones(monkeypatch: pytest.MonkeyPatch)
     explainer = Explainer(TrainedNet(net=net, classes=names, image_size=16, mean=torch.zeros(3), std=torch.ones(3)))
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     order = np.argsort(-explainer.probabilities(images), axis=1, kind="stable")
-    drawn: dict[str, list[list[str]]] = {}
+    drawn: dict[str, Any] = {}
     monkeypatch.setattr(figures, "map_grid", lambda **arguments: drawn.update(arguments))
     draw_classes(explainer, shown(explainer, images, [int(order[0, 1]), int(order[1, 8])]))
     second, last = drawn["captions"][0][1], drawn["captions"][1][4]
     assert second.startswith("✓") and second.endswith(names[order[0, 1]])
     assert last.startswith("✓") and last.endswith(names[order[1, 8]])
+    assert drawn["columns"][3:] == ["choice 4", "choice 5, or the true class"]
     assert sum(text.startswith("✓") for row in drawn["captions"] for text in row) == 2
 
 

@@ -159,16 +159,17 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
     method = next(each for each in ("relevance", "grad_cam", "occlusion") if each in explainer.methods)
     probabilities = explainer.probabilities(about.images)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_CHOICES]
+    columns = [f"choice {place + 1}" for place in range(order.shape[1])]
     for row, truth in enumerate(about.truth):
         if truth is not None and truth not in order[row]:
-            order[row, -1] = truth
+            order[row, -1], columns[-1] = truth, f"choice {len(columns)}, or the true class"
     maps = [explainer.maps(method, about.images, order[:, place].tolist()) for place in range(order.shape[1])]
     names = explainer.run.classes
     return figures.map_grid(
         title=f"The most probable classes: {NAMES[method]}",
         images=about.images,
         maps=[[each[index] for each in maps] for index in range(len(about.images))],
-        columns=[f"choice {place + 1}" for place in range(order.shape[1])],
+        columns=columns,
         rows=["" if truth is None else f"true: {names[truth]}" for truth in about.truth],
         captions=[
             [
