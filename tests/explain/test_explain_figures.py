@@ -255,6 +255,21 @@ def test_confusions_of_two_runs(classes: int) -> None:
     assert "both right 90.00%, only A 0.00%, only B 8.00%, neither 2.00%" in drawn_texts(figure)
 
 
+def test_each_run_chooses_half_of_the_confusions() -> None:
+    truth = np.repeat(np.arange(12), 100)
+    often, seldom = truth.copy(), truth.copy()
+    for label in range(12):  # the first run has 30 to 41 of each, the second only one to twelve of others
+        often[100 * label : 100 * label + 30 + label] = (label + 1) % 12
+        seldom[100 * label : 100 * label + 1 + label] = (label + 2) % 12
+    figure = paired_confusions(
+        truth=truth, predicted=(often, seldom), class_names=list("abcdefghijkl"), runs=("A", "B")
+    )
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    pairs = {step: [f"{chr(97 + n)} → {chr(97 + (n + step) % 12)}" for n in range(11, 3, -1)] for step in (1, 2)}
+    assert shown == pairs[1] + pairs[2]  # eight of each, in the order of the sum of both
+    assert "the 8 most frequent confusions of each run, in the order of the sum of both" in drawn_texts(figure)
+
+
 def test_confusions_write_a_name_out_where_the_other_is_short() -> None:
     truth, predicted = np.array([0, 1, 1]), np.array([1, 1, 2])
     figure = paired_confusions(

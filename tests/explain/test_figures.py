@@ -112,6 +112,50 @@ def test_confusion_matrix_numbers_many_classes_only_where_listed() -> None:
     assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("12", (7, 3))]
 
 
+def test_confusion_matrix_numbers_large_shares_of_small_classes() -> None:
+    matrix = np.diag(np.full(43, 900)) + 20 * np.eye(43, k=1, dtype=int)
+    matrix[0] = 0
+    matrix[0, [5, 6, 7]] = 29, 19, 2  # of 50
+    axes = confusion_matrix(counts=matrix, class_names=names(43)).axes[0]
+    numbered = {text.get_position(): text.get_text() for text in axes.texts}
+    assert {(5, 0): "29", (6, 0): "19"}.items() <= numbered.items()
+    assert (7, 0) not in numbered and len(numbered) == 11  # ten are listed, (5, 0) among them
+
+
+@pytest.mark.parametrize("classes", [2, 12, 20, 43])
+def test_numbers_of_a_confusion_matrix_fit_into_their_cells(classes: int) -> None:
+    matrix = np.full((classes, classes), 8765) // np.arange(1, classes + 1)[:, None]
+    figure = confusion_matrix(counts=matrix, class_names=[f"Speed limit {index}" for index in range(classes)])
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    cell = axes.get_window_extent().width / classes
+    assert axes.texts
+    for text in axes.texts:
+        assert text.get_window_extent().width <= cell, text.get_text()
+
+
+def test_a_class_without_a_correct_prediction_has_a_white_diagonal() -> None:
+    matrix = np.array([[60, 0], [60, 0]])
+    figure = confusion_matrix(counts=matrix, class_names=["a", "b"])
+    pixels = check(figure)
+    box = figure.axes[0].get_window_extent()
+    height = len(pixels)
+
+    def color(row: float, column: float) -> list[int]:
+        x, y = box.x0 + (column + 0.2) / 2 * box.width, box.y1 - (row + 0.2) / 2 * box.height
+        return pixels[int(height - y), int(x), :3].tolist()
+
+    assert color(1, 1) == [255, 255, 255] == color(0, 1)
+    assert color(0, 0) == [0, 0x72, 0xB2]
+
+
+def test_confusion_matrix_separates_name_and_number_and_explains_its_colors() -> None:
+    figure = confusion_matrix(counts=np.diag(np.full(13, 5)), class_names=[f"Speed limit {n}" for n in range(13)])
+    words = drawn_texts(figure)
+    assert "Speed limit 12 (12)" in words and "Share of the true class:" in words
+    check_apart(figure, [text for axes in figure.axes[1:] for text in axes.get_xticklabels()])
+
+
 def test_confusion_matrix_without_errors_or_images() -> None:
     perfect = confusion_matrix(counts=np.diag([3, 4]), class_names=["a", "b"])
     check(perfect)
@@ -170,15 +214,20 @@ def test_sample_predictions_with_none_wrong() -> None:
 
 
 def test_augmented_batch_takes_what_the_network_gets() -> None:
-    photographs = images(6)
+    photographs, originals = images(6), images(6, size=48)
     for batch in (photographs, photographs / 255, ((photographs / 255 - 0.5) / 0.25).astype(np.float32)):
-        figure = augmented_batch(images=batch, labels=[*names(5), f"Stop 0.7 / {LONG} 0.3"])
+        figure = augmented_batch(originals=originals, images=batch, labels=[*names(5), f"Stop 0.7 / {LONG} 0.3"])
         check(figure)
         check_apart(figure, [*figure.texts, *(axes.xaxis.label for axes in figure.axes)])
-        shown = np.asarray(figure.axes[0].images[0].get_array(), dtype=float)
+        shown = [np.asarray(axes.images[0].get_array(), dtype=float) for axes in figure.axes]
         # The values cover the whole range, so that undoing the normalization gives the photograph back.
-        np.testing.assert_allclose(shown / shown.max(), photographs[0] / photographs[0].max(), atol=0.01)
-    assert figure.axes[5].get_xlabel().startswith("Stop 0.7\nEnd of no passing")
+        np.testing.assert_allclose(shown[5] / shown[5].max(), photographs[0] / photographs[0].max(), atol=0.01)
+        np.testing.assert_array_equal(shown[0], originals[0])
+        np.testing.assert_array_equal(shown[10], originals[5])
+    above, below = (figure.axes[index].get_position() for index in (0, 5))
+    assert above.x0 == below.x0 and above.y0 > below.y1
+    assert figure.axes[11].get_xlabel().startswith("Stop 0.7\nEnd of no passing")
+    assert figure.texts[0].get_text().startswith("6 training images as the network sees them")
 
 
 def positions(similarity: np.ndarray | None = None, *, grid: int = 2, norm: np.ndarray | None = None) -> Positions:
@@ -332,10 +381,10 @@ def test_learning_curves_of_nothing(history) -> None:
 
 
 def test_lengths_must_agree() -> None:
-    with pytest.raises(ValueError, match=r"\[2, 1\]"):
-        augmented_batch(images=images(2), labels=["one"])
+    with pytest.raises(ValueError, match=r"\[2, 2, 1\]"):
+        augmented_batch(originals=images(2), images=images(2), labels=["one"])
     with pytest.raises(ValueError, match=r"\[0, 0\]"):
-        augmented_batch(images=images(0), labels=[])
+        augmented_batch(originals=images(0), images=images(0), labels=[])
 
 
 def test_pngs_stay_small(tmp_path: Path) -> None:

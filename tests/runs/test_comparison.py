@@ -10,7 +10,7 @@ import pytest
 
 from tests.sweeps.trials import record
 from vitexp.explain import figures
-from vitexp.runs.comparison import compare, history
+from vitexp.runs.comparison import compare, effort, history
 from vitexp.training.metrics_file import MetricsFile
 
 
@@ -66,3 +66,17 @@ def test_the_curves_of_many_runs_have_different_colors(tmp_path: Path) -> None:
         np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [50.0, 75.0])
     with pytest.raises(ValueError, match="no run has a curve"):
         figures.model_comparison(histories={"a": [{}]}, title="t")
+
+
+def test_runs_of_one_epoch_are_dots_that_stay_visible() -> None:
+    once, twice = {"val/loss": ([1], [2.0])}, {"val/loss": ([1, 2], [2.0, 1.0])}
+    figure = figures.model_comparison(histories={"ViT": [twice], "CNN": [once]}, title="t", subtitle="ViT: 2 epochs")
+    line, dot, _ = figure.legends[0].legend_handles
+    assert (line.get_linestyle(), dot.get_linestyle(), dot.get_marker()) == ("-", "None", "o")
+    below, above = figure.axes[0].lines  # both at (1, 2.0)
+    assert below.get_markersize() > above.get_markersize()
+    assert "ViT: 2 epochs" in [text.get_text() for text in figure.texts]
+
+
+def test_the_effort_of_a_run(tmp_path: Path) -> None:
+    assert effort(a_run(tmp_path / "a", loss=6.0, f1=0.5)) == "8 epochs, 1 min 40 s"

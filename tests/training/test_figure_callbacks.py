@@ -10,7 +10,7 @@ import torch
 
 from vitexp.explain.drawing import draw_position
 from vitexp.models import ViT
-from vitexp.training.callbacks import LearningCurves, PositionEmbedding
+from vitexp.training.callbacks import AugmentedBatch, LearningCurves, PositionEmbedding
 
 
 def tiny_module() -> Any:
@@ -59,3 +59,22 @@ def test_learning_rates_of_a_long_training_are_thinned_out() -> None:
     epochs, rates = callback.history["lr"]
     assert rates == [float(step) for step in range(0, 5000, 4)], "evenly spaced, of the head"
     assert epochs == pytest.approx([step / 100 for step in range(0, 5000, 4)])
+
+
+def test_an_augmented_batch_is_drawn_with_its_originals() -> None:
+    images = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8)
+    flipped = images.flip(2).permute(0, 3, 1, 2) / 255
+    half = torch.full((3, 1, 1), 0.5)
+    module: Any = SimpleNamespace(
+        training_batch=lambda batch, _: ((flipped - half) / half, batch[1]), mean=half, std=half
+    )
+    trainer: Any = SimpleNamespace(
+        global_step=0, is_global_zero=True, datamodule=SimpleNamespace(classes=["a", "b", "c", "d", "e"])
+    )
+    callback = AugmentedBatch(images=2)
+    callback.on_train_batch_start(trainer, module, (images, torch.arange(5)), 0)
+    [figure] = callback.draw(trainer, module, images=None)  # type: ignore[arg-type]
+    shown = [torch.from_numpy(axes.images[0].get_array().data) for axes in figure.axes]
+    assert len(shown) == 4 and figure.axes[3].get_xlabel() == "b"
+    torch.testing.assert_close(shown[:2], [images[0], images[1]])
+    torch.testing.assert_close(shown[3], flipped[1].permute(1, 2, 0), atol=1e-5, rtol=0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from vitexp.explain.captions import CONFUSION_MATRIX
+
 # Title and text by the name of the figure or table, in the order of the page.
 CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "metrics": (
@@ -13,16 +15,14 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "calibration error compares confidence with accuracy over 15 bins; 0 is perfect. A column result.json holds "
         "the numbers of the run's own test.",
     ),
-    "confusion_matrix": (
-        "Confusion matrix",
-        "Rows are true classes, columns are predicted ones. Off the diagonal are mistakes.",
-    ),
+    "confusion_matrix": CONFUSION_MATRIX,
     "confusions": ("Most costly confusions", "Accuracy points are what each confusion costs over all images."),
     "classes": ("Classes", "The class with the lowest recall comes first."),
     "calibration": (
         "Calibration",
-        "Bars above the diagonal: more often right than the confidence says; below it: overconfident. The temperature "
-        "is fitted on validation images, never on test images.",
+        "Bars above the diagonal: more often right than the confidence says; below it: overconfident. Below them, the "
+        "share of the images in each bin; a bin without images has neither bar nor line, and one with a line from 0 "
+        "only wrong predictions. The temperature is fitted on validation images, never on test images.",
     ),
     "confident_mistakes": (
         "Most confident mistakes",
@@ -36,7 +36,9 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "corruptions": (
         "Corrupted images",
-        "Accuracy on darkened, blurred, noisy, occluded and JPEG-compressed images at five severities.",
+        "Accuracy on darkened, blurred, noisy, occluded and JPEG-compressed images at five severities; the "
+        "title of the figure says on how many images. The shaded bands are 95% intervals (Wilson) of each accuracy, "
+        "for the choice of the images.",
     ),
     "latency": ("Speed", "Time per batch and images per second of the network alone, by batch size."),
 }

@@ -8,6 +8,15 @@ from typing import Final
 _RAW: Final = "The same maps, cell by cell and not over the image."
 _STARS: Final = "Stars are test images, shown below with the most similar training images and their cosine similarity."
 
+# Of the report of a run and of its evaluation.
+CONFUSION_MATRIX: Final = (
+    "Confusion matrix",
+    "Rows are true classes, columns predicted classes. Blue is correct, orange is wrong; the darker a cell, the larger "
+    "its share of the row, and white cells hold no image. The numbers are counts of images; with more than 20 "
+    "classes, only errors of at least 10% of a class and those listed below have one, and with more than 50, frames "
+    "mark the listed ones. The text below names the most frequent confusions.",
+)
+
 # Title and text by file name, in the order of the page.
 CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "explanations": (
@@ -72,10 +81,15 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "model_comparison": (
         "Learning curves of both runs",
-        "Loss and accuracy after each epoch. Training values are measured on augmented images while the weights "
-        "change, so they may be worse than those on validation.",
+        "Loss and accuracy after each epoch. Training values are averages over augmented images while the weights "
+        "still change, so they may be worse than those on validation. Runs of different numbers of epochs or training "
+        "times are not compared at equal cost.",
     ),
-    "confusions": ("Confusions of both runs", "Which classes each network takes for another on all test images."),
+    "confusions": (
+        "Confusions of both runs",
+        "The most frequent confusions of each network, as counts of all test images. A confusion that neither makes "
+        "often is not shown.",
+    ),
     "comparison": (
         "The same images, explained by both runs",
         "Class-specific maps of both networks, each on its own scale. Grad-CAM of a convolutional network is as coarse "

@@ -10,7 +10,7 @@ from typing import Any
 from vitexp.explain.figures.curves import Curve
 from vitexp.metrics import METRICS
 from vitexp.runs.record import read_result
-from vitexp.text import duration, large_number
+from vitexp.text import duration, large_number, plural
 from vitexp.training.metrics_file import rows_before
 
 _EPOCH_METRICS = {"train/loss_epoch": "train/loss"}  # the epoch's mean; train/loss_step is of single steps
@@ -29,6 +29,12 @@ def history(folder: Path) -> dict[str, Curve]:
             if "epoch" in row and kind.startswith(("train/", "val/")) and name != "train/loss_step":
                 found.setdefault(kind, {})[row["epoch"] + 1] = value
     return {name: (list(values), list(values.values())) for name, values in found.items()}
+
+
+def effort(folder: Path) -> str:
+    """Return how long a completed run was trained: "3 epochs, 19 min 49 s"."""
+    record = read_result(folder)
+    return f"{plural(record['epochs'], 'epoch')}, {duration(record['timing']['fit_s'])}"
 
 
 def compare(runs: Mapping[str, Path]) -> tuple[list[dict[str, str]], str]:

@@ -28,7 +28,7 @@ from vitexp.explain.ranking import Faithfulness, measure_faithfulness
 from vitexp.models.vit import ViT
 from vitexp.runs.build import build_net
 from vitexp.runs.classes import is_number
-from vitexp.runs.comparison import compare, history
+from vitexp.runs.comparison import compare, effort, history
 from vitexp.runs.find import read_finished
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.gallery import Rows, write_gallery
@@ -211,7 +211,8 @@ def _compare(page: _Page, pair: Pair) -> None:
     runs = dict(zip(_run_names(pair), (explainer.run.folder for explainer in pair), strict=True))
     histories = {name: [history(folder)] for name, folder in runs.items()}
     with suppress(ValueError):  # neither has a metrics.csv
-        curves = figures.model_comparison(histories=histories, title=" and ".join(runs))
+        efforts = "; ".join(f"{name}: {effort(folder)}" for name, folder in runs.items())
+        curves = figures.model_comparison(histories=histories, title=" and ".join(runs), subtitle=efforts)
         page.add([("model_comparison", curves)])
     rows, everything = compare(runs)
     heading = list(rows[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
@@ -22,13 +22,15 @@ _LINE: Final = 0.18  # of the legend
 _PANELS: Final = (("Loss", "loss", 1.0), ("Accuracy (%)", "accuracy", 100.0))
 
 
-def model_comparison(*, histories: Mapping[str, Sequence[Mapping[str, Curve]]], title: str) -> Figure:
+def model_comparison(
+    *, histories: Mapping[str, Sequence[Mapping[str, Curve]]], title: str, subtitle: str = ""
+) -> Figure:
     """Draw loss and accuracy of runs during training: one color per name, validation solid, training dashed.
 
     Args:
         histories: the runs by name, several if they differ only in their seed. A run is any of `train/loss`,
             `val/loss`, `train/accuracy` and `val/accuracy`, each as (epochs, values); other curves are ignored.
-        title: of the figure.
+        title: of the figure. subtitle: below it, for example how long each run was trained.
 
     Raises:
         ValueError: no run has such a curve.
@@ -41,22 +43,32 @@ def model_comparison(*, histories: Mapping[str, Sequence[Mapping[str, Curve]]], 
     if not panels:
         raise ValueError("no run has a curve to draw")
     colors = _colors(len(histories))
+    # The first is the largest, so that it can be seen around the others, which are drawn over it.
+    sizes = np.linspace(8, 4, len(histories)) if len(histories) > 1 else [4.0]
     below = _LINE * (len(histories) + 1) + 0.1
-    height = style.TITLE_HEIGHT + _HEIGHT + below
+    about = style.wrap(subtitle, columns=style.columns_in(style.WIDTH - 2 * style.MARGIN, style.TEXT_SIZE))
+    head = style.TITLE_HEIGHT + (_LINE * (about.count("\n") + 1) if about else 0)
+    height = head + _HEIGHT + below
     letters = style.columns_in(0.9 * style.WIDTH, style.TITLE_SIZE)
     figure = style.new_figure(height=height, title=cut(title, letters))
-    figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - (style.TITLE_HEIGHT + below) / height))
+    if about:
+        style.write(figure, about, top=style.TITLE_HEIGHT - 0.05, size=style.TEXT_SIZE, color=style.INK)
+    figure.set_layout_engine("constrained", rect=(0, below / height, 1, 1 - (head + below) / height))
     for axes, (heading, metric, scale) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for color, runs in zip(colors, histories.values(), strict=True):
+        for color, size, runs in zip(colors, sizes, histories.values(), strict=True):
             for run in runs:
-                _draw(axes, run, metric, scale=scale, color=color)
+                _draw(axes, run, metric, scale=scale, color=color, size=size)
         style.dress(axes, title=heading)
         axes.set_xlabel("epoch", fontsize=style.SMALL_SIZE, color=style.MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if np.ptp(axes.dataLim.intervalx) == 0:  # a single epoch, which integer ticks need space around
             axes.set_xlim(axes.dataLim.x0 - 1, axes.dataLim.x0 + 1)
         axes.grid(color=style.EMPTY, linewidth=0.8)
-    handles = [Line2D([], [], color=color, linewidth=2) for color in colors]
+    handles = [
+        # A run of one epoch is a dot.
+        Line2D([], [], color=color, linewidth=2) if any(map(_has_line, runs)) else Line2D([], [], **_dot(color, size))
+        for color, size, runs in zip(colors, sizes, histories.values(), strict=True)
+    ]
     names = [style.one_line(name, columns=90) for name in histories]
     handles.append(Line2D([], [], color=style.MUTED, linewidth=1.2, linestyle=style.DASHES))
     names.append("dashed, hollow: on the augmented training images; solid: on validation")
@@ -66,7 +78,7 @@ def model_comparison(*, histories: Mapping[str, Sequence[Mapping[str, Curve]]], 
     return style.finish(figure)
 
 
-def _draw(axes: Axes, run: Mapping[str, Curve], metric: str, *, scale: float, color: str) -> None:
+def _draw(axes: Axes, run: Mapping[str, Curve], metric: str, *, scale: float, color: str, size: float) -> None:
     for part, line in (("train", style.DASHES), ("val", "-")):
         if f"{part}/{metric}" in run:
             epochs, values = run[f"{part}/{metric}"]
@@ -79,9 +91,17 @@ def _draw(axes: Axes, run: Mapping[str, Curve], metric: str, *, scale: float, co
                 linestyle=line,
                 linewidth=width,
                 marker=few,
-                markersize=4,
-                markerfacecolor=color if part == "val" else "white",
+                markersize=size,
+                markerfacecolor=color if part == "val" else "none",
             )
+
+
+def _has_line(run: Mapping[str, Curve]) -> bool:
+    return any(len(epochs) > 1 for epochs, _ in run.values())
+
+
+def _dot(color: str, size: float) -> dict[str, Any]:
+    return {"color": color, "linestyle": "", "marker": "o", "markersize": size}
 
 
 def _colors(count: int) -> Sequence[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -17,19 +17,23 @@ from vitexp.explain.figures import style
 
 # Matrix: up to this many classes both axes carry names; with more, columns carry only the number of the class.
 _NAMED_COLUMNS: Final = 12
-# Up to this many classes every cell shows its count; with more, only the confusions that are also listed in words ...
+# Up to this many classes every cell shows its count; with more, only the confusions that are also listed in words and
+# those of at least this share of their class, so that no dark cell lacks its number ...
 _COUNTED_CELLS: Final = 20
+_COUNTED_SHARE: Final = 0.1
 # ... and with more than this, a number would be too small to read, and a frame marks those cells instead.
 _NUMBERED_CELLS: Final = 50
 _LISTED: Final = 10
 _LINE: Final = 0.175  # inches
+_SCALES: Final = 0.42  # inches, between title and matrix
 _RIGHT: Final = LinearSegmentedColormap.from_list("right", ["#e3eef6", style.BLUE])
 _WRONG: Final = LinearSegmentedColormap.from_list("wrong", ["#fdeee2", style.ORANGE, "#7a2f00"])
 # Error rates are small; the square root makes one percent visible next to fifty.
+_RIGHT_SCALE: Final = Normalize(0, 1)
 _WRONG_SCALE: Final = PowerNorm(0.5, vmin=0, vmax=1)
 
 # Two runs.
-_PAIRS_LISTED: Final = 15
+_PAIRS_OF_EACH: Final = 8
 _NAMES: Final = 3.6  # inches
 _PAIR_LINE: Final = 0.3  # inches
 _RUN: Final = 22  # letters in the name of a run
@@ -56,6 +60,8 @@ def confusion_counts(predicted: NDArray[np.integer], labels: NDArray[np.integer]
 def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
     """Draw the confusion matrix, colored by the share of each row, and list the most frequent confusions.
 
+    Cells without images are white.
+
     Args:
         counts: integers [C, C], `counts[true, predicted]`.
         class_names: C names.
@@ -70,10 +76,16 @@ def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str])
     total = int(counts.sum())
     title = f"Accuracy {counts.trace() / total:.2%} on {total:,} images" if total else "No images"
 
-    figure = style.new_figure(height=style.WIDTH, title=title, dpi=style.DPI if classes <= _NUMBERED_CELLS else 220)
+    figure = style.new_figure(height=style.WIDTH, title=title, dpi=style.DPI if classes <= _COUNTED_CELLS else 220)
     axes = style.place(figure, left=0, top=0, width=style.WIDTH, height=style.WIDTH)
-    _draw_matrix(axes, counts, class_names, worst)
+    _draw_matrix(axes, counts, class_names)
     _arrange(style.finish(figure), axes, classes, list_height=(len(worst) + 1.7) * _LINE)
+    # Now that the size of a cell is known.
+    if classes <= _NUMBERED_CELLS:
+        _number_cells(axes, counts, worst)
+    else:
+        _frame_cells(axes, worst)
+    _draw_scales(figure)
     _draw_list(figure, worst, class_names, errors=total - int(counts.trace()))
     return style.finish(figure)
 
@@ -86,10 +98,11 @@ def _arrange(figure: Figure, axes: Axes, classes: int, *, list_height: float) ->
     left, below = (box.x0 - outer.x0) / dots + style.MARGIN, (box.y0 - outer.y0) / dots
     # A few classes do not need a large matrix.
     side = min(style.WIDTH - left - style.MARGIN, 1.6 + 0.35 * classes)
-    height = style.TITLE_HEIGHT + side + below + _LINE + list_height + style.MARGIN
+    top = style.TITLE_HEIGHT + _SCALES
+    height = top + side + below + _LINE + list_height + style.MARGIN
     figure.texts[0].set_y(1 - style.MARGIN / height)
     figure.set_size_inches(style.WIDTH, height)
-    axes.set_position((left / style.WIDTH, 1 - (style.TITLE_HEIGHT + side) / height, side / style.WIDTH, side / height))
+    axes.set_position((left / style.WIDTH, 1 - (top + side) / height, side / style.WIDTH, side / height))
 
 
 def _worst_confusions(counts: NDArray[np.integer]) -> list[_Confusion]:
@@ -106,7 +119,7 @@ def _worst_confusions(counts: NDArray[np.integer]) -> list[_Confusion]:
 def _row_labels(names: Sequence[str]) -> list[str]:
     if len(names) <= _NAMED_COLUMNS:
         return [style.wrap(name, columns=18, lines=3) for name in names]
-    return [f"{style.one_line(name, columns=52)}  {index}" for index, name in enumerate(names)]
+    return [f"{style.one_line(name, columns=50)} ({index})" for index, name in enumerate(names)]
 
 
 def _label_size(labels: Sequence[str]) -> float:
@@ -116,12 +129,16 @@ def _label_size(labels: Sequence[str]) -> float:
     return min(0.8 * 72 * side / len(labels), style.SMALL_SIZE)
 
 
-def _draw_matrix(axes: Axes, counts: NDArray[np.integer], names: Sequence[str], worst: Sequence[_Confusion]) -> None:
+def _shares(counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the share of each cell in its row, float64 [C, C]; 0 in a row without images."""
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+
+
+def _draw_matrix(axes: Axes, counts: NDArray[np.integer], names: Sequence[str]) -> None:
     classes = len(names)
-    support = counts.sum(axis=1, keepdims=True)
-    share = counts / np.maximum(support, 1)
+    share = _shares(counts)
     diagonal = np.eye(classes, dtype=bool)
-    axes.imshow(np.ma.masked_where(~diagonal | (support == 0), share), cmap=_RIGHT, vmin=0, vmax=1)
+    axes.imshow(np.ma.masked_where(~diagonal | (counts == 0), share), cmap=_RIGHT, norm=_RIGHT_SCALE)
     axes.imshow(np.ma.masked_where(diagonal | (counts == 0), share), cmap=_WRONG, norm=_WRONG_SCALE)
 
     rows = _row_labels(names)
@@ -130,7 +147,8 @@ def _draw_matrix(axes: Axes, counts: NDArray[np.integer], names: Sequence[str], 
     upright = classes > 25 or (classes <= _NAMED_COLUMNS and max(map(len, columns)) > 60 / classes)
     axes.set_yticks(range(classes), rows, fontsize=label_size, color=style.INK)
     axes.set_xticks(range(classes), columns, fontsize=label_size, color=style.INK, rotation=90 * upright)
-    axes.set_xlabel("predicted", fontsize=style.TEXT_SIZE, color=style.MUTED)
+    numbered = "" if classes <= _NAMED_COLUMNS else " (number of the class)"
+    axes.set_xlabel(f"predicted{numbered}", fontsize=style.TEXT_SIZE, color=style.MUTED)
     axes.set_ylabel("true", fontsize=style.TEXT_SIZE, color=style.MUTED)
     axes.spines[:].set_color(style.RULE)
     # Thin lines between the cells lead the eye from a cell to its class names.
@@ -140,25 +158,52 @@ def _draw_matrix(axes: Axes, counts: NDArray[np.integer], names: Sequence[str], 
     axes.vlines(between, *ends, color=style.EMPTY, linewidth=width)
     axes.tick_params(length=0)
 
-    if classes > _NUMBERED_CELLS:
-        for confusion in worst:
-            corner = (confusion.predicted - 1, confusion.true - 1)
-            axes.add_patch(Rectangle(corner, 2, 2, fill=False, edgecolor=style.INK, linewidth=0.8))
-        return
-    cells = np.argwhere(counts > 0) if classes <= _COUNTED_CELLS else [(c.true, c.predicted) for c in worst]
-    # With many classes a cell is hardly wider than its number.
-    shrink = 1.0 if classes <= _NAMED_COLUMNS else min(0.85, 2.4 / len(str(counts.max())))
-    for true, predicted in cells:
+
+def _number_cells(axes: Axes, counts: NDArray[np.integer], worst: Sequence[_Confusion]) -> None:
+    """Write counts into cells, each as large as its cell permits."""
+    classes, share = len(counts), _shares(counts)
+    wanted = counts > 0
+    if classes > _COUNTED_CELLS:
+        wanted = (share >= _COUNTED_SHARE) & ~np.eye(classes, dtype=bool)
+        wanted[[c.true for c in worst], [c.predicted for c in worst]] = True
+    cell = axes.get_window_extent().width / classes * 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    for true, predicted in np.argwhere(wanted):
         dark = share[true, predicted] > (0.5 if true == predicted else 0.25)
+        number = f"{counts[true, predicted]}"
         axes.text(
             predicted,
             true,
-            f"{counts[true, predicted]}",
+            number,
             ha="center",
             va="center",
-            fontsize=label_size * shrink,
+            # A digit is 0.64 times as wide as its size; one digit alone may be as tall as those of a pair.
+            fontsize=min(0.88 * cell / (0.64 * max(len(number), 2)), style.SMALL_SIZE),
             color="white" if dark else style.INK,
         )
+
+
+def _frame_cells(axes: Axes, worst: Sequence[_Confusion]) -> None:
+    for confusion in worst:
+        corner = (confusion.predicted - 1, confusion.true - 1)
+        axes.add_patch(Rectangle(corner, 2, 2, fill=False, edgecolor=style.INK, linewidth=0.8))
+
+
+def _draw_scales(figure: Figure) -> None:
+    """Draw what the colors of the cells mean, between title and matrix."""
+    middle, width = style.TITLE_HEIGHT + 0.06, 1.5
+    how: dict[str, Any] = {"size": style.SMALL_SIZE, "color": style.MUTED, "va": "center"}
+    style.write(figure, "Share of the true class:", top=middle, **how)
+    for left, words, colors, scale, ticks in (
+        (2.1, "right", _RIGHT, _RIGHT_SCALE, (0, 0.5, 1)),
+        (4.7, "wrong", _WRONG, _WRONG_SCALE, (0, 0.1, 0.5, 1)),
+    ):
+        style.write(figure, words, top=middle, left=left - 0.1, ha="right", **how)
+        axes = style.place(figure, left=left, top=middle - 0.06, width=width, height=0.12)
+        axes.imshow(np.linspace(0, 1, 256)[None], cmap=colors, extent=(0, 1, 0, 1), aspect="auto")
+        axes.set(yticks=[])
+        axes.set_xticks(scale(np.array(ticks)), [f"{share:.0%}" for share in ticks])
+        axes.tick_params(labelsize=style.SMALL_SIZE - 1, labelcolor=style.MUTED, color=style.RULE, length=2, pad=1)
+        axes.spines[:].set_visible(False)
 
 
 def _draw_list(figure: Figure, worst: Sequence[_Confusion], names: Sequence[str], *, errors: int) -> None:
@@ -188,7 +233,9 @@ def paired_confusions(
     class_names: Sequence[str],
     runs: tuple[str, str],
 ) -> Figure:
-    """Draw the most frequent confusions of two runs on the same images as paired bars.
+    """Draw the most frequent confusions of each of two runs on the same images as paired bars.
+
+    Both runs choose the same number of confusions; the order is that of the sum of both.
 
     Args:
         truth: labels [N].
@@ -203,16 +250,17 @@ def paired_confusions(
     runs = style.one_line(runs[0], columns=_RUN), style.one_line(runs[1], columns=_RUN)
     right = [each == truth for each in predicted]
     counts = [confusion_counts(each, truth, len(class_names)) for each in predicted]
+    for each in counts:
+        np.fill_diagonal(each, 0)
     together = counts[0] + counts[1]
-    np.fill_diagonal(together, 0)
-    order = [
-        int(flat) for flat in np.argsort(-together, axis=None, kind="stable")[:_PAIRS_LISTED] if together.flat[flat]
-    ]
+    chosen = {flat for each in counts for flat in _most_frequent(each)}
+    order = sorted(chosen, key=lambda flat: (-together.flat[flat], flat))
     both, neither = (right[0] & right[1]).mean(), (~right[0] & ~right[1]).mean()
     only = (right[0] & ~right[1]).mean(), (right[1] & ~right[0]).mean()
     words = (
         f"accuracy: {runs[0]} {right[0].mean():.2%}, {runs[1]} {right[1].mean():.2%}",
         f"both right {both:.2%}, only {runs[0]} {only[0]:.2%}, only {runs[1]} {only[1]:.2%}, neither {neither:.2%}",
+        f"Shown: the {_PAIRS_OF_EACH} most frequent confusions of each run, in the order of the sum of both.",
     )
     lines = style.wrap_each("\n".join(words), columns=style.columns_in(style.WIDTH - 2 * style.MARGIN, style.TEXT_SIZE))
     height = max(len(order), 1) * _PAIR_LINE
@@ -248,6 +296,12 @@ def paired_confusions(
         columnspacing=1.0,
     )
     return style.finish(figure)
+
+
+def _most_frequent(counts: NDArray[np.integer]) -> list[int]:
+    """Return the flat indices of the largest counts, without zeros."""
+    order = np.argsort(-counts, axis=None, kind="stable")[:_PAIRS_OF_EACH]
+    return [int(flat) for flat in order if counts.flat[flat]]
 
 
 def _confusion(true: str, taken: str) -> str:

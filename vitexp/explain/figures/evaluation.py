@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from vitexp.explain.figures import style
@@ -54,7 +54,7 @@ def reliability_diagram(*, panels: list[ReliabilityPanel], title: str) -> Figure
     key = [
         Line2D([], [], color=style.MUTED, linewidth=1, linestyle=style.DASHES, label="confidence equals accuracy"),
         Line2D([], [], color=style.RED, linewidth=2, label="from accuracy to mean confidence"),
-        Patch(color=style.BLUE, label="accuracy (paler for few images)"),
+        Patch(color=style.BLUE, label="accuracy (all paler for few images)"),
     ]
     figure.legend(
         handles=key,
@@ -68,11 +68,13 @@ def reliability_diagram(*, panels: list[ReliabilityPanel], title: str) -> Figure
         columnspacing=1.4,
         handlelength=1.6,
     )
+    most = max(float(panel.counts.max() / panel.counts.sum()) for panel in panels)  # one scale for both panels
     for number, panel in enumerate(panels):
         left = _LEFT + number * (_SIDE + _GAP)
         upper = style.place(figure, left=left, top=_HEAD, width=_SIDE, height=_SIDE)
         lower = style.place(figure, left=left, top=_HEAD + _SIDE + 0.15, width=_SIDE, height=_HISTOGRAM)
         _draw_panel(upper, lower, panel, first=number == 0)
+        lower.set_ylim(0, 1.1 * most)
     return style.finish(figure)
 
 
@@ -81,28 +83,30 @@ def _draw_panel(upper: Axes, lower: Axes, panel: ReliabilityPanel, *, first: boo
     filled = panel.counts > 0
     starts = np.arange(bins)[filled] / bins
     accuracy, confidence = panel.accuracy[filled], panel.confidence[filled]
-    # Bins of few images carry little information: they are drawn paler.
+    # Bins of few images carry little information: they are paler, so that a line from 0 to the confidence of one
+    # wrong image does not stand out.
     weight = np.clip(panel.counts[filled] / max(panel.counts.sum() / 100, 1), 0.35, 1)
     upper.plot([0, 1], [0, 1], color=style.MUTED, linewidth=1, linestyle=style.DASHES, zorder=3)
     for start, right, said, alpha in zip(starts, accuracy, confidence, weight, strict=True):
         upper.bar(start, right, width=1 / bins, align="edge", color=style.BLUE, alpha=alpha, edgecolor="white")
         middle = start + 0.5 / bins
-        upper.plot([middle, middle], [right, said], color=style.RED, linewidth=2, solid_capstyle="butt", zorder=4)
-        upper.plot(middle, said, marker="_", markersize=7, color=style.RED, markeredgewidth=1.6, zorder=4)
+        red = {"color": style.RED, "alpha": alpha, "zorder": 4}
+        upper.plot([middle, middle], [right, said], linewidth=2, solid_capstyle="butt", **red)
+        upper.plot(middle, said, marker="_", markersize=7, markeredgewidth=1.6, **red)
     upper.set(xlim=(0, 1), ylim=(0, 1))
     upper.set_title(panel.title, loc="left", fontsize=style.TEXT_SIZE, color=style.INK)
     shares = panel.counts[filled] / panel.counts.sum()
     lower.bar(starts, shares, width=1 / bins, align="edge", color=style.MUTED, edgecolor="white")
-    lower.set(xlim=(0, 1), ylim=(0, 1))
+    lower.set(xlim=(0, 1))
     lower.set_xlabel("confidence", fontsize=style.TEXT_SIZE, color=style.MUTED)
     for axes in (upper, lower):
         style.dress(axes, grid=True)
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if axes is upper else None))
         axes.tick_params(labelleft=first)
     upper.set_yticks(np.linspace(0, 1, 6))
-    lower.set_yticks((0, 0.5, 1))
+    lower.yaxis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
     upper.tick_params(labelbottom=False)
     if first:
         upper.set_ylabel("accuracy", fontsize=style.TEXT_SIZE, color=style.MUTED)
@@ -113,6 +117,8 @@ def robustness_curves(
     *, clean: float, accuracy: Mapping[str, Sequence[float]], examples: NDArray[np.uint8], images: int
 ) -> Figure:
     """Draw one line per corruption, from clean images to the highest severity, and examples of each below.
+
+    Bands are 95 % intervals of the accuracy.
 
     Args:
         clean: accuracy on clean images, in [0, 1].
@@ -138,11 +144,14 @@ def robustness_curves(
     width = style.WIDTH - _CURVES_LEFT - 1.25
     axes = style.place(figure, left=_CURVES_LEFT, top=style.TITLE_HEIGHT, width=width, height=_CURVES)
     for (name, line), (color, marker) in zip(accuracy.items(), _LINES, strict=False):
-        axes.plot(range(severities + 1), [clean, *line], color=color, marker=marker, markersize=5, label=name)
+        shares = np.array([clean, *line])
+        low, high = _wilson(shares, images)
+        axes.fill_between(range(severities + 1), low, high, color=color, alpha=0.18, linewidth=0)
+        axes.plot(range(severities + 1), shares, color=color, marker=marker, markersize=5, label=name)
     axes.set(ylim=(0, 1.02))
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xticks(range(severities + 1), ["clean", *map(str, range(1, severities + 1))])
-    axes.set_xlabel("severity", fontsize=style.TEXT_SIZE, color=style.MUTED)
+    axes.set_xlabel("severity (shaded: 95% interval)", fontsize=style.TEXT_SIZE, color=style.MUTED)
     axes.set_ylabel("accuracy", fontsize=style.TEXT_SIZE, color=style.MUTED)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     style.dress(axes, grid=True)
@@ -160,3 +169,14 @@ def robustness_curves(
                 words = f"severity {column}" if column else "clean"
                 shown.set_title(words, fontsize=style.SMALL_SIZE, color=style.MUTED, pad=3)
     return style.finish(figure)
+
+
+def _wilson(shares: NDArray[np.floating], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the 95 % interval of each share of `count` images.
+
+    Unlike mean ± deviation, it stays in [0, 1] and has a width at 0 and 1 (Wilson 1927, Probable inference).
+    """
+    z = 1.96
+    middle = (shares + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * np.sqrt(shares * (1 - shares) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return np.asarray(middle - half), np.asarray(middle + half)

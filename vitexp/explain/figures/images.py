@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vitexp.explain.figures import style
+from vitexp.text import plural
 
 # Inches, for five images per row.
 _PER_ROW: Final = 5
@@ -47,7 +48,9 @@ def attention_maps(
     rows = [captions[start : start + _PER_ROW] for start in range(0, len(captions), _PER_ROW)]
     heights = [_text_height(row) + 3 * (cell_height + _GAP) for row in rows]
     height = style.TITLE_HEIGHT + sum(heights) + style.MARGIN
-    figure = style.new_figure(height=height, title="Attention of the last layer", dpi=style.dpi_for(images))
+    figure = style.new_figure(
+        height=height, title="Attention of the last layer, mean of the heads", dpi=style.dpi_for(images)
+    )
     for index, (image, attention) in enumerate(zip(images, maps, strict=True)):
         row, column = divmod(index, _PER_ROW)
         top = style.TITLE_HEIGHT + sum(heights[:row]) + _text_height(rows[row])
@@ -121,21 +124,35 @@ def confident_mistakes(
     return _one_grid(images, captions, title=title, text=style.RED, border=style.RED)
 
 
-def augmented_batch(*, images: NDArray[Any], labels: Sequence[str]) -> Figure:
-    """Draw training images as the network sees them, with their labels; five per row.
+def augmented_batch(*, originals: NDArray[np.uint8], images: NDArray[Any], labels: Sequence[str]) -> Figure:
+    """Draw training images and, below each, what the network sees of it, with its label; five per row.
 
     Args:
-        images: [N, H, W, 3], uint8, or floats in [0, 1], or normalized floats, each channel of which is stretched
+        originals: uint8 [N, H, W, 3], before augmentation.
+        images: [N, h, w, 3], uint8, or floats in [0, 1], or normalized floats, each channel of which is stretched
             from its lowest to its highest value in the batch.
         labels: N texts; the parts of a mixed label are separated by slashes, "Stop 0.7 / Yield 0.3".
 
     Raises:
         ValueError: the lengths differ or are 0.
     """
-    style.check_lengths(images, labels)
+    style.check_lengths(originals, images, labels)
     captions = ["\n".join(style.wrap(part, columns=_COLUMNS) for part in label.split(" / ")) for label in labels]
-    title = "A batch as the network sees it"
-    return _one_grid(_displayable(images), captions, title=title, text=style.INK, border=style.RULE)
+    above = _cell_height(originals) + _GAP / 2
+    rows = [captions[start : start + _PER_ROW] for start in range(0, len(captions), _PER_ROW)]
+    heights = [above + _grid_height(images, row) for row in rows]
+    them = "it, below the original" if len(images) == 1 else "them, below the originals"
+    title = f"{plural(len(images), 'training image')} as the network sees {them}"
+    height = style.TITLE_HEIGHT + sum(heights) + style.MARGIN
+    figure = style.new_figure(height=height, title=title, dpi=style.dpi_for(images))
+    seen = _displayable(images)
+    for row, words in enumerate(rows):
+        top = style.TITLE_HEIGHT + sum(heights[:row])
+        members = slice(row * _PER_ROW, row * _PER_ROW + len(words))
+        for column, original in enumerate(originals[members]):
+            style.show_image(_cell(figure, column=column, top=top, height=_cell_height(originals)), original)
+        _image_grid(figure, seen[members], words, top=top + above, text=style.INK, border=style.RULE)
+    return style.finish(figure)
 
 
 def reconstructions(

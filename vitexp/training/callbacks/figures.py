@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitexp.data.prepare import Prepared
 from vitexp.explain import figures
+from vitexp.explain.captions import CONFUSION_MATRIX
 from vitexp.explain.drawing import draw_position
 from vitexp.explain.methods.attention import cls_attention
 from vitexp.options import Doc, Field
@@ -31,13 +32,7 @@ Images = Annotated[int, Field(ge=1, le=200), Doc("number of images, a fixed rand
 class ConfusionMatrix(FigureCallback):
     """A confusion matrix; for the test set also an interactive one in W&B."""
 
-    figures: ClassVar[dict[str, tuple[str, str]]] = {
-        "confusion_matrix": (
-            "Confusion matrix",
-            "Rows are true classes, columns predicted classes. Blue is correct, orange is wrong; darker cells hold a "
-            "larger share of the row. The text below names the most frequent confusions.",
-        )
-    }
+    figures: ClassVar[dict[str, tuple[str, str]]] = {"confusion_matrix": CONFUSION_MATRIX}
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
 
     def draw(self, trainer: Trainer, module: Classifier, images: Prepared) -> Iterator[Figure]:
@@ -68,10 +63,10 @@ class AttentionMaps(FigureCallback):
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "attention": (
             "Attention",
-            "From top to bottom: the image, how strongly the last layer attends to each patch (bright is strong), and "
-            "both overlaid. Each map has its own scale: compare positions, not strengths. Attention shows what that "
-            "layer reads, but often not why the model decides; the faithfulness table says how far it explains the "
-            "decision.",
+            "From top to bottom: the image, its attention map (bright is strong), and both overlaid. The map shows how "
+            "strongly the class token attends to each patch in the last layer, as the mean of the heads; in a network "
+            "without class token, how strongly all patches do on average. Each map has its own scale: compare "
+            "positions, not strengths. Attention shows what that layer reads, but often not why the model decides.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions", "attention")
@@ -105,7 +100,9 @@ class SamplePredictions(FigureCallback):
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "samples": (
             "Sample predictions",
-            "Images with the predicted class and its probability; ✓ is correct, ✗ wrong, followed by the true class.",
+            "Images with the predicted class and its probability; ✓ is correct, ✗ wrong, followed by the true class. "
+            "Correct and wrong predictions are drawn at random in fixed numbers, equal by default, so their numbers "
+            "here say nothing about the accuracy.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
@@ -175,21 +172,22 @@ class AugmentedBatch(FigureCallback):
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "augmented_batch": (
             "Augmented batch",
-            "Training images as the network sees them, with their labels. If you cannot recognize an image, it was "
-            "changed too much.",
+            "Training images, and below each the same image as the network sees it: augmented and, if mixing is on, "
+            "mixed with another one, with its label. If you cannot recognize an image, it was changed too much.",
         )
     }
 
     def __init__(self, *, images: Annotated[int, Field(ge=1, le=200), Doc("number of images")] = 20) -> None:
         super().__init__()
         self.images = images
-        self.batch: Batch | None = None
+        self.batch: tuple[Tensor, Tensor, Tensor] | None = None  # original images, augmented images, targets
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             images, targets = cast(Task, pl_module).training_batch(batch, batch_idx)
             # On the CPU: a slice would keep the whole batch in the memory of the device.
-            self.batch = images[: self.images].cpu(), targets[: self.images].cpu()
+            original, augmented, labels = (part[: self.images].cpu() for part in (batch[0], images, targets))
+            self.batch = original, augmented, labels
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.batch is not None and self.publish(trainer, pl_module, data_of(trainer).train):
@@ -201,9 +199,10 @@ class AugmentedBatch(FigureCallback):
 
     def draw(self, trainer: Trainer, module: Task, images: Prepared) -> Iterator[Figure]:
         assert self.batch is not None
-        seen, targets = self.batch
+        original, seen, targets = self.batch
         unit = seen.float() * module.std.cpu() + module.mean.cpu()
         yield figures.augmented_batch(
+            originals=original.numpy(),
             images=unit.clamp(0, 1).permute(0, 2, 3, 1).numpy(),
             labels=[_in_words(target, data_of(trainer).classes) for target in targets],
         )
@@ -226,11 +225,12 @@ class LearningCurves(FigureCallback):
     figures: ClassVar[dict[str, tuple[str, str]]] = {
         "curves": (
             "Learning curves",
-            "Loss, metrics and learning rate during training. Precision, recall and F1 are means in which every class "
-            "counts the same. A dashed line and a ring mark the best epoch if validation chooses the weights that are "
-            "tested; otherwise the last weights are tested. "
-            "Training values are measured on augmented (and, with mixup, mixed) images, so they may be worse than "
-            "validation.",
+            "Loss, metrics and learning rate during training. A dashed line and a ring, if any, mark the best epoch by "
+            "validation, whose weights are tested; otherwise the last weights are tested. Training values are averages "
+            "over an epoch, measured on augmented images while the weights still change, so validation can be better, "
+            "above all early on. Label smoothing and mixup or CutMix, if used, raise the training loss. Precision, "
+            "recall and F1 are means in which every class counts the same; macro F1 is the mean of the F1 of each "
+            "class, so it can be lower than both mean precision and mean recall.",
         )
     }
 
