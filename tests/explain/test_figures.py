@@ -383,7 +383,7 @@ def test_learning_curves_of_nothing(history) -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match=r"\[2, 2, 1\]"):
         augmented_batch(originals=images(2), images=images(2), labels=["one"])
-    with pytest.raises(ValueError, match=r"\[0, 0\]"):
+    with pytest.raises(ValueError, match=r"\[0, 0, 0\]"):
         augmented_batch(originals=images(0), images=images(0), labels=[])
 
 

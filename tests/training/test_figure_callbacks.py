@@ -77,4 +77,4 @@ def test_an_augmented_batch_is_drawn_with_its_originals() -> None:
     shown = [torch.from_numpy(axes.images[0].get_array().data) for axes in figure.axes]
     assert len(shown) == 4 and figure.axes[3].get_xlabel() == "b"
     torch.testing.assert_close(shown[:2], [images[0], images[1]])
-    torch.testing.assert_close(shown[3], flipped[1].permute(1, 2, 0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(shown[3].float(), flipped[1].permute(1, 2, 0), atol=1e-5, rtol=0)

@@ -128,6 +128,7 @@ class _Evaluation:
         self.labels = torch.from_numpy(test.labels)
         self.tables: dict[str, tables.Table] = {}  # of the page
         self.drawn: list[str] = []
+        self.captions = dict(CAPTIONS)
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
         data = {
@@ -296,6 +297,8 @@ class _Evaluation:
             clean=found.clean, accuracy=found.accuracy, examples=found.examples, images=found.images
         )
         self._figure("corruptions", figure)
+        heading, text = CAPTIONS["corruptions"]
+        self.captions["corruptions"] = heading, text.format(images=f"{found.images:,}")
         self._record({"corruptions": found.as_json()}, table.rich())
         self.tables["corruptions"] = table
 
@@ -339,7 +342,7 @@ class _Evaluation:
                 page,
                 title=f"Evaluation of {self.run.config.name}",
                 about=about,
-                captions=CAPTIONS,
+                captions=self.captions,
                 figures=self.drawn,
                 tables={name: Rows(table.heading, table.rows) for name, table in self.tables.items()},
             )

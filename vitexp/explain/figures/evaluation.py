@@ -54,7 +54,7 @@ def reliability_diagram(*, panels: list[ReliabilityPanel], title: str) -> Figure
     key = [
         Line2D([], [], color=style.MUTED, linewidth=1, linestyle=style.DASHES, label="confidence equals accuracy"),
         Line2D([], [], color=style.RED, linewidth=2, label="from accuracy to mean confidence"),
-        Patch(color=style.BLUE, label="accuracy (all paler for few images)"),
+        Patch(color=style.BLUE, label="accuracy (paler for few images)"),
     ]
     figure.legend(
         handles=key,
