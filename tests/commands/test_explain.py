@@ -142,7 +142,11 @@ def test_classes_by_name_and_number() -> None:
     with pytest.raises(ConfigError, match="from 0 to 2"):
         find_class("3", names)
     assert find_class("a", ["A", "a"]) == 1
-    with pytest.raises(ConfigError, match="class=0 is not a class name; the nearest is"):  # it is not the first class
+    with pytest.raises(ConfigError, match=r"nor a class name; the nearest is Yield\."):
+        find_class("Yeild", names)
+    with pytest.raises(
+        ConfigError, match="class=0 is not a class name; the classes are 1"
+    ):  # it is not the first class
         find_class("0", ["1", "2"])
 
 

@@ -156,6 +156,8 @@ def test_a_folder_without_a_key_or_without_data(
     with pytest.raises(ConfigError) as caught:
         compose(["seed=1", folder])
     assert str(caught.value) == f"{folder} is a folder; for images in class folders, write data=folder {words}."
+    with pytest.raises(ConfigError, match=r"experiment has no option 'own_image'; did you mean own_images|own_images"):
+        compose(["experiment=own_image"], config_dir=folder)
     with pytest.raises(ConfigError) as caught:
         check(compose([f"data.root={folder}"]))
     assert str(caught.value).endswith(f"has no folder; for images in class folders, write data=folder {words}.")

@@ -17,6 +17,7 @@ from tests.conftest import tiny_run
 from vitexp.errors import ConfigError, UserError
 from vitexp.runs.find import newest_run, run_folder
 from vitexp.runs.finished import load_run
+from vitexp.runs.record import TRIAL_LOCK
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,17 @@ def test_a_folder_of_runs_is_not_a_run_but_names_the_newest_one(
         run_folder(str(tmp_path / "logs" / "a"))
     for typed in (tmp_path / "logs", folder):  # only the folder of a name is likely to be meant as a run
         assert run_folder(str(typed)) == typed
+
+
+def test_a_trial_is_the_newest_run_only_if_there_is_no_other(folder: Path, tmp_path: Path) -> None:
+    trial, run = tmp_path / "logs" / "grid" / "0", tmp_path / "logs" / "a" / "1"
+    shutil.copytree(folder, trial)
+    (trial / TRIAL_LOCK).touch()
+    assert newest_run(tmp_path / "logs") == trial
+    shutil.copytree(folder, run)
+    record = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**record, "finished_at": "2020-01-01T00:00:00+00:00"}))
+    assert newest_run(tmp_path / "logs") == run
 
 
 def test_no_finished_run(tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ def test_folder_of_images(run: FinishedRun, tmp_path: Path) -> None:
         assert len(ranked) == 5 and ranked == sorted(ranked, reverse=True)
 
 
+def test_a_single_file(run: FinishedRun, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    predictions, unread = predict_folder(run, tmp_path / "a.png", tmp_path / "out.csv")
+    assert (len(predictions), unread) == (1, [])
+    with open(tmp_path / "out.csv", newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["a.png"]
+    with pytest.raises(UserError, match=r"out\.csv is not a folder or an image file \(\.png, .*\)\."):
+        predict_folder(run, tmp_path / "out.csv", tmp_path / "other.csv")
+
+
 def test_folder_without_images(run: FinishedRun, tmp_path: Path) -> None:
     for name in ("empty", "others", "broken"):
         (tmp_path / name).mkdir()

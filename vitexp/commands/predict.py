@@ -2,7 +2,7 @@
 
     vitexp predict images=FOLDER [run=RUN] [out=FILE] [device=auto]
 
-images     folder of images of any size, also in subfolders; they are prepared exactly as in the run's training;
+images     folder of images of any size, also in subfolders, or one file; they are prepared exactly as in training;
            files that are not images of a known format are named, not read
 run        a finished run: its folder, or NAME/RUN_ID as `vitexp runs` lists it; or "pretrained": the bundled GTSRB
            network (default: the newest in logs/)
@@ -29,9 +29,8 @@ def main(words: Sequence[str]) -> None:
     if not given.get("images"):
         raise ConfigError("images=FOLDER is missing; name the folder of the images to predict.")
     images, out = Path(given.get("images")).expanduser(), Path(given.get("out", "predictions.csv")).expanduser()
-    if not images.is_dir():
-        hint = "; put a single image into a folder" if images.is_file() else ""
-        raise ConfigError(f"images={images} is not a folder{hint}.")
+    if not images.exists():
+        raise ConfigError(f"images={images} is not a folder or a file.")
     images_in(images)
     device, folder = given.choice("device", DEVICES), requested_run(given.get("run"))
     if out.exists() and not given.get("out"):

@@ -239,7 +239,7 @@ def explain(error: Exception, words: Sequence[str]) -> str:
 
 def _folder_as_data(words: Sequence[str]) -> str | None:
     """Return a sentence about a folder of images given as an option of data or without a key; None if there is none."""
-    for word in words:
+    for word in config_dir_of(words)[1]:
         if word.startswith("-") or ("=" in word and key_of(word) != "data"):
             continue
         value = word.partition("=")[2].strip("'\"") if "=" in word else word

@@ -38,7 +38,7 @@ from vitexp.runs.test_set import relocated
 from vitexp.runs.weights import read_weights
 from vitexp.system.disk import typed
 from vitexp.system.terminal import plain_console
-from vitexp.text import markdown_table
+from vitexp.text import markdown_table, shortened
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
 
@@ -258,14 +258,13 @@ def find_class(word: str, classes: Sequence[str]) -> int:
         return classes.index(word)
     if word.casefold() in names:
         return names.index(word.casefold())
-    near = get_close_matches(word, classes, n=1, cutoff=0.0)[0]
+    near = get_close_matches(word, classes, n=1)
+    hint = f"the nearest is {near[0]}" if near else f"the classes are {shortened(list(classes))}"
     if all(map(is_number, classes)):  # the number of a class would be mistaken for the name of another
-        raise ConfigError(f"class={word} is not a class name; the nearest is {near}.")
+        raise ConfigError(f"class={word} is not a class name; {hint}.")
     if is_number(word) and int(word) < len(classes):
         return int(word)
-    raise ConfigError(
-        f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class name; the nearest is {near}."
-    )
+    raise ConfigError(f"class={word} is neither a number from 0 to {len(classes) - 1} nor a class name; {hint}.")
 
 
 def index_of(key: str, number: int, count: int) -> int | None:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
 
 from vitexp.config.components import facts
-from vitexp.config.overrides import setting
+from vitexp.config.overrides import command_line, setting
 from vitexp.config.renames import read_config
 from vitexp.errors import ConfigError, UserError
 from vitexp.metrics import metric
@@ -84,14 +84,17 @@ def requested_run(typed: str, log_dir: Path | str = "logs") -> Path:
 
 
 def newest_run(log_dir: Path | str = "logs") -> Path:
-    """Return the folder of the run under `log_dir` that was completed last. Raises ConfigError if there is none."""
+    """Return the folder of the run under `log_dir` that was completed last; a trial only if there is no other.
+
+    Raises ConfigError if there is none.
+    """
     completed = completed_runs(log_dir)
     if not completed:
         raise ConfigError(
             f"there is no finished run under {log_dir}; the train command creates one in a few minutes, "
             "and run=pretrained uses the bundled one."
         )
-    return completed[0]
+    return next((run for run in completed if not (run / TRIAL_LOCK).exists()), completed[0])
 
 
 def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
@@ -154,8 +157,8 @@ def read_finished(folder: Path | str, *, accept_pretraining: bool = False) -> Fi
         config = read_config(folder / "config.yaml")
         result = read_result(folder)
         if (status := result["status"]) != "completed":
-            resume = shlex.quote(setting("resume", folder))
-            raise UserError(f"the run {folder} is {status}, not completed; vitexp train {resume} resumes it.")
+            again = command_line("train", setting("resume", folder))
+            raise UserError(f"the run {folder} is {status}, not completed; {again} resumes it.")
         with safe_open(folder / "model.safetensors", framework="np") as file:
             header = json.loads(file.metadata()["vitexp"])
         files = FinishedFiles(
@@ -176,6 +179,6 @@ def read_finished(folder: Path | str, *, accept_pretraining: bool = False) -> Fi
     if not accept_pretraining and not facts(config.task).get("uses_labels", True):
         raise UserError(
             f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "
-            f"vitexp train {shlex.quote(setting('model.weights', folder))}."
+            f"{command_line('train', setting('model.weights', folder))}."
         )
     return files

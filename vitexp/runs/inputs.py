@@ -168,7 +168,8 @@ def _check_header(file: Path, *, name: str, model: Mapping[str, Any]) -> None:
         return
     theirs |= {key: of_vitexp[key] for key in ("num_heads", "position_embedding") if key in of_vitexp}
     if wrong := difference(theirs, _architecture_of(model)):
-        raise ConfigError(f"model.weights={name} does not fit: {wrong}.")
+        hint = "; model.weights=null starts from random weights instead" if name == NAME else ""  # a recipe's choice
+        raise ConfigError(f"model.weights={name} does not fit: {wrong}{hint}.")
 
 
 def _architecture_of(model: Mapping[str, Any]) -> dict[str, Any]:

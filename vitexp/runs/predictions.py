@@ -134,6 +134,7 @@ def predict_all(run: FinishedRun, folder: Path, *, show_bar: bool = False) -> tu
 def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[list[Prediction], list[Path]]:
     """Write predictions.csv for the images of a folder; return the predictions and the files that were not read.
 
+    folder: or a single image file.
     Columns: file, class, probability, then classes and probabilities of ranks 2 to 5. Raises UserError if no image
     could be read.
     """
@@ -143,7 +144,7 @@ def predict_folder(run: FinishedRun, folder: Path, out: Path) -> tuple[list[Pred
     header = ["file", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability"))]
     rows = [
         [
-            os.path.relpath(str(each.file), folder),
+            os.path.relpath(str(each.file), folder if folder.is_dir() else folder.parent),
             *(cell for name, share in each.top(count) for cell in (name, f"{share:.6f}")),
         ]
         for each in predictions
