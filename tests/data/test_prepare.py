@@ -90,8 +90,10 @@ def test_broken_images_are_counted_and_named_every_time(tmp_path: Path, caplog: 
     for _ in range(2):  # created, then from the cache
         caplog.clear()
         prepared(split, tmp_path, on_broken="skip")
-        assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-        for number, message in zip((3, 7), caplog.messages, strict=True):
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+        *named, counted = caplog.messages
+        assert counted == "2 of 10 images skipped"
+        for number, message in zip((3, 7), named, strict=True):
             assert message.startswith("Skipped: ")
             assert f"image {number}" in message
 

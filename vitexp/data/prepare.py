@@ -38,6 +38,7 @@ from vitexp.data.source import BrokenImage, BrokenImages, DataError, ReadImage, 
 from vitexp.data.transforms import build_transforms
 from vitexp.data.workers import hidden_main, needs_main, start_worker
 from vitexp.system.terminal import plain_console
+from vitexp.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,8 @@ def prepare(
             root = getattr(split.read, "root", "")
             image = index if paths is None else printable(os.path.join(root, paths[index]))
             log.warning("Skipped: cannot decode the image %s.", image)
+    if skipped := len(split) - len(kept):
+        log.warning("%s of %s skipped", f"{skipped:,}", plural(len(split), "image"))
     # Memory-mapped, so that a data set may be larger than memory. Mode "c" is private to this process; torch warns of
     # read-only arrays.
     stored = np.load(entry / "images.npy", mmap_mode="c")

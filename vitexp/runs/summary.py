@@ -182,13 +182,14 @@ def _sizes(config: DictConfig) -> str:
 
 
 def _weights(info: dict[str, Any]) -> str:
+    unused = [name for name in info["unused"] if name not in info["new"]]  # a replaced head is only called new
     parts = [
         f"{info['taken']} of {info['of']} tensors from {info['from']}",
         f"positions from {info['grids'][0]} x {info['grids'][0]} to {info['grids'][1]} x {info['grids'][1]}"
         if info["grids"]
         else "",
         f"new: {', '.join(info['new'])}" if info["new"] else "",
-        f"not used: {', '.join(info['unused'])}" if info["unused"] else "",
+        f"not used: {', '.join(unused)}" if unused else "",
     ]
     return "; ".join(part for part in parts if part)
 
