@@ -182,7 +182,7 @@ class Explainer(Generic[Run]):
         """Return the layer that Grad-CAM reads; None if no layer outputs maps.
 
         For a ViT, the norm before the attention of the last block but one: later, patches hold what comes from the
-        whole image. On training images of four ViTs this was more faithful than the norm before the last attention
+        whole image. On training images of three ViTs this was more faithful than the norm before the last attention
         (.readme/explain.md). For other networks, the last layer that outputs a map.
         """
         if self.vit is None:
