@@ -39,11 +39,13 @@ METRICS: Final[Mapping[str, Metric]] = {
     "f1_macro": Metric("macro F1"),
     "f1_weighted": Metric("weighted F1"),
     "ece": Metric("calibration error (ECE)", direction="min"),
-    "knn_accuracy": Metric("k-NN accuracy"),
     "loss": Metric("loss", is_percent=False, direction="min"),
 }
 
 
+_OF_PRETRAINING: Final[Mapping[str, Metric]] = {"knn_accuracy": Metric("k-NN accuracy")}
+
+
 def metric(name: str) -> Metric:
     """Return the metric of this name in result.json; one that a user's task adds is a plain number."""
-    return METRICS.get(name) or Metric(name.replace("_", " "), is_percent=False)
+    return METRICS.get(name) or _OF_PRETRAINING.get(name) or Metric(name.replace("_", " "), is_percent=False)

@@ -17,6 +17,10 @@ SMALL = (
     *("trainer.max_epochs=1", "trainer.limit_train_batches=4", "trainer.limit_val_batches=1"),
     *("trainer.limit_test_batches=2", "trainer.enable_progress_bar=false"),
 )
+TINY_TIMM = (
+    "model.timm_name=vit_tiny_patch16_224",
+    "model.timm_kwargs={patch_size:8,embed_dim:12,depth:2,num_heads:2}",
+)
 TINY_VIT = ("model.dim=12", "model.depth=2", "model.num_heads=2", "model.patch_size=8")
 
 
@@ -31,8 +35,9 @@ def slow(*values: Any) -> Any:
 
 
 def of_model(name: str) -> tuple[str, ...]:
-    """Return the overrides that select a model and make it tiny, if it is a ViT."""
-    return (f"model={name}", *(TINY_VIT if name.startswith("vit") else ()))
+    """Return the overrides that select a model, and make it tiny if it is a ViT or timm's."""
+    tiny = TINY_VIT if name.startswith("vit") else TINY_TIMM if name == "timm" else ()
+    return (f"model={name}", *tiny)
 
 
 def rehearse(folder: Path, *overrides: str, model: str = "vit_tiny", figures: bool = False) -> tuple[Path, FakeGPU]:

@@ -24,6 +24,8 @@ def test_every_option_of_every_group(tmp_path: Path, number: int) -> None:
     """Each run takes the next option of every group, so that all occur."""
     chosen = {group: names[number % len(names)] for group, names in GROUPS.items()}
     model = chosen.pop("model")
+    if model in ("resnet18", "simple_cnn", "timm") and chosen["optim"] == "muon":  # which needs blocks
+        chosen["optim"] = "adamw"
     _, gpu = rehearse(tmp_path, *(f"{group}={name}" for group, name in chosen.items()), model=model)
     assert gpu.steps == 4
 
