@@ -284,6 +284,7 @@ def test_downloads_only_when_asked_to_and_from_the_endpoint(server: FileServer, 
 
     def run(path: str, download: str = "false") -> str:
         own = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+        own["HF_HUB_OFFLINE"] = "0"  # the app, started by another test of this process, sets it
         done = subprocess.run(
             [sys.executable, "-c", DOWNLOAD, path, download], env=own, capture_output=True, text=True, timeout=120
         )
