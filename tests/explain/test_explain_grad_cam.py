@@ -145,8 +145,8 @@ def test_what_does_not_fit() -> None:
         grad_cam(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3))
 
 
-@pytest.mark.parametrize(("depth", "block"), [(1, 0), (2, 0), (3, 1)])
-def test_an_explainer_reads_the_last_block_but_one(depth: int, block: int) -> None:
+@pytest.mark.parametrize(("depth", "block"), [(1, 0), (2, 1), (3, 1), (6, 3)])
+def test_an_explainer_reads_the_middle_block(depth: int, block: int) -> None:
     net = vit(depth=depth)
     names = ["a", "b", "c", "d", "e"]
     explainer = Explainer(TrainedNet(net=net, classes=names, image_size=16, mean=torch.zeros(3), std=torch.ones(3)))
