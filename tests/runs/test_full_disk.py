@@ -23,7 +23,7 @@ from vitexp.system import disk
 from vitexp.system.disk import refusal, unwritten
 from vitexp.training.checkpoints import read_checkpoint
 
-SIZE = 4 << 20  # of the small file system
+SIZE = 8 << 20  # of the small file system: room for a report with all figures
 
 
 @pytest.fixture(autouse=True)
