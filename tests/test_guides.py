@@ -278,7 +278,7 @@ def test_the_first_hour(project: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_python_example(project: Path) -> None:
     [example] = [text for kind, text in blocks(GUIDES[0]) if kind == "python"]
-    short = ["data.batch_size=8", "model=vit_tiny", "trainer=cpu", "trainer.max_epochs=1", "callbacks=none"]
+    short = ["data.batch_size=8", "trainer=cpu", "trainer.max_epochs=1", "callbacks=none"]
     (project / "example.py").write_text(example.replace("vitexp.train(", f"vitexp.train(*{short}, "))
     values = runpy.run_path("example.py")
     assert 0 <= values["run"].metrics["test"]["accuracy"] <= 1
