@@ -200,7 +200,10 @@ def test_an_optimizer_of_an_earlier_version_may_say_partial() -> None:
         ),
         (["model=swin_tiny", "model.mlp_ratio=0.001"], "stage 1 has 96 channels and MLPs of 0.001 times as many"),
         (["model=swin_tiny", "model.dim=49152", "model.depths=[9,9,9]"], "parameters or more; reduce"),
-        (["model=swin_tiny", "data.image_size=1024"], "splits 1024 x 1024 pixels into over 65,536 tokens"),
+        (
+            ["model=swin_tiny", "data.image_size=1024"],
+            "splits an image of 1024x1024 pixels into 262,144 tokens, more than 65,536",
+        ),
         (["model=pvt_tiny", "model.reductions=[8,4]"], "model.reductions has 2 stages and model.depths has 4"),
         (["model=pvt_tiny", "model.dims=[32,64,160]"], "model.dims has 3 stages and model.depths has 4"),
         (["training.image_sizes=[32,4096]"], "tokens"),
@@ -257,6 +260,7 @@ def test_nothing_of_a_wrong_kind_or_size_passes(overrides: list[str], told: str)
         (["callbacks.attention.images=3", "model=simple_cnn"], ["model=vit_tiny"]),
         (["loss.class_weights=balanced", "task=mae"], ["task=classification"]),
         (["callbacks.reconstructions.images=3"], ["task=mae", "model=vit_tiny"]),
+        (["callbacks.knn_probe.training=3"], ["task=mae", "model=vit_tiny"]),
     ],
 )
 def test_a_key_without_effect_is_refused_and_one_with_effect_is_not(dead: list[str], alive: list[str]) -> None:

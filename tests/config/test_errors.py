@@ -232,9 +232,9 @@ def test_a_missing_folder_of_options_is_refused() -> None:
 @pytest.mark.parametrize(
     ("urls", "missing"),
     [
-        ("[file:///nowhere]", "file:///nowhere: there is no folder /nowhere"),
-        ("nowhere", "nowhere: there is no folder nowhere"),
-        ("[file://{},pkg://no.such.package]", "pkg://no.such.package: there is no package no.such.package"),
+        ("[file:///nowhere]", "file:///nowhere: folder /nowhere does not exist"),
+        ("nowhere", "nowhere: folder nowhere does not exist"),
+        ("[file://{},pkg://no.such.package]", "pkg://no.such.package: package no.such.package does not exist"),
         ("[file://{},{},pkg://json]", None),
     ],
 )

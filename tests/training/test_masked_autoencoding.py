@@ -86,6 +86,12 @@ def test_probes(run: str, pretrained: Path, tmp_path: Path, capsys: pytest.Captu
         assert found["probes"]["knn"]["val"] == pytest.approx(float(last), abs=0.06)  # bf16 there
 
 
+def test_other_measurements_of_a_pretraining_run_are_refused(pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a pretraining run has no classifier; only probe= measures it"):
+        evaluate_run(pretrained, probe=["knn"], tta=True, out=tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_probes_are_refused_for_other_data(pretrained: Path) -> None:
     with pytest.raises(ConfigError, match="probe=knn measures the run's own images; remove data= or probe="):
         evaluate_run(pretrained, data=["data=signs", "data.test_per_class=3"], probe=["knn"], device="cpu")

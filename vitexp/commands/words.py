@@ -197,7 +197,7 @@ def composed(command: str, words: Sequence[str], *, keys: Sequence[str] = ()) ->
         raise ConfigError(f"{command} resumes no run; remove resume={config.resume}.")
     check_files(plain_of(config))
     say_loading()
-    return read_words(own, keys=keys or ("",)), config
+    return read_words(own, keys=keys), config
 
 
 def opened(folder: Path, *, width: int, accept_pretraining: bool = False) -> FinishedFiles:

@@ -64,6 +64,15 @@ def facts(node: Mapping[str, Any]) -> Mapping[str, Any]:
     return {} if found is None else found.facts
 
 
+def argument(node: Mapping[str, Any], key: str) -> Any:
+    """Return the value of an option of a component: as given, otherwise its default; None if it has neither."""
+    if key in node:
+        return node[key]
+    found = component(str(node.get("_target_")))
+    option = None if found is None else found.options.get(key)
+    return None if option is None or option.default is MISSING else option.default
+
+
 def options_of(hints: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Option]:
     """Return the options that the annotations `hints` describe."""
     return {name: Option(hint, defaults.get(name, MISSING), doc_of(hint)) for name, hint in hints.items()}

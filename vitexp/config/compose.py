@@ -285,7 +285,7 @@ def refuse_missing_searchpath(words: Iterable[str]) -> None:
                 is_there, what = scheme not in ("", "file") or os.path.isdir(path), "folder"
             if not is_there:
                 raise ConfigError(
-                    f"hydra.searchpath={url}: there is no {what} {path}; correct or drop it, or use --config-dir DIR."
+                    f"hydra.searchpath={url}: {what} {path} does not exist; correct it, or use --config-dir DIR."
                 )
 
 

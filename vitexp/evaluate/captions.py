@@ -7,7 +7,7 @@ from typing import Final
 
 from vitexp.explain.captions import CONFUSION_MATRIX
 
-# Title and text by the name of the figure or table, in the order of the page. {images}: the number of images.
+# Title and text by the name of the figure or table, in the order of the page.
 CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "metrics": (
         "Metrics",
@@ -36,9 +36,8 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "corruptions": (
         "Corrupted images",
-        "Accuracy on darkened, blurred, noisy, occluded and JPEG-compressed images at five severities, on "
-        "{images} test images. The shaded bands are 95% intervals (Wilson) of each accuracy, "
-        "for the choice of the images.",
+        "Accuracy on darkened, blurred, noisy, occluded and JPEG-compressed images at five severities. Shaded bands "
+        "are 95% intervals (Wilson) for the choice of the images.",
     ),
     "latency": ("Speed", "Time per batch and images per second of the network alone, by batch size."),
 }

@@ -25,7 +25,7 @@ from vitexp.evaluate.captions import CAPTIONS
 from vitexp.evaluate.export import export_network, refuse_impossible
 from vitexp.evaluate.latency import measure_latency
 from vitexp.evaluate.per_class import ClassRow, Confusion, class_rows, confusions_by_cost
-from vitexp.evaluate.probes import NEIGHBORS, measure_probes
+from vitexp.evaluate.probes import measure_probes
 from vitexp.evaluate.robustness import measure_robustness
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
@@ -78,15 +78,17 @@ def evaluate(
     if on.type == "cpu":
         keep_freed_memory()
     run = load_run(folder, device=on, accept_pretraining=bool(probe))
+    if is_pretraining(run.result) and (tta or corruptions or latency or export):
+        raise ConfigError("a pretraining run has no classifier; only probe= measures it, so remove the other keys.")
     impossible = _impossible(run, export)
     run, test = open_test_set(run, data, config_dir=config_dir)
+    if probe and not test.own:
+        raise ConfigError(f"probe={','.join(probe)} measures the run's own images; remove data= or probe=.")
     if out is None:  # results on other data must not replace those on the run's own test set
         out = run.folder / "evaluation" / ("" if test.own else f"on-{test.name}")
     print(f"images    {plural(len(test.images), 'image')} of {test.name}: {test.about}")
     print(f"classes   {test.matching}")
     evaluation = _Evaluation(run, test, Path(out).expanduser())
-    if probe and not test.own:
-        raise ConfigError(f"probe={','.join(probe)} measures the run's own images; remove data= or probe=.")
     if is_pretraining(run.result):
         evaluation.probe(probe)
         return evaluation.finish(seconds=time.time() - start)
@@ -128,7 +130,6 @@ class _Evaluation:
         self.labels = torch.from_numpy(test.labels)
         self.tables: dict[str, tables.Table] = {}  # of the page
         self.drawn: list[str] = []
-        self.captions = dict(CAPTIONS)
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
         data = {
@@ -297,8 +298,6 @@ class _Evaluation:
             clean=found.clean, accuracy=found.accuracy, examples=found.examples, images=found.images
         )
         self._figure("corruptions", figure)
-        heading, text = CAPTIONS["corruptions"]
-        self.captions["corruptions"] = heading, text.format(images=f"{found.images:,}")
         self._record({"corruptions": found.as_json()}, table.rich())
         self.tables["corruptions"] = table
 
@@ -312,7 +311,7 @@ class _Evaluation:
     def probe(self, kinds: Sequence[str]) -> None:
         with self.console.status("features ..."):
             found = measure_probes(self.run, kinds)
-        table = tables.probe_table(found, neighbors=NEIGHBORS)
+        table = tables.probe_table(found)
         self._record({"probes": found}, table.rich())
         self.tables["probes"] = table
 
@@ -342,7 +341,7 @@ class _Evaluation:
                 page,
                 title=f"Evaluation of {self.run.config.name}",
                 about=about,
-                captions=self.captions,
+                captions=CAPTIONS,
                 figures=self.drawn,
                 tables={name: Rows(table.heading, table.rows) for name, table in self.tables.items()},
             )

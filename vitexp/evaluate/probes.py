@@ -11,11 +11,9 @@ from torch import Tensor
 
 from vitexp.data.prepare import Prepared
 from vitexp.explain.explainer import Explainer
-from vitexp.explain.methods.probes import LinearProbe, knn_predict
+from vitexp.explain.methods.probes import NEIGHBORS, LinearProbe, knn_predict
 from vitexp.runs.finished import FinishedRun
 
-KINDS = ("knn", "linear")
-NEIGHBORS = 20
 _L2 = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _BATCH = 512  # images
 
@@ -23,8 +21,8 @@ _BATCH = 512  # images
 def measure_probes(run: FinishedRun, kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return accuracy (a fraction) and settings by kind of probe, on the run's own validation and test images.
 
-    The features are the input of the classifier. "knn": the 20 nearest training images vote. "linear": logistic
-    regression on the training images; validation chooses the weight decay.
+    The features are the input of the classifier. kinds: any of "knn", by a vote of the 20 nearest training images, and
+    "linear", by logistic regression on the training images, whose weight decay validation chooses.
     Raises UserError if the data set is missing.
     """
     data, classes = run.data, len(run.classes)
@@ -33,9 +31,7 @@ def measure_probes(run: FinishedRun, kinds: Sequence[str]) -> dict[str, dict[str
     labels, val_labels, test_labels = (torch.from_numpy(part.labels) for part in (data.train, data.val, data.test))
     found: dict[str, dict[str, Any]] = {}
     if "knn" in kinds:
-        predicted = [
-            knn_predict(train, labels, features, num_classes=classes, neighbors=NEIGHBORS) for features in (val, test)
-        ]
+        predicted = [knn_predict(train, labels, features, num_classes=classes) for features in (val, test)]
         found["knn"] = {
             "val": _accuracy(predicted[0], val_labels),
             "test": _accuracy(predicted[1], test_labels),

@@ -96,10 +96,16 @@ def robustness_table(found: Robustness) -> Table:
     )
 
 
-def probe_table(found: Mapping[str, Mapping[str, Any]], *, neighbors: int) -> Table:
+def probe_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     """List the accuracy of each probe of the frozen features."""
-    names = {"knn": f"{neighbors} nearest training images", "linear": "logistic regression"}
-    cells = [[names[kind], _percent(probe["test"]), _percent(probe["val"])] for kind, probe in found.items()]
+    cells = [
+        [
+            f"{probe['neighbors']} nearest training images" if kind == "knn" else "logistic regression",
+            _percent(probe["test"]),
+            _percent(probe["val"]),
+        ]
+        for kind, probe in found.items()
+    ]
     return Table("Probes of the frozen features", ("probe", "test accuracy", "validation accuracy"), cells)
 
 

@@ -32,12 +32,12 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "Deletion covers an image with its mean color, the most important parts first: if an explanation is right, the "
         "probability falls early. Insertion reveals a blurred image, which is why it starts higher than deletion ends. "
         "± in the table, and the bands, are 95% intervals over the images; intervals that overlap are inconclusive. "
-        "Occlusion is itself measured by covering parts, which favors it here.",
+        "Occlusion covers parts itself, as this measure does, which favors it.",
     ),
     "classes": (
         "The most probable classes",
         "The parts that support each of the most probable classes, and the true class (✓), whatever the network "
-        "predicts. Each map is on its own scale: compare places, not strengths.",
+        "predicts. Each map is on its own scale: compare positions, not strengths.",
     ),
     "attention_layers": (
         "Attention of each layer",
@@ -49,9 +49,9 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "attention_heads_raw": ("Attention of each head without the image", _RAW),
     "head_diversity": (
         "How the heads differ",
-        "Dots are heads, the gray line is their mean: how far and how evenly they attend. Divergence is that of "
-        "Jensen and Shannon between the attention of two heads: 0 if they attend to the same tokens, 1 if to disjoint "
-        "ones. In a layer whose dots are near 0, heads are redundant.",
+        "Above: how far and how evenly each head attends (dots), and the mean of the layer (gray line). Below: the "
+        "Jensen-Shannon divergence of the attention of two heads, 0 if they attend to the same tokens and 1 if to "
+        "disjoint ones; on the right, a dot is a pair of heads. Pairs near 0 are redundant.",
     ),
     "patches": ("Patches", "The image as the network cuts it; each patch becomes one token."),
     "filters": (

@@ -22,6 +22,12 @@ def family_of(names: Container[str]) -> str | None:
     return next((family for family, name in _TELLING.items() if name in names), None)
 
 
+def other_family(names: Container[str], family: str | None) -> str:
+    """Return why tensors with these names are not those of a network of `family`; "" if they are, or it is unknown."""
+    theirs = family_of(names)
+    return f"it is a {theirs}, but this model is a {family}" if family and theirs not in (None, family) else ""
+
+
 def architecture(shapes: Shapes) -> dict[str, Any]:
     """Return the options of a network that the shapes of its tensors show."""
     return {"Swin Transformer": _swin, "PVT v2": _pvt}.get(family_of(shapes) or "", _vit)(shapes)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitexp.models.architecture import Shapes, architecture, difference, family_of
+from vitexp.models.architecture import Shapes, architecture, difference, other_family
 from vitexp.models.layouts import Tensors
 from vitexp.models.position import interpolate_position_embedding, resize_relative_positions
 from vitexp.models.vit import ViT
@@ -97,12 +97,6 @@ def _refuse_another_architecture(net: nn.Module, tensors: Tensors, known: Mappin
         mine["position_embedding"] = "sincos"  # which is not among the weights
     if wrong := difference(theirs, mine):
         raise Misfit(wrong)
-
-
-def other_family(names: Container[str], family: str) -> str:
-    """Return why tensors with these names are not those of a network of `family`; "" if they are."""
-    theirs = family_of(names)
-    return "" if not family or theirs == family else f"it is a {theirs}, but this model is a {family}"
 
 
 def shapes_of(tensors: Tensors) -> Shapes:

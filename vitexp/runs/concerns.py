@@ -10,8 +10,7 @@ from lightning import Trainer
 from omegaconf import DictConfig
 from torch import Tensor
 
-from vitexp.config.components import facts
-from vitexp.config.rules import argument
+from vitexp.config.components import argument, facts
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO, measured_images
 from vitexp.text import plural, shortened

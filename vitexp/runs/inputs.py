@@ -15,14 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError, safe_open
 
-from vitexp.config.components import component, facts
+from vitexp.config.components import argument, component, facts
 from vitexp.config.renames import read_config
-from vitexp.config.rules import argument
 from vitexp.config.schema import MAPPINGS, NODES
 from vitexp.data.source import Source
 from vitexp.data.split import refuse_unusable_folds
 from vitexp.errors import ConfigError, UserError, require
-from vitexp.models.architecture import architecture, difference, family_of
+from vitexp.models.architecture import architecture, difference, other_family
 from vitexp.models.checkpoint_names import publisher_of, renamed
 from vitexp.runs.find import BUNDLED, NAME, read_finished, run_path
 from vitexp.runs.leaks import location, refuse_other_split
@@ -157,10 +156,8 @@ def _check_header(file: Path, *, name: str, model: Mapping[str, Any]) -> None:
     publisher = publisher_of(shapes)
     if publisher is None:
         refuse_foreign(shapes, name=name)
-    if (family := facts(model).get("family")) is not None and family_of(shapes) not in (None, family):
-        raise ConfigError(
-            f"model.weights={name} does not fit: it is a {family_of(shapes)}, but this model is a {family}."
-        )
+    if wrong := other_family(shapes, facts(model).get("family")):
+        raise ConfigError(f"model.weights={name} does not fit: {wrong}.")
     of_vitexp = header.get("model", {}) if isinstance(header, dict) else {}
     try:
         theirs = architecture(renamed(shapes, publisher))

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from vitexp.data.datamodule import ImageDataModule
+from vitexp.data.length import AUTO
 from vitexp.errors import UserError
 from vitexp.runs.build import build_datamodule, build_module, build_trainer, settle
 from vitexp.runs.teacher import load_teacher
@@ -193,7 +194,7 @@ def _rehearse(config: DictConfig, callback: Callback, *, steps: int, schedule: S
         config.trainer.update(
             devices=1,
             strategy="auto",
-            max_epochs="auto",
+            max_epochs=AUTO,
             max_steps=steps,
             max_time=None,
             limit_train_batches=1.0,

@@ -77,9 +77,8 @@ def run(config: DictConfig, *, overrides: Sequence[str] | None = None) -> Path:
     overrides: the overrides that composed it, to be recorded; None: taken from Hydra.
 
     Raises UserError for problems that a user can fix; result.json then says "failed", with the same message, unless
-    they are found before training starts: the folder of a new run is then removed. A signal
-    raises Interrupted, with the exit code 130 (SIGINT), 143 (SIGTERM), 129 (SIGHUP) or 138 (SIGUSR1); result.json says
-    "interrupted".
+    they are found before training starts: the folder of a new run is then removed. A signal raises Interrupted, with
+    the exit code 130 (SIGINT), 143 (SIGTERM), 129 (SIGHUP) or 138 (SIGUSR1); result.json says "interrupted".
     """
     start = time.time()
     if overrides is None:

@@ -33,6 +33,7 @@ def try_out(config: DictConfig, weights: StartingWeights | None = None) -> None:
     net, size = build_net(config, num_classes=2), config.data.image_size
     if weights is not None:
         weights.load_into(net, classes=[])
+    # vitexp's own networks are known to work; one that wraps others does not state `any_image_size`.
     is_ours = type(net).__module__.startswith("vitexp.models.") and "any_image_size" in facts(config.model)
     for side in () if is_ours else (size, *(config.training.image_sizes or ())):
         with _refused("model", config.model, f" on images of {side} pixels"), torch.no_grad():

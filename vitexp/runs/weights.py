@@ -106,8 +106,11 @@ class _PublishedByTimm(StartingWeights):
             ) from error
         taken = {name: tensor for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
         self.sha256 = hashlib.sha256(save({name: tensor.contiguous() for name, tensor in taken.items()})).hexdigest()
-        self.info = {"from": f"timm {self.name}", "sha256": self.sha256, "taken": len(taken), "of": len(before)}
-        self.info |= {
+        self.info = {
+            "from": f"timm {self.name}",
+            "sha256": self.sha256,
+            "taken": len(taken),
+            "of": len(before),
             "new": ["classifier"],
             "unused": ["classifier"],
             "grids": None,
@@ -139,12 +142,8 @@ def refuse_unknown_heads(weights: StartingWeights | None, config: DictConfig, ov
     if "num_heads" in {**architecture(shapes_of(weights.tensors)), **weights.known}:
         return
     if not any(word.lstrip("+").startswith("model.num_heads=") for word in overrides):
-        dim = int(config.model.get("dim", 0))
-        usual = (
-            f", such as model.num_heads={dim // 64}, the usual number for {dim} channels"
-            if dim and dim % 64 == 0
-            else ""
-        )
+        dim = int(config.model.get("dim", 1))
+        usual = f", such as model.num_heads={dim // 64}, the usual number for {dim} channels" if dim % 64 == 0 else ""
         raise ConfigError(
             f"model.weights={weights.name} does not say how many attention heads its network has; give "
             f"model.num_heads{usual}."

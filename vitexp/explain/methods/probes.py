@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+NEIGHBORS = 20
 _QUERIES = 1024  # at a time
 
 
@@ -15,7 +16,7 @@ def knn_predict(
     features: Tensor,
     *,
     num_classes: int,
-    neighbors: int = 20,
+    neighbors: int = NEIGHBORS,
     temperature: float = 0.07,
 ) -> Tensor:
     """Return the classes that the nearest training images vote for: int64 [M].

@@ -48,8 +48,8 @@ class Explanations(FigureCallback):
             "Deletion covers an image with its mean color, the most important parts first: if the explanation is "
             "right, the probability falls early. Insertion reveals a blurred image, which is why it starts higher than "
             "deletion ends. The numbers are areas under the curves; insertion minus deletion is the number above the "
-            "columns of the explanations. Bands are 95% intervals. Occlusion is itself measured by covering parts, "
-            "which favors it here.",
+            "columns of the explanations. Bands are 95% intervals. Occlusion covers parts itself, as this measure "
+            "does, which favors it.",
         ),
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions",)

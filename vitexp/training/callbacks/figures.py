@@ -177,7 +177,7 @@ class AugmentedBatch(FigureCallback):
         )
     }
 
-    def __init__(self, *, images: Annotated[int, Field(ge=1, le=200), Doc("number of images")] = 20) -> None:
+    def __init__(self, *, images: Annotated[int, Field(ge=1, le=200), Doc("number of images")] = 10) -> None:
         super().__init__()
         self.images = images
         self.batch: tuple[Tensor, Tensor, Tensor] | None = None  # original images, augmented images, targets

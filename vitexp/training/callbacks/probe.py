@@ -24,6 +24,7 @@ class KnnProbe(Callback):
     """
 
     can_change_result = False
+    uses_labels = False  # of the tasks that it measures
 
     def __init__(
         self,
