@@ -40,4 +40,4 @@ def test_a_map_that_is_not_clearly_better_than_random_order_says_so() -> None:
     }
     measured = Faithfulness(deletion={name: np.zeros((40, 5), np.float32) for name in curves}, insertion=curves)
     assert scored("good", measured) == f"good {measured.scores['good']:.2f}"
-    assert scored("doubtful", measured).endswith(", no better than random order")
+    assert scored("doubtful", measured).endswith(", not clearly better than random order")

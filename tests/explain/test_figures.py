@@ -349,6 +349,14 @@ def test_learning_curves_do_not_praise_weights_that_are_not_tested() -> None:
     assert all(len(line.get_xdata()) > 2 for axes in figure.axes for line in axes.lines), "no epoch is marked"
 
 
+def test_learning_curves_of_a_pretraining_show_its_probe() -> None:
+    history = {"val/loss": ([1, 2], [1.0, 0.9]), "val/knn_accuracy": ([1, 2], [0.1, 0.4])}
+    figure = learning_curves(history=history)
+    check(figure)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "k-NN accuracy of the features"]
+    assert list(figure.axes[1].lines[0].get_ydata()) == [0.1, 0.4]
+
+
 def test_learning_curves_without_accuracy() -> None:
     figure = learning_curves(history={"val/loss": ([1, 2, 3], [float("nan"), 1.5, 1.6])}, best=("val/loss", "min"))
     check(figure)

@@ -53,6 +53,11 @@ def test_a_table_over_seeds_does_not_mention_folds() -> None:
     assert texts(made, "more")["Δ test (points) [95% interval]"] == "+4.00* [+2.76, +5.24]"
 
 
+def test_the_interval_of_a_percentage_stays_in_range() -> None:
+    made = table({"base": [record(0.01), record(0.02), record(0.03)]}, folds=3)
+    assert texts(made, "base")["test accuracy (%)"] == "2.00 ± 1.00 [0.00, 5.93]"  # not -1.93
+
+
 def test_trials_are_paired_by_seed_and_fold() -> None:
     """The failed trial is fold 1 of seed 1; its partner counts for nothing."""
     lost = record(None, status="failed", fit_s=None)

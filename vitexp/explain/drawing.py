@@ -149,8 +149,8 @@ def draw_explanations(
 
 
 def scored(name: str, measured: Faithfulness) -> str:
-    """Return the heading of a map: the explanation with its score, and a warning unless it is better than random."""
-    warning = "" if measured.beats_random(name) else ", no better than random order"
+    """Return the heading of a map: the explanation, its score, and a warning unless it is clearly better than random."""
+    warning = "" if measured.beats_random(name) else ", not clearly better than random order"
     return f"{name} {measured.scores[name]:.2f}{warning}"
 
 

@@ -44,7 +44,7 @@ def model_comparison(
         raise ValueError("no run has a curve to draw")
     colors = _colors(len(histories))
     # The first is the largest, so that it can be seen around the others, which are drawn over it.
-    sizes = np.linspace(8, 4, len(histories)) if len(histories) > 1 else [4.0]
+    sizes = np.linspace(6.5, 4, len(histories)) if len(histories) > 1 else [4.0]
     below = _LINE * (len(histories) + 1) + 0.1
     about = style.wrap(subtitle, columns=style.columns_in(style.WIDTH - 2 * style.MARGIN, style.TEXT_SIZE))
     head = style.TITLE_HEIGHT + (_LINE * (about.count("\n") + 1) if about else 0)

@@ -31,6 +31,7 @@ _PANELS: tuple[_Panel, ...] = (
             ("val/f1_macro", "F1", style.INK),
         ),
     ),
+    ("k-NN accuracy of the features", 2.1, (("val/knn_accuracy", "validation", style.ORANGE),)),
 )
 _RATE: _Panel = ("Learning rate", 1.3, (("lr", "", style.MUTED),))
 

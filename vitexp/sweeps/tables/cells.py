@@ -135,8 +135,10 @@ def _mean(table: Table, row: Row, split: str) -> str:
 def _interval(table: Table, summary: Summary) -> str:
     if summary.low is None or summary.high is None:
         return ""
-    low, high = (format_metric(table, end).replace("-", "−") for end in (summary.low, summary.high))
-    return f" [{low}, {high}]"
+    low, high = summary.low, summary.high
+    if table.metric.is_percent:  # of few trials, the interval may extend further
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f" [{format_metric(table, low)}, {format_metric(table, high)}]"
 
 
 def _ensemble(table: Table, row: Row) -> str:
