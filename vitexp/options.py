@@ -56,6 +56,9 @@ Factor = Annotated[float, Field(gt=0, le=100)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 Path = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,2000}$"), Words("a path")]
 Node = Annotated[dict[str, Any], AfterValidator(_is_node), Words("a mapping with _target_, the dotted name of a class")]
+# Of several networks.
+DropPathRate = Annotated[Rate, Doc("stochastic depth: linear from 0 in the first block to this in the last")]
+Checkpointing = Annotated[bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")]
 # One number per stage of a network.
 _Several = Field(min_length=1, max_length=8)
 Counts = Annotated[

@@ -23,8 +23,8 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "Explanations",
         "Which parts of an image support the class: bright colors mark the most important parts, each map on its "
         "own scale. For test images, the number above a column is its faithfulness, insertion minus deletion (see "
-        "below); do not trust a map that is not clearly better than random order. ✓ and ✗ mark correct and wrong predictions. "
-        "Attention and rollout do not depend on the class.",
+        "below); do not trust a map that is not clearly better than random order. ✓ and ✗ mark correct and wrong "
+        "predictions. Attention and rollout do not depend on the class.",
     ),
     "explanations_raw": ("Explanations without the image", _RAW),
     "faithfulness": (

@@ -149,7 +149,7 @@ def draw_explanations(
 
 
 def scored(name: str, measured: Faithfulness) -> str:
-    """Return the heading of a map: the explanation, its score, and a warning unless it is clearly better than random."""
+    """Return the heading of a map: the explanation, its score, and a warning unless it clearly beats random order."""
     warning = "" if measured.beats_random(name) else ", not clearly better than random order"
     return f"{name} {measured.scores[name]:.2f}{warning}"
 

@@ -19,7 +19,7 @@ from vitexp.errors import indivisible
 from vitexp.models.attention import NORM_EPS
 from vitexp.models.block import DropPath, TokenConv, drop_path_rates
 from vitexp.models.initialization import initialize_layer
-from vitexp.options import Counts, Doc, Pixels, Rate, Ratios, Sizes
+from vitexp.options import Checkpointing, Counts, Doc, DropPathRate, Pixels, Rate, Ratios, Sizes
 
 
 class PyramidVisionTransformer(nn.Module):
@@ -59,10 +59,8 @@ class PyramidVisionTransformer(nn.Module):
         ),
         dropout: Annotated[Rate, Doc("after the attention, the convolution and the last layer of each block")] = 0.0,
         attention_dropout: Annotated[Rate, Doc("dropout of the attention weights")] = 0.0,
-        drop_path: Annotated[Rate, Doc("stochastic depth: linear from 0 in the first block to this in the last")] = 0.0,
-        gradient_checkpointing: Annotated[
-            bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")
-        ] = False,
+        drop_path: DropPathRate = 0.0,
+        gradient_checkpointing: Checkpointing = False,
     ) -> None:
         super().__init__()
         lengths = {len(each) for each in (dims, depths, num_heads, reductions, mlp_ratios)}

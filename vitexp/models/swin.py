@@ -18,7 +18,7 @@ from vitexp.errors import indivisible
 from vitexp.models.block import DropPath, Mlp, drop_path_rates
 from vitexp.models.initialization import initialize_layer
 from vitexp.models.stems import ShiftedStem
-from vitexp.options import Counts, Doc, Field, Pixels, Rate, Sizes
+from vitexp.options import Checkpointing, Counts, Doc, DropPathRate, Field, Pixels, Rate, Sizes
 
 Stem = Literal["patch", "shifted"]
 
@@ -60,14 +60,12 @@ class SwinTransformer(nn.Module):
         ] = 2.0,
         dropout: Annotated[Rate, Doc("after the patch embedding and every linear layer but qkv")] = 0.0,
         attention_dropout: Annotated[Rate, Doc("dropout of the attention weights")] = 0.0,
-        drop_path: Annotated[Rate, Doc("stochastic depth: linear from 0 in the first block to this in the last")] = 0.0,
+        drop_path: DropPathRate = 0.0,
         stem: Annotated[Stem, Doc("patch | shifted (SPT, also where maps are merged; Lee et al. 2021)")] = "patch",
         lsa: Annotated[
             bool, Doc("locality self-attention: learned temperature, no token attends to itself (Lee et al. 2021)")
         ] = False,
-        gradient_checkpointing: Annotated[
-            bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")
-        ] = False,
+        gradient_checkpointing: Checkpointing = False,
     ) -> None:
         super().__init__()
         if stem not in get_args(Stem):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitexp.errors import one_line, require
-from vitexp.options import Doc, Words
+from vitexp.options import Checkpointing, Doc, Words
 
 _OURS = ("num_classes", "in_chans", "img_size", "pretrained", "checkpoint_path", "features_only")
 
@@ -39,9 +39,7 @@ class TimmModel(nn.Module):
             Words("a mapping, such as {drop_path_rate:0.1}"),
             Doc("further arguments of the network"),
         ] = None,
-        gradient_checkpointing: Annotated[
-            bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")
-        ] = False,
+        gradient_checkpointing: Checkpointing = False,
     ) -> None:
         require("timm", needed_by="model=timm")
         super().__init__()

@@ -23,7 +23,7 @@ from vitexp.models.initialization import initialize_layer, initialize_mimetic
 from vitexp.models.pooling import Head, SequencePool, classifier
 from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
 from vitexp.models.stems import ConvStem, PatchStem, ShiftedStem
-from vitexp.options import Doc, Field, Pixels, Rate
+from vitexp.options import Checkpointing, Doc, DropPathRate, Field, Pixels, Rate
 
 Stem = Literal["patch", "conv", "shifted"]
 Pool = Literal["cls", "gap", "seqpool"]
@@ -70,7 +70,7 @@ class ViT(nn.Module):
             Rate, Doc("after the position embedding and every linear layer but qkv (Dosovitskiy et al. 2021, B.1)")
         ] = 0.0,
         attention_dropout: Annotated[Rate, Doc("dropout of the attention weights")] = 0.0,
-        drop_path: Annotated[Rate, Doc("stochastic depth: linear from 0 in the first block to this in the last")] = 0.0,
+        drop_path: DropPathRate = 0.0,
         stem: Annotated[Stem, Doc("patch | conv (CCT; patch_size a power of two) | shifted (SPT)")] = "patch",
         pool: Annotated[
             Pool, Doc("cls (class token) | gap (mean of the patches) | seqpool (learned weighted mean, CCT)")
@@ -92,9 +92,7 @@ class ViT(nn.Module):
         init: Annotated[
             Init, Doc("mimetic (Trockman & Kolter 2023; learns faster on small sets) | default (normal, 0.02)")
         ] = "default",
-        gradient_checkpointing: Annotated[
-            bool, Doc("recompute blocks in the backward pass: less memory, about a third slower")
-        ] = False,
+        gradient_checkpointing: Checkpointing = False,
         upsample: Annotated[
             Pixels | None, Doc("pixels per side to which the net enlarges its input (bicubic); null for none")
         ] = None,
