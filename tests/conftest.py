@@ -23,6 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
 CONF = Path(__file__).parents[1] / "conf"
 
 # A network and a data set so small that a run takes seconds.
@@ -51,6 +53,17 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITEXP_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_left_alone() -> Iterator[None]:
+    """Fail a test after which another function would handle a signal, in whatever runs next in this process."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    after = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == before
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -29,10 +29,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         monkeypatch.setattr(server, "serve", serve)
         app.main(["run=.", *words])
 
-    before = signal.getsignal(signal.SIGTERM)
     with patch.dict(os.environ):
         yield run_with
-    signal.signal(signal.SIGTERM, before)
 
 
 def page() -> Any:

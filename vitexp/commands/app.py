@@ -18,7 +18,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from vitexp.app.port import refuse_taken_port
@@ -38,8 +39,7 @@ def main(words: Sequence[str]) -> None:
     files = opened(run, width=5)
     if data:
         refuse_unusable_data(plain_of(data_config(files.config, data, image_size=files.image_size))["data"]["source"])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is removed
-    with tempfile.TemporaryDirectory(prefix="vitexp-app-") as folder:
+    with _exits_at_sigterm(), tempfile.TemporaryDirectory(prefix="vitexp-app-") as folder:
         # Gradio reads these when it is imported: no telemetry, no version check, uploads deleted with this folder.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=folder)
         # Gradio also requests its own page, which a proxy would not reach.
@@ -49,6 +49,16 @@ def main(words: Sequence[str]) -> None:
         from vitexp.app.server import serve
 
         serve(run, data=data, folder=Path(folder), port=port)
+
+
+@contextmanager
+def _exits_at_sigterm() -> Iterator[None]:
+    """Raise SystemExit at SIGTERM, so that the temporary folder is removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse(words: Sequence[str]) -> tuple[Path, int | None, tuple[str, ...]]:
