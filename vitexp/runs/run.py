@@ -157,7 +157,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
                 with stop.patient() if trainer.checkpoint_callbacks else nullcontext():
                     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
             finally:
-                if trainer.global_step:  # 0 if it failed before it read its checkpoint
+                if trainer.global_step or trainer.state.finished:  # neither if it failed before it read its checkpoint
                     _record_training(record, trainer, datamodule, progress)
             summarize(loggers, record)
             unsaved = _test(record, config, trainer, module, datamodule, best, console)
