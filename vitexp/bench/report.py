@@ -16,8 +16,9 @@ from vitexp.text import format_value
 class Row:
     """A row of the table: one of the alternatives.
 
-    rounds: the result of each round, in the unit of the subject. compared: ratio to, or difference from, the reference.
-    details: other numbers of this row, whose names end in their unit.
+    rounds: the result of each round, in the unit of the subject. compared: the ratio or difference that
+    `Subject.comparison_title` names; None: not compared. details: other numbers, not in the table; their names end in
+    their unit.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Row:
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
+        """The first quartile, the median and the third quartile of the rounds."""
         first, median, third = np.percentile(self.rounds, [25, 50, 75]).tolist()
         return first, median, third
 
@@ -44,10 +46,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One table.
+    """The measurements of one subject: a row per alternative.
 
     unit: the unit of the rounds. comparison, comparison_title: the name of `Row.compared` in JSON and in the table.
-    facts: numbers that belong to no row, whose names end in their unit. lines: printed below the table.
+    facts: numbers that belong to no row, not in the table; their names end in their unit, if they have one.
+    lines: printed below the table.
     """
 
     title: str
@@ -79,5 +82,8 @@ class Subject:
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median over rounds of numerator / denominator; load that affects a whole round cancels out."""
+    """Return the median over rounds of numerator / denominator; load that affects a whole round cancels out.
+
+    numerators, denominators: one number per round, in the same order.
+    """
     return float(np.median(np.divide(numerators, denominators)))

@@ -37,7 +37,7 @@ def main(words: Sequence[str]) -> None:
     if port is not None:
         refuse_taken_port(port)
     files = opened(run, width=5)
-    if data:
+    if data:  # without it, the app also opens a run whose data are missing
         refuse_unusable_data(plain_of(data_config(files.config, data, image_size=files.image_size))["data"]["source"])
     with _exits_at_sigterm(), tempfile.TemporaryDirectory(prefix="vitexp-app-") as folder:
         # Gradio reads these when it is imported: no telemetry, no version check, uploads deleted with this folder.

@@ -36,6 +36,7 @@ from vitexp.runs.inputs import refuse_unusable_data
 from vitexp.system.disk import refuse_unwritable_folder
 
 _KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "probe", "export", "out", "device")
+_PACKAGES = {"onnx": ("onnx", "onnxruntime"), "timm": ("timm",)}  # by format of export=
 
 
 def main(words: Sequence[str]) -> None:
@@ -69,14 +70,16 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _formats(value: str) -> tuple[str, ...]:
+    """Parse export=. Raises ConfigError for an unknown format, or if a package that one needs is not installed."""
     formats = _listed("export", value, ("onnx", "timm"))
-    for package in [*["onnx", "onnxruntime"] * ("onnx" in formats), *["timm"] * ("timm" in formats)]:
-        require(package, needed_by=f"export={value}")
+    for name in formats:
+        for package in _PACKAGES[name]:
+            require(package, needed_by=f"export={value}")
     return formats
 
 
 def _listed(key: str, value: str, known: tuple[str, str]) -> tuple[str, ...]:
-    """Parse one or both of `known`: "a", "a,b" or "[a,b]"."""
+    """Parse one or both of `known`: "a", "a,b" or "[a,b]". Raises ConfigError for another name."""
     names = [name.strip() for name in value.strip("[]").split(",")] if value else []
     if not set(known) >= set(names):
         first, second = known

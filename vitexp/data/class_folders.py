@@ -1,4 +1,4 @@
-"""Folders of class folders: list these, and say what is wrong with them and which files are not read."""
+"""List class folders, and say what is wrong with them and which files are not read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def is_tree(folder: Path) -> bool:
-    """Return whether a folder contains folders."""
+    """Return whether a folder contains folders. Raises DataError as `subfolders` does."""
     return bool(subfolders(folder))
 
 
@@ -51,7 +51,7 @@ def unprintable(root: Path, folders: Sequence[str]) -> str:
     return f"the names of {len(wrong):,} class folders are not printable UTF-8; rename {shortened(wrong)}"
 
 
-def without_images(root: Path, folders: Sequence[str]) -> str:
+def empty_classes(root: Path, folders: Sequence[str]) -> str:
     """Return a phrase about class folders without an image; "" if there are none. folders: relative to root."""
     if not folders:
         return ""
@@ -77,6 +77,7 @@ def _contents(folder: Path) -> set[str]:
 
 
 def _ending(name: str) -> str:
+    """Return the ending of a file name or path, such as ".txt", as it is printed."""
     ending = os.path.splitext(name)[1].lower()
     return printable(ending) if ending else "without an ending"
 
@@ -84,8 +85,8 @@ def _ending(name: str) -> str:
 def unread_files(root: Path, *, parts: Collection[str], classes: Set[str], read: Set[str], train: str) -> str:
     """Return a sentence about how many files below root are not read, and why; "" if there are none.
 
-    parts: the folders that contain class folders. classes: these. read: the files that are. train: the training part.
-    All are relative to root, where "" is root itself; parts and classes may be links.
+    parts: the folders that contain class folders. classes: the class folders. read: the files that are read. train: the
+    folder of the training part. All are relative to root, where "" is root itself; parts and classes may be links.
     """
     links = [folder for folder in (*parts, *classes) if (root / folder).is_symlink()]
     start = len(os.path.join(root, ""))
@@ -97,7 +98,7 @@ def unread_files(root: Path, *, parts: Collection[str], classes: Set[str], read:
         if os.path.isdir(root / file):
             places["link", "to a folder"][file] += 1
         elif ending not in ENDINGS:
-            endings[printable(ending) if ending else "without an ending"] += 1
+            endings[_ending(file)] += 1
         elif not classes.isdisjoint((folder, *map(str, Path(folder).parents))):
             places["image", "in subfolders of classes"][folder] += 1
         elif train and top and top not in parts:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from vitexp.data.class_folders import inside, is_tree, subfolders, unprintable, unread_files, without_images
+from vitexp.data.class_folders import empty_classes, inside, is_tree, subfolders, unprintable, unread_files
 from vitexp.data.listing import ImageFile, image_names, is_visible, list_images, split_of_files, visible_files
 from vitexp.data.parts import (
     Part,
@@ -205,7 +205,7 @@ class Folder(Source):
         """Yield what is wrong with the folders of the parts. counts: their images by class."""
         images = {inside(folders[part], label): count for part in counts for label, count in counts[part].items()}
         yield unprintable(self.root, list(images))
-        yield without_images(self.root, [folder for folder, count in images.items() if not count])
+        yield empty_classes(self.root, [folder for folder, count in images.items() if not count])
         if "train" in folders:
             yield self._loose_parts()
             others = [

@@ -11,6 +11,14 @@ from vitexp.errors import indivisible
 NORM_EPS = 1e-6  # for every LayerNorm in the ViT, as in Dosovitskiy et al. 2021; torch's default is 1e-5
 
 
+def is_fused_slow(values: Tensor) -> bool:
+    """Return whether the fused attention kernel is slower than explicit products for `values` (any shape).
+
+    In bfloat16 on a CPU its backward pass takes several times as long.
+    """
+    return values.device.type == "cpu" and values.dtype == torch.bfloat16
+
+
 class Attention(nn.Module):
     """Softmax attention of every token to every token.
 
@@ -49,8 +57,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, *, read: int | None = None) -> Tensor:
         """Map (B, T, dim) to (B, T, dim), or to (B, read, dim): only the first `read` tokens, which attend to all."""
         q, k, v = self._heads(x) if read is None else self._heads_read(x, read)
-        # In bfloat16 on a CPU the backward pass of the fused kernel is several times slower than explicit products.
-        if self.lsa or (v.device.type == "cpu" and v.dtype == torch.bfloat16):
+        if self.lsa or is_fused_slow(v):
             return self._merge(self._explicit(q, k, v)[0])
         dropout = self.attention_dropout if self.training else 0.0
         return self._merge(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout))

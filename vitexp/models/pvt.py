@@ -1,7 +1,7 @@
 """The Pyramid Vision Transformer, version 2 (Wang et al. 2022): maps that shrink, and attention to shrunk maps.
 
 The names in the state dict and the computed function are those of timm's PyramidVisionTransformerV2 (with patch_size=4,
-the only one there). The default sizes are those of B0; B1 has twice the channels and heads of 1, 2, 5 and 8.
+the only one there). The default sizes are those of B0; B1 has twice the channels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitexp.errors import indivisible
-from vitexp.models.attention import NORM_EPS
+from vitexp.models.attention import NORM_EPS, is_fused_slow
 from vitexp.models.block import DropPath, TokenConv, drop_path_rates
 from vitexp.models.initialization import initialize_layer
 from vitexp.options import Checkpointing, Counts, Doc, DropPathRate, Pixels, Rate, Ratios, Sizes
@@ -130,12 +130,15 @@ class PyramidVisionTransformer(nn.Module):
 
 
 class OverlappingPatches(nn.Module):
-    """A convolution with kernels of 2 * stride - 1, normalized: (B, C, h, w) -> (B, h / stride, w / stride, dim)."""
+    """A convolution with kernels of 2 * stride - 1, normalized: (B, C, h, w) -> (B, h / stride, w / stride, dim).
+
+    The sides are rounded up.
+    """
 
     def __init__(self, *, in_channels: int, stride: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=2 * stride - 1, stride=stride, padding=stride - 1)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim)  # with torch's default eps, as in timm
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x).permute(0, 2, 3, 1))  # type: ignore[no-any-return]
@@ -208,7 +211,7 @@ class ReducedAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         if reduction > 1:
             self.sr = nn.Conv2d(dim, dim, kernel_size=reduction, stride=reduction)
-            self.norm = nn.LayerNorm(dim)
+            self.norm = nn.LayerNorm(dim)  # with torch's default eps, as in timm
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
@@ -220,9 +223,8 @@ class ReducedAttention(nn.Module):
         kv = self.kv(kept).view(-1, kept.shape[1], 2, self.num_heads, self.head_dim)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T / reduction^2, head_dim)
         dropout = self.attention_dropout if self.training else 0.0
-        # In bfloat16 on a CPU the backward pass of the fused kernel is several times slower than explicit products.
-        if v.device.type == "cpu" and v.dtype == torch.bfloat16:
-            weights = (q * self.head_dim**-0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
+        if is_fused_slow(v):
+            weights = ((q * self.head_dim**-0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
             heads = F.dropout(weights, dropout, self.training) @ v
         else:
             heads = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)

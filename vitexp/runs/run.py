@@ -119,7 +119,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
         datamodule.setup()
         if position:
             begin_at(position, datamodule)
-        chosen = settle(config, trainer, datamodule)
+        settled = settle(config, trainer, datamodule)
 
         seed_everything(config.seed, workers=True, verbose=False)
         module = build_module(config, datamodule, augment, weights, teacher)
@@ -130,7 +130,7 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             set_damaged_aside(checkpoints, checkpoint)
         open_wandb(loggers, config, record, steps=steps)  # not before: a refused run is not recorded there either
         sources = {"weights": weights and weights.info, "teacher": teacher and teacher.info}
-        _describe(record, chosen, trainer, module, datamodule, sources)
+        _describe(record, settled, trainer, module, datamodule, sources)
         for part in ("val", "test"):  # after their fingerprints, which cover the order, are recorded
             if measured(trainer, datamodule, part) < len(getattr(datamodule, part)):
                 datamodule.shuffle(part)
@@ -287,22 +287,13 @@ def _test(
     best: BestCheckpoint,
     console: Console,
 ) -> Exception | None:
-    """Load the weights that checkpoint.monitor chose, and record their metrics on validation and test.
+    """Record the metrics of the weights that checkpoint.monitor chose, or else the last, on validation and test.
 
     Metrics and weights are written, and the metrics printed, before the figures are drawn. Returns the error if the
     weights were not written.
     """
-    val, chosen = module.val_metrics(), False
-    if best.best_model_path:  # "" without checkpoints or validation, and for checkpoint.monitor=null
-        try:
-            checkpoint = read_checkpoint(Path(best.best_model_path))
-        except (FileNotFoundError, DamagedCheckpoint) as error:
-            log.warning("the last weights are tested, because the best checkpoint was not kept: %s", error)
-        else:
-            module.load_state_dict(checkpoint["state_dict"])
-            val, chosen = checkpoint["val_metrics"], True
-            if (epoch := checkpoint["epoch"] + 1) < record.result["epochs"]:
-                log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", epoch)
+    chosen_val = _load_best(module, best, epochs=record.result["epochs"])
+    val = module.val_metrics() if chosen_val is None else chosen_val
     if not val and trainer.limit_val_batches != 0:  # the training ended between two validations
         trainer.validate(module, datamodule=datamodule, verbose=False)
         val = module.val_metrics()
@@ -319,10 +310,8 @@ def _test(
             metrics={"test": metrics_of(test, module.metrics), "val": metrics_of(val, module.metrics)},
         )
         if trainer.is_global_zero:  # after the metrics, so that a full disk does not lose them
-            _save_predictions(record.folder, module, datamodule)
-            if isinstance(module, Classifier) and datamodule.folds is not None:
-                with tolerating("test_probabilities.npz"):
-                    write_probabilities(record.folder, *(each.cpu().numpy() for each in module.predictions))
+            if isinstance(module, Classifier):
+                _save_predictions(record.folder, module, datamodule)
             try:
                 _save_weights(record.folder, config, module, datamodule)
             except Exception as error:  # raised once the numbers have been printed
@@ -330,33 +319,59 @@ def _test(
             with tolerating("terminal output"):
                 console.print(closing_table(record.result))
             if isinstance(module, Classifier) and not config.trainer.debug:
-                probabilities, labels = module.predictions
-                for concern in (
-                    never_predicted(probabilities, labels, datamodule.classes, imbalance=datamodule.imbalance),
-                    without_images(labels, datamodule.classes),
-                ):
-                    if concern:
-                        log.warning(concern)
+                _warn_about_classes(module, datamodule)
 
     first: Any = LambdaCallback(on_test_end=write)
     trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
     trainer.test(module, datamodule=datamodule, verbose=False)
     if not unsaved:
-        log_weights(trainer.loggers, record, chosen=chosen)
+        log_weights(trainer.loggers, record, chosen=chosen_val is not None)
     return unsaved[0] if unsaved else None
 
 
-def _save_predictions(folder: Path, module: Task, datamodule: ImageDataModule) -> None:
-    if isinstance(module, Classifier):
-        with tolerating("predictions.csv"):
-            probabilities, labels = module.predictions
-            write_test_predictions(
-                folder / "predictions.csv",
-                classes=datamodule.classes,
-                images=datamodule.test,
-                probabilities=probabilities,
-                labels=labels,
-            )
+def _load_best(module: Task, best: BestCheckpoint, *, epochs: int) -> dict[str, Any] | None:
+    """Load the weights that checkpoint.monitor chose and return their validation metrics.
+
+    None if the module keeps its last weights: no checkpoint was chosen, or it cannot be read. epochs: of the training.
+    """
+    if not best.best_model_path:  # "" without checkpoints or validation, and for checkpoint.monitor=null
+        return None
+    try:
+        checkpoint = read_checkpoint(Path(best.best_model_path))
+    except (FileNotFoundError, DamagedCheckpoint) as error:
+        log.warning("the last weights are tested, because the best checkpoint was not kept: %s", error)
+        return None
+    module.load_state_dict(checkpoint["state_dict"])
+    if (epoch := checkpoint["epoch"] + 1) < epochs:
+        log.info("tested    the weights after epoch %d, chosen by checkpoint.monitor", epoch)
+    return dict(checkpoint["val_metrics"])
+
+
+def _save_predictions(folder: Path, module: Classifier, datamodule: ImageDataModule) -> None:
+    """Write the predictions of the test images; with folds also all probabilities, for the average over the folds."""
+    probabilities, labels = module.predictions
+    with tolerating("predictions.csv"):
+        write_test_predictions(
+            folder / "predictions.csv",
+            classes=datamodule.classes,
+            images=datamodule.test,
+            probabilities=probabilities,
+            labels=labels,
+        )
+    if datamodule.folds is not None:
+        with tolerating("test_probabilities.npz"):
+            write_probabilities(folder, probabilities.cpu().numpy(), labels.cpu().numpy())
+
+
+def _warn_about_classes(module: Classifier, datamodule: ImageDataModule) -> None:
+    """Warn of classes that were never predicted on the test images, or have none."""
+    probabilities, labels = module.predictions
+    for concern in (
+        never_predicted(probabilities, labels, datamodule.classes, imbalance=datamodule.imbalance),
+        without_images(labels, datamodule.classes),
+    ):
+        if concern:
+            log.warning(concern)
 
 
 def _save_weights(folder: Path, config: DictConfig, module: Task, datamodule: ImageDataModule) -> None:

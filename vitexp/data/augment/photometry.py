@@ -1,4 +1,8 @@
-"""Photometric augmentation: brightness, contrast and saturation in one pass, blur, and random erasing."""
+"""Photometric augmentation: brightness, contrast and saturation in one pass, blur, and random erasing.
+
+Each module maps float32 [B, C, H, W] in [0, 1] to the same, with random parameters per image. Constructors raise
+ValueError for values out of range.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def gray(images: Tensor) -> Tensor:
 
 
 class RandomColor(nn.Module):
-    """Brightness, then contrast, then saturation, each by a factor from [1 - amount, 1 + amount].
+    """Brightness, then contrast, then saturation of RGB images, each by a factor from [1 - amount, 1 + amount].
 
     Contrast blends with the mean brightness of the image, saturation with the gray image, as in torchvision. All three
     are linear, so they take one pass, and the result is clamped to [0, 1] once.
@@ -30,8 +34,9 @@ class RandomColor(nn.Module):
     def __init__(self, *, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> None:
         super().__init__()
         check_amount(brightness=brightness, contrast=contrast, saturation=saturation)
-        if max(brightness, contrast, saturation) > 1:
-            raise ValueError("brightness, contrast and saturation must be at most 1; a negative factor would invert")
+        for name, amount in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+            if amount > 1:
+                raise ValueError(f"{name}={amount} must be at most 1; a negative factor would invert the image")
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,7 +54,8 @@ class RandomBlur(nn.Module):
     """Gaussian blur of random images.
 
     prob: probability that an image is blurred.
-    sigma: range of the standard deviation in pixels; the kernel radius is twice the largest, rounded up.
+    sigma: range of the standard deviation in pixels; the kernel radius is twice the largest, rounded up, and must be
+    smaller than the sides of the images.
     """
 
     def __init__(self, *, prob: float = 0.0, sigma: tuple[float, float] = (0.5, 1.0)) -> None:
