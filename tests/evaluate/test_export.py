@@ -15,22 +15,16 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.conftest import composed
+from tests.evaluate.networks import TINY_PVT, TINY_SWIN, TINY_TIMM, TINY_VIT, images, untrained
 from vitexp import errors
-from vitexp.data.gtsrb_classes import GTSRB_CLASSES
 from vitexp.errors import UserError
-from vitexp.evaluate import export
+from vitexp.evaluate import export, timm_export
 from vitexp.evaluate.evaluation import evaluate
-from vitexp.evaluate.export import export_onnx, export_timm
-from vitexp.models import ViT
-from vitexp.runs.build import build_net
+from vitexp.evaluate.export import export_onnx
+from vitexp.evaluate.timm_export import export_timm
+from vitexp.models import PyramidVisionTransformer, SwinTransformer, ViT
 from vitexp.runs.finished import FinishedRun, load_run
 
-TINY_VIT = ["model=vit_tiny", "model.dim=16", "model.depth=2", "model.num_heads=2", "model.patch_size=8"]
-TINY_SWIN = ["model=swin_tiny", "model.dim=8", "model.depths=[1,2]", "model.num_heads=[2,4]"]
-TINY_PVT = ["model=pvt_tiny", "model.dims=[8,16]", "model.depths=[1,1]", "model.num_heads=[2,4]"]
-TINY_PVT += ["model.reductions=[4,2]", "model.mlp_ratios=[2,2]"]
-TINY_TIMM = ["model=timm", "model.timm_name=test_convnext"]
 MODELS = {
     "vit_tiny": TINY_VIT,
     "conv": [*TINY_VIT, "model.stem=conv", "model.pool=gap"],
@@ -51,30 +45,6 @@ PLAIN = {
     "sincos": ["model.position_embedding=sincos", "model.registers=2", "model.mlp_ratio=2"],
     "nowhere": ["model.position_embedding=none"],
 }
-
-
-def images(count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-
-
-def untrained(*overrides: str) -> FinishedRun:
-    """A network as if from a run, with weights whose logits differ by more than rounding."""
-    config = composed(*overrides)
-    torch.manual_seed(0)
-    net = build_net(config, num_classes=43).eval()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return FinishedRun(
-        folder=Path("nowhere"),
-        config=config,
-        result={},
-        net=net,
-        classes=list(GTSRB_CLASSES),
-        image_size=32,
-        mean=torch.tensor([0.3, 0.4, 0.5]),
-        std=torch.tensor([0.2, 0.25, 0.3]),
-    )
 
 
 def float32(run: FinishedRun, pictures: np.ndarray) -> torch.Tensor:
@@ -162,7 +132,55 @@ class Gated(ViT):
 def test_a_subclass_with_other_weights_is_not_exported_to_timm(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     run = untrained(*TINY_VIT, f"model._target_={Gated.__module__}.Gated")
-    with pytest.raises(UserError, match=r"vit_tiny \(Gated\) is not timm's ViT: its weights differ in gate;"):
+    with pytest.raises(UserError, match=r"vit_tiny \(Gated\) is not timm's ViT: its weights differ in gate\."):
+        export_timm(run, tmp_path / "timm", images=images(2))
+    assert not list(tmp_path.iterdir())
+
+
+class BrightViT(ViT):
+    """A network that computes something else from the same weights."""
+
+    def forward(self, x: torch.Tensor, *, separate: bool = False) -> torch.Tensor:
+        return super().forward(x + 0.1, separate=separate)
+
+
+class BrightSwin(SwinTransformer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + 0.1)
+
+
+class BrightPVT(PyramidVisionTransformer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + 0.1)
+
+
+class NaNs(ViT):
+    def forward(self, x: torch.Tensor, *, separate: bool = False) -> torch.Tensor:
+        return super().forward(x, separate=separate) * float("nan")
+
+
+class GatedSwin(SwinTransformer):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.gate = torch.nn.Parameter(torch.ones(()))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "net", "words"),
+    [
+        (TINY_VIT, BrightViT, r"\(BrightViT\) is not a network of timm: it differs from timm's by .* in a logit\."),
+        (TINY_SWIN, BrightSwin, r"\(BrightSwin\) is not a network of timm: it differs"),
+        (TINY_PVT, BrightPVT, r"\(BrightPVT\) is not a network of timm: it differs"),
+        (TINY_VIT, NaNs, "by nan in a logit"),
+        (TINY_SWIN, GatedSwin, r"\(GatedSwin\) is not a network of timm: timm cannot read it \(.*gate"),
+    ],
+)
+def test_a_subclass_that_computes_something_else_is_not_exported_to_timm(
+    overrides: list[str], net: type, words: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    run = untrained(*overrides, f"model._target_={net.__module__}.{net.__name__}")
+    with pytest.raises(UserError, match=words):
         export_timm(run, tmp_path / "timm", images=images(2))
     assert not list(tmp_path.iterdir())
 
@@ -171,7 +189,7 @@ def test_a_possible_export_is_written_next_to_an_impossible_one(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setitem(export._SAME_IN_TIMM, "pool", ("gap",))
+    monkeypatch.setitem(timm_export._SAME_IN_TIMM, "pool", ("gap",))
     result: dict[str, Any] = evaluate(finished, out=tmp_path, export=("timm", "onnx"))
     assert result["export"].keys() == {"onnx"}
     assert any(note.startswith("export=timm: timm's ViT has no pool=") for note in result["notes"])

@@ -14,6 +14,8 @@ latency=true       also measure milliseconds and images per second by batch size
 probe=knn,linear   also measure the frozen features: votes of the 20 nearest training images, logistic regression;
                    the only measurement of a pretraining run
 export=onnx,timm   also export the network, checked against torch
+export=hub         also write a folder for the Hugging Face Hub: weights for vitexp and timm, and a model card
+push=OWNER/NAME    with export=hub: also upload that folder; a repository that does not exist is created, private
 out                folder of the results (default: RUN/evaluation, or RUN/evaluation/on-NAME for other images)
 device             auto | cpu | gpu | mps
 --config-dir=DIR   a folder of additional options, laid out like conf/
@@ -30,13 +32,17 @@ from typing import Any
 from vitexp.commands.words import DEVICES, opened, read_words, run_command
 from vitexp.config.compose import plain_of
 from vitexp.errors import ConfigError, require
+from vitexp.evaluate.hub_push import refuse_unusable_push
 from vitexp.runs.data_config import data_config
 from vitexp.runs.find import requested_run
 from vitexp.runs.inputs import refuse_unusable_data
 from vitexp.system.disk import refuse_unwritable_folder
 
-_KEYS = ("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "probe", "export", "out", "device")
-_PACKAGES = {"onnx": ("onnx", "onnxruntime"), "timm": ("timm",)}  # by format of export=
+_KEYS = (
+    *("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "probe", "export", "push", "out"),
+    "device",
+)
+_PACKAGES = {"onnx": ("onnx", "onnxruntime"), "timm": ("timm",), "hub": ()}  # by format of export=
 
 
 def main(words: Sequence[str]) -> None:
@@ -61,7 +67,8 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
         "corruption_images": given.integer("corruption_images", 2000, least=1),
         "latency": given.flag("latency"),
         "probe": _listed("probe", given.get("probe"), ("knn", "linear")),
-        "export": _formats(given.get("export")),
+        "export": (export := _formats(given.get("export"))),
+        "push": _repository(given.get("push"), export),
         "out": given.get("out") or None,
         "data": given.data,
         "config_dir": given.config_dir,
@@ -71,19 +78,26 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 def _formats(value: str) -> tuple[str, ...]:
     """Parse export=. Raises ConfigError for an unknown format, or if a package that one needs is not installed."""
-    formats = _listed("export", value, ("onnx", "timm"))
+    formats = _listed("export", value, tuple(_PACKAGES))
     for name in formats:
         for package in _PACKAGES[name]:
             require(package, needed_by=f"export={value}")
     return formats
 
 
-def _listed(key: str, value: str, known: tuple[str, str]) -> tuple[str, ...]:
-    """Parse one or both of `known`: "a", "a,b" or "[a,b]". Raises ConfigError for another name."""
+def _repository(value: str, export: Sequence[str]) -> str:
+    """Parse push=. Raises ConfigError if it cannot work."""
+    if value:
+        refuse_unusable_push(value, export)
+    return value
+
+
+def _listed(key: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Parse some of `known`: "a", "a,b" or "[a,b]". Raises ConfigError for another name."""
     names = [name.strip() for name in value.strip("[]").split(",")] if value else []
     if not set(known) >= set(names):
-        first, second = known
-        raise ConfigError(f"{key}={value} must be {first}, {second} or both, as in {key}={first},{second}.")
+        several = "both" if len(known) == 2 else "several of them"
+        raise ConfigError(f"{key}={value} must be {', '.join(known)} or {several}, as in {key}={','.join(known[:2])}.")
     return tuple(names)
 
 

@@ -23,10 +23,12 @@ from vitexp.evaluate import tables
 from vitexp.evaluate.calibration import measure_calibration
 from vitexp.evaluate.captions import CAPTIONS
 from vitexp.evaluate.export import export_network, refuse_impossible
+from vitexp.evaluate.hub_push import push_folder, refuse_unusable_push
 from vitexp.evaluate.latency import measure_latency
 from vitexp.evaluate.per_class import ClassRow, Confusion, class_rows, confusions_by_cost
 from vitexp.evaluate.probes import measure_probes
 from vitexp.evaluate.robustness import measure_robustness
+from vitexp.evaluate.timm_export import NotInTimm
 from vitexp.evaluate.views import predict_views, views
 from vitexp.explain import figures
 from vitexp.metrics import METRICS
@@ -64,16 +66,20 @@ def evaluate(
     latency: bool = False,
     probe: Sequence[str] = (),
     export: Sequence[str] = (),
+    push: str = "",
 ) -> dict[str, Any]:
     """Evaluate the run in `folder` and return the contents of evaluation.json; see vitexp/commands/evaluate.py.
 
     data: overrides of the data set (data=..., data.key=value); config_dir: a folder of further options for them.
     out: the folder of the results, RUN/evaluation by default. probe: any of "knn", "linear"; nothing else is measured
-    of a pretraining run, whose classifier was never trained. export: any of "onnx", "timm"; if one of them cannot
-    hold the network, a note says so, and the other is written.
+    of a pretraining run, whose classifier was never trained. export: any of "onnx", "timm", "hub"; if one of them
+    cannot hold the network, a note says so, and the others are written. push: OWNER/NAME on the Hugging Face Hub, to
+    upload the folder of "hub".
     Raises UserError (ConfigError if an argument is wrong).
     """
     start = time.time()
+    if push:
+        refuse_unusable_push(push, export)
     on = choose_device(device, key="device")
     if on.type == "cpu":
         keep_freed_memory()
@@ -104,9 +110,18 @@ def evaluate(
     for kind in export:
         if kind in impossible:
             evaluation.note(impossible[kind])
-        else:
-            evaluation.export(kind)
-    return evaluation.finish(seconds=time.time() - start)
+            continue
+        try:
+            evaluation.export(kind, repository=push)
+        except NotInTimm as error:  # found only by comparing logits
+            if len(set(export)) == 1:
+                raise
+            evaluation.note(str(error))
+    results = evaluation.finish(seconds=time.time() - start)
+    if push:
+        url = push_folder(evaluation.folder / "hub", push)
+        print(f"pushed    {url}; a new repository is private until you change that in {url}/settings")
+    return results
 
 
 def _impossible(run: FinishedRun, formats: Sequence[str]) -> dict[str, str]:
@@ -315,10 +330,11 @@ class _Evaluation:
         self._record({"probes": found}, table.rich())
         self.tables["probes"] = table
 
-    def export(self, kind: str) -> None:
+    def export(self, kind: str, *, repository: str = "") -> None:
         rows = np.linspace(0, len(self.labels) - 1, min(_COMPARED, len(self.labels))).astype(np.int64)
         with self._writing():
-            result = export_network(self.run, kind, self.folder, images=self.test_set.images.images(rows))
+            images = self.test_set.images.images(rows)
+            result = export_network(self.run, kind, self.folder, images=images, repository=repository)
         path = self.folder / (result.get("file") or result["folder"])
         comparison = result.get("note") or (
             f"logits of {'onnxruntime' if kind == 'onnx' else 'timm'} and torch differ by at most "

@@ -1,11 +1,10 @@
-"""Exports of the network, checked against torch: ONNX, and a folder for timm."""
+"""Exports of the network, checked against torch: ONNX here, folders for timm and the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vitexp.errors import UserError, one_line, require
-from vitexp.models import ViT
+from vitexp.evaluate.hub_export import export_hub
+from vitexp.evaluate.timm_export import export_timm, refuse_not_in_timm
 from vitexp.runs.finished import FinishedRun
-from vitexp.text import shortened
 
 OPSET = 18
 # Both sides compute in float32, but in a different order.
 ONNX_TOLERANCE = 1e-3
-TIMM_TOLERANCE = 1e-4
-# config.json sets every argument of timm's VisionTransformer that depends on this name.
-ARCHITECTURE = "vit_tiny_patch16_224"
-# The options of our ViT that timm's does not have, with the values for which both are equal.
-_SAME_IN_TIMM: dict[str, tuple[Any, ...]] = {
-    "stem": ("patch",),
-    "pool": ("cls", "gap"),
-    "lsa": (False,),
-    "head": ("linear",),
-    "upsample": (None,),
-    "mlp_conv": (False,),
-    "distillation_token": (False,),
-}
 
 
 def refuse_impossible(run: FinishedRun, formats: Sequence[str]) -> None:
@@ -45,14 +30,21 @@ def refuse_impossible(run: FinishedRun, formats: Sequence[str]) -> None:
         require("onnx", needed_by="export=onnx")
         require("onnxruntime", needed_by="export=onnx")
     if "timm" in formats:
-        _as_timm(run)
+        refuse_not_in_timm(run)
 
 
-def export_network(run: FinishedRun, kind: str, folder: Path, *, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Write the network into `folder` as "onnx" or "timm" and compare its logits on `images`, uint8 [N, S, S, 3]."""
+def export_network(
+    run: FinishedRun, kind: str, folder: Path, *, images: NDArray[np.uint8], repository: str = ""
+) -> dict[str, Any]:
+    """Write the network into `folder` as "onnx", "timm" or "hub"; compare its logits on `images`, uint8 [N, S, S, 3].
+
+    repository: OWNER/NAME on the Hub, for the model card of "hub"; "" if unknown.
+    """
     if kind == "onnx":
         return export_onnx(run, folder / "model.onnx", images=images)
-    return export_timm(run, folder / "timm", images=images)
+    if kind == "timm":
+        return export_timm(run, folder / "timm", images=images)
+    return export_hub(run, folder / "hub", images=images, repository=repository)
 
 
 class _FromPixels(nn.Module):
@@ -161,141 +153,3 @@ def _compare_onnx(module: nn.Module, path: Path, images: NDArray[np.uint8], *, d
         "largest_logit": float(np.abs(ours).max()),
         "same_predictions": int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum()),
     }
-
-
-def export_timm(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Write a folder for timm.create_model("local-dir:FOLDER") and compare logits on `images`, uint8 [N, S, S, 3].
-
-    timm's network takes images normalized by the mean and std in config.json. Without timm nothing is compared.
-    Raises UserError if timm does not have this network, or if the logits differ.
-    """
-    net = _as_timm(run)
-    if not isinstance(net, ViT):
-        return _export_other(run, net, folder, images=images)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(_timm_config(run, net), indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(config, encoding="utf-8")
-    save_file(_timm_weights(net), folder / "model.safetensors", metadata={"format": "pt"})
-    return {"folder": folder.name, **_compare_timm(run, folder, images)}
-
-
-def _export_other(run: FinishedRun, net: Any, folder: Path, *, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Do the same for a network that describes itself to timm."""
-    stated = net.timm_config()
-    pretrained_cfg = _preparation_for_timm(run) | stated.pop("pretrained_cfg")
-    config = {"num_classes": len(run.classes), "label_names": run.classes, **stated, "pretrained_cfg": pretrained_cfg}
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
-    weights = getattr(net, "net", net).state_dict()  # without the prefix of a network that is timm's
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return {"folder": folder.name, **_compare_timm(run, folder, images)}
-
-
-def _as_timm(run: FinishedRun) -> nn.Module:
-    """Return the network. Raises UserError if timm has no equivalent."""
-    net = run.net
-    if not isinstance(net, ViT):
-        if not hasattr(net, "timm_config"):
-            raise UserError(
-                "export=timm needs a ViT, Swin Transformer or PVT v2 of vitexp, or a network of timm; "
-                f"{run.config.model.name} is a {type(net).__name__}. export=onnx supports every network."
-            )
-        try:
-            net.timm_config()  # type: ignore[operator]
-        except ValueError as error:
-            raise UserError(f"export=timm: {error} export=onnx supports every network.") from error
-        return net
-    for key, same in _SAME_IN_TIMM.items():
-        if (value := run.config.model.get(key, same[0])) not in same:
-            raise UserError(
-                f"export=timm: timm's ViT has no {key}={value}; only {key}={' or '.join(map(str, same))} is the same "
-                "there. export=onnx supports every network."
-            )
-    _refuse_other_weights(run, net)
-    return net
-
-
-def _timm_weights(net: ViT) -> dict[str, Tensor]:
-    """Return the weights under timm's names, which are ours."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    if net.pos_embed is not None:  # a fixed one, which our weights omit, is a parameter there
-        weights.setdefault("pos_embed", net.pos_embed.detach().cpu().contiguous())
-    return weights
-
-
-def _refuse_other_weights(run: FinishedRun, net: ViT) -> None:
-    """Raise UserError if the weights are not those of timm's network, for example in a subclass; needs timm."""
-    if find_spec("timm") is None:
-        return
-    import timm
-
-    with torch.device("meta"):
-        model = timm.create_model(ARCHITECTURE, num_classes=len(run.classes), **_timm_config(run, net)["model_args"])
-    theirs = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    ours = {name: tensor.shape for name, tensor in _timm_weights(net).items()}
-    if other := sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name)):
-        raise UserError(
-            f"export=timm: {run.config.model.name} ({type(net).__name__}) is not timm's ViT: its weights differ in "
-            f"{shortened(other, most=3)}; export=onnx supports every network."
-        )
-
-
-def _timm_config(run: FinishedRun, net: ViT) -> dict[str, Any]:
-    model = run.config.model
-    gap = model.get("pool", "cls") == "gap"
-    arguments = {
-        "img_size": run.image_size,
-        "patch_size": net.patch_size,
-        "embed_dim": net.dim,
-        "depth": net.depth,
-        "num_heads": model.get("num_heads", 3),
-        "mlp_ratio": model.get("mlp_ratio", 4.0),
-        "global_pool": "avg" if gap else "token",
-        "class_token": not gap,
-        "reg_tokens": net.registers,
-        "qk_norm": model.get("qk_norm", False),
-        "init_values": model.get("layer_scale"),
-        "pos_embed": "none" if net.pos_embed is None else "learn",
-    }
-    return {
-        "architecture": ARCHITECTURE,
-        "num_classes": len(run.classes),
-        "num_features": net.dim,
-        "global_pool": arguments["global_pool"],
-        "model_args": arguments,
-        "label_names": run.classes,
-        "pretrained_cfg": {
-            **_preparation_for_timm(run),
-            "fixed_input_size": True,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-    }
-
-
-def _preparation_for_timm(run: FinishedRun) -> dict[str, Any]:
-    return {
-        "input_size": [3, run.image_size, run.image_size],
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-        "mean": run.mean.tolist(),
-        "std": run.std.tolist(),
-        "num_classes": len(run.classes),
-        "pool_size": None,
-    }
-
-
-def _compare_timm(run: FinishedRun, folder: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
-    if find_spec("timm") is None:
-        return {"images_compared": 0, "note": "timm is not installed, so the logits were not compared"}
-    import timm
-
-    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval().to(run.device)
-    prepared = run.prepared(images)
-    with torch.inference_mode():
-        difference = float((run.net(prepared) - theirs(prepared)).abs().max())
-    if difference > TIMM_TOLERANCE:
-        raise UserError(f"timm's network differs from ours by {difference:.2g} in a logit; do not use {folder}.")
-    return {"images_compared": len(images), "largest_difference": difference}

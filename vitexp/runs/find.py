@@ -103,6 +103,8 @@ def completed_runs(log_dir: Path | str = "logs") -> list[Path]:
     logs = Path(log_dir).expanduser()
     # A name may be paper/table1, and log_dir the folder of one name.
     for file in (path for depth in ("*", "*/*", "*/*/*") for path in logs.glob(f"{depth}/result.json")):
+        if (file.parents[2] / "result.json").exists():  # RUN/evaluation/hub, an export of a run
+            continue
         try:
             result = read_result(file.parent)
         except FileNotFoundError:  # removed meanwhile

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO
@@ -127,7 +127,10 @@ def load_run(
     run = read_finished(folder, accept_pretraining=accept_pretraining)
     with safe_open(run.folder / "model.safetensors", framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        names = json.loads(file.metadata()["vitexp"]).get("names")
     net = build_net(run.config, num_classes=len(run.classes))
+    if names == "timm":  # export=hub writes one file for both libraries
+        weights = _in_names_of(net, weights)
     if is_pretraining(run.result) and isinstance(net, ViT):
         remove_classifier(net)
     try:
@@ -147,6 +150,16 @@ def load_run(
     )
 
 
+def _in_names_of(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with timm's names under the names of `net`."""
+    if not isinstance(net, ViT):
+        prefix = "net." if hasattr(net, "net") else ""  # of a network that is timm's
+        return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
+    ours = net.state_dict()
+    # A fixed position embedding is a parameter there, and not a weight here.
+    return {name: tensor for name, tensor in weights.items() if name in ours or name != "pos_embed"}
+
+
 def classes_of(folder: Path) -> list[str]:
     """Return the classes of a run from the header of its weights; none if they cannot be read."""
     try:
@@ -157,7 +170,10 @@ def classes_of(folder: Path) -> list[str]:
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], *, header: dict[str, Any]) -> None:
-    """Write model.safetensors atomically. header: model, image_size, classes, mean and std."""
+    """Write model.safetensors atomically. header: model, image_size, classes, mean and std.
+
+    `names` in the header is "timm" if the weights have the names of timm's network.
+    """
     # Cloned, because safetensors refuses tensors that share memory, as tied layers do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     # A single metadata entry: safetensors writes several in random order, so the files of equal runs would differ.

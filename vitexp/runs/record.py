@@ -190,7 +190,7 @@ class RunRecord:
             },
         )
         try:
-            write_atomically(folder / "config.yaml", _repeatable(config))
+            write_atomically(folder / "config.yaml", repeatable_yaml(config))
             record._write()  # last, because a folder with result.json is taken for a run, which needs both files
         except OSError as error:
             raise _cannot_start(folder, error) from error
@@ -220,7 +220,7 @@ class RunRecord:
         try:
             for partial in (*self.folder.glob(".*.*-*"), *self.folder.glob("checkpoints/.*")):  # see write_atomically
                 partial.unlink()
-            write_atomically(self.folder / "config.yaml", _repeatable(config))
+            write_atomically(self.folder / "config.yaml", repeatable_yaml(config))
         except OSError as error:
             raise UserError(f"cannot resume in {self.folder}: {error.strerror or error}; free some space.") from error
         self._next = None
@@ -332,7 +332,7 @@ def _git() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def _repeatable(config: DictConfig) -> str:
+def repeatable_yaml(config: DictConfig) -> str:
     """Return the resolved configuration as YAML that the train command accepts."""
     # Hydra itself would write train.log into the working directory.
     no_file = {"handlers": {"file": {"delay": True}}, "root": {"handlers": ["console"]}}
