@@ -184,7 +184,7 @@ def test_a_secret_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_export_is_part_of_an_evaluation_and_not_the_newest_run(finished: Path, tmp_path: Path) -> None:
-    run = tmp_path / "name" / "run"
+    run = tmp_path / "name" / "20261127"  # before "hub" in the alphabet
     shutil.copytree(finished, run)
     found = evaluate(run, export=("hub",))["export"]["hub"]
     assert found["largest_difference"] == 0 and found["images_compared"] > 0
