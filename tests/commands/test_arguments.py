@@ -37,6 +37,7 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "latency": False,
         "probe": ("knn",),
         "export": ("onnx", "timm"),
+        "push": "",
     }
 
 
@@ -70,7 +71,7 @@ def test_app() -> None:
         (evaluate.parse, "run=", "run= is empty"),
         (evaluate.parse, "run=nowhere", "run=nowhere is not a folder"),
         (evaluate.parse, "corruption_images=0", "must be an integer of 1 or more"),
-        (evaluate.parse, "export=tensorflow", "must be onnx, timm or both"),
+        (evaluate.parse, "export=tensorflow", "must be onnx, timm, hub or several of them"),
         (evaluate.parse, "device=tpu", "must be auto, cpu, gpu, cuda or mps"),
         (evaluate.parse, "trainer.devices=2", "there is no key 'trainer.devices'"),
         (evaluate.parse, "log_dir=/nowhere", "there is no finished run under /nowhere"),

@@ -167,7 +167,7 @@ def _limitations(run: FinishedRun, config: DictConfig, result: dict[str, Any], n
             f"Its probabilities differ from the share of correct predictions by {metric('ece').format(ece)} on average "
             "(calibration error on the test images)."
         )
-    yield f"The numbers are those of one run with one seed on the test images of {name}. The record contains no test on other data."
+    yield f"The numbers are those of one run with one seed on the test images of {name} and no other data."
     if result.get("debug"):
         yield "It comes from a debug run, which only tries things out."
 
