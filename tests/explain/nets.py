@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
-from vitexp.models import ViT
+from vitexp.models import PyramidVisionTransformer, SwinTransformer, ViT
+from vitexp.models.trained_net import TrainedNet
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def vit(*, depth: int = 3, num_classes: int = 5, **options: Any) -> ViT:
@@ -14,13 +18,46 @@ def vit(*, depth: int = 3, num_classes: int = 5, **options: Any) -> ViT:
 
     Seeds torch.
     """
-    torch.manual_seed(0)
-    net = ViT(image_size=16, num_classes=num_classes, patch_size=4, dim=24, depth=depth, num_heads=3, **options).eval()
-    for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return net
+    return _random(
+        ViT(image_size=16, num_classes=num_classes, patch_size=4, dim=24, depth=depth, num_heads=3, **options)
+    )
+
+
+def swin() -> SwinTransformer:
+    """Return a Swin Transformer in eval mode for 16x16 images, with maps of 8x8 and 4x4. Seeds torch."""
+    return _random(SwinTransformer(image_size=16, num_classes=5, dim=6, depths=(2, 1), num_heads=(2, 3)))
+
+
+def pvt() -> PyramidVisionTransformer:
+    """Return a PVT v2 in eval mode for 16x16 images, with maps of 8x8 and 4x4; only the second attends to a choice of
+    positions. Seeds torch.
+    """
+    net = PyramidVisionTransformer(
+        image_size=16,
+        num_classes=5,
+        patch_size=2,
+        dims=(6, 9),
+        depths=(1, 1),
+        num_heads=(2, 3),
+        reductions=(8, 2),
+        mlp_ratios=(2.0, 2.0),
+    )
+    return _random(net)
+
+
+def trained(net: nn.Module, *, num_classes: int = 5) -> TrainedNet:
+    """Return a network for 16x16 images as an explainer takes it."""
+    names = [f"class {number}" for number in range(num_classes)]
+    return TrainedNet(net=net, classes=names, image_size=16, mean=torch.zeros(3), std=torch.ones(3))
 
 
 def grid(net: ViT) -> dict[str, Any]:
     """Return where the patches are among the tokens."""
     return {"prefix_tokens": net.prefix_tokens, "has_cls": net.has_cls, "grid_size": net.grid_size}
+
+
+def _random(net: Net) -> Net:
+    torch.manual_seed(0)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return net.eval()

@@ -6,20 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from tests.explain.nets import vit
+from tests.explain.nets import pvt, swin, trained, vit
 from vitexp.explain import figures
-from vitexp.explain.drawing import draw_classes, scored, shown
+from vitexp.explain.drawing import draw_classes, draw_stages, scored, shown
 from vitexp.explain.explainer import Explainer
 from vitexp.explain.ranking import RANDOM, Faithfulness
-from vitexp.models.trained_net import TrainedNet
 
 
 def test_the_true_class_is_among_the_drawn_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"class {number}" for number in range(9)]
-    net = vit(num_classes=9)
-    explainer = Explainer(TrainedNet(net=net, classes=names, image_size=16, mean=torch.zeros(3), std=torch.ones(3)))
+    explainer = Explainer(trained(vit(num_classes=9), num_classes=9))
+    names = explainer.run.classes
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     order = np.argsort(-explainer.probabilities(images), axis=1, kind="stable")
     drawn: dict[str, Any] = {}
@@ -41,3 +38,18 @@ def test_a_map_that_is_not_clearly_better_than_random_order_says_so() -> None:
     measured = Faithfulness(deletion={name: np.zeros((40, 5), np.float32) for name in curves}, insertion=curves)
     assert scored("good", measured) == f"good {measured.scores['good']:.2f}"
     assert scored("doubtful", measured).endswith(", not clearly better than random order")
+
+
+def test_attention_of_the_stages_leaves_out_blocks_without_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(figures, "map_grid", lambda **arguments: drawn.update(arguments) or True)
+    sides = {"stage 1, block 1": 8, "stage 1, block 2": 8, "stage 2, block 1": 4}
+    for net, expected in ((swin(), sides), (pvt(), {"stage 2, block 1": 2})):
+        explainer = Explainer(trained(net))
+        assert draw_stages(explainer, shown(explainer, images, [0, 1, 2]))
+        assert dict(zip(drawn["columns"], [len(each) for each in drawn["maps"][0]], strict=True)) == expected
+        assert [len(row) for row in drawn["maps"]] == [len(expected)] * 3
+        assert not np.allclose(drawn["maps"][0][-1], drawn["maps"][1][-1])
+    explainer = Explainer(trained(vit()))
+    assert draw_stages(explainer, shown(explainer, images, [0, 1, 2])) is None

@@ -13,7 +13,7 @@ from pytorch_grad_cam import GradCAM, GradCAMElementWise
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from tests.explain.nets import vit
+from tests.explain.nets import pvt, swin, trained, vit
 from vitexp.explain.explainer import Explainer
 from vitexp.explain.methods.grad_cam import (
     channels_first,
@@ -23,9 +23,8 @@ from vitexp.explain.methods.grad_cam import (
     record,
     token_grid,
 )
-from vitexp.models import SimpleCNN
+from vitexp.models import SimpleCNN, SwinTransformer
 from vitexp.models.resnet import ResNet18
-from vitexp.models.trained_net import TrainedNet
 
 
 def test_two_places_by_hand() -> None:
@@ -146,11 +145,26 @@ def test_what_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize(("depth", "block"), [(1, 0), (2, 1), (3, 1), (6, 3)])
-def test_an_explainer_reads_the_middle_block(depth: int, block: int) -> None:
+def test_an_explainer_reads_what_enters_the_middle_block(depth: int, block: int) -> None:
     net = vit(depth=depth)
-    names = ["a", "b", "c", "d", "e"]
-    explainer = Explainer(TrainedNet(net=net, classes=names, image_size=16, mean=torch.zeros(3), std=torch.ones(3)))
+    explainer = Explainer(trained(net))
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    recorded = record(net, net.blocks[block].norm1, explainer.run.prepared(images), [0, 1, 2])
+    recorded = record(net, net.blocks[block], explainer.run.prepared(images), [0, 1, 2], of_input=True)
     tokens = (token_grid(each, prefix_tokens=net.prefix_tokens, grid_size=4) for each in recorded)
-    np.testing.assert_allclose(explainer.maps("grad_cam", images, [0, 1, 2]), elementwise_grad_cam(*tokens), rtol=1e-5)
+    maps = explainer.maps("grad_cam", images, [0, 1, 2])
+    np.testing.assert_allclose(maps, elementwise_grad_cam(*tokens), rtol=1e-5)
+    if block > 0:
+        before = record(net, net.blocks[block - 1], explainer.run.prepared(images), [0, 1, 2])
+        torch.testing.assert_close(recorded, before)
+    assert maps.std() > 0
+
+
+def test_an_explainer_reads_what_enters_the_middle_stage() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    for net in (swin(), pvt()):
+        explainer = Explainer(trained(net))
+        first = net.get_submodule("layers.0" if isinstance(net, SwinTransformer) else "stages.0")
+        maps = [each.permute(0, 3, 1, 2) for each in record(net, first, explainer.run.prepared(images), [0, 1, 2])]
+        found = explainer.maps("grad_cam", images, [0, 1, 2])
+        assert found.shape == (3, 8, 8)
+        np.testing.assert_allclose(found, elementwise_grad_cam(*maps), rtol=1e-5)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitexp.models import PyramidVisionTransformer, SwinTransformer
-from vitexp.models.swin import ShiftedMerging
+from vitexp.models.pvt import ReducedAttention
+from vitexp.models.swin import ShiftedMerging, WindowAttention
 
 SWIN: dict[str, Any] = {"dim": 12, "depths": (2, 3, 2), "num_heads": (2, 3, 4)}
 PVT: dict[str, Any] = {
@@ -213,3 +214,54 @@ def test_a_depthwise_convolution_of_tiny_maps_is_a_convolution() -> None:
         made = conv(grid.flatten(2).transpose(1, 2))
         expected = nn.functional.conv2d(grid, conv.weight, conv.bias, padding=1, groups=4)
         torch.testing.assert_close(made, expected.flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize(("side", "shift"), [(8, 0), (8, 2), (6, 2), (3, 2)])
+def test_received_attention_of_windows_is_how_much_the_outputs_depend_on_a_position(side: int, shift: int) -> None:
+    attention = WindowAttention(dim=6, num_heads=2, window_size=4, shift=shift)
+    check_received(attention, attention.qkv.weight, side=side)
+
+
+def test_received_attention_of_a_shrunk_map() -> None:
+    side = 6
+    attention = ReducedAttention(dim=6, num_heads=2, reduction=1)
+    with torch.no_grad():
+        joined = torch.cat([attention.q.weight, attention.kv.weight])
+    attention.q.weight.data, attention.kv.weight.data = joined[:6], joined[6:]  # views of one matrix
+    check_received(attention, joined, side=side, flat=True)
+    shrunk = ReducedAttention(dim=6, num_heads=2, reduction=2).received(torch.randn(3, side**2, 6))
+    assert shrunk.shape == (3, 2, side // 2, side // 2)
+    torch.testing.assert_close(shrunk.mean(dim=(2, 3)), torch.ones(3, 2))
+
+
+def check_received(attention: nn.Module, qkv: Tensor, *, side: int, flat: bool = False) -> None:
+    """Compare with gradients: channel 0 of the input becomes the values, and nothing else does."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        nn.init.normal_(qkv)
+        qkv[:, 0] = 0
+        qkv[12:] = 0
+        qkv[[12, 15], 0] = 1  # the first channel of each head
+        for bias in (each for name, each in attention.named_parameters() if name.endswith("bias")):
+            bias.zero_()
+        attention.proj.weight.copy_(torch.eye(6))  # type: ignore[operator, union-attr]
+    x = torch.randn(2, side, side, 6).requires_grad_()
+    given = x.flatten(1, 2) if flat else x
+    received = attention.received(given)  # type: ignore[operator]
+    assert received.std() > 0.1
+    for head in range(2):
+        [gradient] = torch.autograd.grad(attention(given)[..., 3 * head].sum(), x)
+        torch.testing.assert_close(received[:, head], gradient[..., 0])
+
+
+@BUILDERS
+def test_received_attention_has_a_map_of_each_head_of_each_block(build: Any) -> None:
+    net = build(48).eval()
+    images = torch.randn(2, 3, 48, 48)
+    received = net.received_attention(images)
+    assert [len(blocks) for blocks in received] == list(net.depths)
+    assert [blocks[0].shape[1] for blocks in received] == list(net.num_heads)
+    sides = [24, 12, 6] if build is swin else [3, 3, 3]
+    assert [blocks[0].shape for blocks in received] == [(2, net.num_heads[i], s, s) for i, s in enumerate(sides)]
+    with pytest.raises(ValueError, match="square"):
+        net.received_attention(torch.randn(2, 3, 48, 40))

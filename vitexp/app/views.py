@@ -102,19 +102,7 @@ class Views:
                 description="The image as the network receives it: each patch becomes a token.",
                 figures={"patches": of_image(lambda seen, _: drawing.draw_patches(net, seen))},
             ),
-            View(
-                name="Attention",
-                description="Where the tokens attend: the chosen head through the layers, then every head of every "
-                "layer.",
-                figures={
-                    "attention_layers": of_image(
-                        lambda seen, choice: drawing.draw_layers(net, seen, head=choice.head, overlay=choice.overlay)
-                    ),
-                    "attention_heads": of_image(
-                        lambda seen, choice: drawing.draw_every_head(net, seen, overlay=choice.overlay)
-                    ),
-                },
-            ),
+            self._attention(),
             View(
                 name="Classes",
                 description="Evidence for each of the most probable classes.",
@@ -157,7 +145,35 @@ class Views:
                 figures={"comparison": self.side_by_side},
             ),
         ]
-        return [view for view in views if vit or view.name not in ("Patches", "Attention", "Heads")]
+        return [view for view in views if view.figures and (vit or view.name not in ("Patches", "Heads"))]
+
+    def _attention(self) -> View:
+        """Return the tab of the attention; without figures if the network has none, or none with a choice."""
+        net = self.explainer
+
+        def layers(picture: Picture, choice: Choice) -> Figure:
+            return drawing.draw_layers(net, self.about(picture, choice), head=choice.head, overlay=choice.overlay)
+
+        def heads(picture: Picture, choice: Choice) -> Figure:
+            return drawing.draw_every_head(net, self.about(picture, choice), overlay=choice.overlay)
+
+        def stages(picture: Picture, choice: Choice) -> Figure | None:
+            return drawing.draw_stages(net, self.about(picture, choice), overlay=choice.overlay)
+
+        if net.vit:
+            return View(
+                name="Attention",
+                description="Where the tokens attend: the chosen head through the layers, then every head of every "
+                "layer.",
+                figures={"attention_layers": layers, "attention_heads": heads},
+            )
+        side = self.run.image_size
+        has_choice = net.staged and net.received(np.zeros((1, side, side, 3), np.uint8))
+        return View(
+            name="Attention",
+            description="How much attention each position of a map receives, block by block, in the mean of the heads.",
+            figures={"attention_stages": stages} if has_choice else {},
+        )
 
     def about(self, picture: Picture, choice: Choice) -> Shown:
         """Return the image with its prediction."""

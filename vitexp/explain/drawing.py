@@ -87,6 +87,9 @@ def draw_images(explainer: Explainer, about: Shown, *, head: int | None = None, 
         for ending, overlay in (("", True), ("_raw", False)):
             yield f"attention_layers{ending}", draw_layers(explainer, about, head=head, overlay=overlay)
             yield f"attention_heads{ending}", draw_every_head(explainer, about, overlay=overlay)
+    for ending, overlay in (("", True), ("_raw", False)):
+        if (stages := draw_stages(explainer, about, overlay=overlay)) is not None:
+            yield f"attention_stages{ending}", stages
     if (position := draw_position(explainer.vit, before)) is not None:
         yield "position_embedding", position
 
@@ -192,6 +195,21 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
         images=about.images,
         maps=list(maps.mean(axis=2) if head is None else maps[:, :, head]),
         columns=[f"layer {layer + 1}" for layer in range(maps.shape[1])],
+        rows=about.captions(explainer.run.classes),
+        overlay=overlay,
+    )
+
+
+def draw_stages(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure | None:
+    """Draw the attention that positions receive in each block of a staged network; None if they have no choice."""
+    maps = explainer.received(about.images) if explainer.staged else {}
+    if not maps:
+        return None
+    return figures.map_grid(
+        title="Attention that positions receive, mean of the heads",
+        images=about.images,
+        maps=[[each[index] for each in maps.values()] for index in range(len(about.images))],
+        columns=list(maps),
         rows=about.captions(explainer.run.classes),
         overlay=overlay,
     )

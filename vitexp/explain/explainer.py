@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Generic, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ from vitexp.explain.methods.grad_cam import (
 from vitexp.explain.methods.heads import attention_entropy, head_distance, mean_attention_distance
 from vitexp.explain.methods.occlusion import occlusion
 from vitexp.explain.methods.patches import filter_components, shifted_filters
-from vitexp.models import ViT
+from vitexp.models import PyramidVisionTransformer, SwinTransformer, ViT
 from vitexp.models.stems import ShiftedStem
 from vitexp.models.trained_net import TrainedNet
 
@@ -67,12 +68,12 @@ class Explainer(Generic[Run]):
         self.run = run
         self.net = run.net
         self.vit = run.net if isinstance(run.net, ViT) else None
-        self._grad_cam_layer = self._find_grad_cam_layer()
+        self.staged = run.net if isinstance(run.net, SwinTransformer | PyramidVisionTransformer) else None
 
     @property
     def methods(self) -> list[str]:
         """The applicable keys of NAMES: all for a ViT; otherwise occlusion, and Grad-CAM if a layer outputs maps."""
-        others = ("grad_cam", "occlusion") if self._grad_cam_layer else ("occlusion",)
+        others = ("grad_cam", "occlusion") if self.staged or self._last_map_layer else ("occlusion",)
         return [method for method in NAMES if self.vit or method in others]
 
     @property
@@ -109,6 +110,22 @@ class Explainer(Generic[Run]):
     def head_maps(self, images: Images) -> NDArray[np.float32]:
         """Return the attention of each layer and head of a ViT: float32 [B, layers, heads, g, g]."""
         return np.concatenate([head_attention(self._weights(some), **self._where) for some in _batches(images, _BATCH)])
+
+    def received(self, images: Images) -> dict[str, Maps]:
+        """Return how much attention each position of a staged network receives, by stage and block: [B, h, w] each.
+
+        The mean of the heads. Blocks whose attention has a single position to choose from are left out.
+        """
+        assert self.staged is not None
+        parts: dict[str, list[Maps]] = {}
+        with torch.no_grad():
+            for some in _batches(images, _BATCH):
+                for stage, blocks in enumerate(self.staged.received_attention(self.run.prepared(some)), start=1):
+                    for block, weights in enumerate(blocks, start=1):
+                        if weights.shape[-1] > 1:
+                            maps = np.asarray(weights.mean(dim=1).cpu().numpy(), np.float32)
+                            parts.setdefault(f"stage {stage}, block {block}", []).append(maps)
+        return {name: np.concatenate(maps) for name, maps in parts.items()}
 
     def head_diversity(
         self, images: Images
@@ -170,30 +187,35 @@ class Explainer(Generic[Run]):
             return relevance(logits, weights, classes=classes, **self._where)
 
     def _grad_cam(self, images: Images, classes: Sequence[int]) -> Maps:
-        assert self._grad_cam_layer is not None
-        recorded = record(self.net, self._grad_cam_layer, self.run.prepared(images), classes)
-        if self.vit is None:
-            activations, gradients = (channels_first(each, self._grad_cam_layer) for each in recorded)
-            return grad_cam(activations, gradients)
-        activations, gradients = (token_grid(each, **self._grid) for each in recorded)
-        return elementwise_grad_cam(activations, gradients)
+        prepared = self.run.prepared(images)
+        if self.vit:
+            recorded = record(self.net, self._middle(self.vit.blocks), prepared, classes, of_input=True)
+            return elementwise_grad_cam(*(token_grid(each, **self._grid) for each in recorded))
+        if self.staged:
+            stages = self.staged.layers if isinstance(self.staged, SwinTransformer) else self.staged.stages
+            recorded = record(self.net, self._middle(stages), prepared, classes, of_input=True)
+            return elementwise_grad_cam(*(each.permute(0, 3, 1, 2) for each in recorded))
+        layer = self._last_map_layer
+        assert layer is not None
+        return grad_cam(*(channels_first(each, layer) for each in record(self.net, layer, prepared, classes)))
 
-    def _find_grad_cam_layer(self) -> nn.Module | None:
-        """Return the layer that Grad-CAM reads; None if no layer outputs maps.
+    @staticmethod
+    def _middle(parts: nn.ModuleList) -> nn.Module:
+        """Return the block of a ViT, or the stage of another transformer, whose input Grad-CAM reads.
 
-        For a ViT, the norm before the attention of the middle block: later, patches hold what comes from the whole
-        image. On training images of four ViTs, that was more faithful than in the last two blocks
-        (.readme/explain.md). For other networks, the last layer that outputs a map.
+        All later blocks read this map, not only the attention of one. Later still, patches hold what comes from the
+        whole image. Chosen on training images of six networks (.readme/explain.md).
         """
-        if self.vit is None:
-            try:
-                black = np.zeros((1, self.run.image_size, self.run.image_size, 3), np.uint8)
-                return last_map_layer(self.net, self.run.prepared(black))
-            except ValueError:
-                return None
-        layer = self.vit.blocks[self.vit.depth // 2].norm1
-        assert isinstance(layer, nn.Module)
-        return layer
+        return parts[len(parts) // 2]
+
+    @cached_property
+    def _last_map_layer(self) -> nn.Module | None:
+        """The last layer that outputs a map, which Grad-CAM reads in a convolutional network; None if there is none."""
+        try:
+            black = np.zeros((1, self.run.image_size, self.run.image_size, 3), np.uint8)
+            return last_map_layer(self.net, self.run.prepared(black))
+        except ValueError:
+            return None
 
     def _occlusion(self, images: Images, classes: Sequence[int]) -> Maps:
         stride = max(1, self.run.image_size // self.cells)  # patches of an enlarged image may be smaller than a pixel

@@ -98,17 +98,40 @@ class PyramidVisionTransformer(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last map (B, h, w, dim) of images (B, C, H, W), after its norm."""
+        self._refuse_unfit(x)
+        x = self.patch_embed(x)
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        for stage in self.stages:
+            x = stage(x, recompute=recompute)
+        return x
+
+    def received_attention(self, x: Tensor) -> list[list[Tensor]]:
+        """Return the attention that each position receives, (B, heads, h, w), by stage and block.
+
+        The maps are those of the keys, which are `reduction` times smaller than those of the queries. The mean of a map
+        is 1.
+        """
+        self._refuse_unfit(x)
+        received: list[list[Tensor]] = []
+        x = self.patch_embed(x)
+        for stage in self.stages:
+            assert isinstance(stage, PyramidStage)
+            tokens = stage.tokens(x)
+            received.append([])
+            for block in stage.blocks:
+                assert isinstance(block, PyramidBlock)
+                received[-1].append(block.attn.received(block.norm1(tokens)))
+                tokens = block(tokens)
+            x = stage.as_map(tokens)
+        return received
+
+    def _refuse_unfit(self, x: Tensor) -> None:
         channels, height, width = x.shape[1:]
         if channels != self.in_channels or height != width:
             raise ValueError(
                 f"The images have {channels} channels and {height}x{width} pixels; this model takes square images with "
                 f"{self.in_channels} channels."
             )
-        x = self.patch_embed(x)
-        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        for stage in self.stages:
-            x = stage(x, recompute=recompute)
-        return x
 
     def timm_config(self) -> dict[str, Any]:
         """Return what config.json tells timm about the network. Raises ValueError if timm does not have it."""
@@ -154,13 +177,19 @@ class PyramidStage(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor, *, recompute: bool) -> Tensor:
-        if self.downsample is not None:
-            x = self.downsample(x.permute(0, 3, 1, 2))
-        side, dim = x.shape[2:]
-        x = x.flatten(1, 2)
+        tokens = self.tokens(x)
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return self.norm(x).view(-1, side, side, dim)  # type: ignore[no-any-return]
+            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
+        return self.as_map(tokens)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return what the first block gets: (B, h, w, C) -> (B, h' * w', C')."""
+        return (x if self.downsample is None else self.downsample(x.permute(0, 3, 1, 2))).flatten(1, 2)
+
+    def as_map(self, tokens: Tensor) -> Tensor:
+        """Normalize what the last block returns, as a map: (B, h' * w', C') -> (B, h', w', C')."""
+        side = math.isqrt(tokens.shape[1])
+        return self.norm(tokens).view(-1, side, side, tokens.shape[2])  # type: ignore[no-any-return]
 
 
 class PyramidBlock(nn.Module):
@@ -218,17 +247,33 @@ class ReducedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, dim) to (B, T, dim), the tokens of a square map."""
         tokens, dim = x.shape[1:]  # not the batch size, which an export to ONNX would take for a constant
-        q = self.q(x).view(-1, tokens, self.num_heads, self.head_dim).transpose(1, 2)
-        kept = self._reduced(x)
-        kv = self.kv(kept).view(-1, kept.shape[1], 2, self.num_heads, self.head_dim)
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T / reduction^2, head_dim)
+        q, k, v = self._queries_keys_values(x)
         dropout = self.attention_dropout if self.training else 0.0
         if is_fused_slow(v):
-            weights = ((q * self.head_dim**-0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
-            heads = F.dropout(weights, dropout, self.training) @ v
+            heads = F.dropout(self._weights(q, k), dropout, self.training) @ v
         else:
             heads = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return self.proj_drop(self.proj(heads.transpose(1, 2).reshape(-1, tokens, dim)))  # type: ignore[no-any-return]
+
+    def received(self, x: Tensor) -> Tensor:
+        """Return the attention that each position of the shrunk map of (B, T, dim) receives: (B, heads, h, w)."""
+        q, k, _ = self._queries_keys_values(x)
+        maps = self._weights(q, k).float().mean(dim=2) * k.shape[2]
+        side = math.isqrt(k.shape[2])
+        return maps.view(-1, self.num_heads, side, side)
+
+    def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, heads, T, head_dim), keys and values (B, heads, T / reduction^2, head_dim)."""
+        q = self.q(x).view(-1, x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
+        kept = self._reduced(x)
+        kv = self.kv(kept).view(-1, kept.shape[1], 2, self.num_heads, self.head_dim)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def _weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return the attention weights, (B, heads, T, T / reduction^2)."""
+        scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
+        return scores.softmax(dim=-1)  # type: ignore[no-any-return]
 
     def _reduced(self, x: Tensor) -> Tensor:
         """Return the tokens of the shrunk map: (B, T, dim) -> (B, T / reduction^2, dim)."""

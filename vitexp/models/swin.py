@@ -119,6 +119,14 @@ class SwinTransformer(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last map (B, h, w, dim) of images (B, C, H, W), after the final norm."""
+        x = self._embedded(x)
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        for stage in self.layers:
+            x = stage(x, recompute=recompute)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        """Return the first map (B, h, w, dim) of images (B, C, H, W)."""
         channels, height, width = x.shape[1:]
         if channels != self.in_channels or height != width or height % self.patch_size:
             raise ValueError(
@@ -126,11 +134,25 @@ class SwinTransformer(nn.Module):
                 f"{self.in_channels} channels and a side divisible by patch_size={self.patch_size}."
             )
         side = height // self.patch_size
-        x = self.pos_drop(self.patch_embed(x).reshape(-1, side, side, self.dim))  # (B, h, w, dim)
-        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        return self.pos_drop(self.patch_embed(x).reshape(-1, side, side, self.dim))  # type: ignore[no-any-return]
+
+    def received_attention(self, x: Tensor) -> list[list[Tensor]]:
+        """Return the attention that each position receives, (B, heads, h, w), by stage and block.
+
+        Every position of a map gives 1 in total to the positions of its window, so the mean of a map is 1 (unless
+        padding takes a part).
+        """
+        received: list[list[Tensor]] = []
+        x = self._embedded(x)
         for stage in self.layers:
-            x = stage(x, recompute=recompute)
-        return self.norm(x)  # type: ignore[no-any-return]
+            assert isinstance(stage, Stage)
+            x = stage.downsample(x)
+            received.append([])
+            for block in stage.blocks:
+                assert isinstance(block, SwinBlock)
+                received[-1].append(block.attn.received(block.norm1(x)))
+                x = block(x)
+        return received
 
     def timm_config(self) -> dict[str, Any]:
         """Return what config.json tells timm about the network. Raises ValueError if timm does not have it."""
@@ -285,34 +307,59 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, h, w, dim) to (B, h, w, dim)."""
         side, dim = x.shape[2:]  # not the batch size, which an export to ONNX would take for a constant
-        window = min(self.window_size, side)
-        shift = self.shift if side > window else 0
-        if shift:
-            x = x.roll((-shift, -shift), dims=(1, 2))
-        x = padded(x, to_multiple_of=window)
-        across = x.shape[1] // window
-        windows, tokens, head_dim = across**2, window**2, self.head_dim
-        # Queries, keys and values of every window, each (B, windows * heads, tokens, head_dim), in a single copy.
-        split = (-1, across, window, across, window, 3, self.num_heads, head_dim)
-        qkv = self.qkv(x).view(split).permute(5, 0, 1, 3, 6, 2, 4, 7)
-        q, k, v = qkv.reshape(3, -1, windows * self.num_heads, tokens, head_dim).unbind(0)
-        bias = self._bias(window, across, shift)
-        heads = self._attend(q, k, v, bias)
-        x = heads.view(-1, across, across, self.num_heads, window, window, head_dim).permute(0, 1, 4, 2, 5, 3, 6)
+        window, across, shift = self._windows(side)
+        q, k, v = self._queries_keys_values(x, window, across, shift)
+        heads = self._attend(q, k, v, self._bias(window, across, shift))
+        x = heads.view(-1, across, across, self.num_heads, window, window, self.head_dim).permute(0, 1, 4, 2, 5, 3, 6)
         x = x.reshape(-1, across * window, across * window, dim)
         x = self.proj(x[:, :side, :side])
         return self.proj_drop(x.roll((shift, shift), dims=(1, 2)) if shift else x)  # type: ignore[no-any-return]
 
+    def received(self, x: Tensor) -> Tensor:
+        """Return the sum of the attention that each position of (B, h, w, dim) receives: (B, heads, h, w)."""
+        side = x.shape[2]
+        window, across, shift = self._windows(side)
+        q, k, _ = self._queries_keys_values(x, window, across, shift)
+        weights = self._weights(q, k, self._bias(window, across, shift))
+        asks = padded(torch.ones_like(x[:1, ..., :1]), to_multiple_of=window)  # 0 for padding
+        asks = asks.view(across, window, across, window).transpose(1, 2).reshape(across**2, 1, window**2)
+        sums = asks.repeat_interleave(self.num_heads, dim=0) @ weights.float()  # (B, windows * heads, 1, T)
+        maps = sums.view(-1, across, across, self.num_heads, window, window).permute(0, 3, 1, 4, 2, 5)
+        maps = maps.reshape(-1, self.num_heads, across * window, across * window)[..., :side, :side]
+        return maps.roll((shift, shift), dims=(2, 3))
+
+    def _windows(self, side: int) -> tuple[int, int, int]:
+        """Return the side of a window, how many there are along a map of this side, and how far they are shifted."""
+        window = min(self.window_size, side)
+        return window, -(-side // window), self.shift if side > window else 0
+
+    def _queries_keys_values(self, x: Tensor, window: int, across: int, shift: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of every window of (B, h, w, dim), each (B, windows * heads, T, head_dim)."""
+        if shift:
+            x = x.roll((-shift, -shift), dims=(1, 2))
+        split = (-1, across, window, across, window, 3, self.num_heads, self.head_dim)
+        qkv = self.qkv(padded(x, to_multiple_of=window)).view(split).permute(5, 0, 1, 3, 6, 2, 4, 7)  # a single copy
+        q, k, v = qkv.reshape(3, -1, across**2 * self.num_heads, window**2, self.head_dim).unbind(0)
+        return q, k, v
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """Attend within windows: three times (B, W, T, head_dim) and (W, T, T) to (B, W, T, head_dim)."""
         dropout = self.attention_dropout if self.training else 0.0
-        if self.scale is not None:
-            q = q * self.scale.repeat(len(bias) // self.num_heads, 1, 1) * self.head_dim**0.5
         # On a CPU there is no fused kernel with a gradient for the bias.
         if q.device.type != "cpu":
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
-        weights = (q @ k.transpose(-2, -1) * self.head_dim**-0.5 + bias).softmax(dim=-1)  # (B, W, T, T)
-        return F.dropout(weights, dropout, self.training).to(v.dtype) @ v
+            return F.scaled_dot_product_attention(self._scaled(q), k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
+        return F.dropout(self._weights(q, k, bias), dropout, self.training).to(v.dtype) @ v
+
+    def _weights(self, q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+        """Return the attention weights, (B, W, T, T)."""
+        scores = self._scaled(q) @ k.transpose(-2, -1) * self.head_dim**-0.5 + bias
+        return scores.softmax(dim=-1)  # type: ignore[no-any-return]
+
+    def _scaled(self, q: Tensor) -> Tensor:
+        """Return (B, W, T, head_dim) so that the usual factor, 1 / sqrt(head_dim), gives the learned temperature."""
+        if self.scale is None:
+            return q
+        return q * self.scale.repeat(q.shape[1] // self.num_heads, 1, 1) * self.head_dim**0.5  # type: ignore[no-any-return]
 
     def _bias(self, window: int, across: int, shift: int) -> Tensor:
         """Return what is added to the scores, (windows * heads, T, T): the biases, and what keeps areas apart."""

@@ -35,7 +35,8 @@ def elementwise_grad_cam(activations: Tensor, gradients: Tensor) -> NDArray[np.f
 
     The sum of the channels, each multiplied by its gradient at the same position, without negative products. In a
     transformer the mean gradient of a channel says little, because positions do not share filters. This is
-    GradCAMElementWise of pytorch-grad-cam (Gildenblat et al. 2021). Arguments and exceptions as in `grad_cam`.
+    GradCAMElementWise of pytorch-grad-cam (Gildenblat et al. 2021); of the input of a block, it is the positive part of
+    Captum's LayerGradientXActivation. Arguments and exceptions as in `grad_cam`.
     """
     _refuse_other_shapes(activations, gradients)
     maps = (activations.detach().float() * gradients.detach().float()).clamp(min=0).sum(dim=1)
@@ -50,12 +51,15 @@ def _refuse_other_shapes(activations: Tensor, gradients: Tensor) -> None:
         )
 
 
-def record(net: nn.Module, layer: nn.Module, images: Tensor, classes: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+def record(
+    net: nn.Module, layer: nn.Module, images: Tensor, classes: Sequence[int] | Tensor, *, of_input: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the output of `layer` for images, and the gradient of each image's class logit with respect to it.
 
     Args:
         net: images to logits [B, C]; `layer` is one of its modules, called once.
         classes: B classes, one per image.
+        of_input: return the input of `layer` and the gradient with respect to that instead.
 
     Raises:
         IndexError: the class does not exist.
@@ -66,9 +70,9 @@ def record(net: nn.Module, layer: nn.Module, images: Tensor, classes: Sequence[i
         score = class_scores(net(images.detach().requires_grad_()), classes).sum()
     if not calls:
         raise ValueError("the network does not call this layer")
-    _, output = calls[-1]
-    [gradient] = torch.autograd.grad(score, [output])
-    return output.detach(), gradient
+    found = calls[-1][0 if of_input else 1]
+    [gradient] = torch.autograd.grad(score, [found])
+    return found.detach(), gradient
 
 
 def token_grid(tokens: Tensor, *, prefix_tokens: int, grid_size: int) -> Tensor:
