@@ -44,8 +44,8 @@ def test_attention_of_the_stages_leaves_out_blocks_without_a_choice(monkeypatch:
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(figures, "map_grid", lambda **arguments: drawn.update(arguments) or True)
-    sides = {"stage 1, block 1": 8, "stage 1, block 2": 8, "stage 2, block 1": 4}
-    for net, expected in ((swin(), sides), (pvt(), {"stage 2, block 1": 2})):
+    sides = {"block 1.1": 8, "block 1.2": 8, "block 2.1": 4}
+    for net, expected in ((swin(), sides), (pvt(), {"block 2.1": 2})):
         explainer = Explainer(trained(net))
         assert draw_stages(explainer, shown(explainer, images, [0, 1, 2]))
         assert dict(zip(drawn["columns"], [len(each) for each in drawn["maps"][0]], strict=True)) == expected

@@ -47,9 +47,9 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "attention_layers_raw": ("Attention of each layer without the image", _RAW),
     "attention_stages": (
         "Attention of each block",
-        "How much attention each position of a map receives from the others. In a Swin Transformer, these are the "
-        "positions of the same window, and every second block shifts the windows: borders of windows are no borders in "
-        "the image. Attention shows where information is read, not what decides.",
+        "How much attention each position of a map receives from the others; block 2.3 is the third of the second "
+        "stage. In a Swin Transformer the others are those of the same window, so compare within a window. "
+        "Attention shows where information is read, not what decides.",
     ),
     "attention_stages_raw": ("Attention of each block without the image", _RAW),
     "attention_heads": ("Attention of each head", "The first image: one row per head, one column per layer."),

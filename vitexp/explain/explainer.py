@@ -112,9 +112,10 @@ class Explainer(Generic[Run]):
         return np.concatenate([head_attention(self._weights(some), **self._where) for some in _batches(images, _BATCH)])
 
     def received(self, images: Images) -> dict[str, Maps]:
-        """Return how much attention each position of a staged network receives, by stage and block: [B, h, w] each.
+        """Return how much attention each position of a staged network receives, by block: float32 [B, h, w] each.
 
-        The mean of the heads. Blocks whose attention has a single position to choose from are left out.
+        The mean of the heads. "block 2.3" is the third block of the second stage. Blocks whose attention has a single
+        position to choose from are left out.
         """
         assert self.staged is not None
         parts: dict[str, list[Maps]] = {}
@@ -124,7 +125,7 @@ class Explainer(Generic[Run]):
                     for block, weights in enumerate(blocks, start=1):
                         if weights.shape[-1] > 1:
                             maps = np.asarray(weights.mean(dim=1).cpu().numpy(), np.float32)
-                            parts.setdefault(f"stage {stage}, block {block}", []).append(maps)
+                            parts.setdefault(f"block {stage}.{block}", []).append(maps)
         return {name: np.concatenate(maps) for name, maps in parts.items()}
 
     def head_diversity(
