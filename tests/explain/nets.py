@@ -23,9 +23,10 @@ def vit(*, depth: int = 3, num_classes: int = 5, **options: Any) -> ViT:
     )
 
 
-def swin() -> SwinTransformer:
+def swin(**options: Any) -> SwinTransformer:
     """Return a Swin Transformer in eval mode for 16x16 images, with maps of 8x8 and 4x4. Seeds torch."""
-    return _random(SwinTransformer(image_size=16, num_classes=5, dim=6, depths=(2, 1), num_heads=(2, 3)))
+    options = {"dim": 6, "depths": (2, 1), "num_heads": (2, 3), **options}
+    return _random(SwinTransformer(image_size=16, num_classes=5, **options))
 
 
 def pvt() -> PyramidVisionTransformer:

@@ -144,8 +144,8 @@ def test_what_does_not_fit() -> None:
         grad_cam(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3))
 
 
-@pytest.mark.parametrize(("depth", "block"), [(1, 0), (2, 1), (3, 1), (6, 3)])
-def test_an_explainer_reads_what_enters_the_middle_block(depth: int, block: int) -> None:
+@pytest.mark.parametrize(("depth", "block"), [(1, 0), (2, 0), (3, 1), (6, 2)])
+def test_an_explainer_reads_the_tokens_after_a_third_of_the_blocks(depth: int, block: int) -> None:
     net = vit(depth=depth)
     explainer = Explainer(trained(net))
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -159,12 +159,13 @@ def test_an_explainer_reads_what_enters_the_middle_block(depth: int, block: int)
     assert maps.std() > 0
 
 
-def test_an_explainer_reads_what_enters_the_middle_stage() -> None:
+def test_an_explainer_reads_the_map_after_a_third_of_the_stages() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    for net in (swin(), pvt()):
+    for net in (swin(depths=(1, 1, 1), num_heads=(1, 1, 1)), pvt()):
         explainer = Explainer(trained(net))
-        first = net.get_submodule("layers.0" if isinstance(net, SwinTransformer) else "stages.0")
-        maps = [each.permute(0, 3, 1, 2) for each in record(net, first, explainer.run.prepared(images), [0, 1, 2])]
+        first, of_input = ("layers.0", False) if isinstance(net, SwinTransformer) else ("stages.0", True)
+        recorded = record(net, net.get_submodule(first), explainer.run.prepared(images), [0, 1, 2], of_input=of_input)
+        maps = [each.permute(0, 3, 1, 2) for each in recorded]
         found = explainer.maps("grad_cam", images, [0, 1, 2])
         assert found.shape == (3, 8, 8)
         np.testing.assert_allclose(found, elementwise_grad_cam(*maps), rtol=1e-5)

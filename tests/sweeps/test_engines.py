@@ -293,6 +293,7 @@ def test_trials_of_a_node_that_vanishes_are_taken_up_by_another(tmp_path: Path) 
     """Two nodes of one Ray on this machine share a sweep; one is killed while its trials run."""
     from ray.cluster_utils import Cluster
 
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # the cluster replaces it
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     doomed = cluster.add_node(num_cpus=2)
     trials, started = sweep(tmp_path, 8, "meet=4", "seconds=2"), []
@@ -308,6 +309,7 @@ def test_trials_of_a_node_that_vanishes_are_taken_up_by_another(tmp_path: Path) 
         assert run_trials(trials, engine, on_event=kill_once_four_run) == []
     finally:
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, on_sigterm)
     assert sum(lines(trials, "starts")) == 10  # those two started twice
     assert once(trials)
 

@@ -190,24 +190,24 @@ class Explainer(Generic[Run]):
     def _grad_cam(self, images: Images, classes: Sequence[int]) -> Maps:
         prepared = self.run.prepared(images)
         if self.vit:
-            recorded = record(self.net, self._middle(self.vit.blocks), prepared, classes, of_input=True)
+            recorded = record(self.net, self._early(self.vit.blocks), prepared, classes, of_input=True)
             return elementwise_grad_cam(*(token_grid(each, **self._grid) for each in recorded))
         if self.staged:
             stages = self.staged.layers if isinstance(self.staged, SwinTransformer) else self.staged.stages
-            recorded = record(self.net, self._middle(stages), prepared, classes, of_input=True)
+            recorded = record(self.net, self._early(stages), prepared, classes, of_input=True)
             return elementwise_grad_cam(*(each.permute(0, 3, 1, 2) for each in recorded))
         layer = self._last_map_layer
         assert layer is not None
         return grad_cam(*(channels_first(each, layer) for each in record(self.net, layer, prepared, classes)))
 
     @staticmethod
-    def _middle(parts: nn.ModuleList) -> nn.Module:
+    def _early(parts: nn.ModuleList) -> nn.Module:
         """Return the block of a ViT, or the stage of another transformer, whose input Grad-CAM reads.
 
-        All later blocks read this map, not only the attention of one. Later still, patches hold what comes from the
-        whole image. Chosen on training images of six networks (.readme/explain.md).
+        After a third of the depth, a patch still holds mostly what is at its place; later, what comes from the whole
+        image. Chosen on training images (.readme/explain.md).
         """
-        return parts[len(parts) // 2]
+        return parts[len(parts) // 3]
 
     @cached_property
     def _last_map_layer(self) -> nn.Module | None:
