@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitexp.models import PyramidVisionTransformer, SwinTransformer
-from vitexp.models.pvt import ReducedAttention
+from vitexp.models.pvt import OverlappingPatches, ReducedAttention
 from vitexp.models.swin import ShiftedMerging, WindowAttention
 
 SWIN: dict[str, Any] = {"dim": 12, "depths": (2, 3, 2), "num_heads": (2, 3, 4)}
@@ -265,3 +266,20 @@ def test_received_attention_has_a_map_of_each_head_of_each_block(build: Any) -> 
     assert [blocks[0].shape for blocks in received] == [(2, net.num_heads[i], s, s) for i, s in enumerate(sides)]
     with pytest.raises(ValueError, match="square"):
         net.received_attention(torch.randn(2, 3, 48, 40))
+
+
+@pytest.mark.parametrize(("side", "stride"), [(1, 2), (2, 2), (1, 4), (2, 4), (3, 4), (5, 2)])
+def test_gradients_of_patches_of_small_maps_are_right_in_bfloat16(side: int, stride: int) -> None:
+    """torch leaves parts of them unwritten without padding, so that training would end in NaN now and then."""
+    torch.manual_seed(0)
+    patches = OverlappingPatches(in_channels=64, stride=stride, dim=64)
+    images, towards = torch.randn(8, 64, side, side), torch.randn(64)
+    gradients = []
+    for enabled in (True, False):
+        dirty = [torch.full((size,), math.nan) for size in (2**10, 2**14, 2**18, 2**20) for _ in range(3)]
+        del dirty  # memory that is used next
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            made = patches(images)
+        gradients += torch.autograd.grad((made * towards).sum(), patches.proj.weight)
+    assert made.shape == (8, -(-side // stride), -(-side // stride), 64)
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05 * float(gradients[1].abs().max()))

@@ -164,6 +164,10 @@ class OverlappingPatches(nn.Module):
         self.norm = nn.LayerNorm(dim)  # with torch's default eps, as in timm
 
     def forward(self, x: Tensor) -> Tensor:
+        # In bfloat16 on a CPU (torch 2.15), the gradient of kernels that are mostly outside a smaller map is partly
+        # memory that nobody wrote. Zeros at the end change nothing else, because the map is padded with zeros anyway.
+        missing = max(self.proj.stride[0] - x.shape[2], 0)
+        x = F.pad(x, (0, missing, 0, missing)) if missing else x
         return self.norm(self.proj(x).permute(0, 2, 3, 1))  # type: ignore[no-any-return]
 
 
