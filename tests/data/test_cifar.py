@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
+from PIL import Image
 from torchvision import datasets
 
+from vitexp.data import cifar
 from vitexp.data.cifar import CIFAR
 from vitexp.data.source import DataError
 
@@ -215,3 +217,38 @@ def test_copies_in_two_folders_have_the_same_fingerprint_and_images(
     one, two = (CIFAR(root=str(write(tmp_path / n, official["cifar10"])), kind="cifar10") for n in ("one", "two"))
     assert one.split("train").fingerprint == two.split("train").fingerprint
     np.testing.assert_array_equal(one.split("train").read(4), two.split("train").read(4))
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A set of two classes with six training and four test images, as numerous as the set is made to be here."""
+    monkeypatch.setattr(cifar, "_IMAGES", {"train": 6, "test": 4})
+    monkeypatch.setattr(cifar, "_CLASSES", {"cifar100": 2})
+    for part, each in (("train", 3), ("test", 2)):
+        for label, name in enumerate(["aquarium_fish", "bee"]):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(each):
+                Image.new("RGB", (32, 32), (label, number, 0)).save(tmp_path / part / name / f"{number}.png")
+    return tmp_path
+
+
+def test_class_folders_are_read_where_the_official_files_are_missing(class_folders: Path) -> None:
+    source = CIFAR(root=class_folders, kind="cifar100")
+    source.refuse_unusable()
+    assert source.classes == ["aquarium fish", "bee"]
+    train, test = source.split("train"), source.split("test")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert test.labels.tolist() == [0, 0, 1, 1]
+    assert test.read(3)[0, 0].tolist() == [1, 1, 0]
+    assert train.fingerprint != test.fingerprint
+    (class_folders / "cifar-100-python").mkdir()  # the official files have priority
+    with pytest.raises(DataError, match="incomplete or damaged"):
+        CIFAR(root=class_folders, kind="cifar100").refuse_unusable()
+
+
+def test_class_folders_of_other_images_are_refused(class_folders: Path) -> None:
+    (class_folders / "test" / "bee" / "1.png").unlink()
+    expected = r"test contains 3 images of 2 classes, but cifar100 has 4 of 2 there; use data=folder"
+    for use in (CIFAR.refuse_unusable, lambda source: source.split("train"), lambda source: source.classes):
+        with pytest.raises(DataError, match=expected):
+            use(CIFAR(root=class_folders, kind="cifar100"))

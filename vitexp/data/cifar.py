@@ -1,7 +1,8 @@
 """CIFAR-10 and CIFAR-100: 32x32 color images, 50,000 for training and 10,000 for testing.
 
 Krizhevsky, Learning multiple layers of features from tiny images, 2009. The official files are pickles, with names and
-md5 checksums as in torchvision. The checksums are verified, and no code in a pickle is executed.
+md5 checksums as in torchvision. The checksums are verified, and no code in a pickle is executed. Where they are
+missing, the same images may be stored as class folders.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import hashlib
 import io
 import pickle
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitexp.data.class_folders import subfolders
 from vitexp.data.download import fetch, one_at_a_time, unpack
+from vitexp.data.folder import Folder
+from vitexp.data.listing import image_names
 from vitexp.data.source import DataError, Source, Split, SplitName, file_errors
 from vitexp.options import Doc
 from vitexp.options import Path as PathOption
@@ -54,7 +58,10 @@ class CIFAR(Source):
     def __init__(
         self,
         *,
-        root: Annotated[PathOption, Doc("folder with the archive or cifar-10-batches-py (cifar-100-python)")],
+        root: Annotated[
+            PathOption,
+            Doc("contains the archive, cifar-10-batches-py (cifar-100-python), or train/<class>/* and test/<class>/*"),
+        ],
         download: Annotated[bool, Doc("download what is missing; an archive in root is unpacked in any case")] = False,
         kind: Annotated[Literal["cifar10", "cifar100"], Doc("which data set")],
     ) -> None:
@@ -65,9 +72,12 @@ class CIFAR(Source):
 
     @property
     def classes(self) -> list[str]:
-        return [name.replace("_", " ") for name in self._find("train").classes]
+        names = self._folder.classes if self._folder else self._find("train").classes
+        return [name.replace("_", " ") for name in names]
 
     def split(self, name: SplitName) -> Split:
+        if self._folder:
+            return self._folder.split(name)
         found = self._find(name)
         return Split(
             labels=found.labels,
@@ -76,7 +86,30 @@ class CIFAR(Source):
             fingerprint=found.fingerprint,
         )
 
+    @cached_property
+    def _folder(self) -> Folder | None:
+        """The images as class folders; None if there are none, or official files beside them.
+
+        Raises DataError if these are not all images of all classes.
+        """
+        official = any((self.root / name).exists() for name in _NAMES[self.kind])
+        if official or not all((self.root / part).is_dir() for part in _IMAGES):
+            return None
+        for part, images in _IMAGES.items():
+            folder = self.root / part
+            names = subfolders(folder)
+            count = sum(len(image_names(folder / name)) for name in names)
+            if (len(names), count) != (_CLASSES[self.kind], images):
+                raise DataError(
+                    f"{folder} contains {count:,} images of {len(names)} classes, but {self.kind} has {images:,} of "
+                    f"{_CLASSES[self.kind]} there; use data=folder for other images."
+                )
+        return Folder(root=str(self.root))
+
     def refuse_unusable(self, *, for_training: bool = True) -> None:
+        if self._folder:
+            self._folder.refuse_unusable(for_training=for_training)
+            return
         self._refuse_missing()
         folder = self.root / _NAMES[self.kind][0]
         with file_errors():
@@ -91,7 +124,8 @@ class CIFAR(Source):
             if not (self.download or folder.exists() or archive.exists()):
                 raise DataError(
                     f"{self.kind} is missing: {folder} does not exist; set data.download=true, or put {archive.name} "
-                    f"from https://www.cs.toronto.edu/~kriz/{archive.name} into {self.root}."
+                    f"from https://www.cs.toronto.edu/~kriz/{archive.name} into {self.root}, or its images as "
+                    f"train/<class>/* and test/<class>/*."
                 )
 
     def _find(self, name: SplitName) -> _Found:
@@ -182,4 +216,6 @@ _FILES = {  # and their numbers of images
     "cifar10": {**{f"data_batch_{n}": 10_000 for n in range(1, 6)}, "test_batch": 10_000, "batches.meta": 0},
     "cifar100": {"train": 50_000, "test": 10_000, "meta": 0},
 }
+_IMAGES = {"train": 50_000, "test": 10_000}
+_CLASSES = {"cifar10": 10, "cifar100": 100}
 _LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}
