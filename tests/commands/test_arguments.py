@@ -71,6 +71,7 @@ def test_app() -> None:
         (evaluate.parse, "run=", "run= is empty"),
         (evaluate.parse, "run=nowhere", "run=nowhere is not a folder"),
         (evaluate.parse, "corruption_images=0", "must be an integer of 1 or more"),
+        (evaluate.parse, "corruption_images=9", "corruption_images=9 has no effect without corruptions=true"),
         (evaluate.parse, "export=tensorflow", "must be onnx, timm, hub or several of them"),
         (evaluate.parse, "device=tpu", "must be auto, cpu, gpu, cuda or mps"),
         (evaluate.parse, "trainer.devices=2", "there is no key 'trainer.devices'"),

@@ -386,11 +386,16 @@ def test_lengths_of_fast_dev_run_are_its_own() -> None:
     assert trainer.fit_loop.max_epochs == 1
 
 
-def test_a_run_whose_time_is_over_before_its_first_optimizer_step_is_tested(tmp_path: Path) -> None:
+def test_a_run_whose_time_is_over_before_its_first_optimizer_step_is_tested(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     short = ("trainer.max_time={seconds: 0.001}", "trainer.accumulate_grad_batches=4", "callbacks=none")
     record = result(tiny_run(tmp_path, "logger=none", *short))
     assert (record["status"], record["steps"]) == ("completed", 0)
     assert record["timing"]["total_s"] >= record["timing"]["fit_s"] > 0
+    assert "training ended before its first optimizer step, so the weights are not trained." in "".join(
+        capfd.readouterr()
+    )
 
 
 @pytest.mark.parametrize(

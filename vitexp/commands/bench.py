@@ -1,6 +1,6 @@
 """Measure how fast this machine trains, and where the time goes.
 
-    python -m vitexp bench [what=all|step|loader|train|memory|start] [peers=true] [key=value ...]
+    vitexp bench [what=all|step|loader|train|memory|start] [peers=true] [key=value ...]
 
 for example  what=step peers=true model=vit_small trainer=gpu trainer.compile=on
 

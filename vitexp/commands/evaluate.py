@@ -60,11 +60,14 @@ def main(words: Sequence[str]) -> None:
 def parse(words: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of vitexp.evaluate.evaluation.evaluate. Raises ConfigError for the first invalid word."""
     given = read_words(words, keys=_KEYS, data=("data",))
+    corruption_images = given.integer("corruption_images", 2000, least=1)
+    if given.get("corruption_images") and not given.flag("corruptions"):
+        raise ConfigError(f"corruption_images={corruption_images} has no effect without corruptions=true.")
     return {
         "device": given.choice("device", DEVICES),
         "tta": given.flag("tta"),
         "corruptions": given.flag("corruptions"),
-        "corruption_images": given.integer("corruption_images", 2000, least=1),
+        "corruption_images": corruption_images,
         "latency": given.flag("latency"),
         "probe": _listed("probe", given.get("probe"), ("knn", "linear")),
         "export": (export := _formats(given.get("export"))),
@@ -98,7 +101,7 @@ def _listed(key: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:
     if not set(known) >= set(names):
         several = "both" if len(known) == 2 else "several of them"
         raise ConfigError(f"{key}={value} must be {', '.join(known)} or {several}, as in {key}={','.join(known[:2])}.")
-    return tuple(names)
+    return tuple(dict.fromkeys(names))
 
 
 if __name__ == "__main__":

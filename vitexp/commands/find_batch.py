@@ -1,6 +1,6 @@
 """Find the largest batch that fits into memory, and the fastest one.
 
-    python -m vitexp find-batch [key=value ...]
+    vitexp find-batch [key=value ...]
 
 for example  data=gtsrb model=vit_base trainer=gpu
 

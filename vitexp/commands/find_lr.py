@@ -1,6 +1,6 @@
 """Find a learning rate: train while it rises, and see where the loss falls fastest (Smith 2017).
 
-    python -m vitexp find-lr [steps=200] [key=value ...]
+    vitexp find-lr [steps=200] [key=value ...]
 
 for example  data=gtsrb model=vit_small optim=muon
 

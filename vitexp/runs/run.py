@@ -159,6 +159,8 @@ def _train_and_test(config: DictConfig, opened: OpenRun, stop: StopSignals, star
             finally:
                 if trainer.global_step or trainer.state.finished:  # neither if it failed before it read its checkpoint
                     _record_training(record, trainer, datamodule, progress)
+            if not trainer.global_step:
+                log.warning("training ended before its first optimizer step, so the weights are not trained.")
             summarize(loggers, record)
             unsaved = _test(record, config, trainer, module, datamodule, best, console)
             record.update(timing={"total_s": round(progress.total_s, 3), **record.result["timing"]})
