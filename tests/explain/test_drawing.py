@@ -23,10 +23,10 @@ def test_the_true_class_is_among_the_drawn_ones(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(figures, "map_grid", lambda **arguments: drawn.update(arguments))
     draw_classes(explainer, shown(explainer, images, [int(order[0, 1]), int(order[1, 8])]))
     second, last = drawn["captions"][0][1], drawn["captions"][1][4]
-    assert second.startswith("✓") and second.endswith(names[order[0, 1]])
-    assert last.startswith("✓") and last.endswith(names[order[1, 8]])
+    assert second.endswith(f"{names[order[0, 1]]}\n(true)")
+    assert last.endswith(f"{names[order[1, 8]]}\n(true)")
     assert drawn["columns"][3:] == ["choice 4", "choice 5, or the true class"]
-    assert sum(text.startswith("✓") for row in drawn["captions"] for text in row) == 2
+    assert sum("true" in text for row in drawn["captions"] for text in row) == 2
 
 
 def test_a_map_that_is_not_clearly_better_than_random_order_says_so() -> None:

@@ -109,11 +109,13 @@ def test_confident_mistakes(count: int) -> None:
         confidence=np.linspace(0.99, 0.5, count).tolist(),
         errors=1234,
         of=12_630,
+        usual=0.9021,
     )
     words = check(figure)
-    assert "The most confident of the 1,234 mistakes on 12,630 images" in words
+    assert f"{count} of the 1,234 mistakes on 12,630 images" in words
+    assert "Median confidence of correct predictions: 90.2%." in words
     assert words.count("true: ") == count
     shown = [axes.images[0].get_array() for axes in figure.axes]
     assert all(np.array_equal(one, other) for one, other in zip(shown, images, strict=True))
     with pytest.raises(ValueError, match="the same number of everything"):
-        confident_mistakes(images=images[:0], truth=[], predicted=[], confidence=[], errors=0, of=1)
+        confident_mistakes(images=images[:0], truth=[], predicted=[], confidence=[], errors=0, of=1, usual=0.5)

@@ -196,7 +196,10 @@ def test_attention_shows_where_it_is_strong() -> None:
 def test_sample_predictions_part_right_from_wrong() -> None:
     truth = names(8)
     predicted = [*truth[:6], LONG, "$x_1$"]
-    figure = sample_predictions(images=images(8), truth=truth, predicted=predicted, confidence=np.linspace(0.3, 1, 8))
+    confidence = np.linspace(0.3, 1, 8)
+    figure = sample_predictions(
+        images=images(8), truth=truth, predicted=predicted, confidence=confidence, right=7_680, wrong=2_320
+    )
     check(figure)
     check_apart(figure, [*figure.texts, *(axes.xaxis.label for axes in figure.axes)])
     words = [axes.get_xlabel() for axes in figure.axes]
@@ -204,13 +207,19 @@ def test_sample_predictions_part_right_from_wrong() -> None:
     assert words[6].startswith("✗ 90.0%\nEnd of no passing by\nvehicles over 3.5\nmetric tons\ntrue: ")
     assert "true" not in words[0]
     headings = [text.get_text() for text in figure.texts]
-    assert headings == ["Sample predictions", "Right", "Wrong"]
+    assert headings == [
+        "Sample predictions",
+        "Right: 6 of 7,680, drawn at random",
+        "Wrong: 2 of 2,320, drawn at random",
+    ]
 
 
 def test_sample_predictions_with_none_wrong() -> None:
-    figure = sample_predictions(images=images(2), truth=["a", "b"], predicted=["a", "b"], confidence=[1.0, 0.5])
+    figure = sample_predictions(
+        images=images(2), truth=["a", "b"], predicted=["a", "b"], confidence=[1.0, 0.5], right=2, wrong=0
+    )
     check(figure)
-    assert [text.get_text() for text in figure.texts] == ["Sample predictions", "Right"]
+    assert [text.get_text() for text in figure.texts] == ["Sample predictions", "Right: 2 of 2, drawn at random"]
 
 
 def test_augmented_batch_takes_what_the_network_gets() -> None:
@@ -398,7 +407,9 @@ def test_lengths_must_agree() -> None:
 def test_pngs_stay_small(tmp_path: Path) -> None:
     # Noise is the worst case for PNG compression; real images take less space.
     truth = names(20)
-    figure = sample_predictions(images=images(20), truth=truth, predicted=truth, confidence=[0.5] * 20)
+    figure = sample_predictions(
+        images=images(20), truth=truth, predicted=truth, confidence=[0.5] * 20, right=20, wrong=0
+    )
     figure.savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size < 400_000
 

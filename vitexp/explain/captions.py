@@ -23,8 +23,8 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "Explanations",
         "Which parts of an image support the class: bright colors mark the most important parts, each map on its "
         "own scale. For test images, the number above a column is its faithfulness, insertion minus deletion (see "
-        "below); do not trust a map that is not clearly better than random order. ✓ and ✗ mark correct and wrong "
-        "predictions. Attention and rollout do not depend on the class.",
+        "below); do not trust a map that is not clearly better than random order, image by image. ✓ and ✗ mark correct "
+        "and wrong predictions. Attention and rollout do not depend on the class.",
     ),
     "explanations_raw": ("Explanations without the image", _RAW),
     "faithfulness": (
@@ -36,7 +36,7 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "classes": (
         "The most probable classes",
-        "The parts that support each of the most probable classes, and the true class (✓), whatever the network "
+        "The parts that support each of the most probable classes, and the true class, whatever the network "
         "predicts. Each map is on its own scale: compare positions, not strengths.",
     ),
     "attention_layers": (
@@ -99,7 +99,8 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "comparison": (
         "The same images, explained by both runs",
-        "Class-specific maps of both networks, each on its own scale. Grad-CAM of a convolutional network is as coarse "
-        "as its last maps.",
+        "Class-specific maps of both networks, each on its own scale. The images were chosen by the predictions of the "
+        "first run, so they do not show which is better: compare the test accuracies. Grad-CAM is as coarse as the map "
+        "that it reads.",
     ),
 }

@@ -158,7 +158,7 @@ def scored(name: str, measured: Faithfulness) -> str:
 
 
 def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) -> Figure:
-    """Draw a class-specific explanation of the most probable classes of each image, and of the true one (✓)."""
+    """Draw a class-specific explanation of the most probable classes of each image, and of the true one."""
     method = next(each for each in ("relevance", "grad_cam", "occlusion") if each in explainer.methods)
     probabilities = explainer.probabilities(about.images)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_CHOICES]
@@ -176,8 +176,8 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
         rows=["" if truth is None else f"true: {names[truth]}" for truth in about.truth],
         captions=[
             [
-                ("✓ " if label == about.truth[index] else "")
-                + f"{percent(float(probabilities[index, label]))}\n{names[label]}"
+                f"{percent(float(probabilities[index, label]))}\n{names[label]}"
+                + ("\n(true)" if label == about.truth[index] else "")
                 for label in labels
             ]
             for index, labels in enumerate(order)

@@ -321,7 +321,20 @@ def draw_side_by_side(pair: Pair, about: tuple[Shown, Shown]) -> Figure:
         columns=columns,
         rows=["" if truth is None else f"true: {classes[truth]}" for truth in first.truth],
         captions=captions,
+        note=_note(pair, first),
     )
+
+
+def _note(pair: Pair, first: Shown) -> str:
+    """Return how good the runs are, and how the images were chosen: they do not show which run is better."""
+    names = _run_names(pair)
+    accuracies = [explainer.run.result["metrics"]["test"]["accuracy"] for explainer in pair]
+    note = "Test accuracy: " + ", ".join(f"{name} {value:.2%}" for name, value in zip(names, accuracies, strict=True))
+    if len(first.images) == 1:
+        return f"{note}."
+    right = sum(truth == label for truth, label in zip(first.truth, first.predicted, strict=True))
+    wrong = len(first.images) - right
+    return f"{note}. The images were chosen: {right} that {names[0]} predicts correctly, and {wrong} that it does not."
 
 
 def _run_names(pair: Pair) -> tuple[str, str]:

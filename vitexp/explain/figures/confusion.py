@@ -226,6 +226,10 @@ def _draw_list(figure: Figure, worst: Sequence[_Confusion], names: Sequence[str]
 # --- two runs ---------------------------------------------------------------------------------------------------------
 
 
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}" + (f" ({part / whole:.0%})" if whole else "")
+
+
 def paired_confusions(
     *,
     truth: NDArray[np.integer],
@@ -260,7 +264,9 @@ def paired_confusions(
     words = (
         f"accuracy: {runs[0]} {right[0].mean():.2%}, {runs[1]} {right[1].mean():.2%}",
         f"both right {both:.2%}, only {runs[0]} {only[0]:.2%}, only {runs[1]} {only[1]:.2%}, neither {neither:.2%}",
-        f"Shown: the {_PAIRS_OF_EACH} most frequent confusions of each run, in the order of the sum of both.",
+        f"Shown: the {_PAIRS_OF_EACH} most frequent confusions of each run, in the order of the sum of both. They are "
+        + " and ".join(_share(sum(int(each.flat[flat]) for flat in order), int(each.sum())) for each in counts)
+        + f" mistakes of {runs[0]} and {runs[1]}.",
     )
     lines = style.wrap_each("\n".join(words), columns=style.columns_in(style.WIDTH - 2 * style.MARGIN, style.TEXT_SIZE))
     height = max(len(order), 1) * _PAIR_LINE

@@ -19,6 +19,7 @@ _GAP: Final = 0.08
 _CELL: Final = (style.WIDTH - 2 * style.MARGIN - (_PER_ROW - 1) * _GAP) / _PER_ROW
 _LINE: Final = 1.25 * style.SMALL_SIZE / 72
 _HEADING: Final = 0.25
+_NOTE: Final = 0.28
 _COLUMNS: Final = style.columns_in(_CELL, style.SMALL_SIZE)  # characters of small text below one image
 # Inches, for the eight images per row of reconstructions.
 _MASKED_PER_ROW: Final = 8
@@ -66,7 +67,13 @@ def attention_maps(
 
 
 def sample_predictions(
-    *, images: NDArray[np.uint8], truth: Sequence[str], predicted: Sequence[str], confidence: Sequence[float]
+    *,
+    images: NDArray[np.uint8],
+    truth: Sequence[str],
+    predicted: Sequence[str],
+    confidence: Sequence[float],
+    right: int,
+    wrong: int,
 ) -> Figure:
     """Draw images with their predictions, first the correct ones, then the wrong ones; five per row.
 
@@ -74,6 +81,7 @@ def sample_predictions(
         images: uint8 [N, H, W, 3].
         truth, predicted: N class names each.
         confidence: N probabilities of the predicted class, in [0, 1].
+        right, wrong: number of correct and of wrong predictions that the images were drawn from.
 
     Raises:
         ValueError: the lengths differ or are 0.
@@ -82,8 +90,8 @@ def sample_predictions(
     captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
     hit = [true == guess for true, guess in zip(truth, predicted, strict=True)]
     groups = [
-        (words, members, color)
-        for words, wanted, color in (("Right", True, style.GREEN), ("Wrong", False, style.RED))
+        (f"{words}: {len(members):,} of {total:,}, drawn at random", members, color)
+        for words, wanted, color, total in (("Right", True, style.GREEN, right), ("Wrong", False, style.RED, wrong))
         if (members := [index for index, right in enumerate(hit) if right is wanted])
     ]
     grids = [_grid_height(images, [captions[index] for index in members]) for _, members, _ in groups]
@@ -106,6 +114,7 @@ def confident_mistakes(
     confidence: Sequence[float],
     errors: int,
     of: int,
+    usual: float,
 ) -> Figure:
     """Draw wrong predictions with their confidence, in the given order; five per row.
 
@@ -114,14 +123,22 @@ def confident_mistakes(
         truth, predicted: N class names each.
         confidence: N probabilities of the predicted class.
         errors, of: number of wrong predictions and of all predictions.
+        usual: median confidence of the correct predictions; NaN if there are none.
 
     Raises:
         ValueError: the lengths differ or are 0.
     """
     style.check_lengths(images, truth, predicted, confidence)
     captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
-    title = f"The most confident of the {errors:,} mistakes on {of:,} images"
-    return _one_grid(images, captions, title=title, text=style.RED, border=style.RED)
+    note = "The most confident ones, not the most frequent kinds."
+    if not np.isnan(usual):
+        note += f" Median confidence of correct predictions: {usual:.1%}."
+    title = f"{len(images):,} of the {errors:,} mistakes on {of:,} images"
+    height = style.TITLE_HEIGHT + _NOTE + _grid_height(images, captions) + style.MARGIN
+    figure = style.new_figure(height=height, title=title, dpi=style.dpi_for(images))
+    style.write(figure, note, top=style.TITLE_HEIGHT, size=style.TEXT_SIZE, color=style.INK)
+    _image_grid(figure, images, captions, top=style.TITLE_HEIGHT + _NOTE, text=style.RED, border=style.RED)
+    return style.finish(figure)
 
 
 def augmented_batch(*, originals: NDArray[np.uint8], images: NDArray[Any], labels: Sequence[str]) -> Figure:
@@ -212,14 +229,6 @@ def _grid_height(images: NDArray[Any], captions: Sequence[str]) -> float:
     """Return the height in inches that `_image_grid` fills."""
     rows = [captions[start : start + _PER_ROW] for start in range(0, len(captions), _PER_ROW)]
     return sum(_cell_height(images) + _text_height(row) + _GAP for row in rows)
-
-
-def _one_grid(images: NDArray[Any], captions: Sequence[str], *, title: str, text: str, border: str) -> Figure:
-    """Draw a figure that is one `_image_grid`."""
-    height = style.TITLE_HEIGHT + _grid_height(images, captions) + style.MARGIN
-    figure = style.new_figure(height=height, title=title, dpi=style.dpi_for(images))
-    _image_grid(figure, images, captions, top=style.TITLE_HEIGHT, text=text, border=border)
-    return style.finish(figure)
 
 
 def _image_grid(

@@ -17,6 +17,7 @@ _PER_LINE: Final = 6  # maps; more would be too small to read
 _GAP: Final = 0.06
 _LARGEST_CELL: Final = 1.6
 _LINE: Final = 1.3 * style.SMALL_SIZE / 72
+_NOTE_LINE: Final = 1.4 * style.TEXT_SIZE / 72
 _LINES: Final = 4  # that one line of a caption may be broken into
 _BETWEEN: Final = 0.14  # images whose maps fill several lines
 _SCALE: Final = 0.3  # the strip that shows the colors
@@ -33,6 +34,7 @@ def map_grid(
     overlay: bool = True,
     show_images: bool = True,
     about: str = "",
+    note: str = "",
 ) -> Figure:
     """Draw one row of maps per image, each map stretched from its lowest to its highest value.
 
@@ -48,6 +50,7 @@ def map_grid(
             is green, with ✗ red; line breaks are kept.
         captions: R rows of C texts below the maps, colored in the same way.
         overlay: draw the maps smoothed over the image instead of cell by cell.
+        note: what a reader must know about the images, below the title.
 
     Raises:
         ValueError: the numbers of rows or columns differ or are 0.
@@ -82,9 +85,12 @@ def map_grid(
         between = _BETWEEN if len(blocks) > 1 and block == blocks[-1] and (show_images or row == len(rows) - 1) else 0.0
         return _GAP + _text_height(said) + between
 
+    note = style.wrap_each(note, columns=style.columns_in(style.WIDTH - 2 * style.MARGIN, style.TEXT_SIZE), lines=4)
     top = style.TITLE_HEIGHT if show_images else style.TITLE_HEIGHT + height + style.MARGIN
+    top += _NOTE_LINE * style.line_count([note]) + 0.1 if note else 0.0
     total = top + sum(above(*line) + height + under(*line) for line in lines) + _SCALE
     figure = style.new_figure(height=total, title=title, dpi=style.dpi_for(images))
+    style.write(figure, note, top=style.TITLE_HEIGHT, size=style.TEXT_SIZE, color=style.INK, linespacing=1.4)
     if not show_images:
         _head(figure, images[0], about, width=width, height=height)
     for row, block in lines:
@@ -137,7 +143,7 @@ def _head(figure: Figure, image: NDArray[np.uint8], about: str, *, width: float,
 def _scale(figure: Figure, *, top: float, overlay: bool) -> None:
     axes = style.place_bare(figure, left=style.MARGIN, top=top + 0.1, width=1.2, height=0.1)
     style.show_scale(axes, overlay=overlay)
-    words = "from the lowest to the highest value of each map"
+    words = "from the lowest to the highest value of each map" + (", smoothed" if overlay else ", cell by cell")
     left = style.MARGIN + 1.3
     style.write(figure, words, top=top + 0.15, left=left, size=style.SMALL_SIZE, color=style.MUTED, va="center")
 

@@ -129,6 +129,8 @@ class SamplePredictions(FigureCallback):
                 truth=[classes[label] for label in truth[chosen]],
                 predicted=[classes[label] for label in predicted[chosen]],
                 confidence=confidence[chosen].tolist(),
+                right=int(hits.sum()),
+                wrong=int((~hits).sum()),
             )
 
 
