@@ -112,7 +112,9 @@ def test_an_image_file(vit_run: Path, tmp_path: Path) -> None:
 def test_arguments_that_do_not_fit_the_run_are_refused(vit_run: Path, cnn_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"layer=3 is too large: this network has 2;"):
         explain_run(vit_run, layer=3)
-    with pytest.raises(ConfigError, match="head=1 selects attention"):
+    with pytest.raises(
+        ConfigError, match="head=1 selects a part of the attention of a ViT, which this network is not; remove head"
+    ):
         explain_run(cnn_run, head=1)
     with pytest.raises(ConfigError, match="class=Stopp"):
         explain_run(vit_run, label="Stopp")

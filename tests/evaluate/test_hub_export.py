@@ -123,7 +123,7 @@ def test_the_card_states_the_record(tmp_path: Path) -> None:
         "| length | 2 epochs, 60 steps |",
         "| seed | 3 |",
         "vitexp train data=gtsrb\n",
-        "by 3.12% on average",
+        "by 3.1 percentage points on average",
         r"1 'a\|b\\n\*c\*', 2 ",
     ):
         assert words in card, words

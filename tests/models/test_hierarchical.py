@@ -141,6 +141,8 @@ def test_wrong_images_are_refused(build: Any) -> None:
 def test_sizes_that_do_not_fit_are_refused(build: Any, option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"one number per stage|does not divide"):
         build(**option)
+    with pytest.raises(ValueError, match="patch_size=64 "):
+        build(patch_size=64)
 
 
 @BUILDERS

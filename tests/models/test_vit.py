@@ -273,3 +273,16 @@ def test_images_that_do_not_fit_are_refused(shape: tuple[int, int, int]) -> None
 def test_a_layer_scale_that_starts_as_an_integer_is_learned_too() -> None:
     net = ViT(image_size=8, num_classes=3, dim=16, depth=1, num_heads=2, layer_scale=1)
     assert net(torch.randn(2, 3, 8, 8)).shape == (2, 3)
+
+
+def test_tokens_have_the_type_of_autocast_between_blocks() -> None:
+    net = ViT(image_size=16, num_classes=2, dim=16, depth=2, num_heads=2, patch_size=4)
+    types: list[torch.dtype] = []
+    for block in net.blocks:
+        block.register_forward_hook(lambda _, given, made: types.extend((given[0].dtype, made.dtype)))
+    net(torch.randn(2, 3, 16, 16))
+    assert types == [torch.float32] * 4
+    types.clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        net(torch.randn(2, 3, 16, 16))
+    assert types == [torch.bfloat16] * 4

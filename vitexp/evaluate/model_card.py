@@ -164,10 +164,14 @@ def _limitations(run: FinishedRun, config: DictConfig, result: dict[str, Any], n
     ece = result["metrics"]["test"].get("ece")
     if ece is not None:
         yield (
-            f"Its probabilities differ from the share of correct predictions by {metric('ece').format(ece)} on average "
-            "(calibration error on the test images)."
+            f"Its confidence and its share of correct predictions differ by {100 * ece:.1f} percentage points on "
+            "average (calibration error on the test images)."
         )
     yield f"The numbers are those of one run with one seed on the test images of {name} and no other data."
+    if folds := config.data.get("folds"):
+        yield f"It is one fold of {folds} in a cross-validation: a part of the training images was left out."
+    if config.data.get("test_fraction") is not None:
+        yield "Unless there was a folder of test images, these are a random part of the same folder."
     if result.get("debug"):
         yield "It comes from a debug run, which only tries things out."
 

@@ -66,6 +66,8 @@ class PyramidVisionTransformer(nn.Module):
         lengths = {len(each) for each in (dims, depths, num_heads, reductions, mlp_ratios)}
         if len(lengths) > 1:
             raise ValueError("dims, depths, num_heads, reductions and mlp_ratios must have one number per stage.")
+        if patch_size > image_size:
+            raise ValueError(f"patch_size={patch_size} must be at most image_size={image_size}.")
         self.image_size, self.in_channels, self.patch_size = image_size, in_channels, patch_size
         self.dims, self.depths, self.num_heads = list(dims), list(depths), list(num_heads)
         self.reductions, self.mlp_ratios = list(reductions), list(mlp_ratios)

@@ -285,7 +285,11 @@ class ViT(nn.Module):
                 new_grid=side // self.patch_size,
                 prefix_tokens=self.prefix_tokens,
             )
-        return self.pos_drop(x)  # type: ignore[no-any-return]
+        x = self.pos_drop(x)
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # Norms and sums of branches in this type, too, make a training step faster (vitexp/bench/NOTES.md).
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        return x
 
     def _prefix(self) -> list[Tensor]:
         """Return the learned tokens before the patches, in order."""

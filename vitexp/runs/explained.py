@@ -270,7 +270,9 @@ def find_class(word: str, classes: Sequence[str]) -> int:
 def index_of(key: str, number: int, count: int) -> int | None:
     """Return the index of layer or head `number`, which counts from 1; None for 0. Raises ConfigError."""
     if number and not count:
-        raise ConfigError(f"{key}={number} selects attention, which this network does not have; remove {key}.")
+        raise ConfigError(
+            f"{key}={number} selects a part of the attention of a ViT, which this network is not; remove {key}."
+        )
     if number > count:
         raise ConfigError(f"{key}={number} is too large: this network has {count}; use 1 to {count}.")
     return number - 1 if number else None

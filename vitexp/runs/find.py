@@ -181,6 +181,7 @@ def read_finished(folder: Path | str, *, accept_pretraining: bool = False) -> Fi
     if not accept_pretraining and not facts(config.task).get("uses_labels", True):
         raise UserError(
             f"the run {folder} is a pretraining run, which has no classifier; train a classifier from it with "
-            f"{command_line('train', setting('model.weights', folder))}."
+            f"{command_line('train', setting('model.weights', folder))}, or measure its features with "
+            f"{command_line('evaluate', setting('run', folder), 'probe=knn,linear')}."
         )
     return files
