@@ -9,7 +9,7 @@ import pytest
 
 from tests.explain.nets import pvt, swin, trained, vit
 from vitexp.explain import figures
-from vitexp.explain.drawing import draw_classes, draw_stages, scored, shown
+from vitexp.explain.drawing import draw_classes, draw_layers, draw_stages, scored, shown
 from vitexp.explain.explainer import Explainer
 from vitexp.explain.ranking import RANDOM, Faithfulness
 
@@ -38,6 +38,11 @@ def test_a_map_that_is_not_clearly_better_than_random_order_says_so() -> None:
     measured = Faithfulness(deletion={name: np.zeros((40, 5), np.float32) for name in curves}, insertion=curves)
     assert scored("good", measured) == f"good {measured.scores['good']:.2f}"
     assert scored("doubtful", measured).endswith(", not clearly better than random order")
+    second = list(measured.scores)[1]
+    assert measured.order == f"In the order of the mean over 40 images; good is clearly better than {second}."
+    few = {name: curves[name] for name in ("doubtful", RANDOM)}
+    unclear = Faithfulness(deletion={name: np.zeros((40, 5), np.float32) for name in few}, insertion=few)
+    assert "; random order is not clearly better than doubtful." in unclear.order
 
 
 def test_attention_of_the_stages_leaves_out_blocks_without_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,5 +56,10 @@ def test_attention_of_the_stages_leaves_out_blocks_without_a_choice(monkeypatch:
         assert dict(zip(drawn["columns"], [len(each) for each in drawn["maps"][0]], strict=True)) == expected
         assert [len(row) for row in drawn["maps"]] == [len(expected)] * 3
         assert not np.allclose(drawn["maps"][0][-1], drawn["maps"][1][-1])
+        draw_stages(explainer, shown(explainer, images, [0, 1, 2]), overlay=False)
+        assert drawn["captions"][2][-1] == f"max {drawn['maps'][2][-1].max():.1f}×"
     explainer = Explainer(trained(vit()))
+    draw_layers(explainer, shown(explainer, images, [0, 1, 2]), overlay=False)
+    largest = [float(words.removeprefix("max ").removesuffix("%")) / 100 for words in drawn["captions"][1]]
+    np.testing.assert_allclose(largest, drawn["maps"][1].max(axis=(1, 2)), atol=0.005)
     assert draw_stages(explainer, shown(explainer, images, [0, 1, 2])) is None

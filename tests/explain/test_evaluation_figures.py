@@ -73,9 +73,9 @@ def test_robustness_curves(size: int) -> None:
     names = ["dark", "blur", "noise", "occlusion", "jpeg"]
     accuracy = {name: [0.9 - 0.1 * row - 0.02 * at for at in range(5)] for row, name in enumerate(names)}
     examples = np.random.default_rng(0).integers(0, 256, (5, 6, size, size, 3), dtype=np.uint8)
-    figure = robustness_curves(clean=0.9876, accuracy=accuracy, examples=examples, images=12_630)
+    figure = robustness_curves(clean=0.9876, accuracy=accuracy, examples=examples, images=12_630, of=12_630)
     words = check(figure)
-    assert "Accuracy 98.76%, corrupted 66.00% on average (12,630 images)" in words
+    assert "Accuracy 98.76%, corrupted 66.00% on average" in words and "(all 12,630 test images;" in words
     assert all(name in words for name in names)
     lines = [line.get_ydata().tolist() for line in figure.axes[0].lines]
     assert lines == [[0.9876, *line] for line in accuracy.values()]
@@ -87,16 +87,17 @@ def test_robustness_curves(size: int) -> None:
 
 def test_the_interval_of_few_images_stays_between_0_and_1() -> None:
     examples = np.zeros((1, 2, 8, 8, 3), dtype=np.uint8)
-    figure = robustness_curves(clean=1, accuracy={"dark": [0.0]}, examples=examples, images=10)
+    figure = robustness_curves(clean=1, accuracy={"dark": [0.0]}, examples=examples, images=10, of=12_630)
     [band] = [band.get_paths()[0].vertices for band in figure.axes[0].collections]
     ends = [sorted({round(float(y), 4) for x, y in band if x == at}) for at in (0, 1)]
     assert ends == [[0.7225, 1.0], [0.0, 0.2775]]
+    assert "(10 of 12,630 test images;" in check(figure)
 
 
 def test_robustness_curves_refuse_other_shapes() -> None:
     accuracy, examples = {name: [0.5] for name in "abcde"}, np.zeros((5, 2, 8, 8, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match="do not fit 4 corruptions"):
-        robustness_curves(clean=1, accuracy=dict(list(accuracy.items())[:4]), examples=examples, images=1)
+        robustness_curves(clean=1, accuracy=dict(list(accuracy.items())[:4]), examples=examples, images=1, of=1)
 
 
 @pytest.mark.parametrize("count", [1, 7, 20])

@@ -155,7 +155,8 @@ def test_faithfulness_has_one_colour_for_an_explanation_on_every_net() -> None:
         of_each = dict.fromkeys(names_of_a_net, curves)
         figure = faithfulness_curves(deletion=of_each, insertion=of_each)
         check(figure)
-        lines.append({line.get_label().split("  ")[0]: line for line in figure.axes[0].lines})
+        lines.append({line.get_label(): line for line in figure.axes[0].lines})
+        check_apart(figure, figure.axes[2].texts)
     vit, cnn = lines
     for name in ("Grad-CAM", "random order"):
         assert vit[name].get_color() == cnn[name].get_color()
@@ -171,10 +172,12 @@ def test_faithfulness_names_the_best_first() -> None:
         deletion={"bad": bad, "good": good}, insertion={"bad": bad[:, ::-1] ** 2, "good": bad[:, ::-1]}
     )
     check(figure)
-    for axes in figure.axes:
-        said = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert [each.split()[0] for each in said] == ["good", "bad"]
-    assert said == ["good  0.500", "bad  0.334"]
+    key = [text.get_text() for text in figure.axes[2].texts]
+    assert key[3:] == [
+        *("good", "0.201 ± 0.000", "0.500 ± 0.000", "0.299 ± 0.000"),
+        *("bad", "0.500 ± 0.000", "0.334 ± 0.000", "-0.166 ± 0.000"),
+    ]
+    assert "favors" not in drawn_texts(figure)
     with pytest.raises(ValueError, match="same names"):
         faithfulness_curves(deletion={"a": bad}, insertion={"b": bad})
 
@@ -192,6 +195,7 @@ def test_embedding_maps_label_every_class_at_its_points(classes: int, count: int
     first = plane.transData.transform(given["points"][given["labels"] == 0])
     at = plane.transAxes.transform(plane.texts[0].get_position())
     assert np.linalg.norm(first - at, axis=1).min() < 150, "near a point of its class"
+    assert ("Color" if classes <= 10 else "Number") + ": the true class." in drawn_texts(figure)
     assert "component 1: 12.3% of the variance" in drawn_texts(figure)
     assert "shows 16% of the variance: classes that overlap here may be apart" in drawn_texts(figure)
     assert "shows 97% of the variance: nearly all." in drawn_texts(embedding_map(**given, shares=(0.9, 0.07)))

@@ -99,9 +99,9 @@ def test_confusion_matrix_fits(classes: int) -> None:
 
 def test_confusion_matrix_says_it_in_words() -> None:
     matrix = np.array([[8, 2, 0], [0, 4, 1], [0, 0, 5]])
-    words = drawn_texts(confusion_matrix(counts=matrix, class_names=["cat", "$dog_1$", "cow"]))
-    assert "Accuracy 85.00% on 20 images" in words
-    assert "Most frequent of the 3 confusions: true → predicted\n" in words
+    words = drawn_texts(confusion_matrix(counts=matrix, class_names=["cat", "$dog_1$", "cow"], part="test"))
+    assert "Accuracy 85.00% on 20 test images" in words
+    assert "Most frequent of the 3 mistakes: true → predicted\n" in words
     assert words.index("$dog_1$ → cow, 1 of 5") < words.index("cat → $dog_1$, 2 of 10")  # drawn from the bottom up
 
 
@@ -159,7 +159,7 @@ def test_confusion_matrix_separates_name_and_number_and_explains_its_colors() ->
 def test_confusion_matrix_without_errors_or_images() -> None:
     perfect = confusion_matrix(counts=np.diag([3, 4]), class_names=["a", "b"])
     check(perfect)
-    assert "No confusions" in drawn_texts(perfect)
+    assert "No mistakes" in drawn_texts(perfect)
     empty = confusion_matrix(counts=np.zeros((2, 2), int), class_names=["a", "b"])
     empty.canvas.draw()
     assert "No images" in drawn_texts(empty)
@@ -208,7 +208,7 @@ def test_sample_predictions_part_right_from_wrong() -> None:
     assert "true" not in words[0]
     headings = [text.get_text() for text in figure.texts]
     assert headings == [
-        "Sample predictions",
+        "Sample predictions; accuracy 76.80%",
         "Right: 6 of 7,680, drawn at random",
         "Wrong: 2 of 2,320, drawn at random",
     ]
@@ -219,7 +219,10 @@ def test_sample_predictions_with_none_wrong() -> None:
         images=images(2), truth=["a", "b"], predicted=["a", "b"], confidence=[1.0, 0.5], right=2, wrong=0
     )
     check(figure)
-    assert [text.get_text() for text in figure.texts] == ["Sample predictions", "Right: 2 of 2, drawn at random"]
+    assert [text.get_text() for text in figure.texts] == [
+        "Sample predictions; accuracy 100.00%",
+        "Right: 2 of 2, drawn at random",
+    ]
 
 
 def test_augmented_batch_takes_what_the_network_gets() -> None:
@@ -344,6 +347,18 @@ def test_learning_curves_mark_the_monitored_metric(best, title: str, panel: str)
         if any(str(line.get_label()).startswith("best") for line in axes.lines)
     ]
     assert [name.split(" on ")[0] for name in marked] == [panel]
+
+
+def test_the_legend_says_what_makes_training_values_differ() -> None:
+    differ = {
+        "image_changes": ["augmented", "mixup", "CutMix"],
+        "loss_changes": ["label smoothing 0.1", "distillation"],
+    }
+    figure = learning_curves(history=HISTORY, **differ)
+    check(figure)
+    loss, accuracy = (axes.get_legend().get_texts()[0].get_text() for axes in figure.axes[:2])
+    assert loss == "train (augmented, mixup, CutMix, label smoothing 0.1, distillation)"
+    assert accuracy == "train (augmented, mixup, CutMix)"
 
 
 def test_of_equally_good_epochs_the_one_with_the_lowest_loss_is_marked() -> None:

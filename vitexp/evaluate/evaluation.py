@@ -231,7 +231,7 @@ class _Evaluation:
                 write_csv(self.folder / f"{name}.csv", header, [astuple(line) for line in lines])
             text = f"# {classes.title}\n\n{classes.markdown()}\n# {costs.title}\n\n{costs.markdown()}"
             write_atomically(self.folder / "per_class.md", text)
-        self._figure("confusion_matrix", figures.confusion_matrix(counts=counts, class_names=names))
+        self._figure("confusion_matrix", figures.confusion_matrix(counts=counts, class_names=names, part="test"))
         self.tables["classes"] = classes
         self.tables["confusions"] = costs
         with_images = sorted((row for row in rows if row.recall is not None), key=lambda row: row.recall or 0.0)
@@ -311,7 +311,11 @@ class _Evaluation:
             write_atomically(self.folder / "corruptions.md", f"# {table.title}\n\n{table.markdown()}")
             write_csv(self.folder / "corruptions.csv", ("corruption", "severity", "accuracy"), found.rows())
         figure = figures.robustness_curves(
-            clean=found.clean, accuracy=found.accuracy, examples=found.examples, images=found.images
+            clean=found.clean,
+            accuracy=found.accuracy,
+            examples=found.examples,
+            images=found.images,
+            of=len(self.labels),
         )
         self._figure("corruptions", figure)
         self._record({"corruptions": found.as_json()}, table.rich())

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from typing import Final
 
 _RAW: Final = "The same maps, cell by cell and not over the image."
-_STARS: Final = "Stars are test images, shown below with the most similar training images and their cosine similarity."
+_SHARE: Final = f"{_RAW} Below each, its largest share of the attention."
+_STARS: Final = (
+    "Colors and numbers are true classes, not predictions. Stars are test images of the other figures, the last "
+    "of them a mistake if there is one, shown below with the most similar training images and their cosine "
+    "similarity."
+)
 
 # Of the report of a run and of its evaluation.
 CONFUSION_MATRIX: Final = (
@@ -14,7 +19,7 @@ CONFUSION_MATRIX: Final = (
     "Rows are true classes, columns predicted classes. Blue is correct, orange is wrong; the darker a cell, the larger "
     "its share of the row, and white cells hold no image. The numbers are counts of images; with more than 20 "
     "classes, only errors of at least 10% of a class and those listed below have one, and with more than 50, frames "
-    "mark the listed ones. The text below names the most frequent confusions.",
+    "mark the listed ones. The text below names the most frequent mistakes.",
 )
 
 # Title and text by file name, in the order of the page.
@@ -32,6 +37,8 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "Deletion covers an image with its mean color, the most important parts first: if an explanation is right, the "
         "probability falls early. Insertion reveals a blurred image, which is why it starts higher than deletion ends. "
         "± in the table, and the bands, are 95% intervals over the images; intervals that overlap are inconclusive. "
+        "The heading “not clearly better than random order” of an explanation comes from the differences image by "
+        "image, which tell more than two intervals. "
         "Occlusion covers parts itself, as this measure does, which favors it.",
     ),
     "classes": (
@@ -44,19 +51,23 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "Which patches the class token attends to or, in a network that pools patches, which patches the others attend "
         "to. Attention shows where information is read, not what decides.",
     ),
-    "attention_layers_raw": ("Attention of each layer without the image", _RAW),
+    "attention_layers_raw": ("Attention of each layer without the image", _SHARE),
     "attention_stages": (
         "Attention of each block",
         "How much attention each position of a map receives from the others; block 2.3 is the third of the second "
         "stage. In a Swin Transformer the others are those of the same window, so compare within a window. "
         "Attention shows where information is read, not what decides.",
     ),
-    "attention_stages_raw": ("Attention of each block without the image", _RAW),
+    "attention_stages_raw": (
+        "Attention of each block without the image",
+        f"{_RAW} Below each, its largest value as a multiple of an even share.",
+    ),
     "attention_heads": ("Attention of each head", "The first image: one row per head, one column per layer."),
-    "attention_heads_raw": ("Attention of each head without the image", _RAW),
+    "attention_heads_raw": ("Attention of each head without the image", _SHARE),
     "head_diversity": (
         "How the heads differ",
-        "Above: how far and how evenly each head attends (dots), and the mean of the layer (gray line). Below: the "
+        "Above: how far and how evenly each head attends (dots), as the mean of all tokens, not only of the class "
+        "token, and the mean of the layer (gray line). Below: the "
         "Jensen-Shannon divergence of the attention of two heads, 0 if they attend to the same tokens and 1 if to "
         "disjoint ones; on the right, a dot is a pair of heads. Pairs near 0 are redundant.",
     ),
@@ -73,8 +84,8 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "embedding_pca": (
         "Embeddings, PCA",
-        "Training images as the classifier receives them, projected onto the two directions of largest variance. "
-        f"{_STARS}",
+        "Training images as the classifier receives them, projected onto the two directions of largest variance; the "
+        f"network separates them better than test images. {_STARS}",
     ),
     "embedding_tsne": (
         "Embeddings, t-SNE",

@@ -148,6 +148,7 @@ def draw_explanations(
         columns=list(maps),
         rows=about.captions(explainer.run.classes),
         overlay=overlay,
+        note=measured.order if measured else "",
     )
 
 
@@ -190,12 +191,14 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
     """Draw the attention of each layer of a ViT, of one head or averaged over the heads."""
     maps = explainer.head_maps(about.images)  # (N, L, H, g, g)
     which = "mean of the heads" if head is None else f"head {head + 1}"
+    shown_maps = maps.mean(axis=2) if head is None else maps[:, :, head]
     return figures.map_grid(
         title=f"{_attention_of(explainer)}, {which}",
         images=about.images,
-        maps=list(maps.mean(axis=2) if head is None else maps[:, :, head]),
+        maps=list(shown_maps),
         columns=[f"layer {layer + 1}" for layer in range(maps.shape[1])],
         rows=about.captions(explainer.run.classes),
+        captions=None if overlay else [[_largest_share(each) for each in row] for row in shown_maps],
         overlay=overlay,
     )
 
@@ -205,12 +208,14 @@ def draw_stages(explainer: Explainer, about: Shown, *, overlay: bool = True) -> 
     maps = explainer.received(about.images) if explainer.staged else {}
     if not maps:
         return None
+    rows = [[each[index] for each in maps.values()] for index in range(len(about.images))]
     return figures.map_grid(
         title="Attention that positions receive, mean of the heads",
         images=about.images,
-        maps=[[each[index] for each in maps.values()] for index in range(len(about.images))],
+        maps=rows,
         columns=list(maps),
         rows=about.captions(explainer.run.classes),
+        captions=None if overlay else [[f"max {each.max():.1f}×" for each in row] for row in rows],
         overlay=overlay,
     )
 
@@ -219,16 +224,24 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
     """Draw the attention of a ViT for the first image: one row per head, one column per layer."""
     maps = explainer.head_maps(about.images[:1])[0].swapaxes(0, 1)  # (H, L, g, g)
     heads, layers = maps.shape[:2]
+    rows = [*maps, maps.mean(axis=0)]
     return figures.map_grid(
         title=f"{_attention_of(explainer)}, every head",
         images=about.images[:1].repeat(heads + 1, axis=0),
-        maps=[*maps, maps.mean(axis=0)],
+        maps=rows,
         columns=[f"layer {number + 1}" for number in range(layers)],
         rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
+        captions=None if overlay else [[_largest_share(each) for each in row] for row in rows],
         overlay=overlay,
         show_images=False,
         about=about.captions(explainer.run.classes)[0],
     )
+
+
+def _largest_share(attention: NDArray[np.floating]) -> str:
+    """Return the largest share of the attention in a map: the colors of a map do not tell how sharp it is."""
+    largest = float(attention.max())
+    return f"max {largest:.0%}" if largest >= 0.1 else f"max {largest:.1%}"
 
 
 def _attention_of(explainer: Explainer) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitexp.explain.explainer import NAMES, Explainer, Images
 from vitexp.explain.methods.faithfulness import area_under, deletion, insertion
 from vitexp.models.trained_net import TrainedNet
-from vitexp.text import markdown_table
+from vitexp.text import markdown_table, plural
 
 RANDOM = "random order"
 _BATCH = 64  # images
@@ -36,8 +36,20 @@ class Faithfulness:
 
     def beats_random(self, name: str) -> bool:
         """Return whether an explanation is better than random order: the 95 % interval of the difference is above 0."""
-        mine, random = (area_under(self.insertion[each]) - area_under(self.deletion[each]) for each in (name, RANDOM))
-        mean, half = _mean(mine - random)
+        return self._beats(name, RANDOM)
+
+    @property
+    def order(self) -> str:
+        """How the explanations are ordered, and whether the first is clearly better than the second, in a sentence."""
+        first, second, *_ = self.scores
+        clearly = "clearly" if self._beats(first, second) else "not clearly"
+        images = plural(len(self.deletion[first]), "image")
+        favored = ", which this measure favors," if first == NAMES["occlusion"] else ""
+        return f"In the order of the mean over {images}; {first}{favored} is {clearly} better than {second}."
+
+    def _beats(self, name: str, other: str) -> bool:
+        mine, theirs = (area_under(self.insertion[each]) - area_under(self.deletion[each]) for each in (name, other))
+        mean, half = _mean(mine - theirs)
         return mean - half > 0
 
     def rows(self) -> list[dict[str, str]]:

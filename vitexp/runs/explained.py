@@ -33,7 +33,7 @@ from vitexp.runs.find import read_finished
 from vitexp.runs.finished import FinishedRun, load_run
 from vitexp.runs.gallery import Rows, write_gallery
 from vitexp.runs.inputs import weights_file
-from vitexp.runs.record import data_set
+from vitexp.runs.record import data_set, read_result
 from vitexp.runs.test_set import relocated
 from vitexp.runs.weights import read_weights
 from vitexp.system.disk import typed
@@ -212,6 +212,8 @@ def _compare(page: _Page, pair: Pair) -> None:
     histories = {name: [history(folder)] for name, folder in runs.items()}
     with suppress(ValueError):  # neither has a metrics.csv
         efforts = "; ".join(f"{name}: {effort(folder)}" for name, folder in runs.items())
+        if len({read_result(folder)["epochs"] for folder in runs.values()}) > 1:
+            efforts += ". Different numbers of epochs: neither equal epochs nor final values had the same cost."
         curves = figures.model_comparison(histories=histories, title=" and ".join(runs), subtitle=efforts)
         page.add([("model_comparison", curves)])
     rows, everything = compare(runs)

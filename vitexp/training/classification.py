@@ -87,6 +87,18 @@ class Classifier(Task):
             return images
         return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
+    def image_changes(self) -> list[str]:
+        mixed = {"mixup": self.mixing.mixup_alpha, "CutMix": self.mixing.cutmix_alpha}
+        return [*super().image_changes(), *(name for name, alpha in mixed.items() if alpha and self.mixing.mix_prob)]
+
+    def loss_changes(self) -> list[str]:
+        changes = [] if isinstance(self.loss, CrossEntropy) else [type(self.loss).__name__]
+        if smoothing := getattr(self.loss, "label_smoothing", 0):
+            changes.append(f"label smoothing {smoothing:g}")
+        if getattr(self.loss, "class_weights", None) is not None:
+            changes.append("class weights")
+        return changes if self.distillation is None else [*changes, "distillation"]
+
     def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         """Return the loss and the number of images whose largest logit is that of their largest target."""
         two_tokens = self.distillation is not None and getattr(self.net, "distillation_token", False)

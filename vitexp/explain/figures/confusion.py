@@ -57,7 +57,7 @@ def confusion_counts(predicted: NDArray[np.integer], labels: NDArray[np.integer]
 # --- matrix ----------------------------------------------------------------------------------------------------------
 
 
-def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str]) -> Figure:
+def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str], part: str = "") -> Figure:
     """Draw the confusion matrix, colored by the share of each row, and list the most frequent confusions.
 
     Cells without images are white.
@@ -65,6 +65,7 @@ def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str])
     Args:
         counts: integers [C, C], `counts[true, predicted]`.
         class_names: C names.
+        part: which images these are, "test" or "validation", for the title.
 
     Raises:
         ValueError: `counts` does not fit `class_names`.
@@ -74,7 +75,8 @@ def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str])
         raise ValueError(f"counts has shape {counts.shape}, but there are {classes} class names")
     worst = _worst_confusions(counts)
     total = int(counts.sum())
-    title = f"Accuracy {counts.trace() / total:.2%} on {total:,} images" if total else "No images"
+    which = f"{total:,} {part} images" if part else f"{total:,} images"
+    title = f"Accuracy {counts.trace() / total:.2%} on {which}" if total else "No images"
 
     figure = style.new_figure(height=style.WIDTH, title=title, dpi=style.DPI if classes <= _COUNTED_CELLS else 220)
     axes = style.place(figure, left=0, top=0, width=style.WIDTH, height=style.WIDTH)
@@ -216,7 +218,7 @@ def _draw_list(figure: Figure, worst: Sequence[_Confusion], names: Sequence[str]
         f"{c.count:,} of {c.of:,}"
         for c in worst
     ]
-    heading = f"Most frequent of the {errors:,} confusions: true → predicted" if errors else "No confusions"
+    heading = f"Most frequent of the {errors:,} mistakes: true → predicted" if errors else "No mistakes"
     for line, words in [(len(lines), heading), *enumerate(reversed(lines))]:
         color, size = (style.INK, style.TEXT_SIZE) if words is heading else (style.MUTED, style.SMALL_SIZE)
         bottom = style.MARGIN + (line + 0.4 * (words is heading)) * _LINE

@@ -37,7 +37,12 @@ _RATE: _Panel = ("Learning rate", 1.3, (("lr", "", style.MUTED),))
 
 
 def learning_curves(
-    *, history: Mapping[str, Curve], best: tuple[str, Literal["min", "max"]] | None = None, x_label: str = "epoch"
+    *,
+    history: Mapping[str, Curve],
+    best: tuple[str, Literal["min", "max"]] | None = None,
+    x_label: str = "epoch",
+    image_changes: Sequence[str] = (),
+    loss_changes: Sequence[str] = (),
 ) -> Figure:
     """Draw loss, accuracy, precision, recall, F1 and learning rate during training; panels without data are omitted.
 
@@ -49,6 +54,8 @@ def learning_curves(
         best: the curve whose best value chooses the weights that are tested, which is marked, and whether that is its
             lowest or highest; of equal ones, that with the lowest `val/loss`. None: the last weights are tested.
         x_label: unit of x.
+        image_changes: what distinguishes training images from those of validation, for example "augmented".
+        loss_changes: what distinguishes the training loss, for example "label smoothing 0.1".
 
     Raises:
         ValueError: no curve has a finite value.
@@ -77,6 +84,9 @@ def learning_curves(
             x_values, values = curves[key]
             # A line of few points would be invisible.
             marker = "o" if len(x_values) < 12 else ""
+            if key in ("train/loss", "train/accuracy"):
+                differs = [*image_changes, *(loss_changes if key == "train/loss" else ())]
+                label += f" ({', '.join(differs)})" if differs else ""
             axes.plot(x_values, values, label=label, color=color, linewidth=1.6, marker=marker, markersize=4)
         if best and tested:
             _mark(axes, *tested, names=[key for key, *_ in entries], x_label=x_label)

@@ -17,6 +17,7 @@ from vitexp.explain.figures import style
 # Inches.
 _PLANE: Final = 4.7
 _LEFT: Final = 0.28
+_NOTES: Final = 0.34
 _GAP: Final = 0.08
 _LINE: Final = 1.3 * style.SMALL_SIZE / 72
 _KEY_COLUMNS: Final = 3
@@ -87,7 +88,7 @@ def embedding_map(
     heights = [tall + style.line_count(row) * _LINE + 0.14 for row in texts]
     chosen = _classes(labels, class_names, families, _of_interest(neighbor_labels, truth, len(class_names)))
     key = _key(chosen, has_others=bool((~np.isin(labels, [each.label for each in chosen])).any()))
-    key_top = style.TITLE_HEIGHT + 0.2 + _PLANE + (0.3 if shares else 0.12)
+    key_top = style.TITLE_HEIGHT + _NOTES + _PLANE + (0.3 if shares else 0.12)
     top = key_top + -(-len(key) // _KEY_COLUMNS) * _LINE + 0.35
     title = f"Embeddings of {len(points):,} training images ({method})"
     figure = style.new_figure(height=top + sum(heights), title=title, dpi=style.dpi_for(images))
@@ -95,9 +96,10 @@ def embedding_map(
     if shares:
         overlap = "classes that overlap here may be apart in other directions"
         note = f"The plane shows {sum(shares):.0%} of the variance: {overlap if sum(shares) < 0.9 else 'nearly all'}."
+    note += f"\n{_what_marks(class_names, families)}. A network separates its training images better than new ones."
     style.write(figure, note, top=style.TITLE_HEIGHT - 0.04, size=style.SMALL_SIZE, color=style.MUTED)
     width = style.WIDTH - _LEFT - style.MARGIN
-    plane = style.place(figure, left=_LEFT, top=style.TITLE_HEIGHT + 0.2, width=width, height=_PLANE)
+    plane = style.place(figure, left=_LEFT, top=style.TITLE_HEIGHT + _NOTES, width=width, height=_PLANE)
     _draw_plane(plane, points, labels, stars, chosen, names=class_names if len(class_names) <= _NAMED else None)
     if shares:
         across_words, up_words = (f"component {at}: {share:.1%} of the variance" for at, share in enumerate(shares, 1))
@@ -189,6 +191,12 @@ def _draw_key(figure: Figure, key: Sequence[_Class | str], *, top: float) -> Non
         else:
             axes.scatter(left + 0.1, line, s=26, marker=each.mark, color=each.color, linewidths=0)
             axes.text(left + 0.22, line, style.one_line(each.text, columns=columns), **how)
+
+
+def _what_marks(class_names: Sequence[str], families: Mapping[str, Sequence[str]] | None) -> str:
+    if len(class_names) <= _NAMED:
+        return "Color: the true class"
+    return "Number: the true class" + ("; color: its family" if families else "")
 
 
 # --- plane ------------------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def _draw_panel(upper: Axes, lower: Axes, panel: ReliabilityPanel, *, first: boo
 
 
 def robustness_curves(
-    *, clean: float, accuracy: Mapping[str, Sequence[float]], examples: NDArray[np.uint8], images: int
+    *, clean: float, accuracy: Mapping[str, Sequence[float]], examples: NDArray[np.uint8], images: int, of: int
 ) -> Figure:
     """Draw one line per corruption, from clean images to the highest severity, and examples of each below.
 
@@ -124,7 +124,7 @@ def robustness_curves(
         clean: accuracy on clean images, in [0, 1].
         accuracy: for each of at most five corruptions, the accuracy at severities 1 to S.
         examples: uint8 [corruptions, 1 + S, H, W, 3].
-        images: number of images that were measured.
+        images, of: number of test images that were measured, and of all test images.
 
     Raises:
         ValueError: the arguments do not match.
@@ -139,7 +139,7 @@ def robustness_curves(
     mean = np.mean([list(line) for line in accuracy.values()])
     figure = style.new_figure(
         height=top + len(examples) * (cell + _NAMES_GAP) + style.MARGIN,
-        title=f"Accuracy {clean:.2%}, corrupted {mean:.2%} on average ({images:,} images)",
+        title=f"Accuracy {clean:.2%}, corrupted {mean:.2%} on average",
     )
     width = style.WIDTH - _CURVES_LEFT - 1.25
     axes = style.place(figure, left=_CURVES_LEFT, top=style.TITLE_HEIGHT, width=width, height=_CURVES)
@@ -151,7 +151,9 @@ def robustness_curves(
     axes.set(ylim=(0, 1.02))
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xticks(range(severities + 1), ["clean", *map(str, range(1, severities + 1))])
-    axes.set_xlabel("severity (shaded: 95% interval)", fontsize=style.TEXT_SIZE, color=style.MUTED)
+    measured = f"all {of:,}" if images == of else f"{images:,} of {of:,}"
+    words = f"severity ({measured} test images; shaded: 95% interval)"
+    axes.set_xlabel(words, fontsize=style.TEXT_SIZE, color=style.MUTED)
     axes.set_ylabel("accuracy", fontsize=style.TEXT_SIZE, color=style.MUTED)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     style.dress(axes, grid=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,12 +28,14 @@ _MOST: Final = len(_COLORS) + len(_OTHERS)
 _LEFT: Final = 0.62
 _SIDE: Final = 3.0
 _BETWEEN: Final = 0.45
+_LINE: Final = 0.18
+_RIGHTS: Final = (3.2, 4.6, 6.1)  # right ends of the columns of numbers
 
 
 def faithfulness_curves(
     *, deletion: Mapping[str, NDArray[np.floating]], insertion: Mapping[str, NDArray[np.floating]]
 ) -> Figure:
-    """Draw the mean curve of each explanation with its area; the band is the 95 % interval of the mean.
+    """Draw the mean curve of each explanation, and below a table of the areas; bands and ± are 95 % intervals.
 
     Args:
         deletion, insertion: curves [N, steps + 1] per method (vitexp.explain.methods.faithfulness).
@@ -46,28 +48,34 @@ def faithfulness_curves(
     images = len(next(iter(deletion.values())))
     width = (style.WIDTH - _LEFT - _BETWEEN - style.MARGIN - 0.2) / 2
     title = f"Faithfulness of explanations on {f'{images:,} images' if images > 1 else 'one image'}"
-    figure = style.new_figure(height=style.TITLE_HEIGHT + 0.25 + _SIDE + 1.25, title=title)
     top = style.TITLE_HEIGHT + 0.25
+    key_top = top + _SIDE + 0.55
+    figure = style.new_figure(height=key_top + (len(deletion) + 1) * _LINE + 0.45, title=title)
+    colors = _colors_of(list(deletion))
     left = style.place(figure, left=_LEFT, top=top, width=width, height=_SIDE)
-    _curves(left, deletion, "Deletion: lower is better", "fraction covered with the mean color", best=1)
+    _curves(left, deletion, "Deletion: lower is better", "fraction covered with the mean color", colors)
     left.set_ylabel("probability of the predicted class", fontsize=style.SMALL_SIZE, color=style.MUTED)
     right = style.place(figure, left=_LEFT + width + _BETWEEN, top=top, width=width, height=_SIDE)
-    _curves(right, insertion, "Insertion: higher is better", "fraction revealed of the blurred image", best=-1)
+    _curves(right, insertion, "Insertion: higher is better", "fraction revealed of the blurred image", colors)
     right.set_yticklabels([])
-    bands = "bands: 95% interval of the mean; " if images > 1 else ""
-    words, bottom = f"{bands}numbers: area under the curve", figure.get_size_inches()[1] - 0.08
+    _draw_key(figure, deletion, insertion, colors, top=key_top)
+    words = "Numbers: area under the curve." + (" Bands and ±: 95% interval of the mean." if images > 1 else "")
+    if "occlusion" in deletion:
+        words += "\nOcclusion covers parts itself, which this measure favors."
+    bottom = figure.get_size_inches()[1] - 0.08
     style.write(figure, words, top=bottom, left=_LEFT, size=style.SMALL_SIZE, color=style.MUTED, va="bottom")
     return style.finish(figure)
 
 
-def _curves(axes: Axes, curves: Mapping[str, NDArray[np.floating]], title: str, x_label: str, *, best: int) -> None:
-    """Draw one panel. best: 1 if the smallest area comes first in the legend, -1 for the largest."""
-    # The same as vitexp.explain.methods.faithfulness.area_under, which needs torch.
-    areas = {name: float((each[:, :-1] + each[:, 1:]).mean() / 2) for name, each in curves.items()}
-    spare = iter([*_OTHERS, *(color for name, color in _COLORS.items() if name not in curves)])
-    colors = {name: _COLORS.get(name) or (style.MUTED if name == _BASELINE else next(spare)) for name in curves}
-    for name in sorted(curves, key=lambda name: best * areas[name]):
-        values = curves[name]
+def _colors_of(names: Sequence[str]) -> dict[str, str]:
+    spare = iter([*_OTHERS, *(color for name, color in _COLORS.items() if name not in names)])
+    return {name: _COLORS.get(name) or (style.MUTED if name == _BASELINE else next(spare)) for name in names}
+
+
+def _curves(
+    axes: Axes, curves: Mapping[str, NDArray[np.floating]], title: str, x_label: str, colors: Mapping[str, str]
+) -> None:
+    for name, values in curves.items():
         x = np.linspace(0, 1, values.shape[1])
         mean, error = values.mean(axis=0), 1.96 * values.std(axis=0) / max(len(values), 1) ** 0.5
         axes.fill_between(x, mean - error, mean + error, color=colors[name], alpha=0.2, linewidth=0)
@@ -76,20 +84,52 @@ def _curves(axes: Axes, curves: Mapping[str, NDArray[np.floating]], title: str, 
             mean,
             color=colors[name],
             linewidth=1.5,
-            linestyle="--" if name == _BASELINE else "-",
-            label=f"{name}  {areas[name]:.3f}",
+            linestyle=_dashes(name),
+            label=name,
         )
     axes.set(xlim=(0, 1), ylim=(0, 1))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))
     style.dress(axes, title=title, x_label=x_label)
-    axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(-0.02, -0.14),
-        ncols=2,
-        fontsize=style.SMALL_SIZE,
-        labelcolor=style.INK,
-        frameon=False,
-        handlelength=1.4,
-        columnspacing=1.0,
-    )
+
+
+def _draw_key(
+    figure: Figure,
+    deletion: Mapping[str, NDArray[np.floating]],
+    insertion: Mapping[str, NDArray[np.floating]],
+    colors: Mapping[str, str],
+    *,
+    top: float,
+) -> None:
+    """Draw a table of the explanations and their areas, the largest mean difference first."""
+    areas = {name: (_areas(insertion[name]), _areas(deletion[name])) for name in deletion}
+    order = sorted(areas, key=lambda name: -float((areas[name][0] - areas[name][1]).mean()))
+    width = style.WIDTH - _LEFT - style.MARGIN
+    axes = style.place_bare(figure, left=_LEFT, top=top, width=width, height=(len(order) + 1) * _LINE)
+    axes.set(xlim=(0, width), ylim=(len(order) + 1, 0))
+    how: dict[str, Any] = {"va": "center", "fontsize": style.SMALL_SIZE}
+    for right, heading in zip(_RIGHTS, ("deletion", "insertion", "insertion - deletion"), strict=True):
+        axes.text(right, 0.5, heading, ha="right", color=style.MUTED, **how)
+    names = style.columns_in(_RIGHTS[0] - 1.1, style.SMALL_SIZE)
+    for line, name in enumerate(order):
+        middle = line + 1.5
+        axes.plot([0, 0.25], [middle, middle], color=colors[name], linewidth=1.5, linestyle=_dashes(name))
+        axes.text(0.35, middle, style.one_line(name, columns=names), color=style.INK, **how)
+        high, low = areas[name]
+        for right, values in zip(_RIGHTS, (low, high, high - low), strict=True):
+            axes.text(right, middle, _interval(values), ha="right", color=style.INK, **how)
+
+
+def _areas(curves: NDArray[np.floating]) -> NDArray[np.floating]:
+    # The same as vitexp.explain.methods.faithfulness.area_under, which needs torch.
+    return np.asarray((curves[:, :-1] + curves[:, 1:]).mean(axis=1) / 2)
+
+
+def _interval(values: NDArray[np.floating]) -> str:
+    """Return the mean, and half of its 95 % interval if there are several values."""
+    half = f" ± {1.96 * values.std(ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{half}"
+
+
+def _dashes(name: str) -> str:
+    return "--" if name == _BASELINE else "-"

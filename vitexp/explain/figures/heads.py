@@ -40,7 +40,7 @@ def head_diversity(
     layers, heads = distance.shape
     if entropy.shape != (layers, heads) or apart.shape != (layers * heads,) * 2:
         raise ValueError(f"distance {distance.shape}, entropy {entropy.shape} and apart {apart.shape} do not match")
-    title = "How the heads differ" + (f", on average over {images:,} images" if images else "")
+    title = "Attention of all tokens, by head" + (f": average over {images:,} images" if images else "")
     figure = style.new_figure(height=style.TITLE_HEIGHT + 2 * _SIDE + 0.95, title=title)
     right = style.WIDTH - style.MARGIN - _SIDE - 0.1
     top = style.TITLE_HEIGHT + 0.25
@@ -79,10 +79,10 @@ def _line(axes: Axes, height: float, words: str) -> None:
 
 def _matrix(figure: Figure, apart: NDArray[np.floating], layers: int, heads: int, *, top: float, left: float) -> None:
     axes = style.place(figure, left=left, top=top, width=_SIDE - 0.45, height=_SIDE - 0.45)
-    # Without the diagonal, which is always 0 and would take most of the colors.
+    # Without the diagonal, which is always 0.
     others = np.where(np.eye(len(apart), dtype=bool), np.nan, apart)
-    low, high = (0.0, 1.0) if len(apart) == 1 else (float(np.nanmin(others)), float(np.nanmax(others)))
-    shades = axes.imshow(others, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+    # The whole range, so that colors mean the same for every network.
+    shades = axes.imshow(others, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     for layer in range(1, layers):
         axes.axhline(layer * heads - 0.5, color="white", linewidth=0.8)
         axes.axvline(layer * heads - 0.5, color="white", linewidth=0.8)

@@ -96,7 +96,8 @@ def sample_predictions(
     ]
     grids = [_grid_height(images, [captions[index] for index in members]) for _, members, _ in groups]
     height = style.TITLE_HEIGHT + sum(grids) + len(grids) * _HEADING + style.MARGIN
-    figure = style.new_figure(height=height, title="Sample predictions", dpi=style.dpi_for(images))
+    title = f"Sample predictions; accuracy {right / (right + wrong):.2%}"
+    figure = style.new_figure(height=height, title=title, dpi=style.dpi_for(images))
     top = style.TITLE_HEIGHT
     for (words, members, color), grid_height in zip(groups, grids, strict=True):
         style.heading(figure, words, top=top, size=style.TEXT_SIZE, color=color)

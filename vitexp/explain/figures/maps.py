@@ -66,7 +66,7 @@ def map_grid(
     below = [["" for _ in columns] for _ in rows]
     if captions is not None:
         below = [[style.wrap_each(text, columns=letters, lines=_LINES) for text in row] for row in captions]
-    heads = [style.wrap(name, columns=letters, lines=3) for name in columns]
+    heads = [style.wrap(name, columns=letters, lines=_LINES) for name in columns]
     if show_images:
         lines = [(row, block) for row in range(len(rows)) for block in blocks]
     else:

@@ -48,8 +48,9 @@ class Explanations(FigureCallback):
             "Deletion covers an image with its mean color, the most important parts first: if the explanation is "
             "right, the probability falls early. Insertion reveals a blurred image, which is why it starts higher than "
             "deletion ends. The numbers are areas under the curves; insertion minus deletion is the number above the "
-            "columns of the explanations. Bands are 95% intervals. Occlusion covers parts itself, as this measure "
-            "does, which favors it.",
+            "columns of the explanations. ± and bands are 95% intervals; “not clearly better than random order” comes "
+            "from the differences image by image, which tell more than two intervals. Occlusion covers parts itself, "
+            "as this measure does, which favors it.",
         ),
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
@@ -90,7 +91,8 @@ class EmbeddingMap(FigureCallback):
             "Each point is a training image as the classifier receives it, projected onto the two directions of "
             "largest variance (PCA); the axes say how much of the variance they show. Classes that are apart here are "
             "easily told apart; classes that overlap may still be apart in other directions. Stars are test images, "
-            "mistakes first (✗), shown below with their nearest training images.",
+            "mistakes first (✗), shown below with their nearest training images. Colors and numbers are true classes. "
+            "The model separates training images better than test images.",
         )
     }
     needs: ClassVar[tuple[str, ...]] = ("predictions",)
@@ -151,4 +153,5 @@ def _side_by_side(
         maps=[[each[index] for each in maps] for index in range(len(chosen))],
         columns=[scored(NAMES[method], measured) for method in methods],
         rows=about.captions(explainer.run.classes),
+        note=measured.order,
     )

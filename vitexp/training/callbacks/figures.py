@@ -39,7 +39,8 @@ class ConfusionMatrix(FigureCallback):
         classes = data_of(trainer).classes
         predicted, truth, _ = predictions_of(module)
         counts = figures.confusion_counts(predicted, truth, len(classes))
-        yield figures.confusion_matrix(counts=counts, class_names=classes)
+        part = "test" if images is data_of(trainer).test else "validation"
+        yield figures.confusion_matrix(counts=counts, class_names=classes, part=part)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_test_end(trainer, pl_module)
@@ -266,7 +267,12 @@ class LearningCurves(FigureCallback):
         if self.history:
             chosen = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
             best = (chosen.monitor, chosen.mode) if chosen and chosen.monitor else None
-            yield figures.learning_curves(history=self.history, best=cast(Any, best))
+            yield figures.learning_curves(
+                history=self.history,
+                best=cast(Any, best),
+                image_changes=module.image_changes(),
+                loss_changes=module.loss_changes(),
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history, "rate_every": self.rate_every}
