@@ -59,6 +59,7 @@ def test_layers_and_heads_are_equally_large_in_rows_of_six(layers: int) -> None:
             map_grid(
                 title="Heads", images=images(1).repeat(4, axis=0), maps=maps(4, layers), columns=columns,
                 rows=["head 1", "head 2", "head 3", "mean"], show_images=False, about=captions[0], overlay=overlay,
+                note="The whole of it",
             ),
         ]  # fmt: skip
         for grid in grids:
@@ -254,8 +255,11 @@ def test_confusions_of_two_runs(classes: int) -> None:
     first, second = truth.copy(), truth.copy()
     first[:20] = (truth[:20] + 1) % classes
     second[10:14] = (truth[10:14] + 1) % classes
-    figure = paired_confusions(truth=truth, predicted=(first, second), class_names=names(classes), runs=("A", "B"))
+    figure = paired_confusions(
+        truth=truth, predicted=(first, second), class_names=names(classes), runs=("A", "B"), epochs=(1, 30)
+    )
     check(figure)
+    assert "accuracy: A 90.00% (1 epoch), B 98.00% (30 epochs)" in drawn_texts(figure)
     assert "both right 90.00%, only A 0.00%, only B 8.00%, neither 2.00%" in drawn_texts(figure)
 
 

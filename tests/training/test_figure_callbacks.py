@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from vitexp.data.augment import BatchAugment
 from vitexp.explain.drawing import draw_position
 from vitexp.models import ViT
 from vitexp.training.callbacks import AugmentedBatch, LearningCurves, PositionEmbedding
+from vitexp.training.classification import Classifier
+from vitexp.training.losses import CrossEntropy, Focal
+from vitexp.training.mixing import Mixing
 
 
 def tiny_module() -> Any:
@@ -59,6 +64,21 @@ def test_learning_rates_of_a_long_training_are_thinned_out() -> None:
     epochs, rates = callback.history["lr"]
     assert rates == [float(step) for step in range(0, 5000, 4)], "evenly spaced, of the head"
     assert epochs == pytest.approx([step / 100 for step in range(0, 5000, 4)])
+
+
+def test_what_makes_training_values_differ() -> None:
+    def changes(sample_augment: Any = None, **parts: Any) -> tuple[list[str], list[str]]:
+        module = Classifier(net=nn.Linear(2, 2), num_classes=2, **parts)
+        trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(sample_augment=sample_augment))
+        module._trainer = trainer
+        return module.image_changes(), module.loss_changes()
+
+    assert changes(loss=CrossEntropy(label_smoothing=0)) == ([], [])
+    assert changes(augment=BatchAugment()) == ([], ["label smoothing 0.1"])
+    mixing = Mixing(mixup_alpha=0.2, cutmix_alpha=1.0)
+    assert changes(augment=nn.Dropout(), mixing=mixing)[0] == ["augmented", "mixup", "CutMix"]
+    assert changes(mixing=Mixing(mixup_alpha=0.2, mix_prob=0), sample_augment=object())[0] == ["augmented"]
+    assert changes(loss=Focal(class_weights=[1, 2]))[1] == ["Focal", "class weights"]
 
 
 def test_an_augmented_batch_is_drawn_with_its_originals() -> None:

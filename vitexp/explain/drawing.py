@@ -27,6 +27,7 @@ METHOD_NAMES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"
 _FEW = 3  # images; more make a figure of patches or neighbors too large
 _NEIGHBORS = 5
 _CHOICES = 5  # classes
+_LARGEST_SHARE = "Below each map, the largest share of the attention that a patch receives."
 _FOR_HEADS = 16  # images over which the heads are compared
 
 
@@ -200,6 +201,7 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
         rows=about.captions(explainer.run.classes),
         captions=None if overlay else [[_largest_share(each) for each in row] for row in shown_maps],
         overlay=overlay,
+        note="" if overlay else _LARGEST_SHARE,
     )
 
 
@@ -217,6 +219,7 @@ def draw_stages(explainer: Explainer, about: Shown, *, overlay: bool = True) -> 
         rows=about.captions(explainer.run.classes),
         captions=None if overlay else [[f"max {each.max():.1f}×" for each in row] for row in rows],
         overlay=overlay,
+        note="" if overlay else "Below each map, its largest value as a multiple of an even share.",
     )
 
 
@@ -233,6 +236,7 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
         rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
         captions=None if overlay else [[_largest_share(each) for each in row] for row in rows],
         overlay=overlay,
+        note="" if overlay else _LARGEST_SHARE,
         show_images=False,
         about=about.captions(explainer.run.classes)[0],
     )

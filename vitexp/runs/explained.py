@@ -301,6 +301,7 @@ def draw_confusions(pair: Pair) -> Figure:
         predicted=(first, second),
         class_names=pair[0].run.classes,
         runs=_run_names(pair),
+        epochs=(pair[0].run.result["epochs"], pair[1].run.result["epochs"]),
     )
 
 

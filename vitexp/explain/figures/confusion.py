@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from vitexp.explain.figures import style
+from vitexp.text import plural
 
 # Matrix: up to this many classes both axes carry names; with more, columns carry only the number of the class.
 _NAMED_COLUMNS: Final = 12
@@ -238,6 +239,7 @@ def paired_confusions(
     predicted: tuple[NDArray[np.integer], NDArray[np.integer]],
     class_names: Sequence[str],
     runs: tuple[str, str],
+    epochs: tuple[int, int] | None = None,
 ) -> Figure:
     """Draw the most frequent confusions of each of two runs on the same images as paired bars.
 
@@ -246,7 +248,7 @@ def paired_confusions(
     Args:
         truth: labels [N].
         predicted: predicted labels [N] of each run.
-        runs: names of the two runs.
+        runs: names of the two runs. epochs: how long each was trained.
 
     Raises:
         ValueError: the lengths differ or are 0.
@@ -263,8 +265,9 @@ def paired_confusions(
     order = sorted(chosen, key=lambda flat: (-together.flat[flat], flat))
     both, neither = (right[0] & right[1]).mean(), (~right[0] & ~right[1]).mean()
     only = (right[0] & ~right[1]).mean(), (right[1] & ~right[0]).mean()
+    trained = ["", ""] if epochs is None else [f" ({plural(count, 'epoch')})" for count in epochs]
     words = (
-        f"accuracy: {runs[0]} {right[0].mean():.2%}, {runs[1]} {right[1].mean():.2%}",
+        f"accuracy: {runs[0]} {right[0].mean():.2%}{trained[0]}, {runs[1]} {right[1].mean():.2%}{trained[1]}",
         f"both right {both:.2%}, only {runs[0]} {only[0]:.2%}, only {runs[1]} {only[1]:.2%}, neither {neither:.2%}",
         f"Shown: the {_PAIRS_OF_EACH} most frequent confusions of each run, in the order of the sum of both. They are "
         + " and ".join(_share(sum(int(each.flat[flat]) for flat in order), int(each.sum())) for each in counts)

@@ -86,13 +86,14 @@ def map_grid(
         return _GAP + _text_height(said) + between
 
     note = style.wrap_each(note, columns=style.columns_in(style.WIDTH - 2 * style.MARGIN, style.TEXT_SIZE), lines=4)
-    top = style.TITLE_HEIGHT if show_images else style.TITLE_HEIGHT + height + style.MARGIN
-    top += _NOTE_LINE * style.line_count([note]) + 0.1 if note else 0.0
+    top = head_top = style.TITLE_HEIGHT + (_NOTE_LINE * style.line_count([note]) + 0.1 if note else 0.0)
+    if not show_images:
+        top += height + style.MARGIN
     total = top + sum(above(*line) + height + under(*line) for line in lines) + _SCALE
     figure = style.new_figure(height=total, title=title, dpi=style.dpi_for(images))
     style.write(figure, note, top=style.TITLE_HEIGHT, size=style.TEXT_SIZE, color=style.INK, linespacing=1.4)
     if not show_images:
-        _head(figure, images[0], about, width=width, height=height)
+        _head(figure, images[0], about, top=head_top, width=width, height=height)
     for row, block in lines:
         top += above(row, block)
         if show_images and block.start == 0:
@@ -127,15 +128,15 @@ def _color(text: str) -> str:
     return {"✓": style.GREEN, "✗": style.RED}.get(text[:1], style.INK)
 
 
-def _head(figure: Figure, image: NDArray[np.uint8], about: str, *, width: float, height: float) -> None:
+def _head(figure: Figure, image: NDArray[np.uint8], about: str, *, top: float, width: float, height: float) -> None:
     """Draw the one image of all maps, as large as them, and its text."""
-    axes = style.place_bare(figure, left=style.MARGIN, top=style.TITLE_HEIGHT, width=width, height=height)
+    axes = style.place_bare(figure, left=style.MARGIN, top=top, width=width, height=height)
     style.show_image(axes, image)
     if _color(about) != style.INK:
         style.frame(axes, _color(about), width=1.5)
     left = style.MARGIN + width + 0.12
     text = style.wrap_each(about, columns=style.columns_in(style.WIDTH - left - style.MARGIN, style.TEXT_SIZE), lines=1)
-    middle = style.TITLE_HEIGHT + height / 2
+    middle = top + height / 2
     how = {"va": "center", "linespacing": 1.4}
     style.write(figure, text, top=middle, left=left, size=style.TEXT_SIZE, color=_color(about), **how)
 
