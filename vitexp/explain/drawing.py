@@ -245,6 +245,8 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
 def _largest_share(attention: NDArray[np.floating]) -> str:
     """Return the largest share of the attention in a map: the colors of a map do not tell how sharp it is."""
     largest = float(attention.max())
+    if largest < 0.0005:
+        return "max <0.1%"  # the head attends to the class token itself
     return f"max {largest:.0%}" if largest >= 0.1 else f"max {largest:.1%}"
 
 
