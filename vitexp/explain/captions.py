@@ -36,9 +36,9 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
         "Which explanation to trust",
         "Deletion covers an image with its mean color, the most important parts first: if an explanation is right, the "
         "probability falls early. Insertion reveals a blurred image, which is why it starts higher than deletion ends. "
-        "± in the table, and the bands, are 95% intervals over the images; intervals that overlap are inconclusive. "
-        "The heading “not clearly better than random order” of an explanation comes from the differences image by "
-        "image, which tell more than two intervals. "
+        "± in the table, and the bands, are 95% intervals over the images. “Clearly better” and “not clearly better”, "
+        "here and in headings, come from the differences image by image, which tell more than whether two intervals "
+        "overlap. "
         "Occlusion covers parts itself, as this measure does, which favors it.",
     ),
     "classes": (

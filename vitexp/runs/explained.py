@@ -38,7 +38,7 @@ from vitexp.runs.test_set import relocated
 from vitexp.runs.weights import read_weights
 from vitexp.system.disk import typed
 from vitexp.system.terminal import plain_console
-from vitexp.text import markdown_table, shortened
+from vitexp.text import markdown_table, plural, shortened
 
 Pair = tuple[Explainer[FinishedRun], Explainer[FinishedRun]]
 
@@ -333,8 +333,12 @@ def draw_side_by_side(pair: Pair, about: tuple[Shown, Shown]) -> Figure:
 def _note(pair: Pair, first: Shown) -> str:
     """Return how good the runs are, and how the images were chosen: they do not show which run is better."""
     names = _run_names(pair)
-    accuracies = [explainer.run.result["metrics"]["test"]["accuracy"] for explainer in pair]
-    note = "Test accuracy: " + ", ".join(f"{name} {value:.2%}" for name, value in zip(names, accuracies, strict=True))
+    said = []
+    for explainer, name in zip(pair, names, strict=True):
+        result = explainer.run.result
+        accuracy, epochs = result["metrics"]["test"]["accuracy"], plural(result["epochs"], "epoch")
+        said.append(f"{name} {accuracy:.2%} ({epochs})")
+    note = f"Test accuracy: {', '.join(said)}"
     if len(first.images) == 1:
         return f"{note}."
     right = sum(truth == label for truth, label in zip(first.truth, first.predicted, strict=True))

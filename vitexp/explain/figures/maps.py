@@ -144,7 +144,7 @@ def _head(figure: Figure, image: NDArray[np.uint8], about: str, *, top: float, w
 def _scale(figure: Figure, *, top: float, overlay: bool) -> None:
     axes = style.place_bare(figure, left=style.MARGIN, top=top + 0.1, width=1.2, height=0.1)
     style.show_scale(axes, overlay=overlay)
-    words = "from the lowest to the highest value of each map" + (", smoothed" if overlay else ", cell by cell")
+    words = "from the lowest to the highest value of each map" + (", over the image" if overlay else ", cell by cell")
     left = style.MARGIN + 1.3
     style.write(figure, words, top=top + 0.15, left=left, size=style.SMALL_SIZE, color=style.MUTED, va="center")
 
