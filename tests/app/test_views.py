@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,15 +144,14 @@ def test_a_run_with_other_classes_is_neither_offered_nor_compared(
     views: Views, vit_run: Path, cnn_run: Path, tmp_path: Path
 ) -> None:
     loaded = load_run(cnn_run)
-    header = {"model": "simple_cnn", "image_size": 32, "classes": ["x", *loaded.classes[1:]]}
-    header |= {"mean": loaded.mean.tolist(), "std": loaded.std.tolist()}
+    about: Any = {"model": loaded.config.model, "image_size": 32, "mean": loaded.mean, "std": loaded.std}
     logs = tmp_path / "logs"
     for folder in (vit_run, cnn_run):
         shutil.copytree(folder, logs / "name" / folder.name)
     mine = Views(load_explainer(logs / "name" / vit_run.name))
     assert list(mine.others()) == [logs / "name" / cnn_run.name]
     other = logs / "name" / cnn_run.name
-    write_weights(other, loaded.net.state_dict(), header=header)
+    write_weights(other, loaded.net.state_dict(), classes=["x", *loaded.classes[1:]], **about)
     assert not mine.others()
     with pytest.raises(ConfigError, match="different classes"):
         views.side_by_side(PICTURE, Choice(other=str(other)))

@@ -7,6 +7,7 @@ import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,9 +104,8 @@ def renamed(finished: Path, names: Sequence[str], folder: Path) -> Path:
     """Return a copy of the run whose network has other class names."""
     loaded = load_run(finished)
     shutil.copytree(finished, folder)
-    header = {"model": {}, "image_size": SIZE, "classes": list(names)}
-    header |= {"mean": loaded.mean.tolist(), "std": loaded.std.tolist()}
-    write_weights(folder, loaded.net.state_dict(), header=header)
+    about: Any = {"model": loaded.config.model, "image_size": SIZE, "mean": loaded.mean, "std": loaded.std}
+    write_weights(folder, loaded.net.state_dict(), classes=names, **about)
     return folder
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.explain.nets import pvt, swin, trained, vit
 from vitexp.explain import figures
-from vitexp.explain.drawing import draw_classes, draw_layers, draw_stages, scored, shown
+from vitexp.explain.drawing import _shares, draw_classes, draw_layers, draw_stages, scored, shown
 from vitexp.explain.explainer import Explainer
 from vitexp.explain.ranking import RANDOM, Faithfulness
 
@@ -60,6 +60,9 @@ def test_attention_of_the_stages_leaves_out_blocks_without_a_choice(monkeypatch:
         assert drawn["captions"][2][-1] == f"max {drawn['maps'][2][-1].max():.1f}×"
     explainer = Explainer(trained(vit()))
     draw_layers(explainer, shown(explainer, images, [0, 1, 2]), overlay=False)
-    largest = [float(words.removeprefix("max ").removesuffix("%")) / 100 for words in drawn["captions"][1]]
-    np.testing.assert_allclose(largest, drawn["maps"][1].max(axis=(1, 2)), atol=0.005)
+    shares = [[float(each.rstrip("%")) / 100 for each in words[4:].split(" of ")] for words in drawn["captions"][1]]
+    expected = [[attention.max(), attention.sum()] for attention in drawn["maps"][1]]
+    np.testing.assert_allclose(shares, expected, atol=0.0051)
+    assert _shares(np.full((4, 4), 2e-5)) == "max <0.1% of <0.1%"
+    assert _shares(np.array([[0.05, 0.85]])) == "max 85% of 90%"
     assert draw_stages(explainer, shown(explainer, images, [0, 1, 2])) is None

@@ -110,7 +110,7 @@ def test_confident_mistakes(count: int) -> None:
         confidence=np.linspace(0.99, 0.5, count).tolist(),
         errors=1234,
         of=12_630,
-        usual=0.9021,
+        median_confidence=0.9021,
     )
     words = check(figure)
     assert f"{count} of the 1,234 mistakes on 12,630 images" in words
@@ -119,4 +119,6 @@ def test_confident_mistakes(count: int) -> None:
     shown = [axes.images[0].get_array() for axes in figure.axes]
     assert all(np.array_equal(one, other) for one, other in zip(shown, images, strict=True))
     with pytest.raises(ValueError, match="the same number of everything"):
-        confident_mistakes(images=images[:0], truth=[], predicted=[], confidence=[], errors=0, of=1, usual=0.5)
+        confident_mistakes(
+            images=images[:0], truth=[], predicted=[], confidence=[], errors=0, of=1, median_confidence=0.5
+        )

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitexp.models import PyramidVisionTransformer, SwinTransformer
 from vitexp.models.pvt import OverlappingPatches, ReducedAttention
-from vitexp.models.swin import ShiftedMerging, WindowAttention
+from vitexp.models.swin import ShiftedMerging
+from vitexp.models.window_attention import WindowAttention
 
 SWIN: dict[str, Any] = {"dim": 12, "depths": (2, 3, 2), "num_heads": (2, 3, 4)}
 PVT: dict[str, Any] = {
@@ -116,8 +117,6 @@ def test_at_another_size_the_windows_are_those_of_a_network_made_for_it() -> Non
 
 
 def test_a_map_smaller_than_the_window_uses_the_biases_of_its_own_offsets() -> None:
-    from vitexp.models.swin import WindowAttention
-
     large = WindowAttention(dim=8, num_heads=2, window_size=4, shift=0)
     small = WindowAttention(dim=8, num_heads=2, window_size=2, shift=0)
     weights = large.state_dict()
@@ -167,8 +166,6 @@ def test_drop_path_rises_over_all_stages(build: Any) -> None:
 
 
 def test_lsa_keeps_every_token_from_itself() -> None:
-    from vitexp.models.swin import WindowAttention
-
     attention = WindowAttention(dim=8, num_heads=2, window_size=2, shift=0, lsa=True).eval()
     x = torch.randn(1, 4, 4, 8, requires_grad=True)
     nn.init.zeros_(attention.qkv.weight[:16])  # equal scores, so that the output is a mean of values

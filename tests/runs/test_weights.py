@@ -227,7 +227,7 @@ def test_run_of_other_classes_and_size_keeps_the_normalization(
     for method in explainer.methods:
         assert np.isfinite(explainer.maps(method, images, [0, 1, 2, 3])).all()
     assert export_onnx(finished, tmp_path / "net.onnx", images=images)["same_predictions"] == 4
-    with pytest.raises(Exception, match="timm's ViT has no upsample=48"):
+    with pytest.raises(Exception, match="timm's ViT is the same only with upsample=null"):
         refuse_impossible(finished, ["timm"])
 
     # Resuming does not need them either.

@@ -39,7 +39,16 @@ from vitexp.runs.inputs import refuse_unusable_data
 from vitexp.system.disk import refuse_unwritable_folder
 
 _KEYS = (
-    *("run", "log_dir", "corruptions", "corruption_images", "tta", "latency", "probe", "export", "push", "out"),
+    "run",
+    "log_dir",
+    "corruptions",
+    "corruption_images",
+    "tta",
+    "latency",
+    "probe",
+    "export",
+    "push",
+    "out",
     "device",
 )
 _PACKAGES = {"onnx": ("onnx", "onnxruntime"), "timm": ("timm",), "hub": ()}  # by format of export=
@@ -63,6 +72,9 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     corruption_images = given.integer("corruption_images", 2000, least=1)
     if given.get("corruption_images") and not given.flag("corruptions"):
         raise ConfigError(f"corruption_images={corruption_images} has no effect without corruptions=true.")
+    export = _formats(given.get("export"))
+    if push := given.get("push"):
+        refuse_unusable_push(push, export)
     return {
         "device": given.choice("device", DEVICES),
         "tta": given.flag("tta"),
@@ -70,8 +82,8 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
         "corruption_images": corruption_images,
         "latency": given.flag("latency"),
         "probe": _listed("probe", given.get("probe"), ("knn", "linear")),
-        "export": (export := _formats(given.get("export"))),
-        "push": _repository(given.get("push"), export),
+        "export": export,
+        "push": push,
         "out": given.get("out") or None,
         "data": given.data,
         "config_dir": given.config_dir,
@@ -86,13 +98,6 @@ def _formats(value: str) -> tuple[str, ...]:
         for package in _PACKAGES[name]:
             require(package, needed_by=f"export={value}")
     return formats
-
-
-def _repository(value: str, export: Sequence[str]) -> str:
-    """Parse push=. Raises ConfigError if it cannot work."""
-    if value:
-        refuse_unusable_push(value, export)
-    return value
 
 
 def _listed(key: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -290,7 +290,7 @@ class _Evaluation:
             confidence=confidence[chosen].tolist(),
             errors=len(wrong),
             of=len(self.labels),
-            usual=float(confidence[predicted == self.labels].median()),
+            median_confidence=float(confidence[predicted == self.labels].median()),
         )
         self._figure("confident_mistakes", figure)
 

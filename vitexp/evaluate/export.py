@@ -38,7 +38,7 @@ def export_network(
 ) -> dict[str, Any]:
     """Write the network into `folder` as "onnx", "timm" or "hub"; compare its logits on `images`, uint8 [N, S, S, 3].
 
-    repository: OWNER/NAME on the Hub, for the model card of "hub"; "" if unknown.
+    repository: OWNER/NAME on the Hub, for the model card of "hub"; may be empty.
     """
     if kind == "onnx":
         return export_onnx(run, folder / "model.onnx", images=images)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
+from torch import Tensor
 
 from vitexp.errors import UserError
 from vitexp.evaluate.hub_push import FILES
@@ -28,7 +29,7 @@ def export_hub(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8], rep
     """Write a folder for the Hub that vitexp.load reads; compare logits on `images`, uint8 [N, S, S, 3].
 
     The weights are stored once, under timm's names if timm has the network; config.json exists only then.
-    repository: OWNER/NAME, for the model card; "" if unknown. Raises UserError if the folder is the run itself,
+    repository: OWNER/NAME, for the model card; may be empty. Raises UserError if the folder is the run itself,
     contains a secret or cannot be loaded again.
     """
     if folder.resolve() == run.folder.resolve():
@@ -39,16 +40,14 @@ def export_hub(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8], rep
         (folder / name).unlink(missing_ok=True)  # of an earlier export
     write_atomically(folder / "config.yaml", repeatable_yaml(config))
     write_atomically(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
-    header = {
-        "model": OmegaConf.to_container(config.model, resolve=True),
-        "image_size": run.image_size,
-        "classes": run.classes,
-        "mean": run.mean.tolist(),
-        "std": run.std.tolist(),
-    }
-    not_in_timm = _write_for_timm(run, folder, header, images)
+
+    def save(weights: Mapping[str, Tensor], *, are_timms: bool = False) -> None:
+        about: Any = {"model": config.model, "image_size": run.image_size, "classes": run.classes}
+        write_weights(folder, weights, **about, mean=run.mean, std=run.std, are_timms=are_timms)
+
+    not_in_timm = _write_for_timm(run, folder, images, save)
     if not_in_timm:
-        write_weights(folder, run.net.state_dict(), header=header)
+        save(run.net.state_dict())
     difference = _compare(run, folder, images)
     card = model_card(run, config, result, repository=repository, not_in_timm=not_in_timm)
     write_atomically(folder / "README.md", card)
@@ -61,14 +60,14 @@ def export_hub(run: FinishedRun, folder: Path, *, images: NDArray[np.uint8], rep
     }
 
 
-def _write_for_timm(run: FinishedRun, folder: Path, header: dict[str, Any], images: NDArray[np.uint8]) -> str:
+def _write_for_timm(run: FinishedRun, folder: Path, images: NDArray[np.uint8], save: Callable[..., None]) -> str:
     """Write config.json, and the weights under timm's names. Return why timm cannot read them; "" if it can."""
     if find_spec("timm") is None:
         return "timm was not installed when this folder was written."
     try:
         files = files_for_timm(run)
         write_config(folder, files)
-        write_weights(folder, files.weights, header={**header, "names": "timm"})
+        save(files.weights, are_timms=True)
         compare_with_timm(run, folder, images)
     except NotInTimm as error:
         (folder / "config.json").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from vitexp.runs.record import data_set
 from vitexp.runs.summary import accuracy_interval
 from vitexp.text import duration, markdown, markdown_table, plural
 
-# The Hub's names of metrics that it calls otherwise.
+# The Hub's names of metrics, where they differ from ours.
 _ON_THE_HUB = {"precision_macro": "precision", "recall_macro": "recall", "f1_macro": "f1"}
 _LIBRARIES = ("vitexp.", "albumentations.", "torch.", "torchvision.")
 
@@ -30,7 +30,7 @@ def model_card(
 ) -> str:
     """Return README.md, with the YAML header that the Hub reads.
 
-    config, result: as they are published. repository: OWNER/NAME, "" if unknown. not_in_timm: why timm cannot read the
+    config, result: as they are published. repository: OWNER/NAME; may be empty. not_in_timm: why timm cannot read the
     weights, as a sentence; "" if it can.
     """
     import jinja2  # imported only when a card is written
@@ -39,7 +39,8 @@ def model_card(
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["markdown"] = lambda text: markdown(printable(str(text)))
-    name, plain = data_set(config.data), _plain(config)
+    name = data_set(config.data)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     repository = repository or "OWNER/NAME"
     template = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -77,10 +78,6 @@ def described(node: Any) -> str:
     if isinstance(node, list | tuple):
         return f"[{', '.join(map(described, node))}]"
     return f"{node:g}" if isinstance(node, float) else str(node)
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def _kind(run: FinishedRun, config: DictConfig) -> str:
@@ -171,7 +168,7 @@ def _limitations(run: FinishedRun, config: DictConfig, result: dict[str, Any], n
     if folds := config.data.get("folds"):
         yield f"It is one fold of {folds} in a cross-validation: a part of the training images was left out."
     if config.data.get("test_fraction") is not None:
-        yield "Unless there was a folder of test images, these are a random part of the same folder."
+        yield "If the data had no folder of test images, these are a random part of the same folder."
     if result.get("debug"):
         yield "It comes from a debug run, which only tries things out."
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 _RAW: Final = "The same maps, cell by cell and not over the image."
-_SHARE: Final = f"{_RAW} Below each, its largest share of the attention."
+_SHARE: Final = f"{_RAW} Below each, the largest share of the attention that a patch receives, and that of all patches."
 _STARS: Final = (
     "Colors and numbers are true classes, not predictions. Stars are test images of the other figures, the last "
     "of them a mistake if there is one, shown below with the most similar training images and their cosine "
@@ -66,8 +66,8 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "attention_heads_raw": ("Attention of each head without the image", _SHARE),
     "head_diversity": (
         "How the heads differ",
-        "Above: how far and how evenly each head attends (dots), as the mean of all tokens, not only of the class "
-        "token, and the mean of the layer (gray line). Below: the "
+        "Above: how far and how evenly each head attends (dots), averaged over all tokens, not only the class token, "
+        "and the mean of the layer (gray line). Below: the "
         "Jensen-Shannon divergence of the attention of two heads, 0 if they attend to the same tokens and 1 if to "
         "disjoint ones; on the right, a dot is a pair of heads. Pairs near 0 are redundant.",
     ),
@@ -84,7 +84,7 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "embedding_pca": (
         "Embeddings, PCA",
-        "Training images as the classifier receives them, projected onto the two directions of largest variance; the "
+        "Training images as the classifier receives them, projected onto the two directions of largest variance. The "
         f"network separates them better than test images. {_STARS}",
     ),
     "embedding_tsne": (

@@ -27,7 +27,7 @@ METHOD_NAMES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"
 _FEW = 3  # images; more make a figure of patches or neighbors too large
 _NEIGHBORS = 5
 _CHOICES = 5  # classes
-_LARGEST_SHARE = "Below each map, the largest share of the attention that a patch receives."
+_SHARES = "Below each map: the largest share of the attention that a patch receives, of the share that all receive."
 _FOR_HEADS = 16  # images over which the heads are compared
 
 
@@ -84,11 +84,10 @@ def draw_images(explainer: Explainer, about: Shown, *, head: int | None = None, 
     if (filters := draw_filters(explainer)) is not None:
         yield "filters", filters
     yield "classes", draw_classes(explainer, about)
-    if explainer.vit:
-        for ending, overlay in (("", True), ("_raw", False)):
+    for ending, overlay in (("", True), ("_raw", False)):
+        if explainer.vit:
             yield f"attention_layers{ending}", draw_layers(explainer, about, head=head, overlay=overlay)
             yield f"attention_heads{ending}", draw_every_head(explainer, about, overlay=overlay)
-    for ending, overlay in (("", True), ("_raw", False)):
         if (stages := draw_stages(explainer, about, overlay=overlay)) is not None:
             yield f"attention_stages{ending}", stages
     if (position := draw_position(explainer.vit, before)) is not None:
@@ -199,9 +198,9 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
         maps=list(shown_maps),
         columns=[f"layer {layer + 1}" for layer in range(maps.shape[1])],
         rows=about.captions(explainer.run.classes),
-        captions=None if overlay else [[_largest_share(each) for each in row] for row in shown_maps],
+        captions=None if overlay else [[_shares(each) for each in row] for row in shown_maps],
         overlay=overlay,
-        note="" if overlay else _LARGEST_SHARE,
+        note="" if overlay else _SHARES,
     )
 
 
@@ -234,20 +233,24 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
         maps=rows,
         columns=[f"layer {number + 1}" for number in range(layers)],
         rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
-        captions=None if overlay else [[_largest_share(each) for each in row] for row in rows],
+        captions=None if overlay else [[_shares(each) for each in row] for row in rows],
         overlay=overlay,
-        note="" if overlay else _LARGEST_SHARE,
+        note="" if overlay else _SHARES,
         show_images=False,
         about=about.captions(explainer.run.classes)[0],
     )
 
 
-def _largest_share(attention: NDArray[np.floating]) -> str:
-    """Return the largest share of the attention in a map: the colors of a map do not tell how sharp it is."""
-    largest = float(attention.max())
-    if largest < 0.0005:
-        return "max <0.1%"  # the head attends to the class token itself
-    return f"max {largest:.0%}" if largest >= 0.1 else f"max {largest:.1%}"
+def _shares(attention: NDArray[np.floating]) -> str:
+    """Return the largest value of a map and the sum of all, which its colors do not tell.
+
+    The sum is small where the class token attends to itself.
+    """
+    largest, all_patches = (
+        "<0.1%" if share < 0.0005 else f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
+        for share in (float(attention.max()), float(attention.sum()))
+    )
+    return f"max {largest} of {all_patches}"
 
 
 def _attention_of(explainer: Explainer) -> str:

@@ -35,7 +35,7 @@ class Faithfulness:
         return dict(sorted(gains.items(), key=lambda gain: -gain[1]))
 
     def beats_random(self, name: str) -> bool:
-        """Return whether an explanation is better than random order: the 95 % interval of the difference is above 0."""
+        """Return whether an explanation is clearly better than random order."""
         return self._beats(name, RANDOM)
 
     @property
@@ -48,9 +48,10 @@ class Faithfulness:
         return f"In the order of the mean over {images}; {first}{favored} is {clearly} better than {second}."
 
     def _beats(self, name: str, other: str) -> bool:
+        """Return whether the 95 % interval of the mean difference, image by image, is above 0."""
         mine, theirs = (area_under(self.insertion[each]) - area_under(self.deletion[each]) for each in (name, other))
         mean, half = _mean(mine - theirs)
-        return mean - half > 0
+        return len(mine) > 1 and mean - half > 0
 
     def rows(self) -> list[dict[str, str]]:
         """Return one row per explanation: mean areas ± half of the 95 % interval; the most faithful first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitexp.errors import indivisible
 from vitexp.models.attention import NORM_EPS, Attention
-from vitexp.models.block import Block, drop_path_rates
+from vitexp.models.block import Block, LayerScale, drop_path_rates
 from vitexp.models.initialization import initialize_layer, initialize_mimetic
 from vitexp.models.pooling import Head, SequencePool, classifier
 from vitexp.models.position import interpolate_position_embedding, sincos_position_embedding
@@ -214,6 +214,44 @@ class ViT(nn.Module):
             x, weights = block.forward_with_weights(x)  # type: ignore[operator]
             attention.append(weights)
         return self.forward_head(self.norm(x)), attention
+
+    def timm_config(self) -> dict[str, Any]:
+        """Return what config.json tells timm about the network. Raises ValueError if timm does not have it."""
+        first = self.blocks[0]
+        if not isinstance(first, Block):
+            raise ValueError(f"timm's ViT has no blocks like {type(first).__name__}.")
+        same = {
+            "stem=patch": isinstance(self.patch_embed, PatchStem),
+            "pool=cls or pool=gap": self.pool in ("cls", "gap"),
+            "lsa=false": not first.attn.lsa,
+            "head=linear": isinstance(self.head, nn.Linear),
+            "upsample=null": self.upsample is None,
+            "mlp_conv=false": isinstance(first.mlp.conv, nn.Identity),
+            "distillation_token=false": not self.distillation_token,
+        }
+        if other := [option for option, is_so in same.items() if not is_so]:
+            raise ValueError(f"timm's ViT is the same only with {', '.join(other)}.")
+        global_pool = "avg" if self.pool == "gap" else "token"
+        return {
+            "architecture": "vit_tiny_patch16_224",  # model_args sets every argument that depends on this name
+            "num_features": self.dim,
+            "global_pool": global_pool,
+            "model_args": {
+                "img_size": self.image_size,
+                "patch_size": self.patch_size,
+                "embed_dim": self.dim,
+                "depth": self.depth,
+                "num_heads": self.num_heads,
+                "mlp_ratio": first.mlp.fc1.out_features / self.dim,
+                "global_pool": global_pool,
+                "class_token": self.has_cls,
+                "reg_tokens": self.registers,
+                "qk_norm": isinstance(first.attn.q_norm, nn.LayerNorm),
+                "init_values": 1.0 if isinstance(first.ls1, LayerScale) else None,  # any; the learned ones are loaded
+                "pos_embed": "none" if self.pos_embed is None else "learn",
+            },
+            "pretrained_cfg": {"fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head"},
+        }
 
     def load_resized(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load the weights of the same model trained at another image size, interpolating its position embedding.

@@ -213,7 +213,7 @@ def _compare(page: _Page, pair: Pair) -> None:
     with suppress(ValueError):  # neither has a metrics.csv
         efforts = "; ".join(f"{name}: {effort(folder)}" for name, folder in runs.items())
         if len({read_result(folder)["epochs"] for folder in runs.values()}) > 1:
-            efforts += ". Different numbers of epochs: neither equal epochs nor final values had the same cost."
+            efforts += ". They were not trained for the same number of epochs: do not compare their final values."
         curves = figures.model_comparison(histories=histories, title=" and ".join(runs), subtitle=efforts)
         page.add([("model_comparison", curves)])
     rows, everything = compare(runs)
@@ -331,7 +331,7 @@ def draw_side_by_side(pair: Pair, about: tuple[Shown, Shown]) -> Figure:
 
 
 def _note(pair: Pair, first: Shown) -> str:
-    """Return how good the runs are, and how the images were chosen: they do not show which run is better."""
+    """Return the accuracy of each run, and that the images, which were chosen, do not show which run is better."""
     names = _run_names(pair)
     said = []
     for explainer, name in zip(pair, names, strict=True):
@@ -343,7 +343,8 @@ def _note(pair: Pair, first: Shown) -> str:
         return f"{note}."
     right = sum(truth == label for truth, label in zip(first.truth, first.predicted, strict=True))
     wrong = len(first.images) - right
-    return f"{note}. The images were chosen: {right} that {names[0]} predicts correctly, and {wrong} that it does not."
+    chosen = f"{right} that {names[0]} predicts correctly and {wrong} that it does not"
+    return f"{note}. The images were chosen, {chosen}, so they do not show which run is better."
 
 
 def _run_names(pair: Pair) -> tuple[str, str]:

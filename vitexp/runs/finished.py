@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO
@@ -24,6 +24,7 @@ from vitexp.data.prepare import Prepared
 from vitexp.data.transforms import build_transforms
 from vitexp.errors import UserError, one_line
 from vitexp.models.mae import remove_classifier
+from vitexp.models.timm_names import weights_from_timm
 from vitexp.models.trained_net import TrainedNet
 from vitexp.models.vit import ViT
 from vitexp.runs.build import build_datamodule, build_net
@@ -130,7 +131,7 @@ def load_run(
         names = json.loads(file.metadata()["vitexp"]).get("names")
     net = build_net(run.config, num_classes=len(run.classes))
     if names == "timm":  # export=hub writes one file for both libraries
-        weights = _in_names_of(net, weights)
+        weights = weights_from_timm(net, weights)
     if is_pretraining(run.result) and isinstance(net, ViT):
         remove_classifier(net)
     try:
@@ -150,16 +151,6 @@ def load_run(
     )
 
 
-def _in_names_of(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with timm's names under the names of `net`."""
-    if not isinstance(net, ViT):
-        prefix = "net." if hasattr(net, "net") else ""  # of a network that is timm's
-        return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
-    ours = net.state_dict()
-    # A fixed position embedding is a parameter there, and not a weight here.
-    return {name: tensor for name, tensor in weights.items() if name in ours or name != "pos_embed"}
-
-
 def classes_of(folder: Path) -> list[str]:
     """Return the classes of a run from the header of its weights; none if they cannot be read."""
     try:
@@ -169,11 +160,29 @@ def classes_of(folder: Path) -> list[str]:
         return []
 
 
-def write_weights(folder: Path, weights: Mapping[str, Tensor], *, header: dict[str, Any]) -> None:
-    """Write model.safetensors atomically. header: model, image_size, classes, mean and std.
+def write_weights(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    model: DictConfig,
+    image_size: int,
+    classes: Sequence[str],
+    mean: Tensor | NDArray[np.float32],
+    std: Tensor | NDArray[np.float32],
+    are_timms: bool = False,
+) -> None:
+    """Write model.safetensors atomically, with what is needed to use the network in its header.
 
-    `names` in the header is "timm" if the weights have the names of timm's network.
+    are_timms: whether the weights have timm's names (vitexp.models.timm_names).
     """
+    header = {
+        "model": OmegaConf.to_container(model, resolve=True),
+        "image_size": image_size,
+        "classes": list(classes),
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        **({"names": "timm"} if are_timms else {}),
+    }
     # Cloned, because safetensors refuses tensors that share memory, as tied layers do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     # A single metadata entry: safetensors writes several in random order, so the files of equal runs would differ.

@@ -315,7 +315,15 @@ def _test(
             if isinstance(module, Classifier):
                 _save_predictions(record.folder, module, datamodule)
             try:
-                _save_weights(record.folder, config, module, datamodule)
+                write_weights(
+                    record.folder,
+                    module.model.state_dict(),
+                    model=config.model,
+                    image_size=datamodule.image_size,
+                    classes=datamodule.classes,
+                    mean=datamodule.mean,
+                    std=datamodule.std,
+                )
             except Exception as error:  # raised once the numbers have been printed
                 unsaved.append(error)
             with tolerating("terminal output"):
@@ -350,7 +358,7 @@ def _load_best(module: Task, best: BestCheckpoint, *, epochs: int) -> dict[str, 
 
 
 def _save_predictions(folder: Path, module: Classifier, datamodule: ImageDataModule) -> None:
-    """Write the predictions of the test images; with folds also all probabilities, for the average over the folds."""
+    """Write the predictions of the test images and, in a cross-validation, all probabilities, to average the folds."""
     probabilities, labels = module.predictions
     with tolerating("predictions.csv"):
         write_test_predictions(
@@ -374,14 +382,3 @@ def _warn_about_classes(module: Classifier, datamodule: ImageDataModule) -> None
     ):
         if concern:
             log.warning(concern)
-
-
-def _save_weights(folder: Path, config: DictConfig, module: Task, datamodule: ImageDataModule) -> None:
-    header = {
-        "model": OmegaConf.to_container(config.model, resolve=True),
-        "image_size": datamodule.image_size,
-        "classes": datamodule.classes,
-        "mean": datamodule.mean.tolist(),
-        "std": datamodule.std.tolist(),
-    }
-    write_weights(folder, module.model.state_dict(), header=header)

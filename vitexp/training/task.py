@@ -187,12 +187,12 @@ class Task(LightningModule, ABC):
         return self.normalize(self.augmented(to_unit_range(images), batch_index)), labels
 
     def image_changes(self) -> list[str]:
-        """Return in words what makes training images differ from those of validation, for the learning curves."""
+        """Return how training images differ from validation images, in words for the learning curves."""
         is_empty = isinstance(self.augment, nn.Identity | nn.Sequential) and not list(self.augment.children())
         return [] if is_empty and data_of(self.trainer).sample_augment is None else ["augmented"]
 
     def loss_changes(self) -> list[str]:
-        """Return in words what makes the training loss differ from that of validation, apart from the images."""
+        """Return how the training loss differs from the validation loss, apart from the images, in words."""
         return []
 
     def augmented(self, images: Tensor, batch_index: int) -> Tensor:

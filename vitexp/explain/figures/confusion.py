@@ -66,7 +66,7 @@ def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str],
     Args:
         counts: integers [C, C], `counts[true, predicted]`.
         class_names: C names.
-        part: which images these are, "test" or "validation", for the title.
+        part: "test" or "validation", for the title.
 
     Raises:
         ValueError: `counts` does not fit `class_names`.
@@ -229,10 +229,6 @@ def _draw_list(figure: Figure, worst: Sequence[_Confusion], names: Sequence[str]
 # --- two runs ---------------------------------------------------------------------------------------------------------
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,}" + (f" ({part / whole:.0%})" if whole else "")
-
-
 def paired_confusions(
     *,
     truth: NDArray[np.integer],
@@ -248,7 +244,8 @@ def paired_confusions(
     Args:
         truth: labels [N].
         predicted: predicted labels [N] of each run.
-        runs: names of the two runs. epochs: how long each was trained.
+        runs: names of the two runs.
+        epochs: how long each was trained; not stated by default.
 
     Raises:
         ValueError: the lengths differ or are 0.
@@ -321,3 +318,7 @@ def _confusion(true: str, taken: str) -> str:
     half = letters // 2
     first = style.one_line(true, columns=max(half, letters - len(taken)))
     return f"{first} → {style.one_line(taken, columns=max(half, letters - len(first)))}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}" + (f" ({part / whole:.0%})" if whole else "")

@@ -115,7 +115,7 @@ def confident_mistakes(
     confidence: Sequence[float],
     errors: int,
     of: int,
-    usual: float,
+    median_confidence: float,
 ) -> Figure:
     """Draw wrong predictions with their confidence, in the given order; five per row.
 
@@ -124,7 +124,7 @@ def confident_mistakes(
         truth, predicted: N class names each.
         confidence: N probabilities of the predicted class.
         errors, of: number of wrong predictions and of all predictions.
-        usual: median confidence of the correct predictions; NaN if there are none.
+        median_confidence: median confidence of the correct predictions; NaN if there are none.
 
     Raises:
         ValueError: the lengths differ or are 0.
@@ -132,8 +132,8 @@ def confident_mistakes(
     style.check_lengths(images, truth, predicted, confidence)
     captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
     note = "The most confident ones, not the most frequent kinds."
-    if not np.isnan(usual):
-        note += f" Median confidence of correct predictions: {usual:.1%}."
+    if not np.isnan(median_confidence):
+        note += f" Median confidence of correct predictions: {median_confidence:.1%}."
     title = f"{len(images):,} of the {errors:,} mistakes on {of:,} images"
     height = style.TITLE_HEIGHT + _NOTE + _grid_height(images, captions) + style.MARGIN
     figure = style.new_figure(height=height, title=title, dpi=style.dpi_for(images))
