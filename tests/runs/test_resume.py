@@ -24,6 +24,8 @@ from tests.forked import TRAIN, Server, kill
 from vitexp.config.overrides import merged
 from vitexp.errors import ConfigError
 from vitexp.runs.resume import differences
+from vitexp.runs.run import run
+from vitexp.system.signals import Interrupted
 from vitexp.training.checkpoints import read_checkpoint, sealed
 
 # Everything that draws random numbers or keeps state: mixing, drop path, dropout, averaged weights.
@@ -110,6 +112,19 @@ def test_run_stopped_at_random_moments_ends_with_the_same_bytes(
 ) -> None:
     dice = random.Random(number)
     stop_many(server, undisturbed, tmp_path, number, dice, runs=1)
+
+
+@pytest.mark.parametrize("monitor", ["null", "val/accuracy"])
+def test_run_stopped_between_training_and_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monitor: str) -> None:
+    """No step is left, yet the averaged weights are tested, not those of the last step."""
+    options = [*SMALL, f"checkpoint.monitor={monitor}"]
+    expected = left_by(tiny_run(tmp_path, *options, "name=whole").parent)
+    with monkeypatch.context() as patched:
+        patched.setattr("vitexp.runs.run._test", lambda *given: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Interrupted):
+            tiny_run(tmp_path, *options, "name=again")
+    run(composed(*options, f"log_dir={tmp_path}", "name=again", "resume=auto"))
+    assert same(expected, left_by(tmp_path / "again"))
 
 
 @pytest.mark.soak

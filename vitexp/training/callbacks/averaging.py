@@ -37,3 +37,7 @@ class MovingAverage(WeightAveraging):
             kept.copy_(buffer)
         self._average_model.n_averaged += 1
         self._latest_update_step = trainer.global_step
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the averages in the network, also if a resumed training has no step left: it has no `on_train_end`."""
+        self.on_train_end(trainer, pl_module)
