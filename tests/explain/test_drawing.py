@@ -24,7 +24,7 @@ def test_the_true_class_is_among_the_drawn_ones(monkeypatch: pytest.MonkeyPatch)
     draw_classes(explainer, shown(explainer, images, [int(order[0, 1]), int(order[1, 8])]))
     second, last = drawn["captions"][0][1], drawn["captions"][1][4]
     assert second.endswith(f"{names[order[0, 1]]}\n(true)")
-    assert last.endswith(f"{names[order[1, 8]]}\n(true)")
+    assert last.endswith(f"{names[order[1, 8]]}\n(true: choice 9 of {len(names)})")
     assert drawn["columns"][3:] == ["choice 4", "choice 5, or the true class"]
     assert sum("true" in text for row in drawn["captions"] for text in row) == 2
 

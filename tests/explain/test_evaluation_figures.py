@@ -110,15 +110,13 @@ def test_confident_mistakes(count: int) -> None:
         confidence=np.linspace(0.99, 0.5, count).tolist(),
         errors=1234,
         of=12_630,
-        median_confidence=0.9021,
+        medians=(0.9021, 0.6104),
     )
     words = check(figure)
     assert f"{count} of the 1,234 mistakes on 12,630 images" in words
-    assert "Median confidence of correct predictions: 90.2%." in words
+    assert "Median confidence of all correct predictions: 90.2%; of all mistakes: 61.0%." in words
     assert words.count("true: ") == count
     shown = [axes.images[0].get_array() for axes in figure.axes]
     assert all(np.array_equal(one, other) for one, other in zip(shown, images, strict=True))
     with pytest.raises(ValueError, match="the same number of everything"):
-        confident_mistakes(
-            images=images[:0], truth=[], predicted=[], confidence=[], errors=0, of=1, median_confidence=0.5
-        )
+        confident_mistakes(images=images[:0], truth=[], predicted=[], confidence=[], errors=0, of=1, medians=(0.5, 0.5))

@@ -105,6 +105,16 @@ def test_confusion_matrix_says_it_in_words() -> None:
     assert words.index("$dog_1$ → cow, 1 of 5") < words.index("cat → $dog_1$, 2 of 10")  # drawn from the bottom up
 
 
+def test_confusion_matrix_counts_what_is_as_frequent_as_the_last_of_the_list() -> None:
+    matrix = 90 * np.eye(20, dtype=int) + 3 * np.eye(20, k=1, dtype=int)
+    matrix[0, 1] = 7
+    figure = confusion_matrix(counts=matrix, class_names=names(20))
+    check(figure)
+    check_apart(figure, figure.texts)
+    assert "and 9 other pairs of classes with 3 each" in drawn_texts(figure), "one with 7 and nine of 18 are listed"
+    assert "other pair" not in drawn_texts(confusion_matrix(counts=matrix[:11, :11], class_names=names(11)))
+
+
 def test_confusion_matrix_numbers_many_classes_only_where_listed() -> None:
     matrix = np.diag(np.full(43, 90))
     matrix[3, 7] = 12
@@ -198,7 +208,13 @@ def test_sample_predictions_part_right_from_wrong() -> None:
     predicted = [*truth[:6], LONG, "$x_1$"]
     confidence = np.linspace(0.3, 1, 8)
     figure = sample_predictions(
-        images=images(8), truth=truth, predicted=predicted, confidence=confidence, right=7_680, wrong=2_320
+        images=images(8),
+        truth=truth,
+        predicted=predicted,
+        confidence=confidence,
+        right=7_680,
+        wrong=2_320,
+        part="test",
     )
     check(figure)
     check_apart(figure, [*figure.texts, *(axes.xaxis.label for axes in figure.axes)])
@@ -208,7 +224,7 @@ def test_sample_predictions_part_right_from_wrong() -> None:
     assert "true" not in words[0]
     headings = [text.get_text() for text in figure.texts]
     assert headings == [
-        "Sample predictions; accuracy 76.80%",
+        "Sample predictions; accuracy 76.80% on 10,000 test images",
         "Right: 6 of 7,680, drawn at random",
         "Wrong: 2 of 2,320, drawn at random",
     ]
@@ -220,7 +236,7 @@ def test_sample_predictions_with_none_wrong() -> None:
     )
     check(figure)
     assert [text.get_text() for text in figure.texts] == [
-        "Sample predictions; accuracy 100.00%",
+        "Sample predictions; accuracy 100.00% on 2 images",
         "Right: 2 of 2, drawn at random",
     ]
 
@@ -359,6 +375,13 @@ def test_the_legend_says_what_makes_training_values_differ() -> None:
     loss, accuracy = (axes.get_legend().get_texts()[0].get_text() for axes in figure.axes[:2])
     assert loss == "train (augmented, mixup, CutMix, label smoothing 0.1, distillation)"
     assert accuracy == "train (augmented, mixup, CutMix)"
+
+
+def test_the_accuracy_of_guessing_is_a_line_among_accuracies() -> None:
+    figure = learning_curves(history=HISTORY, baseline=0.0567)
+    check(figure)
+    words = {axes.get_title(loc="left"): axes.get_legend_handles_labels()[1] for axes in figure.axes}
+    assert [panel for panel, said in words.items() if "always the most frequent class: 5.7%" in said] == ["Accuracy"]
 
 
 def test_of_equally_good_epochs_the_one_with_the_lowest_loss_is_marked() -> None:

@@ -290,7 +290,7 @@ class _Evaluation:
             confidence=confidence[chosen].tolist(),
             errors=len(wrong),
             of=len(self.labels),
-            median_confidence=float(confidence[predicted == self.labels].median()),
+            medians=(float(confidence[predicted == self.labels].median()), float(confidence[wrong].median())),
         )
         self._figure("confident_mistakes", figure)
 

@@ -162,7 +162,8 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
     """Draw a class-specific explanation of the most probable classes of each image, and of the true one."""
     method = next(each for each in ("relevance", "grad_cam", "occlusion") if each in explainer.methods)
     probabilities = explainer.probabilities(about.images)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_CHOICES]
+    ranked = np.argsort(-probabilities, axis=1, kind="stable")
+    order = ranked[:, :_CHOICES].copy()
     columns = [f"choice {place + 1}" for place in range(order.shape[1])]
     for row, truth in enumerate(about.truth):
         if truth is not None and truth not in order[row]:
@@ -178,13 +179,19 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
         captions=[
             [
                 f"{percent(float(probabilities[index, label]))}\n{names[label]}"
-                + ("\n(true)" if label == about.truth[index] else "")
+                + (f"\n({_place(ranked[index], label)})" if label == about.truth[index] else "")
                 for label in labels
             ]
             for index, labels in enumerate(order)
         ],
         overlay=overlay,
     )
+
+
+def _place(ranked: NDArray[np.integer], label: int) -> str:
+    """Say that a class is the true one and, if it is below the choices that are drawn, its place."""
+    place = int((ranked == label).argmax()) + 1
+    return "true" if place <= _CHOICES else f"true: choice {place} of {len(ranked)}"
 
 
 def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, overlay: bool = True) -> Figure:

@@ -45,7 +45,10 @@ class Faithfulness:
         clearly = "clearly" if self._beats(first, second) else "not clearly"
         images = plural(len(self.deletion[first]), "image")
         favored = ", which this measure favors," if first == NAMES["occlusion"] else ""
-        return f"In the order of the mean over {images}; {first}{favored} is {clearly} better than {second}."
+        order = f"In the order of the mean over {images}; {first}{favored} is {clearly} better than {second}."
+        if NAMES["rollout"] in self.scores:
+            order += " Attention and rollout do not depend on the class."
+        return order
 
     def _beats(self, name: str, other: str) -> bool:
         """Return whether the 95 % interval of the mean difference, image by image, is above 0."""

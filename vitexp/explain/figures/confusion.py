@@ -75,6 +75,9 @@ def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str],
     if counts.shape != (classes, classes):
         raise ValueError(f"counts has shape {counts.shape}, but there are {classes} class names")
     worst = _worst_confusions(counts)
+    # As many images as the last of the list, but not in it.
+    tied = int(((counts == worst[-1].count) & ~np.eye(classes, dtype=bool)).sum()) if worst else 0
+    tied -= sum(each.count == worst[-1].count for each in worst)
     total = int(counts.sum())
     which = f"{total:,} {part} images" if part else f"{total:,} images"
     title = f"Accuracy {counts.trace() / total:.2%} on {which}" if total else "No images"
@@ -82,14 +85,14 @@ def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str],
     figure = style.new_figure(height=style.WIDTH, title=title, dpi=style.DPI if classes <= _COUNTED_CELLS else 220)
     axes = style.place(figure, left=0, top=0, width=style.WIDTH, height=style.WIDTH)
     _draw_matrix(axes, counts, class_names)
-    _arrange(style.finish(figure), axes, classes, list_height=(len(worst) + 1.7) * _LINE)
+    _arrange(style.finish(figure), axes, classes, list_height=(len(worst) + bool(tied) + 1.7) * _LINE)
     # Now that the size of a cell is known.
     if classes <= _NUMBERED_CELLS:
         _number_cells(axes, counts, worst)
     else:
         _frame_cells(axes, worst)
     _draw_scales(figure)
-    _draw_list(figure, worst, class_names, errors=total - int(counts.trace()))
+    _draw_list(figure, worst, class_names, errors=total - int(counts.trace()), tied=tied)
     return style.finish(figure)
 
 
@@ -209,8 +212,8 @@ def _draw_scales(figure: Figure) -> None:
         axes.spines[:].set_visible(False)
 
 
-def _draw_list(figure: Figure, worst: Sequence[_Confusion], names: Sequence[str], *, errors: int) -> None:
-    """List the most frequent confusions in words at the bottom of the figure."""
+def _draw_list(figure: Figure, worst: Sequence[_Confusion], names: Sequence[str], *, errors: int, tied: int) -> None:
+    """List the most frequent confusions in words at the bottom of the figure. tied: others as frequent as the last."""
     height = figure.get_size_inches()[1]
     # Two names per line, and space for the counts.
     columns = style.columns_in((style.WIDTH - 1.3) / 2, style.SMALL_SIZE)
@@ -219,6 +222,8 @@ def _draw_list(figure: Figure, worst: Sequence[_Confusion], names: Sequence[str]
         f"{c.count:,} of {c.of:,}"
         for c in worst
     ]
+    if tied:
+        lines.append(f"and {plural(tied, 'other pair')} of classes with {worst[-1].count:,} each")
     heading = f"Most frequent of the {errors:,} mistakes: true → predicted" if errors else "No mistakes"
     for line, words in [(len(lines), heading), *enumerate(reversed(lines))]:
         color, size = (style.INK, style.TEXT_SIZE) if words is heading else (style.MUTED, style.SMALL_SIZE)
@@ -266,14 +271,17 @@ def paired_confusions(
     words = (
         f"accuracy: {runs[0]} {right[0].mean():.2%}{trained[0]}, {runs[1]} {right[1].mean():.2%}{trained[1]}",
         f"both right {both:.2%}, only {runs[0]} {only[0]:.2%}, only {runs[1]} {only[1]:.2%}, neither {neither:.2%}",
-        f"Shown: the {_PAIRS_OF_EACH} most frequent confusions of each run, in the order of the sum of both. They are "
+        f"Shown: {plural(len(order), 'pair')} of classes, the {_PAIRS_OF_EACH} most frequent of each run, in the order "
+        "of the sum of both. They are "
         + " and ".join(_share(sum(int(each.flat[flat]) for flat in order), int(each.sum())) for each in counts)
         + f" mistakes of {runs[0]} and {runs[1]}.",
     )
     lines = style.wrap_each("\n".join(words), columns=style.columns_in(style.WIDTH - 2 * style.MARGIN, style.TEXT_SIZE))
     height = max(len(order), 1) * _PAIR_LINE
     top = style.TITLE_HEIGHT + 0.39 + 0.18 * (lines.count("\n") + 1)
-    figure = style.new_figure(height=top + height + 0.45, title=f"Confusions of two runs on {len(truth):,} images")
+    figure = style.new_figure(
+        height=top + height + 0.45, title=f"Most frequent confusions of two runs on {len(truth):,} images"
+    )
     style.write(figure, lines, top=style.TITLE_HEIGHT, size=style.TEXT_SIZE, color=style.INK, linespacing=1.4)
     axes = style.place(figure, left=_NAMES, top=top, width=style.WIDTH - _NAMES - style.MARGIN - 0.2, height=height)
     where = np.arange(len(order))

@@ -43,6 +43,7 @@ def learning_curves(
     x_label: str = "epoch",
     image_changes: Sequence[str] = (),
     loss_changes: Sequence[str] = (),
+    baseline: float | None = None,
 ) -> Figure:
     """Draw loss, accuracy, precision, recall, F1 and learning rate during training; panels without data are omitted.
 
@@ -56,6 +57,7 @@ def learning_curves(
         x_label: unit of x.
         image_changes: what distinguishes training images from those of validation, for example "augmented".
         loss_changes: what distinguishes the training loss, for example "label smoothing 0.1".
+        baseline: the accuracy of always predicting the most frequent class, drawn as a line.
 
     Raises:
         ValueError: no curve has a finite value.
@@ -90,6 +92,9 @@ def learning_curves(
             axes.plot(x_values, values, label=label, color=color, linewidth=1.6, marker=marker, markersize=4)
         if best and tested:
             _mark(axes, *tested, names=[key for key, *_ in entries], x_label=x_label)
+        if baseline is not None and panel == "Accuracy":
+            words = f"always the most frequent class: {baseline:.1%}"
+            axes.axhline(baseline, color=style.MUTED, linewidth=1, linestyle=":", label=words)
         if panel != _RATE[0]:
             axes.legend(frameon=False, fontsize=style.SMALL_SIZE, labelcolor=style.INK)
         style.dress(axes, title=panel, grid=True)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
@@ -25,7 +26,12 @@ _KEY_COLUMNS: Final = 3
 _COLORS: Final = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c6d31", "#b2182b", "#4d4d4d"),
 )
-_MARKS: Final = ("o", "s", "^", "D", "v")
+_Mark = str | MarkerStyle
+# As many as the largest family of traffic signs has classes.
+_MARKS: Final[tuple[_Mark, ...]] = (
+    *("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "d", "h"),
+    *(MarkerStyle((4, 1, 45)), MarkerStyle((6, 1, 0)), MarkerStyle((3, 1, 0))),
+)
 _NAMED: Final = 10  # classes; more are labelled with their numbers ...
 _LABELLED: Final = 100  # ... and of even more, only those near the given images are labelled, and the others gray
 _GRAY: Final = "#c3c8cf"
@@ -38,7 +44,7 @@ class _Class:
     text: str  # in the key
     family: str
     color: str
-    mark: str
+    mark: _Mark
 
 
 def embedding_map(

@@ -48,11 +48,11 @@ def head_diversity(
     _dots(far, distance, "Mean attention distance of each head (pixels)")
     far.set_ylim(0, 1.15 * max(float(distance.max()), even or 0.0, 1e-6))
     if even is not None:
-        _line(far, even, "uniform over patches")
+        _line(far, even, "uniform attention")
     sharp = style.place(figure, left=right, top=top, width=_SIDE, height=_SIDE)
     _dots(sharp, entropy, "Attention entropy of each head (bits)")
     sharp.set_ylim(0, np.log2(tokens) * 1.15)
-    _line(sharp, float(np.log2(tokens)), "uniform over tokens")
+    _line(sharp, float(np.log2(tokens)), "uniform attention")
     _matrix(figure, apart, layers, heads, top=top + _SIDE + 0.75, left=_LEFT)
     _within_layers(figure, apart, layers, heads, top=top + _SIDE + 0.75, left=right)
     return style.finish(figure)
@@ -62,7 +62,7 @@ def _dots(axes: Axes, values: NDArray[np.floating], title: str) -> None:
     """Draw one dot per head over the layers, and a line through the means."""
     layers, heads = values.shape
     where = np.arange(1, layers + 1)
-    axes.plot(where, values.mean(axis=1), color=style.RULE, linewidth=2, zorder=1)
+    axes.plot(where, values.mean(axis=1), color=style.RULE, linewidth=2, zorder=1, label="mean of the layer")
     axes.scatter(where.repeat(heads), values.ravel(), s=22, color=style.BLUE, alpha=0.8, linewidths=0, zorder=2)
     axes.set_xlim(0.5, layers + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -73,7 +73,14 @@ def _line(axes: Axes, height: float, words: str) -> None:
     """Draw the value of uniform attention, with its name above the dots."""
     axes.axhline(height, color=style.MUTED, linewidth=1, linestyle=":", label=words)
     axes.legend(
-        loc="upper right", bbox_to_anchor=(1, 1.03), fontsize=style.SMALL_SIZE, labelcolor=style.MUTED, frameon=False
+        loc="upper right",
+        bbox_to_anchor=(1.03, 1.04),
+        ncols=2,
+        fontsize=style.SMALL_SIZE,
+        labelcolor=style.MUTED,
+        frameon=False,
+        handlelength=1.2,
+        columnspacing=1.0,
     )
 
 
@@ -89,7 +96,7 @@ def _matrix(figure: Figure, apart: NDArray[np.floating], layers: int, heads: int
     middles = np.arange(layers) * heads + (heads - 1) / 2
     axes.set_xticks(middles, [str(layer + 1) for layer in range(layers)])
     axes.set_yticks(middles, [str(layer + 1) for layer in range(layers)])
-    style.dress(axes, title="Divergence of any two heads", x_label="layer")
+    style.dress(axes, title="Jensen-Shannon divergence of any two heads", x_label="layer")
     axes.tick_params(length=0)
     style.color_bar(figure, shades, left=left + _SIDE - 0.38, top=top, width=0.1, height=_SIDE - 0.45)
 
@@ -112,4 +119,4 @@ def _within_layers(
         axes.axhline(height, color=style.MUTED, linewidth=1, linestyle=":")
         axes.text(layers + 0.4, height, words, ha="right", va="bottom", fontsize=style.SMALL_SIZE, color=style.MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    style.dress(axes, title="Divergence of two heads of a layer", x_label="layer")
+    style.dress(axes, title="The same, of heads of the same layer", x_label="layer")

@@ -19,7 +19,7 @@ _GAP: Final = 0.08
 _CELL: Final = (style.WIDTH - 2 * style.MARGIN - (_PER_ROW - 1) * _GAP) / _PER_ROW
 _LINE: Final = 1.25 * style.SMALL_SIZE / 72
 _HEADING: Final = 0.25
-_NOTE: Final = 0.28
+_NOTE_LINE: Final = 1.4 * style.TEXT_SIZE / 72
 _COLUMNS: Final = style.columns_in(_CELL, style.SMALL_SIZE)  # characters of small text below one image
 # Inches, for the eight images per row of reconstructions.
 _MASKED_PER_ROW: Final = 8
@@ -74,6 +74,7 @@ def sample_predictions(
     confidence: Sequence[float],
     right: int,
     wrong: int,
+    part: str = "",
 ) -> Figure:
     """Draw images with their predictions, first the correct ones, then the wrong ones; five per row.
 
@@ -82,6 +83,7 @@ def sample_predictions(
         truth, predicted: N class names each.
         confidence: N probabilities of the predicted class, in [0, 1].
         right, wrong: number of correct and of wrong predictions that the images were drawn from.
+        part: "test" or "validation", for the title.
 
     Raises:
         ValueError: the lengths differ or are 0.
@@ -96,7 +98,8 @@ def sample_predictions(
     ]
     grids = [_grid_height(images, [captions[index] for index in members]) for _, members, _ in groups]
     height = style.TITLE_HEIGHT + sum(grids) + len(grids) * _HEADING + style.MARGIN
-    title = f"Sample predictions; accuracy {right / (right + wrong):.2%}"
+    which = f"{right + wrong:,} {part} images" if part else f"{right + wrong:,} images"
+    title = f"Sample predictions; accuracy {right / (right + wrong):.2%} on {which}"
     figure = style.new_figure(height=height, title=title, dpi=style.dpi_for(images))
     top = style.TITLE_HEIGHT
     for (words, members, color), grid_height in zip(groups, grids, strict=True):
@@ -115,7 +118,7 @@ def confident_mistakes(
     confidence: Sequence[float],
     errors: int,
     of: int,
-    median_confidence: float,
+    medians: tuple[float, float],
 ) -> Figure:
     """Draw wrong predictions with their confidence, in the given order; five per row.
 
@@ -124,7 +127,7 @@ def confident_mistakes(
         truth, predicted: N class names each.
         confidence: N probabilities of the predicted class.
         errors, of: number of wrong predictions and of all predictions.
-        median_confidence: median confidence of the correct predictions; NaN if there are none.
+        medians: median confidence of all correct and of all wrong predictions; NaN if there are none.
 
     Raises:
         ValueError: the lengths differ or are 0.
@@ -132,13 +135,15 @@ def confident_mistakes(
     style.check_lengths(images, truth, predicted, confidence)
     captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
     note = "The most confident ones, not the most frequent kinds."
-    if not np.isnan(median_confidence):
-        note += f" Median confidence of correct predictions: {median_confidence:.1%}."
+    if not np.isnan(medians).any():
+        note += f"\nMedian confidence of all correct predictions: {medians[0]:.1%}; of all mistakes: {medians[1]:.1%}."
     title = f"{len(images):,} of the {errors:,} mistakes on {of:,} images"
-    height = style.TITLE_HEIGHT + _NOTE + _grid_height(images, captions) + style.MARGIN
-    figure = style.new_figure(height=height, title=title, dpi=style.dpi_for(images))
-    style.write(figure, note, top=style.TITLE_HEIGHT, size=style.TEXT_SIZE, color=style.INK)
-    _image_grid(figure, images, captions, top=style.TITLE_HEIGHT + _NOTE, text=style.RED, border=style.RED)
+    top = style.TITLE_HEIGHT + _NOTE_LINE * style.line_count([note]) + 0.1
+    figure = style.new_figure(
+        height=top + _grid_height(images, captions) + style.MARGIN, title=title, dpi=style.dpi_for(images)
+    )
+    style.write(figure, note, top=style.TITLE_HEIGHT, size=style.TEXT_SIZE, color=style.INK, linespacing=1.4)
+    _image_grid(figure, images, captions, top=top, text=style.RED, border=style.RED)
     return style.finish(figure)
 
 

@@ -39,8 +39,7 @@ class ConfusionMatrix(FigureCallback):
         classes = data_of(trainer).classes
         predicted, truth, _ = predictions_of(module)
         counts = figures.confusion_counts(predicted, truth, len(classes))
-        part = "test" if images is data_of(trainer).test else "validation"
-        yield figures.confusion_matrix(counts=counts, class_names=classes, part=part)
+        yield figures.confusion_matrix(counts=counts, class_names=classes, part=_part(trainer, images))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_test_end(trainer, pl_module)
@@ -132,6 +131,7 @@ class SamplePredictions(FigureCallback):
                 confidence=confidence[chosen].tolist(),
                 right=int(hits.sum()),
                 wrong=int((~hits).sum()),
+                part=_part(trainer, images),
             )
 
 
@@ -267,11 +267,13 @@ class LearningCurves(FigureCallback):
         if self.history:
             chosen = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
             best = (chosen.monitor, chosen.mode) if chosen and chosen.monitor else None
+            labels = data_of(trainer).val.labels
             yield figures.learning_curves(
                 history=self.history,
                 best=cast(Any, best),
                 image_changes=module.image_changes(),
                 loss_changes=module.loss_changes(),
+                baseline=float(np.bincount(labels).max() / len(labels)) if len(labels) else None,
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -317,3 +319,7 @@ class Reconstructions(FigureCallback):
             visible=module.net.num_visible,
             patches=module.net.num_patches,
         )
+
+
+def _part(trainer: Trainer, images: Prepared) -> str:
+    return "test" if images is data_of(trainer).test else "validation"
