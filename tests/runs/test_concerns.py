@@ -11,8 +11,12 @@ import torch
 from tests.conftest import composed
 from vitexp.runs.concerns import concerns, fewer_patches, never_predicted, without_images
 from vitexp.runs.summary import accuracy_interval, class_names
+from vitexp.training.callbacks import Norms
 
-WHOLE = {"max_steps": -1, "limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0}
+WHOLE = {
+    **{"max_steps": -1, "limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0},
+    **{"log_every_n_steps": 50, "callbacks": ()},
+}
 
 
 def said(*overrides: str, epochs: int, train: int, val: int = 5_000, test: int = 5_000, **trainer: Any) -> str:
@@ -29,6 +33,14 @@ def test_few_steps_are_named_with_the_length_that_would_do() -> None:
     assert said("trainer.max_epochs=8", epochs=8, train=198, limit_train_batches=3) == "", "a test of the set-up"
     assert said("trainer.max_epochs=8", epochs=8, train=198, limit_train_batches=1) == "", "one batch, not all of them"
     assert said("trainer.max_epochs=8", "model.weights=x", epochs=8, train=198) == "", "fine-tuning is short"
+
+
+def test_norms_that_would_never_be_logged_are_named() -> None:
+    norms = {"callbacks": [Norms()]}
+    sentence = "the norms are logged every 50 steps, and this run has 49; trainer.log_every_n_steps=1 logs "
+    assert sentence in said(epochs=49, train=128, **norms)
+    assert sentence in said(epochs=99, train=128, max_steps=49, **norms)
+    assert "norms" not in said(epochs=50, train=128, **norms) + said(epochs=49, train=128)
 
 
 def test_few_measured_images_have_an_uncertainty() -> None:

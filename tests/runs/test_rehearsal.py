@@ -35,6 +35,7 @@ def test_the_rate_rises_by_a_constant_factor_and_the_loss_belongs_to_it(monkeypa
     assert len(found.rates) == len(found.losses) <= 12
     np.testing.assert_allclose(found.rates, np.geomspace(LOWEST, HIGHEST, 12)[: len(found.rates)])
     assert found.losses[0] == pytest.approx(np.log(43), rel=0.1)  # an untrained network
+    assert found.passes == pytest.approx(len(found.losses) / 4)  # 129 images make four whole batches
 
 
 def test_find_lr_prints_a_line_to_paste_and_leaves_a_figure_only(
@@ -42,7 +43,9 @@ def test_find_lr_prints_a_line_to_paste_and_leaves_a_figure_only(
 ) -> None:
     monkeypatch.setattr(rehearsal, "_steepest", lambda rates, smoothed: 0.00123)
     find_lr.main([*TINY, "steps=20", f"log_dir={tmp_path}", "name=a", "trainer.max_epochs=1"])
-    assert "optim.lr=0.0012 " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "optim.lr=0.0012 " in said
+    assert "In 20 steps, each training image was seen 5 times" in said
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()] == [Path("a/find-lr.png")]
     assert Image.open(tmp_path / "a" / "find-lr.png").width == 1080
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from vitexp.commands.words import composed, run_command
 from vitexp.system.disk import typed as typed_path
 
+_FEW_PASSES = 3  # over the training images, after which the loss falls at rates that are too low for new images
+
 
 def main(words: Sequence[str]) -> None:
     typed, config = composed("find-lr", words, keys=("steps",))
@@ -26,9 +28,17 @@ def main(words: Sequence[str]) -> None:
     found = range_test(config, steps=steps)
     path = Path(config.log_dir).expanduser() / config.name / "find-lr.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    learning_rate_range(**vars(found)).savefig(path)
+    figure = learning_rate_range(
+        rates=found.rates, losses=found.losses, smoothed=found.smoothed, suggested=found.suggested
+    )
+    figure.savefig(path)
     highest = found.rates[found.smoothed.argmin()]
     print(f"optim.lr={found.suggested:.2g}   the loss falls fastest here, and rises above {highest:.2g}")
+    if found.passes > _FEW_PASSES:
+        print(
+            f"In {len(found.losses)} steps, each training image was seen {found.passes:.0f} times, so the loss also "
+            "falls because images repeat: compare with other steps=."
+        )
     print(f"figure  {typed_path(path)}")
 
 

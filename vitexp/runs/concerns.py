@@ -14,6 +14,7 @@ from vitexp.config.components import argument, facts
 from vitexp.data.datamodule import ImageDataModule
 from vitexp.data.length import AUTO, measured_images
 from vitexp.text import plural, shortened
+from vitexp.training.callbacks import Norms
 
 _FEW_STEPS = 500  # a small ViT from random weights has hardly started to separate classes
 _ENOUGH_STEPS = 1_500
@@ -39,6 +40,13 @@ def concerns(config: DictConfig, trainer: Trainer, datamodule: ImageDataModule) 
         yield (
             f"{plural(steps, 'optimizer step')} are few for a network with random weights; "
             f"trainer.max_epochs={math.ceil(_ENOUGH_STEPS / per_epoch)} gives {_ENOUGH_STEPS:,}."
+        )
+    total = steps if trainer.max_steps == -1 else trainer.max_steps
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    if total < every and any(isinstance(callback, Norms) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        yield (
+            f"the norms are logged every {every} steps, and this run has {total}; trainer.log_every_n_steps=1 logs "
+            "those of every step."
         )
     if facts(config.task).get("uses_labels", True):
         counts = {"validation": measured(trainer, datamodule, "val"), "test": measured(trainer, datamodule, "test")}

@@ -58,13 +58,14 @@ class RangeTest:
     """Training loss at increasing learning rates.
 
     rates: [N], float64. losses: [N], float64, of single batches. smoothed: [N], their moving average. suggested: the
-    learning rate at which the average falls fastest.
+    learning rate at which the average falls fastest. passes: how often each training image was seen.
     """
 
     rates: NDArray[np.float64]
     losses: NDArray[np.float64]
     smoothed: NDArray[np.float64]
     suggested: float
+    passes: float
 
 
 def range_test(config: DictConfig, *, steps: int) -> RangeTest:
@@ -79,7 +80,8 @@ def range_test(config: DictConfig, *, steps: int) -> RangeTest:
         values = values[: int(np.argmin(np.isfinite(values)))]
     rates = np.array([_rate(index, steps) for index in range(len(values))])
     smoothed = _moving_average(values)
-    return RangeTest(rates=rates, losses=values, smoothed=smoothed, suggested=_steepest(rates, smoothed))
+    suggested, passes = _steepest(rates, smoothed), len(losses.values) / losses.steps_per_pass
+    return RangeTest(rates=rates, losses=values, smoothed=smoothed, suggested=suggested, passes=passes)
 
 
 def _steepest(rates: NDArray[np.float64], smoothed: NDArray[np.float64]) -> float:
@@ -125,6 +127,9 @@ class _Losses(Callback):
 
     def __init__(self) -> None:
         self.values: list[Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.steps_per_pass = trainer.num_training_batches / trainer.accumulate_grad_batches
 
     def on_train_batch_end(
         self,
