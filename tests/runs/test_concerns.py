@@ -14,8 +14,12 @@ from vitexp.runs.summary import accuracy_interval, class_names
 from vitexp.training.callbacks import Norms
 
 WHOLE = {
-    **{"max_steps": -1, "limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0},
-    **{"log_every_n_steps": 50, "callbacks": ()},
+    "max_steps": -1,
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 1.0,
+    "limit_test_batches": 1.0,
+    "log_every_n_steps": 50,
+    "callbacks": (),
 }
 
 

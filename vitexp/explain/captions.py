@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 _RAW: Final = "The same maps, cell by cell and not over the image."
-_SHARE: Final = f"{_RAW} Below each, the largest share of the attention that a patch receives, and that of all patches."
+_SHARE: Final = (
+    f"{_RAW} Below each, the largest share of the attention that a patch receives. The class token also attends to "
+    "itself, so the share of all patches is stated with it."
+)
 _STARS: Final = (
     "Colors and numbers are true classes, not predictions. Stars are test images of the other figures, the last "
     "of them a mistake if there is one, shown below with the most similar training images and their cosine "

@@ -27,7 +27,6 @@ METHOD_NAMES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"
 _FEW = 3  # images; more make a figure of patches or neighbors too large
 _NEIGHBORS = 5
 _CHOICES = 5  # classes
-_SHARES = "Below each map: the largest share of the attention that a patch receives, of the share that all receive."
 _FOR_HEADS = 16  # images over which the heads are compared
 
 
@@ -207,7 +206,7 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
         rows=about.captions(explainer.run.classes),
         captions=None if overlay else [[_shares(each) for each in row] for row in shown_maps],
         overlay=overlay,
-        note="" if overlay else _SHARES,
+        note="" if overlay else _about_shares(explainer),
     )
 
 
@@ -242,14 +241,14 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
         rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
         captions=None if overlay else [[_shares(each) for each in row] for row in rows],
         overlay=overlay,
-        note="" if overlay else _SHARES,
+        note="" if overlay else _about_shares(explainer),
         show_images=False,
         about=about.captions(explainer.run.classes)[0],
     )
 
 
 def _shares(attention: NDArray[np.floating]) -> str:
-    """Return the largest value of a map and the sum of all, which its colors do not tell.
+    """Return the largest value of a map, and the sum of all unless it is 1, which its colors do not tell.
 
     The sum is small where the class token attends to itself.
     """
@@ -257,7 +256,13 @@ def _shares(attention: NDArray[np.floating]) -> str:
         "<0.1%" if share < 0.0005 else f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
         for share in (float(attention.max()), float(attention.sum()))
     )
-    return f"max {largest} of {all_patches}"
+    return f"max {largest}" if all_patches == "100%" else f"max {largest}\nall {all_patches}"
+
+
+def _about_shares(explainer: Explainer) -> str:
+    assert explainer.vit is not None
+    words = "Below each map: the largest share of the attention that a patch receives"
+    return f"{words}, and the share that all patches receive." if explainer.vit.has_cls else f"{words}."
 
 
 def _attention_of(explainer: Explainer) -> str:
