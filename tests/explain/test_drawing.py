@@ -63,7 +63,8 @@ def test_attention_of_the_stages_leaves_out_blocks_without_a_choice(monkeypatch:
     shares = [[float(each.rstrip("%")) / 100 for each in words[4:].split("\nall ")] for words in drawn["captions"][1]]
     expected = [[attention.max(), attention.sum()] for attention in drawn["maps"][1]]
     np.testing.assert_allclose(shares, expected, atol=0.0051)
-    assert _shares(np.full((4, 4), 2e-5)) == "max <0.1%\nall <0.1%"
-    assert _shares(np.array([[0.05, 0.85]])) == "max 85%\nall 90%"
-    assert _shares(np.array([[0.25, 0.75]])) == "max 75%"
+    assert _shares(explainer, np.full((4, 4), 2e-5)) == "max <0.1%\nall <0.1%"
+    assert _shares(explainer, np.array([[0.05, 0.85]])) == "max 85%\nall 90%"
+    pooled = Explainer(trained(vit(pool="gap")))
+    assert _shares(pooled, np.array([[0.25, 0.75]])) == "max 75%"
     assert draw_stages(explainer, shown(explainer, images, [0, 1, 2])) is None

@@ -204,7 +204,7 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
         maps=list(shown_maps),
         columns=[f"layer {layer + 1}" for layer in range(maps.shape[1])],
         rows=about.captions(explainer.run.classes),
-        captions=None if overlay else [[_shares(each) for each in row] for row in shown_maps],
+        captions=None if overlay else [[_shares(explainer, each) for each in row] for row in shown_maps],
         overlay=overlay,
         note="" if overlay else _about_shares(explainer),
     )
@@ -239,7 +239,7 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
         maps=rows,
         columns=[f"layer {number + 1}" for number in range(layers)],
         rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
-        captions=None if overlay else [[_shares(each) for each in row] for row in rows],
+        captions=None if overlay else [[_shares(explainer, each) for each in row] for row in rows],
         overlay=overlay,
         note="" if overlay else _about_shares(explainer),
         show_images=False,
@@ -247,16 +247,17 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
     )
 
 
-def _shares(attention: NDArray[np.floating]) -> str:
-    """Return the largest value of a map, and the sum of all unless it is 1, which its colors do not tell.
+def _shares(explainer: Explainer, attention: NDArray[np.floating]) -> str:
+    """Return what the colors of a map do not tell: its largest value and, with a class token, the sum of all.
 
     The sum is small where the class token attends to itself.
     """
+    assert explainer.vit is not None
     largest, all_patches = (
         "<0.1%" if share < 0.0005 else f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
         for share in (float(attention.max()), float(attention.sum()))
     )
-    return f"max {largest}" if all_patches == "100%" else f"max {largest}\nall {all_patches}"
+    return f"max {largest}\nall {all_patches}" if explainer.vit.has_cls else f"max {largest}"
 
 
 def _about_shares(explainer: Explainer) -> str:

@@ -19,6 +19,7 @@ from vitexp.text import cut
 _COLORS: Final = (style.BLUE, style.ORANGE, style.GREEN, "#aa4499", style.INK, "#c79a00", "#56b4e9", style.RED)
 _HEIGHT: Final = 3.0  # inches, of the curves
 _LINE: Final = 0.18  # of the legend
+_FEW: Final = 12  # epochs; with fewer, points are marked: a line of one point would be invisible
 _PANELS: Final = (("Loss", "loss", 1.0), ("Accuracy (%)", "accuracy", 100.0))
 
 
@@ -71,7 +72,9 @@ def model_comparison(
     ]
     names = [style.one_line(name, columns=90) for name in histories]
     handles.append(Line2D([], [], color=style.MUTED, linewidth=1.2, linestyle=style.DASHES))
-    names.append("dashed, hollow: on the augmented training images; solid: on validation")
+    has_dots = any(len(x) < _FEW for runs in histories.values() for run in runs for x, _ in run.values())
+    training = "dashed, hollow" if has_dots else "dashed"
+    names.append(f"{training}: on the augmented training images; solid: on validation")
     figure.legend(
         handles, names, loc="lower left", fontsize=style.SMALL_SIZE, frameon=False, borderaxespad=0.3, handlelength=2.4
     )
@@ -82,7 +85,6 @@ def _draw(axes: Axes, run: Mapping[str, Curve], metric: str, *, scale: float, co
     for part, line in (("train", style.DASHES), ("val", "-")):
         if f"{part}/{metric}" in run:
             epochs, values = run[f"{part}/{metric}"]
-            few = "o" if len(epochs) < 12 else ""  # a line of one point would be invisible
             width = 1.5 if part == "val" else 1.0
             axes.plot(
                 epochs,
@@ -90,7 +92,7 @@ def _draw(axes: Axes, run: Mapping[str, Curve], metric: str, *, scale: float, co
                 color=color,
                 linestyle=line,
                 linewidth=width,
-                marker=few,
+                marker="o" if len(epochs) < _FEW else "",
                 markersize=size,
                 markerfacecolor=color if part == "val" else "none",
             )
