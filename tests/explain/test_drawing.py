@@ -39,10 +39,11 @@ def test_a_map_that_is_not_clearly_better_than_random_order_says_so() -> None:
     assert scored("good", measured) == f"good {measured.scores['good']:.2f}"
     assert scored("doubtful", measured).endswith(", not clearly better than random order")
     second = list(measured.scores)[1]
-    assert measured.order == f"In the order of the mean over 40 images; good is clearly better than {second}."
+    expected = f"mean over 40 images; {RANDOM} {measured.scores[RANDOM]:.2f}. Good is clearly better than {second}."
+    assert measured.order == f"Numbers: faithfulness (insertion - deletion), {expected}"
     few = {name: curves[name] for name in ("doubtful", RANDOM)}
     unclear = Faithfulness(deletion={name: np.zeros((40, 5), np.float32) for name in few}, insertion=few)
-    assert "; random order is not clearly better than doubtful." in unclear.order
+    assert ". Random order is not clearly better than doubtful." in unclear.order
 
 
 def test_attention_of_the_stages_leaves_out_blocks_without_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:

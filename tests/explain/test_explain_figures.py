@@ -95,6 +95,18 @@ def test_maps_of_other_sizes_and_flat_ones() -> None:
         assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], ["flat"], [], []]
 
 
+def test_maps_on_one_scale_show_which_are_weak() -> None:
+    """A hundredth of the largest value is dark, not as bright as it."""
+    table = [[np.array([[0.0, 0.64]]), np.array([[0.0, 0.0064]])]]
+    figure = map_grid(
+        title="Maps", images=images(1), maps=table, columns=["a", "b"], rows=["x"], overlay=False, one_scale="{:.0%}"
+    )
+    check(figure)
+    drawn = [axes.images[0] for axes in figure.axes[1:3]]
+    assert [each.norm(each.get_array()).max() for each in drawn] == pytest.approx([1.0, 0.1])
+    assert "from 0 to 64%, the same for all maps" in drawn_texts(figure)
+
+
 def test_grids_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         map_grid(title="Maps", images=images(2), maps=maps(2, 2), columns=["a"], rows=["x", "y"])
@@ -180,7 +192,7 @@ def test_faithfulness_compares_each_explanation_with_the_random_order() -> None:
     check_apart(figure, figure.axes[2].texts)
     key = [text.get_text() for text in figure.axes[2].texts]
     verdicts = {name: key[key.index(name) + 4] for name in insertion}
-    assert verdicts == {"good": "clearly better", "bad": "clearly worse", "like": "not clearly better"}
+    assert verdicts == {"good": "clearly", "bad": "clearly worse", "like": "not clearly"}
     one = {name: curves[:1] for name, curves in insertion.items()}
     assert "clearly" not in drawn_texts(faithfulness_curves(deletion=one, insertion=one))
 

@@ -162,7 +162,7 @@ def test_a_class_without_a_correct_prediction_has_a_white_diagonal() -> None:
 def test_confusion_matrix_separates_name_and_number_and_explains_its_colors() -> None:
     figure = confusion_matrix(counts=np.diag(np.full(13, 5)), class_names=[f"Speed limit {n}" for n in range(13)])
     words = drawn_texts(figure)
-    assert "Speed limit 12 (12)" in words and "Share of the true class:" in words
+    assert "Speed limit 12 (12)" in words and "Color: share of the class" in words
     check_apart(figure, [text for axes in figure.axes[1:] for text in axes.get_xticklabels()])
 
 
@@ -225,8 +225,8 @@ def test_sample_predictions_part_right_from_wrong() -> None:
     headings = [text.get_text() for text in figure.texts]
     assert headings == [
         "Sample predictions; accuracy 76.80% on 10,000 test images",
-        "Right: 6 of 7,680, drawn at random",
-        "Wrong: 2 of 2,320, drawn at random",
+        "Right: 6 of 7,680, drawn at random, with confidence",
+        "Wrong: 2 of 2,320, drawn at random, with confidence",
     ]
 
 
@@ -237,7 +237,7 @@ def test_sample_predictions_with_none_wrong() -> None:
     check(figure)
     assert [text.get_text() for text in figure.texts] == [
         "Sample predictions; accuracy 100.00% on 2 images",
-        "Right: 2 of 2, drawn at random",
+        "Right: 2 of 2, drawn at random, with confidence",
     ]
 
 
@@ -392,7 +392,7 @@ def test_of_equally_good_epochs_the_one_with_the_lowest_loss_is_marked() -> None
 def test_learning_curves_do_not_praise_weights_that_are_not_tested() -> None:
     figure = learning_curves(history={**HISTORY, "val/accuracy": ([1, 2, 3], [0.2, 0.6, 0.5])})
     check(figure)
-    assert figure.texts[0].get_text() == "Validation accuracy 50.00% at epoch 3"
+    assert figure.texts[0].get_text() == "Validation accuracy 50.00% at epoch 3, the last"
     assert all(len(line.get_xdata()) > 2 for axes in figure.axes for line in axes.lines), "no epoch is marked"
 
 

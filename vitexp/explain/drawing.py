@@ -16,7 +16,7 @@ from vitexp.explain.explainer import NAMES, Explainer, Images, ImageSet
 from vitexp.explain.methods.embedding import Method, in_plane, nearest
 from vitexp.explain.methods.heads import even_attention_distance
 from vitexp.explain.methods.patches import image_patches, position_norm, position_similarity
-from vitexp.explain.ranking import RANDOM, Faithfulness
+from vitexp.explain.ranking import Faithfulness
 from vitexp.models.trained_net import TrainedNet
 from vitexp.models.vit import ViT
 from vitexp.text import percent
@@ -138,8 +138,7 @@ def draw_explanations(
     if about.explained != about.predicted:
         title = f"Explanations of “{explainer.run.classes[about.explained[0]]}”"
     if scores:
-        title = title.removesuffix(" of the predicted class")
-        title += f", the most faithful first (random order: {scores[RANDOM]:.2f})"
+        title = f"{title.removesuffix(' of the predicted class')}, the most faithful first"
     return figures.map_grid(
         title=title,
         images=about.images,
@@ -184,6 +183,7 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
             for index, labels in enumerate(order)
         ],
         overlay=overlay,
+        note="Each map is on its own scale: compare positions, not strengths.",
     )
 
 
@@ -206,6 +206,7 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
         rows=about.captions(explainer.run.classes),
         captions=None if overlay else [[_shares(explainer, each) for each in row] for row in shown_maps],
         overlay=overlay,
+        one_scale="" if overlay else "{:.1%}",
         note="" if overlay else _about_shares(explainer),
     )
 
@@ -224,6 +225,7 @@ def draw_stages(explainer: Explainer, about: Shown, *, overlay: bool = True) -> 
         rows=about.captions(explainer.run.classes),
         captions=None if overlay else [[f"max {each.max():.1f}×" for each in row] for row in rows],
         overlay=overlay,
+        one_scale="" if overlay else "{:.1f} times an even share",
         note="" if overlay else "Below each map, its largest value as a multiple of an even share.",
     )
 
@@ -241,6 +243,7 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
         rows=[*(f"head {number + 1}" for number in range(heads)), "mean"],
         captions=None if overlay else [[_shares(explainer, each) for each in row] for row in rows],
         overlay=overlay,
+        one_scale="" if overlay else "{:.1%}",
         note="" if overlay else _about_shares(explainer),
         show_images=False,
         about=about.captions(explainer.run.classes)[0],
@@ -262,8 +265,16 @@ def _shares(explainer: Explainer, attention: NDArray[np.floating]) -> str:
 
 def _about_shares(explainer: Explainer) -> str:
     assert explainer.vit is not None
-    words = "Below each map: the largest share of the attention that a patch receives"
-    return f"{words}, and the share that all patches receive." if explainer.vit.has_cls else f"{words}."
+    even = f"the same for all patches would be {1 / explainer.vit.grid_size**2:.1%} each."
+    if not explainer.vit.has_cls:
+        return (
+            "Below each map: the largest share of the attention that a patch receives, on average over all patches; "
+            + even
+        )
+    return (
+        "Below each map: the largest share of its attention that the class token gives to a patch, and what it gives "
+        "to all patches; the rest goes to itself and other tokens that are not patches; " + even
+    )
 
 
 def _attention_of(explainer: Explainer) -> str:

@@ -40,12 +40,15 @@ class Faithfulness:
 
     @property
     def order(self) -> str:
-        """How the explanations are ordered, and whether the first is clearly better than the second, in a sentence."""
+        """What the scores are, and whether the first explanation is clearly better than the second, in sentences."""
         first, second, *_ = self.scores
         clearly = "clearly" if self._beats(first, second) else "not clearly"
         images = plural(len(self.deletion[first]), "image")
         favored = ", which this measure favors," if first == NAMES["occlusion"] else ""
-        order = f"In the order of the mean over {images}; {first}{favored} is {clearly} better than {second}."
+        order = (
+            f"Numbers: faithfulness (insertion - deletion), mean over {images}; {RANDOM} {self.scores[RANDOM]:.2f}. "
+            f"{first[0].upper()}{first[1:]}{favored} is {clearly} better than {second}."
+        )
         if NAMES["rollout"] in self.scores:
             order += " Attention and rollout do not depend on the class."
         return order

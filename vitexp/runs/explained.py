@@ -313,11 +313,11 @@ def draw_side_by_side(pair: Pair, about: tuple[Shown, Shown]) -> Figure:
     captions: list[list[str]] = [[] for _ in first.images]
     for explainer, seen, name in zip(pair, about, _run_names(pair), strict=True):
         predictions = seen.captions(classes, with_truth=False)
-        for place, method in enumerate(each for each in explainer.methods if each not in ("attention", "rollout")):
+        for method in (each for each in explainer.methods if each not in ("attention", "rollout")):
             maps.append(np.maximum(explainer.maps(method, seen.images, seen.explained), 0))
             columns.append(f"{name}: {NAMES[method]}")
             for row, text in zip(captions, predictions, strict=True):
-                row.append(text if place == 0 else "")
+                row.append(text)
     explained = "the predicted class" if first.explained == first.predicted else f"“{classes[first.explained[0]]}”"
     return figures.map_grid(
         title=f"Two runs: explanations of {explained}",

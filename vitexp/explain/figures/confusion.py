@@ -88,7 +88,7 @@ def confusion_matrix(*, counts: NDArray[np.integer], class_names: Sequence[str],
     _arrange(style.finish(figure), axes, classes, list_height=(len(worst) + bool(tied) + 1.7) * _LINE)
     # Now that the size of a cell is known.
     if classes <= _NUMBERED_CELLS:
-        _number_cells(axes, counts, worst)
+        _number_cells(axes, counts, least=worst[-1].count if worst and tied <= _LISTED else None, listed=worst)
     else:
         _frame_cells(axes, worst)
     _draw_scales(figure)
@@ -165,13 +165,18 @@ def _draw_matrix(axes: Axes, counts: NDArray[np.integer], names: Sequence[str]) 
     axes.tick_params(length=0)
 
 
-def _number_cells(axes: Axes, counts: NDArray[np.integer], worst: Sequence[_Confusion]) -> None:
-    """Write counts into cells, each as large as its cell permits."""
+def _number_cells(axes: Axes, counts: NDArray[np.integer], *, least: int | None, listed: Sequence[_Confusion]) -> None:
+    """Write counts into cells, each as large as its cell permits.
+
+    least: the count from which errors have a number; None: only those that are `listed`.
+    """
     classes, share = len(counts), _shares(counts)
     wanted = counts > 0
     if classes > _COUNTED_CELLS:
         wanted = (share >= _COUNTED_SHARE) & ~np.eye(classes, dtype=bool)
-        wanted[[c.true for c in worst], [c.predicted for c in worst]] = True
+        wanted[[c.true for c in listed], [c.predicted for c in listed]] = True
+        if least is not None:
+            wanted |= (counts >= least) & ~np.eye(classes, dtype=bool)
     cell = axes.get_window_extent().width / classes * 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     for true, predicted in np.argwhere(wanted):
         dark = share[true, predicted] > (0.5 if true == predicted else 0.25)
@@ -198,7 +203,7 @@ def _draw_scales(figure: Figure) -> None:
     """Draw what the colors of the cells mean, between title and matrix."""
     middle, width = style.TITLE_HEIGHT + 0.06, 1.5
     how: dict[str, Any] = {"size": style.SMALL_SIZE, "color": style.MUTED, "va": "center"}
-    style.write(figure, "Share of the true class:", top=middle, **how)
+    style.write(figure, "Color: share of the class", top=middle, **how)
     for left, words, colors, scale, ticks in (
         (2.1, "right", _RIGHT, _RIGHT_SCALE, (0, 0.5, 1)),
         (4.7, "wrong", _WRONG, _WRONG_SCALE, (0, 0.1, 0.5, 1)),

@@ -75,7 +75,7 @@ def learning_curves(
     if tested is not None:
         name, at, value = tested
         result = f"{_metric(name).label} {_metric(name).format(value)} at {x_label} {at:g}"
-        title = f"{'Best v' if best else 'V'}alidation {result}"
+        title = f"Best validation {result}" if best else f"Validation {result}, the last"
     heights = [height for _, height, _ in panels]
     height = style.TITLE_HEIGHT + sum(heights) + 0.35
     figure = style.new_figure(height=height, title=title)

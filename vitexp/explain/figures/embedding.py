@@ -119,7 +119,8 @@ def embedding_map(
             style.show_image(axes, picture)
             axes.set_xlabel(texts[row][column], fontsize=style.SMALL_SIZE, color=style.INK, labelpad=3)
             if column == 0:
-                style.frame(axes, style.INK, width=1.5)
+                style.frame(axes, style.of_mark(names[row]), width=1.5)
+                axes.xaxis.label.set_color(style.of_mark(names[row]))
             if row == 0 and column == 1:
                 words = "nearest training images, with cosine similarity"
                 axes.set_title(words, loc="left", fontsize=style.TEXT_SIZE, color=style.INK, pad=3)
@@ -228,8 +229,8 @@ def _draw_plane(
         own = points[labels == each.label]
         axes.scatter(own[:, 0], own[:, 1], s=11, marker=each.mark, color=each.color, linewidths=0)
     # Hollow, so that a star hides no class.
-    hollow: dict[str, Any] = {"facecolors": "none", "edgecolors": style.INK, "linewidths": 1.3, "zorder": 3}
-    axes.scatter(stars[:, 0], stars[:, 1], s=150, marker="*", **hollow)
+    hollow: dict[str, Any] = {"facecolors": "none", "edgecolors": style.INK, "linewidths": 1.1, "zorder": 3}
+    axes.scatter(stars[:, 0], stars[:, 1], s=80, marker="*", **hollow)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=style.RULE)
     axes.margins(0.06)
@@ -258,7 +259,7 @@ def _label(axes: Axes, where: NDArray[np.floating], texts: Sequence[str], colors
     ]
     sizes = np.array([text.get_window_extent().size for text in written]) + 2
     point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
-    marks = np.repeat([4 * point, 13 * point], [len(texts) - stars, stars])
+    marks = np.repeat([4 * point, 10 * point], [len(texts) - stars, stars])
     placed = _apart(anchors, sizes, marks=marks, bounds=axes.get_window_extent().get_points())
     gaps = (np.abs(placed - anchors) - (sizes + marks[:, None]) / 2).max(axis=1)
     starts, ends = within.inverted().transform(anchors), within.inverted().transform(placed)

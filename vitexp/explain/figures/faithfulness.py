@@ -115,7 +115,7 @@ def _draw_key(
         axes.text(right, 0.5, heading, ha="right", color=style.MUTED, **how)
     baseline = areas.get(_BASELINE)
     if baseline is not None and len(baseline[0]) > 1:
-        axes.text(_VERDICT, 0.5, f"than {_BASELINE}", ha="left", color=style.MUTED, **how)
+        axes.text(_VERDICT, 0.5, "better than random?", ha="left", color=style.MUTED, **how)
     names = style.columns_in(_RIGHTS[0] - 1.1, style.SMALL_SIZE)
     for line, name in enumerate(order):
         middle = line + 1.5
@@ -141,11 +141,11 @@ def _interval(values: NDArray[np.floating]) -> str:
 
 
 def _verdict(gains: NDArray[np.floating]) -> str:
-    """Say whether the 95 % interval of the mean gain over the random order is above or below 0; "" for one image."""
+    """Say whether the mean gain over the random order is clearly above 0, by its 95 % interval; "" for one image."""
     if len(gains) < 2:
         return ""
     mean, half = gains.mean(), 1.96 * gains.std(ddof=1) / len(gains) ** 0.5
-    return "clearly better" if mean > half else "clearly worse" if mean < -half else "not clearly better"
+    return "clearly" if mean > half else "clearly worse" if mean < -half else "not clearly"
 
 
 def _dashes(name: str) -> str:

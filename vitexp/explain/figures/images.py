@@ -92,7 +92,7 @@ def sample_predictions(
     captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
     hit = [true == guess for true, guess in zip(truth, predicted, strict=True)]
     groups = [
-        (f"{words}: {len(members):,} of {total:,}, drawn at random", members, color)
+        (f"{words}: {len(members):,} of {total:,}, drawn at random, with confidence", members, color)
         for words, wanted, color, total in (("Right", True, style.GREEN, right), ("Wrong", False, style.RED, wrong))
         if (members := [index for index, right in enumerate(hit) if right is wanted])
     ]
@@ -134,7 +134,7 @@ def confident_mistakes(
     """
     style.check_lengths(images, truth, predicted, confidence)
     captions = [_caption(*entry) for entry in zip(truth, predicted, confidence, strict=True)]
-    note = "The most confident ones, not the most frequent kinds."
+    note = "The most confident ones first. Several of them may show the same object."
     if not np.isnan(medians).any():
         note += f"\nMedian confidence of all correct predictions: {medians[0]:.1%}; of all mistakes: {medians[1]:.1%}."
     title = f"{len(images):,} of the {errors:,} mistakes on {of:,} images"

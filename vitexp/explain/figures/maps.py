@@ -32,11 +32,12 @@ def map_grid(
     rows: Sequence[str],
     captions: Sequence[Sequence[str]] | None = None,
     overlay: bool = True,
+    one_scale: str = "",
     show_images: bool = True,
     about: str = "",
     note: str = "",
 ) -> Figure:
-    """Draw one row of maps per image, each map stretched from its lowest to its highest value.
+    """Draw one row of maps per image, each map stretched from its lowest to its highest value unless `one_scale`.
 
     More than six columns continue on further lines: below each image, or below all rows if they share one image. All
     maps and images of a figure have the same size.
@@ -50,6 +51,8 @@ def map_grid(
             is green, with ✗ red; line breaks are kept.
         captions: R rows of C texts below the maps, colored in the same way.
         overlay: draw the maps smoothed over the image instead of cell by cell.
+        one_scale: draw all maps, which are not overlays, from 0 to the largest value of all; a format of values, for
+            example "{:.0%}".
         note: what a reader must know about the images, below the title.
 
     Raises:
@@ -91,6 +94,7 @@ def map_grid(
         top += height + style.MARGIN
     total = top + sum(above(*line) + height + under(*line) for line in lines) + _SCALE
     figure = style.new_figure(height=total, title=title, dpi=style.dpi_for(images))
+    highest = max(float(each.max()) for row_of_maps in maps for each in row_of_maps) if one_scale else None
     style.write(figure, note, top=style.TITLE_HEIGHT, size=style.TEXT_SIZE, color=style.INK, linespacing=1.4)
     if not show_images:
         _head(figure, images[0], about, top=head_top, width=width, height=height)
@@ -106,7 +110,7 @@ def map_grid(
             if overlay:
                 style.show_overlay(axes, maps[row][column], images[row])
             else:
-                style.show_map(axes, maps[row][column], size=images.shape[1:3])
+                style.show_map(axes, maps[row][column], size=images.shape[1:3], highest=highest)
             if above(row, block):
                 axes.set_title(heads[column], fontsize=style.SMALL_SIZE, color=style.INK, pad=3)
             _caption(axes, below[row][column])
@@ -114,37 +118,35 @@ def map_grid(
                 label = axes.set_ylabel(rows[row], fontsize=style.SMALL_SIZE, color=style.INK)
                 label.set(rotation=0, ha="right", va="center")
         top += height + under(row, block)
-    _scale(figure, top=top, overlay=overlay)
+    words = "from the lowest to the highest value of each map" + (", over the image" if overlay else ", cell by cell")
+    if highest is not None:
+        words = f"from 0 to {one_scale.format(highest)}, the same for all maps; the color follows the square root"
+    _scale(figure, words, top=top, overlay=overlay)
     return style.finish(figure)
 
 
 def _caption(axes: Axes, text: str) -> None:
-    axes.set_xlabel(text, fontsize=style.SMALL_SIZE, color=_color(text), labelpad=3)
-    if _color(text) != style.INK:
-        style.frame(axes, _color(text), width=1.5)
-
-
-def _color(text: str) -> str:
-    return {"✓": style.GREEN, "✗": style.RED}.get(text[:1], style.INK)
+    axes.set_xlabel(text, fontsize=style.SMALL_SIZE, color=style.of_mark(text), labelpad=3)
+    if style.of_mark(text) != style.INK:
+        style.frame(axes, style.of_mark(text), width=1.5)
 
 
 def _head(figure: Figure, image: NDArray[np.uint8], about: str, *, top: float, width: float, height: float) -> None:
     """Draw the one image of all maps, as large as them, and its text."""
     axes = style.place_bare(figure, left=style.MARGIN, top=top, width=width, height=height)
     style.show_image(axes, image)
-    if _color(about) != style.INK:
-        style.frame(axes, _color(about), width=1.5)
+    if style.of_mark(about) != style.INK:
+        style.frame(axes, style.of_mark(about), width=1.5)
     left = style.MARGIN + width + 0.12
     text = style.wrap_each(about, columns=style.columns_in(style.WIDTH - left - style.MARGIN, style.TEXT_SIZE), lines=1)
     middle = top + height / 2
     how = {"va": "center", "linespacing": 1.4}
-    style.write(figure, text, top=middle, left=left, size=style.TEXT_SIZE, color=_color(about), **how)
+    style.write(figure, text, top=middle, left=left, size=style.TEXT_SIZE, color=style.of_mark(about), **how)
 
 
-def _scale(figure: Figure, *, top: float, overlay: bool) -> None:
+def _scale(figure: Figure, words: str, *, top: float, overlay: bool) -> None:
     axes = style.place_bare(figure, left=style.MARGIN, top=top + 0.1, width=1.2, height=0.1)
     style.show_scale(axes, overlay=overlay)
-    words = "from the lowest to the highest value of each map" + (", over the image" if overlay else ", cell by cell")
     left = style.MARGIN + 1.3
     style.write(figure, words, top=top + 0.15, left=left, size=style.SMALL_SIZE, color=style.MUTED, va="center")
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -150,6 +150,11 @@ def place_bare(figure: Figure, *, left: float, top: float, width: float, height:
     return axes
 
 
+def of_mark(text: str) -> str:
+    """Return the color of a text that starts with ✓, with ✗, or with neither."""
+    return {"✓": GREEN, "✗": RED}.get(text[:1], INK)
+
+
 def frame(axes: Axes, color: str, *, width: float) -> None:
     """Draw a frame of `width` points around a picture that has no ticks."""
     axes.spines[:].set(visible=True, color=color, linewidth=width)
@@ -187,10 +192,16 @@ def show_image(axes: Axes, image: NDArray[Any]) -> None:
     axes.imshow(image, interpolation=_interpolation(image))
 
 
-def show_map(axes: Axes, values: NDArray[np.floating], *, size: tuple[int, int]) -> None:
-    """Show a map [h, w] cell by cell, from its lowest to its highest value, as large as an image of `size`."""
-    axes.imshow(values, cmap=_MAP_COLORS, extent=(0, size[1], size[0], 0), interpolation="nearest")
-    _mark_if_flat(axes, values)
+def show_map(axes: Axes, values: NDArray[np.floating], *, size: tuple[int, int], highest: float | None = None) -> None:
+    """Show a map [h, w] cell by cell, as large as an image of `size`.
+
+    highest: the value of the last color; the first is 0, and colors follow the square root, so that a hundredth can
+    still be seen. None: from the lowest to the highest value of this map.
+    """
+    scale = None if highest is None else PowerNorm(0.5, vmin=0, vmax=max(highest, 1e-12))
+    axes.imshow(values, cmap=_MAP_COLORS, norm=scale, extent=(0, size[1], size[0], 0), interpolation="nearest")
+    if highest is None:
+        _mark_if_flat(axes, values)
 
 
 def show_overlay(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uint8]) -> None:

@@ -19,7 +19,7 @@ from vitexp.explain import figures
 from vitexp.explain.drawing import draw_embedding, embed, scored, shown
 from vitexp.explain.explainer import NAMES, Explainer
 from vitexp.explain.pick import mixed
-from vitexp.explain.ranking import RANDOM, Faithfulness, measure_faithfulness
+from vitexp.explain.ranking import Faithfulness, measure_faithfulness
 from vitexp.models.trained_net import TrainedNet
 from vitexp.options import Doc, Field
 from vitexp.training.callbacks.figure_callback import FigureCallback, predictions_of
@@ -148,7 +148,7 @@ def _side_by_side(
     methods = sorted(explainer.methods, key=lambda method: -scores[NAMES[method]])
     maps = [np.maximum(explainer.maps(method, about.images, about.explained), 0) for method in methods]
     return figures.map_grid(
-        title=f"Explanations, the most faithful first (random order: {scores[RANDOM]:.2f})",
+        title="Explanations, the most faithful first",
         images=about.images,
         maps=[[each[index] for each in maps] for index in range(len(chosen))],
         columns=[scored(NAMES[method], measured) for method in methods],
