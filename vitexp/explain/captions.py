@@ -7,8 +7,8 @@ from typing import Final
 
 _RAW: Final = "The same maps, cell by cell and not over the image."
 _SHARE: Final = (
-    f"{_RAW} Below each, the largest share of the attention that a patch receives. The class token also attends to "
-    "itself, so the share of all patches is stated with it."
+    f"{_RAW} All are on one scale, so that weak ones are dark. Below each, the largest share of the attention that a "
+    "patch receives. The class token also attends to itself, so the share of all patches is stated with it."
 )
 _STARS: Final = (
     "Colors and numbers are true classes, not predictions. Stars are test images of the other figures, the last "
@@ -63,7 +63,7 @@ CAPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "attention_stages_raw": (
         "Attention of each block without the image",
-        f"{_RAW} Below each, its largest value as a multiple of an even share.",
+        f"{_RAW} All are on one scale. Below each, its largest value as a multiple of an even share.",
     ),
     "attention_heads": ("Attention of each head", "The first image: one row per head, one column per layer."),
     "attention_heads_raw": ("Attention of each head without the image", _SHARE),

@@ -27,6 +27,7 @@ METHOD_NAMES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"
 _FEW = 3  # images; more make a figure of patches or neighbors too large
 _NEIGHBORS = 5
 _CHOICES = 5  # classes
+_OWN_SCALES = "Each map is on its own scale: compare positions, not strengths."
 _FOR_HEADS = 16  # images over which the heads are compared
 
 
@@ -183,7 +184,7 @@ def draw_classes(explainer: Explainer, about: Shown, *, overlay: bool = True) ->
             for index, labels in enumerate(order)
         ],
         overlay=overlay,
-        note="Each map is on its own scale: compare positions, not strengths.",
+        note=_OWN_SCALES,
     )
 
 
@@ -207,7 +208,7 @@ def draw_layers(explainer: Explainer, about: Shown, *, head: int | None = None, 
         captions=None if overlay else [[_shares(explainer, each) for each in row] for row in shown_maps],
         overlay=overlay,
         one_scale="" if overlay else "{:.1%}",
-        note="" if overlay else _about_shares(explainer),
+        note=_OWN_SCALES if overlay else _about_shares(explainer),
     )
 
 
@@ -226,7 +227,7 @@ def draw_stages(explainer: Explainer, about: Shown, *, overlay: bool = True) -> 
         captions=None if overlay else [[f"max {each.max():.1f}×" for each in row] for row in rows],
         overlay=overlay,
         one_scale="" if overlay else "{:.1f} times an even share",
-        note="" if overlay else "Below each map, its largest value as a multiple of an even share.",
+        note=_OWN_SCALES if overlay else "Below each map, its largest value as a multiple of an even share.",
     )
 
 
@@ -244,7 +245,7 @@ def draw_every_head(explainer: Explainer, about: Shown, *, overlay: bool = True)
         captions=None if overlay else [[_shares(explainer, each) for each in row] for row in rows],
         overlay=overlay,
         one_scale="" if overlay else "{:.1%}",
-        note="" if overlay else _about_shares(explainer),
+        note=_OWN_SCALES if overlay else _about_shares(explainer),
         show_images=False,
         about=about.captions(explainer.run.classes)[0],
     )
